@@ -1,0 +1,73 @@
+# Every command a user or contributor needs. The first one to run makes .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIGIL := $(BIN)/vigil
+
+VIDEOS ?= videos
+FEATURES ?= features
+RUN ?= runs/default
+RESULTS ?= results
+CONFIG ?= configs/ucf_crime.toml
+# Label files, separated by spaces; without any, a video's folder names its class.
+ANNOTATIONS ?=
+# Anything else for the command: make extract VIDEOS=... ARGS="--views five --precision bf16"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo extract train score evaluate test test-slow check lint types layers format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vigil needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+setup: $(VENV)/ready ## Make .venv with everything in it
+
+demo: $(VENV)/ready ## Draw videos, extract, train, evaluate and score them
+	$(VIGIL) demo $(ARGS)
+
+extract: $(VENV)/ready ## Extract features: VIDEOS=folder FEATURES=folder
+	$(VIGIL) extract $(VIDEOS) --out $(FEATURES) $(ARGS)
+
+train: $(VENV)/ready ## Train: FEATURES= RUN= CONFIG= [ANNOTATIONS=]
+	$(VIGIL) train $(FEATURES) --out $(RUN) --config $(CONFIG) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(ARGS)
+
+evaluate: $(VENV)/ready ## Evaluate: RUN= FEATURES= ANNOTATIONS=
+	$(VIGIL) evaluate $(RUN) $(FEATURES) --annotations $(ANNOTATIONS) $(ARGS)
+
+score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
+	$(VIGIL) score $(VIDEOS) --checkpoint $(RUN) --out $(RESULTS) $(ARGS)
+
+test: $(VENV)/ready ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/ready ## Run the tests that take long, too
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+check: lint types layers ## Lint, types and layers: what a change must pass besides the tests
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+layers: $(VENV)/ready
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/ready ## Measure extraction on this machine, as ratios in one run
+	$(BIN)/python -m bench.extraction $(ARGS)
+
+clean: ## Remove .venv and caches; videos, features and runs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

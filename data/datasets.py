@@ -1,0 +1,99 @@
+"""Feature files -> bags in memory. Legend: N videos, V views, S segments, D features."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.annotations import Annotation
+from data.classes import class_index
+from extract.errors import UserError
+from extract.spec import FeatureSpec, difference
+from extract.store import VideoFeatures, read_features
+
+
+class BagError(UserError):
+    """Feature files that cannot be used together."""
+
+
+@dataclass(frozen=True, eq=False)
+class BagSet:
+    """The bags of many videos: all features with one label a video."""
+
+    features: npt.NDArray[np.floating]
+    """(N, V, S, D) float16, or float32 where a file holds float32."""
+    class_indices: npt.NDArray[np.int64]
+    """(N,), 0 = normal."""
+    videos: tuple[str, ...]
+    """Names, sorted."""
+    views: tuple[str, ...]
+    spec: FeatureSpec
+    time_positions: int
+    channels: int
+    """time_positions * channels = D, time-major."""
+
+    def __len__(self) -> int:
+        """Number of bags."""
+        return len(self.videos)
+
+
+def load_bags(
+    files: Mapping[str, Path],
+    annotations: Mapping[str, Annotation],
+    class_names: Sequence[str],
+    views: Sequence[str],
+) -> BagSet:
+    """The bags of all annotated videos; of the annotations only the class is read.
+
+    Args:
+        files: video -> feature file, as `extract.store.list_features` gives it.
+        annotations: video -> annotation, as `data.matching.match_videos` gives it; each has a file.
+        class_names: names in the order of their indices, normal first.
+        views: names of the views to read, in the order wanted.
+
+    Raises:
+        BagError: there is no video, specs or shapes differ, or values are not finite.
+        FeatureFileError: a file is damaged or lacks a view.
+        UnknownClassError: a video's class is not among the names.
+    """
+    videos = tuple(sorted(annotations))
+    if not videos:
+        raise BagError("no video has both features and an annotation: check the names of both")
+    indices = [class_index(class_names, annotations[v].class_name, v) for v in videos]
+    first = read_features(files[videos[0]])
+    shape = (len(videos), len(views), *first.features.shape[1:])
+    features = np.empty(shape, first.features.dtype)
+    for row, video in enumerate(videos):
+        content = read_features(files[video])
+        _check_same_kind(first, content)
+        bag = content.select_views(views)
+        if not np.isfinite(bag).all():
+            raise BagError(f"{video}: features hold values that are not finite: extract it again")
+        features = features.astype(np.promote_types(features.dtype, bag.dtype), copy=False)
+        features[row] = bag
+    return BagSet(
+        features=features,
+        class_indices=np.array(indices, dtype=np.int64),
+        videos=videos,
+        views=tuple(views),
+        spec=first.spec,
+        time_positions=first.time_positions,
+        channels=first.channels,
+    )
+
+
+def _check_same_kind(first: VideoFeatures, other: VideoFeatures) -> None:
+    differences = difference(first.spec, other.spec)
+    for name in ("time_positions", "channels"):
+        expected, found = getattr(first, name), getattr(other, name)
+        if expected != found:
+            differences.append(f"{name}: {expected} != {found}")
+    if first.features.shape[1:] != other.features.shape[1:]:
+        differences.append(f"(S, D): {first.features.shape[1:]} != {other.features.shape[1:]}")
+    if differences:
+        raise BagError(
+            f"features of {first.video.path} and {other.video.path} were made with other settings "
+            f"({'; '.join(differences)}): extract both with the same ones"
+        )

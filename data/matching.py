@@ -1,0 +1,124 @@
+"""Which annotation belongs to which video."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import takewhile
+from pathlib import PurePosixPath
+
+from data.annotations import Annotation, AnnotationError, merge
+from data.classes import NORMAL, canonical_class
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which annotation belongs to which video, and what is left over."""
+
+    annotations: dict[str, Annotation]
+    """Video -> its annotation, renamed to that video; sorted."""
+    missing: tuple[str, ...]
+    """Annotated, but there is no such video."""
+    extra: tuple[str, ...]
+    """There is such a video, but no annotation."""
+
+
+def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Matching:
+    """Which annotation belongs to which video: by relative path, else by unique base name.
+
+    Base names agree with or without extension. Of several videos with one base name, those that
+    share most of the annotation's last folders count; a video in the folder of another class
+    never fits. An annotation without folder adds to one with the video's path.
+
+    Raises:
+        AnnotationError: several videos fit one annotation, contradictory annotations fit one
+            video, or nothing fits at all.
+    """
+    annotations, videos = list(annotations), sorted(set(videos))
+    claims, missing = _claims(annotations, videos)
+    matched: dict[str, Annotation] = {}
+    for video in sorted(claims):
+        closest = _closest(video, [claim.video for claim in claims[video]])
+        accepted = [c for c in claims[video] if c.video in closest or "/" not in c.video]
+        matched[video] = replace(reduce(merge, accepted), video=video)
+        missing += [claim.video for claim in claims[video] if claim not in accepted]
+    if not matched:
+        raise AnnotationError(
+            f"none of the annotated videos ({_some(missing)}) is among the videos given "
+            f"({_some(videos)}): names agree by relative path or by base name; check that these "
+            "annotations belong to these videos"
+        )
+    extra = tuple(video for video in videos if video not in matched)
+    return Matching(matched, tuple(sorted(missing)), extra)
+
+
+def _claims(
+    annotations: Sequence[Annotation], videos: Sequence[str]
+) -> tuple[dict[str, list[Annotation]], list[str]]:
+    """Video -> the annotations that fit it, and the names of those that fit none."""
+    by_name = _by_name(videos)
+    classes = {annotation.class_name for annotation in annotations} | {NORMAL}
+    claims: dict[str, list[Annotation]] = defaultdict(list)
+    missing, ambiguous = [], []
+    for annotation in annotations:
+        names = [name for name in _names(annotation.video) if name in by_name]
+        fitting = [
+            video
+            for video in (by_name[names[0]] if names else [])
+            if video == annotation.video
+            or _folder_class(video) not in classes - {annotation.class_name}
+        ]
+        closest = _closest(annotation.video, fitting)
+        if len(closest) > 1:
+            ambiguous.append(f"{annotation.video} fits {_some(closest)}")
+        elif closest:
+            claims[closest[0]].append(annotation)
+        else:
+            missing.append(annotation.video)
+    if ambiguous:
+        raise AnnotationError(
+            f"several videos fit one annotation: {_some(ambiguous)}: annotate them by their "
+            "paths, or remove the duplicates"
+        )
+    return claims, missing
+
+
+def _by_name(videos: Iterable[str]) -> dict[str, list[str]]:
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for video in videos:
+        for name in set(_names(video)):
+            by_name[name].append(video)
+    return by_name
+
+
+def _names(video: str) -> tuple[str, str, str]:
+    """The path, the base name, and that without its extension."""
+    return video, PurePosixPath(video).name, PurePosixPath(video).stem
+
+
+def _folder_class(video: str) -> str:
+    return canonical_class(PurePosixPath(video).parent.name)
+
+
+def _closest(path: str, others: Sequence[str]) -> list[str]:
+    """Those of the other paths that share most last folders with this one; all of the best."""
+    shared = [_num_shared_folders(path, other) for other in others]
+    return [other for other, number in zip(others, shared, strict=True) if number == max(shared)]
+
+
+def _num_shared_folders(left: str, right: str) -> float:
+    if left == right:
+        return math.inf
+    folders = zip(
+        reversed(PurePosixPath(left).parent.parts),
+        reversed(PurePosixPath(right).parent.parts),
+        strict=False,
+    )
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,212 @@
+"""The generated corpus of the demo and the tests: CCTV-like videos with known anomalies.
+
+Every video is one fixed camera on a street with walkers, two people who meet, sensor noise, slow
+changes of light and harmless events: a passing car, a light switched on, a bird. In an anomalous
+video something explodes, or the two who meet fight instead of talking, for 15 to 50 % of its
+frames. All else is drawn alike for every class, so only those frames tell them apart.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil, floor
+from pathlib import Path
+from typing import Protocol
+from zlib import crc32
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from data.annotations import Annotation, Interval
+from data.classes import NORMAL
+from data.synthetic_explosion import explosion
+from data.synthetic_figures import irregular, pair, walker
+from data.synthetic_objects import bird, car, clock, light
+from data.synthetic_scene import Floats, Scene, draw_scene
+from extract.errors import UserError
+from extract.store import replace_file
+
+EXPLOSION = "Explosion"
+FIGHTING = "Fighting"
+ANNOTATION_FILE = "annotations.txt"
+
+_ANOMALOUS_SHARE = (0.15, 0.5)
+_NAME_PREFIXES = {NORMAL: "Normal_Videos_", EXPLOSION: EXPLOSION, FIGHTING: FIGHTING}
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
+# With x264's macroblock tree the same frames gave other bytes from run to run.
+_ENCODER_OPTIONS = {"libx264": {"preset": "ultrafast", "crf": "26", "x264-params": "mbtree=0"}}
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What to generate."""
+
+    num_normal: int = 20
+    num_per_anomaly: int = 10
+    """Videos of each of the two anomalous classes."""
+    min_frames: int = 240
+    max_frames: int = 360
+    width: int = 320
+    height: int = 240
+    fps: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that give no videos worth looking at.
+
+        Raises:
+            UserError: names the setting, its value and what is allowed.
+        """
+        if self.num_normal < 0 or self.num_per_anomaly < 0:
+            raise UserError(
+                f"{self.num_normal} normal videos and {self.num_per_anomaly} of each anomaly: "
+                "the numbers of videos must be 0 or more"
+            )
+        if not 16 <= self.min_frames <= self.max_frames:
+            raise UserError(
+                f"{self.min_frames} to {self.max_frames} frames: the shortest video must have "
+                "at least 16 frames, and no more than the longest"
+            )
+        if self.width < 160 or self.height < 120 or self.width % 2 or self.height % 2:
+            raise UserError(
+                f"{self.width}x{self.height} pixels: both sides must be even, 160x120 or more"
+            )
+        if self.fps < 1:
+            raise UserError(f"{self.fps} frames a second: 1 or more are needed, 25 is usual")
+
+
+class Actor(Protocol):
+    """Something that is painted into the frames."""
+
+    @property
+    def depth(self) -> float:
+        """The foot's y: what is far away is painted first."""
+        ...
+
+    def paint(self, frame: Floats, time: int) -> None:
+        """Paint into a frame what is seen of it at that frame's index."""
+        ...
+
+
+def generate(config: SyntheticConfig, out: Path) -> list[Annotation]:
+    """The annotations of the videos that it writes as ``<out>/<class>/<name>.mp4``.
+
+    ``<out>/annotations.txt`` holds them in UCF-Crime's temporal format. Equal settings give equal
+    videos, and a video does not depend on how many others there are.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    counts = {
+        NORMAL: config.num_normal,
+        EXPLOSION: config.num_per_anomaly,
+        FIGHTING: config.num_per_anomaly,
+    }
+    annotations = []
+    for class_name, count in counts.items():
+        for number in range(count):
+            name = f"{_NAME_PREFIXES[class_name]}{number:03}_x264.mp4"
+            rng = np.random.default_rng([config.seed, crc32(name.encode())])
+            num_frames = int(rng.integers(config.min_frames, config.max_frames + 1))
+            interval = random_interval(rng, num_frames)
+            frames = draw_frames(rng, config, class_name, num_frames, interval)
+            video = f"{class_name}/{name}"
+            write_video(frames, out / video, config.fps)
+            intervals = () if class_name == NORMAL else (interval,)
+            annotations.append(Annotation(video, class_name, intervals, source="generated"))
+    with replace_file(out / ANNOTATION_FILE) as partial:
+        partial.write_text("".join(map(_temporal_line, annotations)))
+    return annotations
+
+
+def draw_frames(
+    rng: np.random.Generator,
+    config: SyntheticConfig,
+    class_name: str,
+    num_frames: int,
+    interval: Interval,
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """The frames (H, W, 3) of a video; a normal one draws the interval too, but ignores it."""
+    scene = draw_scene(rng, config.width, config.height)
+    actors = _cast(rng, scene, config.fps, class_name, num_frames, interval)
+    exposure = 1 + 0.05 * irregular(rng, num_frames, 4 * config.fps)
+    noises = rng.normal(0, rng.uniform(3, 6), (8, 3, config.height, config.width))
+    noises = noises.astype(np.float32)
+    for time in range(num_frames):
+        frame = scene.background.astype(np.float32)
+        for actor in actors:
+            actor.paint(frame, time)
+        frame *= np.float32(exposure[time])
+        frame += noises[rng.integers(len(noises))]
+        yield np.stack(list(np.clip(frame, 0, 255).astype(np.uint8)), axis=-1)
+
+
+def write_video(
+    frames: Iterable[npt.NDArray[np.uint8]],
+    path: Path,
+    fps: int,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+) -> None:
+    """Encode RGB frames (H, W, 3) of one even size; the container is that of the path's ending.
+
+    Raises:
+        ValueError: the ending is none of .mp4, .mov, .mkv and .avi.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    if path.suffix not in _CONTAINERS:
+        raise ValueError(f"cannot write {path}: the name must end in {', '.join(_CONTAINERS)}")
+    with (
+        replace_file(path) as partial,
+        av.open(str(partial), "w", format=_CONTAINERS[path.suffix]) as container,
+    ):
+        stream = container.add_stream(codec, fps, options=_ENCODER_OPTIONS.get(codec, {}))
+        if not isinstance(stream, av.VideoStream):
+            raise ValueError(f"{codec} encodes no video: name a video codec, such as libx264")
+        stream.pix_fmt = pixel_format
+        stream.thread_count = 1  # More threads, other bytes.
+        for index, frame in enumerate(frames):
+            if index == 0:
+                stream.height, stream.width = frame.shape[:2]
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def random_interval(rng: np.random.Generator, num_frames: int) -> Interval:
+    """15 to 50 % of the frames, anywhere."""
+    shortest, longest = (share * num_frames for share in _ANOMALOUS_SHARE)
+    length = int(rng.integers(ceil(shortest), floor(longest) + 1))
+    start = int(rng.integers(0, num_frames - length + 1))
+    return Interval(start, start + length)
+
+
+def _cast(
+    rng: np.random.Generator,
+    scene: Scene,
+    fps: int,
+    class_name: str,
+    num_frames: int,
+    interval: Interval,
+) -> list[Actor]:
+    """Everything that moves, the far ones first."""
+    actors: list[Actor] = [clock(rng, scene, num_frames, fps)]
+    blast = None
+    if class_name == EXPLOSION:
+        bang = explosion(rng, scene, (interval.start, interval.stop), fps)
+        blast = (bang.start, bang.x)
+        actors.append(bang)
+    fighting = class_name == FIGHTING
+    meeting = interval if fighting else random_interval(rng, num_frames)
+    actors += pair(rng, scene, num_frames, fps, (meeting.start, meeting.stop), fighting, blast)
+    actors += [walker(rng, scene, num_frames, fps, blast) for _ in range(rng.integers(1, 4))]
+    actors += [
+        make(rng, scene, num_frames, fps) for make in (car, light, bird) if rng.random() < 0.5
+    ]
+    return sorted(actors, key=lambda actor: actor.depth)
+
+
+def _temporal_line(annotation: Annotation) -> str:
+    frames = [f"{interval.start}  {interval.stop}" for interval in annotation.intervals or ()]
+    frames += ["-1  -1"] * (2 - len(frames))
+    return "  ".join([Path(annotation.video).name, annotation.class_name, *frames]) + "\n"

@@ -1,0 +1,184 @@
+"""What a video decoder is: the contract, what is known of a video, and how decoding fails.
+
+Frames are RGB, uint8 (H, W, 3), with the container's rotation applied, resized while decoding with
+bilinear interpolation where another size than the native one is asked for. Of several video
+streams the one FFmpeg calls best is decoded. Frames come once each, in presentation order.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from extract.errors import UserError
+
+VIEW_SIZE = 224
+
+# Containers that hold their own pictures. Playlists (hls, concat, dash) are not among them: they
+# would make a decoder open other files than the one the user named.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,ivf,obu,flv,"
+    "live_flv,asf,ogg,m4v,mjpeg,mxf,gxf,nut,dv,rm,wtv,dhav,xmv,rawvideo,yuv4mpegpipe,gif,vc1"
+)
+# These store a frame rate and no time per frame; what decoders report there is a guess.
+CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
+
+
+class VideoError(UserError):
+    """A video cannot be decoded, or no further.
+
+    Attributes:
+        reason: what is wrong, in one line.
+        decoder: name of the decoder that says so; empty before one was chosen.
+        frame_index: number of frames decoded before.
+    """
+
+    def __init__(self, reason: str, decoder: str = "", frame_index: int = 0) -> None:
+        """Keep the reason on one line."""
+        self.reason = " ".join(reason.split())
+        self.decoder = decoder
+        self.frame_index = frame_index
+        super().__init__(self.reason)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file says of itself, and its first frame."""
+
+    width: int
+    """Pixels as displayed, after rotation."""
+    height: int
+    fps: float
+    """Frames per second on average; 25 where the container does not say."""
+    num_frames_container: int
+    """What the container promises; 0 where it does not say."""
+    has_timestamps: bool = True
+    """False for containers that store no time per frame."""
+
+
+class Decoder(Protocol):
+    """One open video, read once from beginning to end."""
+
+    name: str
+    info: VideoInfo
+    num_damaged: int
+    """Frames so far that could not be decoded, or only with errors."""
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield every frame that decodes.
+
+        Raises:
+            VideoError: the decoder cannot go on although the video may.
+        """
+        ...
+
+    def timestamps(self) -> npt.NDArray[np.float64]:
+        """(N,) seconds of the N frames yielded so far; not finite where they are not known."""
+        ...
+
+    def close(self) -> None:
+        """Free the file and the decoder's memory."""
+        ...
+
+
+def frame_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """(width, height) in pixels to which frames of a native size are resized while decoding.
+
+    The short side becomes ``short_side`` exactly, the long side keeps the proportion, rounded.
+    None keeps the native size, but a side below the 224 pixels of a view is always enlarged.
+    """
+    short = min(width, height)
+    target = max(short if short_side is None else short_side, VIEW_SIZE)
+    if target == short:
+        return width, height
+    return (2 * width * target + short) // (2 * short), (2 * height * target + short) // (2 * short)
+
+
+def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDArray[np.float64]:
+    """(N + 1,) seconds at which each frame begins and the last one ends; the first begins at 0.
+
+    Taken from the timestamps; where the container has none or they are absurd, from the frame
+    index and the frame rate. Never decreasing.
+    """
+    by_index = np.arange(len(timestamps) + 1) / info.fps
+    elapsed = timestamps - timestamps[:1]
+    absurd = 10 * by_index[-1] + 24 * 3600
+    usable = np.isfinite(elapsed).all() and np.abs(elapsed).max(initial=0) <= absurd
+    if not (info.has_timestamps and usable and len(elapsed)):
+        return by_index
+    edges = np.append(elapsed, elapsed[-1] + 1 / info.fps)
+    return np.maximum.accumulate(np.maximum(edges, 0))
+
+
+def open_container(path: Path) -> InputContainer:
+    """The open container of a video file, and of no other file than that.
+
+    Raises:
+        VideoError: there is no such file, it is empty, or it is no video.
+    """
+    absolute = os.path.abspath(path)  # noqa: PTH100  (resolve() would follow links)
+    if not path.is_file():
+        raise VideoError("there is no such file")
+    if path.stat().st_size == 0:
+        raise VideoError("the file is empty")
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        return av.open(absolute, container_options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"not a video that FFmpeg can open ({reason})") from error
+
+
+def best_stream(container: InputContainer) -> VideoStream:
+    """The video stream that FFmpeg would choose.
+
+    Raises:
+        VideoError: there is none.
+    """
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
+        raise VideoError("the file holds no video stream")
+    return stream
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+    """The first frame that decodes."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            return frame
+    raise VideoError("no frame can be decoded", "pyav")
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the file says of its best video stream, checked by decoding one frame of it.
+
+    Raises:
+        VideoError: not a video, without a video stream, or without one decodable frame.
+    """
+    with open_container(path) as container:
+        stream = best_stream(container)
+        frame = _first_frame(container, stream)
+        width, height = frame.width, frame.height
+        if frame.rotation % 180:
+            width, height = height, width
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=fps if math.isfinite(fps) and fps > 0 else 25.0,
+            num_frames_container=max(stream.frames, 0),
+            has_timestamps=container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS,
+        )

@@ -1,0 +1,141 @@
+"""The decord decoder: the default, for videos in which its FFmpeg finds nothing wrong.
+
+decord conceals damage: its FFmpeg paints over broken macroblocks and only says so in the log.
+Features of invented pixels are worse than none, so this decoder listens to that log and stops at
+the first error; `PyAV <extract.decoder_av>` then decodes the video and counts what is damaged.
+"""
+
+import atexit
+import ctypes
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import decord
+import numpy as np
+import numpy.typing as npt
+
+from extract.decoder import VideoError, VideoInfo
+
+AV_LOG_ERROR = 16
+
+
+class DecordDecoder:
+    """A `Decoder` that reads sequentially, with one codec thread."""
+
+    name = "decord"
+
+    def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
+        """Open a video whose frames are to have the given size in pixels.
+
+        Raises:
+            VideoError: decord cannot open the file.
+        """
+        self.info = info
+        self.num_damaged = 0
+        self._num_yielded = 0
+        self._size = width, height
+        self._log = _ffmpeg_log()
+        self._num_errors_before = self._log.num_errors
+        try:
+            self._reader = decord.VideoReader(
+                str(path.absolute()), width=width, height=height, num_threads=1
+            )
+        except (decord.DECORDError, RuntimeError, OSError) as error:
+            raise VideoError(f"decord cannot open it: {_first_line(error)}", self.name) from error
+
+    @property
+    def read_ahead_bytes(self) -> int:
+        """Memory decord may fill while its consumer waits: it decodes on to the end."""
+        width, height = self._size
+        return len(self._reader) * width * height * 3
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames up to the first error.
+
+        Raises:
+            VideoError: decord or its FFmpeg met damage.
+        """
+        for _ in range(len(self._reader)):
+            try:
+                frame = self._reader.next().asnumpy()
+            except StopIteration:
+                break
+            except (decord.DECORDError, RuntimeError) as error:
+                raise self._error(_first_line(error)) from error
+            self._check_log()
+            self._num_yielded += 1
+            yield frame
+        self._check_log()
+
+    def _check_log(self) -> None:
+        if self._log.num_errors > self._num_errors_before:
+            raise self._error(f"damaged: {self._log.last_error}")
+
+    def _error(self, reason: str) -> VideoError:
+        return VideoError(f"decord stopped: {reason}", self.name, self._num_yielded)
+
+    def timestamps(self) -> npt.NDArray[np.float64]:
+        """(N,) presentation times in seconds, to the float32 precision decord keeps."""
+        if self._num_yielded == 0:
+            return np.empty(0)
+        indices = range(self._num_yielded)
+        return np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
+
+    def close(self) -> None:
+        """Free decord's threads and read-ahead."""
+        del self._reader
+
+
+def _first_line(error: BaseException) -> str:
+    """The part of decord's message that a person can use: it ends where the stack begins."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[0].split("Check failed:")[-1].strip()
+
+
+class _FfmpegLog:
+    """Counts what decord's own FFmpeg logs as an error, instead of printing it."""
+
+    def __init__(self) -> None:
+        self.num_errors = 0
+        self.last_error = ""
+        signature = ctypes.CFUNCTYPE(
+            None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+        )
+        self._callback = signature(self._record)
+        library = ctypes.CDLL(str(_bundled_libavutil()))
+        library.av_log_set_callback(self._callback)
+        # A codec thread may outlive the interpreter: it must not call back into it then.
+        default = ctypes.cast(library.av_log_default_callback, ctypes.c_void_p)
+        atexit.register(library.av_log_set_callback, default)
+
+    def _record(self, _context: int, level: int, text: bytes, _arguments: int) -> None:
+        if level <= AV_LOG_ERROR:
+            self.num_errors += 1
+            self.last_error = text.decode(errors="replace").strip()
+
+
+@cache
+def _ffmpeg_log() -> _FfmpegLog:
+    return _FfmpegLog()
+
+
+def _bundled_libavutil() -> Path:
+    """The libavutil inside the decord wheel; a second copy would have a log of its own.
+
+    Raises:
+        VideoError: this decord was built against another FFmpeg.
+    """
+    specification = importlib.util.find_spec("decord")
+    origin = specification.origin if specification else None
+    for folder in (
+        [Path(origin).parent.parent / "decord.libs", Path(origin).parent] if origin else []
+    ):
+        for library in sorted(folder.glob("libavutil*")):
+            return library
+    raise VideoError(
+        "this build of decord brings no libavutil, so damage could not be seen: "
+        "install the decord 0.6.0 wheel, or use --decoder pyav",
+        DecordDecoder.name,
+    )

@@ -1,0 +1,155 @@
+"""Inception I3D, the plain and readable network (Carreira & Zisserman, CVPR 2017).
+
+Layers carry the names of the widely used PyTorch conversion of the Kinetics weights (pytorch-i3d),
+so that its state dicts load as they are. Padding is TensorFlow's 'SAME', as the weights were
+trained with. Shapes for a clip of 64 frames of 224 x 224; B clips, T time positions, C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Channels of the six convolutions of each Mixed block: b0, b1a, b1b, b2a, b2b, b3b.
+_MIXED = {
+    "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
+    "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
+    "Mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
+    "Mixed_4c": (512, (160, 112, 224, 24, 64, 64)),
+    "Mixed_4d": (512, (128, 128, 256, 24, 64, 64)),
+    "Mixed_4e": (512, (112, 144, 288, 32, 64, 64)),
+    "Mixed_4f": (528, (256, 160, 320, 32, 128, 128)),
+    "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
+    "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
+}
+
+LAYOUT = {
+    "Conv3d_1a_7x7": (32, 64),
+    "MaxPool3d_2a_3x3": (32, 64),
+    "Conv3d_2b_1x1": (32, 64),
+    "Conv3d_2c_3x3": (32, 192),
+    "MaxPool3d_3a_3x3": (32, 192),
+    "Mixed_3b": (32, 256),
+    "Mixed_3c": (32, 480),
+    "MaxPool3d_4a_3x3": (16, 480),
+    "Mixed_4b": (16, 512),
+    "Mixed_4c": (16, 512),
+    "Mixed_4d": (16, 512),
+    "Mixed_4e": (16, 528),
+    "Mixed_4f": (16, 832),
+    "MaxPool3d_5a_2x2": (8, 832),
+    "Mixed_5b": (8, 1024),
+    "Mixed_5c": (8, 1024),
+    "AvgPool": (7, 1024),
+}
+"""Endpoint -> (time positions, channels) for 64 frames, in the order of the network."""
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis so that the output has ceil(size / stride) elements."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """``x`` (B, C, T, H, W) with the zeros that 'SAME' padding adds; more at the end if odd."""
+    padding: list[int] = []
+    for axis in (4, 3, 2):
+        padding += same_padding(x.shape[axis], kernel[axis - 2], stride[axis - 2])
+    return functional.pad(x, padding) if any(padding) else x
+
+
+class ConvUnit(nn.Module):
+    """Convolution, batch norm (epsilon 0.001), ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        """A cube of a kernel, the same stride on all axes."""
+        super().__init__()
+        self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride, bias=False)
+        self.bn = nn.BatchNorm3d(out_channels, eps=0.001, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, out, T / stride, H / stride, W / stride), >= 0."""
+        padded = pad_same(x, self.conv3d.kernel_size, self.conv3d.stride)
+        return functional.relu(self.bn(self.conv3d(padded)))
+
+
+class MaxPool(nn.Module):
+    """Maximum pooling with 'SAME' padding; zeros are neutral, as its inputs are never negative."""
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        """Kernel and stride over (time, height, width)."""
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W), >= 0."""
+        return torch.max_pool3d(
+            pad_same(x, self.kernel, self.stride), self.kernel, self.stride
+        )
+
+
+class Mixed(nn.Module):
+    """An Inception block: four branches on the same input, concatenated."""
+
+    def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
+        """Widths of the convolutions b0, b1a, b1b, b2a, b2b, b3b."""
+        super().__init__()
+        b0, b1a, b1b, b2a, b2b, b3b = widths
+        self.b0 = ConvUnit(in_channels, b0, 1)
+        self.b1a = ConvUnit(in_channels, b1a, 1)
+        self.b1b = ConvUnit(b1a, b1b, 3)
+        self.b2a = ConvUnit(in_channels, b2a, 1)
+        self.b2b = ConvUnit(b2a, b2b, 3)
+        self.b3a = MaxPool((3, 3, 3), (1, 1, 1))
+        self.b3b = ConvUnit(in_channels, b3b, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, b0 + b1b + b2b + b3b, T, H, W)."""
+        branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))
+        return torch.cat(branches, dim=1)
+
+
+def _layer(name: str) -> nn.Module:
+    if name in _MIXED:
+        return Mixed(*_MIXED[name])
+    return {
+        "Conv3d_1a_7x7": lambda: ConvUnit(3, 64, 7, stride=2),
+        "MaxPool3d_2a_3x3": lambda: MaxPool((1, 3, 3), (1, 2, 2)),
+        "Conv3d_2b_1x1": lambda: ConvUnit(64, 64, 1),
+        "Conv3d_2c_3x3": lambda: ConvUnit(64, 192, 3),
+        "MaxPool3d_3a_3x3": lambda: MaxPool((1, 3, 3), (1, 2, 2)),
+        "MaxPool3d_4a_3x3": lambda: MaxPool((3, 3, 3), (2, 2, 2)),
+        "MaxPool3d_5a_2x2": lambda: MaxPool((2, 2, 2), (2, 2, 2)),
+    }[name]()
+
+
+class I3D(nn.Module):
+    """I3D up to an endpoint; only the layers that this needs exist."""
+
+    def __init__(self, endpoint: str = "AvgPool") -> None:
+        """Build the layers up to and including ``endpoint``, a key of `LAYOUT`."""
+        super().__init__()
+        names = list(LAYOUT)
+        for name in names[: names.index(endpoint) + 1]:
+            if name != "AvgPool":
+                self.add_module(name, _layer(name))
+        self.endpoint = endpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The clip features.
+
+        Args:
+            x: (B, 3, 64, 224, 224), RGB in [-1, 1].
+
+        Returns:
+            (B, T, C) float32: the endpoint's output averaged over height and width; for `AvgPool`
+            the average over 2 x 7 x 7 with stride 1, that is 7 x 1024 (paper, IV-A).
+        """
+        for layer in self.children():
+            x = layer(x)
+        x = x.float()  # 16-bit average pooling loses precision, and the CPU has none
+        if self.endpoint == "AvgPool":
+            x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
+        return x.mean(dim=(3, 4)).transpose(1, 2)

@@ -1,0 +1,86 @@
+"""Pool clips into segments, and spread segment scores back over frames: a mapping and its inverse.
+
+A video of N frames is cut into S equal half-open frame ranges, its segments. A segment's feature
+is the maximum over the clips whose centre lies in it (Majhi et al., FG 2021, III-B).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def segment_ranges(num_frames: int, num_segments: int) -> npt.NDArray[np.int64]:
+    """(S, 2) int64, the half-open frame ranges [floor(kN/S), floor((k+1)N/S)).
+
+    They partition the frames; with fewer frames than segments some are empty, which is valid.
+    """
+    edges = np.arange(num_segments + 1, dtype=np.int64) * num_frames // num_segments
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def range_centres(frame_ranges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """floor((first + last) / 2) of half-open frame ranges (n, 2): (n,) int64 frame indices."""
+    return (frame_ranges[:, 0] + frame_ranges[:, 1] - 1) // 2
+
+
+def segment_of_clips(
+    clip_frames: npt.NDArray[np.int64], segment_frames: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(n_clips,) int64, the segment that holds each clip's centre."""
+    return np.searchsorted(segment_frames[:, 1], range_centres(clip_frames), side="right")
+
+
+def pool_clips(
+    clip_features: npt.NDArray[np.floating],
+    clip_frames: npt.NDArray[np.int64],
+    segment_frames: npt.NDArray[np.int64],
+) -> npt.NDArray[np.floating]:
+    """Segment features: the maximum over each segment's clips.
+
+    Every clip is used in the one segment that holds its centre. A segment that holds none takes
+    the clip whose centre is nearest to its own; of two equally near ones, the earlier.
+
+    Args:
+        clip_features: (n_clips, ...) in the order of the clips.
+        clip_frames: (n_clips, 2) half-open ranges of real frames.
+        segment_frames: (S, 2) half-open ranges that partition the video's frames.
+
+    Returns:
+        (S, ...) of the dtype of ``clip_features``.
+
+    Raises:
+        ValueError: there is no clip, or features and ranges differ in number.
+    """
+    if len(clip_features) != len(clip_frames) or len(clip_frames) == 0:
+        raise ValueError(f"{len(clip_features)} clip features for {len(clip_frames)} clips")
+    owners = segment_of_clips(clip_frames, segment_frames)
+    clip_centres = range_centres(clip_frames)
+    pooled = np.empty((len(segment_frames), *clip_features.shape[1:]), clip_features.dtype)
+    for segment, centre in enumerate(range_centres(segment_frames)):
+        first, stop = np.searchsorted(owners, [segment, segment + 1])
+        if first == stop:
+            first = int(np.argmin(np.abs(clip_centres - centre)))
+            stop = first + 1
+        pooled[segment] = clip_features[first:stop].max(axis=0)
+    return pooled
+
+
+def spread_over_frames(
+    segment_values: npt.NDArray[np.generic],
+    segment_frames: npt.NDArray[np.int64],
+    num_frames: int,
+) -> npt.NDArray[np.generic]:
+    """(N, ...): every frame gets the value of the segment that holds it.
+
+    Args:
+        segment_values: (S, ...).
+        segment_frames: (S, 2) half-open ranges that partition the N frames.
+        num_frames: N.
+
+    Raises:
+        ValueError: the ranges do not partition the N frames.
+    """
+    lengths = segment_frames[:, 1] - segment_frames[:, 0]
+    contiguous = np.array_equal(segment_frames[1:, 0], segment_frames[:-1, 1])
+    if not contiguous or segment_frames[0, 0] != 0 or segment_frames[-1, 1] != num_frames:
+        raise ValueError(f"segments {segment_frames.tolist()} do not partition {num_frames} frames")
+    return np.repeat(segment_values, lengths, axis=0)

@@ -1,0 +1,76 @@
+"""`FeatureSpec`: every setting that determines a feature's value, and its digest."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import dacite
+
+from extract.errors import UserError
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The settings that change what a feature means.
+
+    Two feature files may be used together only where these agree. Views, decoder, device and
+    precision are recorded in a feature file too, but are not part of its meaning.
+    """
+
+    backbone: str
+    endpoint: str
+    weights_digest: str
+    """sha256 over the tensors the endpoint uses, whatever kind of file they came from."""
+    time_pool: str = "none"
+    """none: a value per time position and channel; mean: averaged over the time positions."""
+    clip_frames: int = 64
+    clip_stride: int = 64
+    num_segments: int = 32
+    short_side: int | None = 256
+    """Short side of the decoded frames in pixels; None keeps the native size."""
+    interpolation: str = "bilinear"
+    apply_rotation: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse settings without a meaning.
+
+        Raises:
+            UserError: names the setting, its value and what is allowed.
+        """
+        if self.time_pool not in ("none", "mean"):
+            raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
+        if self.num_segments < 1:
+            raise UserError(f"{self.num_segments} segments: at least 1 is needed; the paper has 32")
+        if self.short_side is not None and self.short_side < 224:
+            raise UserError(
+                f"short side {self.short_side} is smaller than the 224 pixel views: "
+                "use 256, a larger number, or native"
+            )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The settings as JSON with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FeatureSpec":
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not JSON, or not exactly these settings.
+        """
+        try:
+            return dacite.from_dict(cls, json.loads(text), dacite.Config(strict=True))
+        except (dacite.DaciteError, TypeError, UserError) as error:
+            raise ValueError(f"not a feature spec: {error}") from error
+
+
+def difference(left: FeatureSpec, right: FeatureSpec) -> list[str]:
+    """The settings in which two specs differ, each as ``name: left != right``."""
+    pairs = asdict(left).items()
+    other = asdict(right)
+    return [f"{name}: {value} != {other[name]}" for name, value in pairs if value != other[name]]

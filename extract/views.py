@@ -1,0 +1,77 @@
+"""Named views: rectangles of a frame, flipped or not, and cutting them on the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from extract.decoder import VIEW_SIZE
+from extract.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """A 224 x 224 rectangle of a frame, by its place in the free space around it."""
+
+    down: float
+    """0: at the top, 1: at the bottom."""
+    right: float
+    """0: at the left, 1: at the right."""
+    mirrored: bool = False
+
+    def corner(self, height: int, width: int, size: int = VIEW_SIZE) -> tuple[int, int]:
+        """(top, left) in pixels of the view in a frame of the given size."""
+        return int((height - size) * self.down), int((width - size) * self.right)
+
+
+_CROPS = {
+    "center": View(0.5, 0.5),
+    "top_left": View(0, 0),
+    "top_right": View(0, 1),
+    "bottom_left": View(1, 0),
+    "bottom_right": View(1, 1),
+}
+_MIRRORED = {f"{name}_mirrored": View(v.down, v.right, True) for name, v in _CROPS.items()}
+
+VIEWS = {**_CROPS, **_MIRRORED}
+"""Every view by name, in the order in which they are stored."""
+
+VIEW_SETS = {"center": ("center",), "five": tuple(_CROPS), "ten": tuple(VIEWS)}
+
+
+def view_names(text: str) -> tuple[str, ...]:
+    """The names of a set (center, five, ten) or of a list of views with commas, in stored order.
+
+    Raises:
+        UserError: names what is no view.
+    """
+    if text in VIEW_SETS:
+        return VIEW_SETS[text]
+    asked = [name.strip() for name in text.split(",")]
+    unknown = [name for name in asked if name not in VIEWS]
+    if unknown:
+        raise UserError(
+            f"{', '.join(map(repr, unknown))} is no view: use center, five, ten, or names out of "
+            + ", ".join(VIEWS)
+        )
+    return tuple(name for name in VIEWS if name in asked)
+
+
+def cut_views(clip: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """The named views of a clip, on the device where the clip is.
+
+    Args:
+        clip: (T, H, W, 3) uint8, no side below 224.
+        names: keys of `VIEWS`.
+
+    Returns:
+        (V, 3, T, 224, 224) uint8.
+    """
+    height, width = clip.shape[1:3]
+    channels_first = clip.permute(3, 0, 1, 2)
+    cuts = []
+    for name in names:
+        top, left = VIEWS[name].corner(height, width)
+        cut = channels_first[..., top : top + VIEW_SIZE, left : left + VIEW_SIZE]
+        cuts.append(cut.flip(-1) if VIEWS[name].mirrored else cut)
+    return torch.stack(cuts)

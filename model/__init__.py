@@ -1,0 +1,1 @@
+"""The joint model of detection and classification: tensors in, tensors out."""

@@ -1,0 +1,102 @@
+"""The losses of the joint model, each from scores and logits to one number.
+
+Legend: A anomalous bags, N normal bags, B bags, S segments, K classes (the normal one has index 0).
+Source: Majhi et al., FG 2021, section III; the ranking loss is that of Sultani et al., CVPR 2018.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import LossConfig
+from model.joint import JointOutput
+
+
+class LossParts(NamedTuple):
+    """The number that training minimizes, and its parts before they are weighted."""
+
+    total: Tensor
+    detection: Tensor
+    classification: Tensor
+    attention: Tensor
+    dense_penalty: Tensor
+    """0 where it has no weight."""
+
+
+def joint_loss(
+    output: JointOutput,
+    class_indices: Tensor,
+    class_weights: Tensor,
+    model: nn.Module,
+    config: LossConfig,
+) -> LossParts:
+    """All losses of a batch that holds anomalous and normal bags.
+
+    Args:
+        output: what the model said.
+        class_indices: (B,) int64 true classes.
+        class_weights: (K,) from `class_weights_of`.
+        model: its dense layers carry the penalty.
+        config: the weights of the losses.
+    """
+    anomalous = class_indices > 0
+    detection = ranking_loss(output.scores[anomalous], output.scores[~anomalous], config)
+    classification = classification_loss(output.class_logits, class_indices, class_weights)
+    attention = attention_loss(output.alpha, output.beta)
+    penalty = dense_penalty(model) if config.dense_penalty else torch.zeros(())
+    total = (
+        config.detection_weight * detection
+        + (1 - config.detection_weight) * classification
+        + config.attention_weight * attention
+        + config.dense_penalty * penalty
+    )
+    return LossParts(total, detection, classification, attention, penalty)
+
+
+def ranking_loss(anomalous_scores: Tensor, normal_scores: Tensor, config: LossConfig) -> Tensor:
+    """The multiple-instance ranking loss of scores (A, S) and (N, S).
+
+    Every anomalous bag's highest score is to exceed every normal bag's by the margin. The scores
+    of an anomalous bag are to change little between neighbours and to be few; both sums stay
+    within a bag, so the order of the bags means nothing.
+    """
+    gaps = anomalous_scores.amax(dim=1).unsqueeze(1) - normal_scores.amax(dim=1)  # (A, N)
+    hinge = functional.relu(config.margin - gaps).sum(dim=0).mean()
+    smoothness = anomalous_scores.diff(dim=1).square().sum()
+    sparsity = anomalous_scores.sum()
+    return hinge + config.smoothness_weight * smoothness + config.sparsity_weight * sparsity
+
+
+def class_weights_of(class_indices: Tensor, num_classes: int) -> Tensor:
+    """(K,) float32, 1 - (share of each class in the training set)."""
+    counts = torch.bincount(class_indices, minlength=num_classes)
+    return 1 - counts.float() / len(class_indices)
+
+
+def classification_loss(
+    class_logits: Tensor, class_indices: Tensor, class_weights: Tensor
+) -> Tensor:
+    """The mean over bags of the weighted cross-entropy of logits (B, K).
+
+    PyTorch's own ``weight=`` divides by the sum of the weights instead of B: another number.
+    """
+    cross_entropy = functional.cross_entropy(class_logits, class_indices, reduction="none")
+    return (class_weights[class_indices] * cross_entropy).mean()
+
+
+def attention_loss(alpha: Tensor | None, beta: Tensor | None) -> Tensor:
+    """The mean over bags of sum (1 - alpha)^2 + sum beta^2; a stage that is off adds nothing."""
+    loss = torch.zeros(())
+    if alpha is not None:
+        loss = loss + (1 - alpha).square().sum(dim=1).mean()
+    if beta is not None:
+        loss = loss + beta.square().sum(dim=1).mean()
+    return loss
+
+
+def dense_penalty(model: nn.Module) -> Tensor:
+    """The summed squared weights of all dense layers, without their biases."""
+    dense = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return torch.stack([layer.weight.square().sum() for layer in dense]).sum()

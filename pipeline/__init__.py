@@ -1,0 +1,1 @@
+"""Commands: extraction, training, evaluation, scoring and reports."""

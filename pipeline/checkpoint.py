@@ -1,0 +1,254 @@
+"""The checkpoint: a folder of tensors (`model.safetensors`) and facts about them (`config.json`).
+
+Nothing in it is a pickle: reading it never runs code. One that training can go on from also holds
+the optimizer (`optimizer.safetensors`) and the state of mixed precision (`resume.json`).
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dacite
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from extract.errors import UserError
+from extract.spec import FeatureSpec
+from extract.store import replace_file
+from model.config import require
+from model.joint import InputShape, JointModel
+from pipeline.recipe import Recipe
+from pipeline.results import write_json
+
+FORMAT, FORMAT_VERSION = "vigil-checkpoint", 1
+CONFIG_NAME = "config.json"
+MODEL_NAME = "model.safetensors"
+OPTIMIZER_NAME = "optimizer.safetensors"
+RESUME_NAME = "resume.json"
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or does not fit."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Everything about a checkpoint but its tensors: the content of `config.json`."""
+
+    recipe: Recipe
+    shape: InputShape
+    class_names: tuple[str, ...]
+    """In the order of their indices, normal first."""
+    spec: FeatureSpec
+    """Of the features it was trained on."""
+    weights_name: str
+    """Of the backbone; its digest is in the spec."""
+    weights_trained: bool
+    """False for random backbone weights: the scores then say nothing about the world."""
+    precision: str
+    """In which the backbone computed the features."""
+    views: tuple[str, ...]
+    """That it was trained on."""
+    threshold: float
+    """At or above it a segment is an event."""
+    threshold_rule: str
+    """How the threshold was chosen."""
+    metrics: dict[str, float]
+    """On the held-out videos."""
+    seed: int
+    epoch: int
+    versions: dict[str, str]
+    created_at: str
+
+    def __post_init__(self) -> None:
+        """Refuse facts that contradict each other.
+
+        Raises:
+            ValueError: says which.
+        """
+        num_names, num_classes = len(self.class_names), self.shape.num_classes
+        require(num_names == num_classes, "number of class names", num_names, str(num_classes))
+        require(0 <= self.threshold <= 1, "threshold", self.threshold, "from 0 to 1")
+
+
+class Checkpoint(NamedTuple):
+    """A trained model and everything about it."""
+
+    config: CheckpointConfig
+    model: JointModel
+    """On the CPU, ready to score."""
+    folder: Path
+    """Where it lies."""
+    model_digest: str
+    """sha256 of the file of tensors."""
+
+
+class ResumeState(NamedTuple):
+    """What training needs beside the weights to go on as if it had never stopped.
+
+    Random numbers are not in it: each epoch draws its own from the seed and its number.
+    """
+
+    optimizer: dict[str, Tensor]
+    scaler: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path, config: CheckpointConfig, model: JointModel, resume: ResumeState | None = None
+) -> None:
+    """Write a checkpoint in place of the one in the folder, if any; it is always whole.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    new, previous = _beside(folder, "new"), _beside(folder, "previous")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    _save_tensors(new / MODEL_NAME, model.state_dict())
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
+    content["spec_digest"] = config.spec.digest
+    content["model_digest"] = _file_digest(new / MODEL_NAME)
+    write_json(new / CONFIG_NAME, content)
+    if resume is not None:
+        _save_tensors(new / OPTIMIZER_NAME, resume.optimizer)
+        write_json(new / RESUME_NAME, resume.scaler)
+    # No system swaps two folders at once everywhere. Between the two renames the last good
+    # checkpoint is the previous one, and `existing_checkpoint` finds it there.
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    new.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_checkpoint(path: Path, which: str = "best") -> Checkpoint:
+    """The model in a folder of training (its checkpoint ``which``) or in a checkpoint folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another version; names the file.
+    """
+    folder = find_checkpoint(path, which)
+    if folder is None:
+        raise CheckpointError(
+            f"{path} holds no checkpoint (no {which}/{CONFIG_NAME}): "
+            "give the folder that vigil train wrote, or one of its checkpoints"
+        )
+    config, model_digest = _read_config(folder)
+    tensors = folder / MODEL_NAME
+    if not tensors.is_file() or _file_digest(tensors) != model_digest:
+        raise _damaged(tensors, f"it is not the file that {CONFIG_NAME} was written with")
+    return Checkpoint(config, _load_model(tensors, config).eval(), folder, model_digest)
+
+
+def find_checkpoint(path: Path, which: str) -> Path | None:
+    """The checkpoint folder that a path to a run or to a checkpoint means; None without one."""
+    return existing_checkpoint(path) or existing_checkpoint(path / which)
+
+
+def existing_checkpoint(folder: Path) -> Path | None:
+    """Where the checkpoint of a folder lies, also after a kill while it was being replaced."""
+    candidates = (folder, _beside(folder, "previous"))
+    return next((path for path in candidates if (path / CONFIG_NAME).is_file()), None)
+
+
+def load_config(folder: Path) -> CheckpointConfig:
+    """What a checkpoint folder says about itself.
+
+    Raises:
+        CheckpointError: the file is damaged or of another version.
+    """
+    return _read_config(folder)[0]
+
+
+def load_resume_state(folder: Path) -> ResumeState:
+    """What `save_checkpoint` was given to go on from.
+
+    Raises:
+        CheckpointError: the files are missing or damaged.
+    """
+    return ResumeState(_load_tensors(folder / OPTIMIZER_NAME), _load_json(folder / RESUME_NAME))
+
+
+def _read_config(folder: Path) -> tuple[CheckpointConfig, str]:
+    """What is in `config.json`, and the digest of the tensors beside it."""
+    path = folder / CONFIG_NAME
+    content = _load_json(path)
+    if content.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path} is not the config of a checkpoint: give another folder")
+    if (version := content.pop("format_version", None)) != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
+            "use the version of vigil that wrote it, or train again"
+        )
+    spec_digest, model_digest = content.pop("spec_digest", ""), content.pop("model_digest", "")
+    try:
+        reading = dacite.Config(strict=True, cast=[tuple])
+        config = dacite.from_dict(CheckpointConfig, content, reading)
+    except (dacite.DaciteError, TypeError, ValueError, UserError) as error:
+        raise _damaged(path, str(error)) from error
+    if spec_digest != config.spec.digest:
+        raise _damaged(path, "the digest is not that of the feature settings")
+    return config, model_digest
+
+
+def _load_model(path: Path, config: CheckpointConfig) -> JointModel:
+    tensors = _load_tensors(path)
+    with torch.device("meta"):  # shapes without memory: the file's own tensors become the weights
+        model = JointModel(config.recipe.model, config.shape)
+    expected = model.state_dict()
+    differences = [
+        *(f"{name} is missing" for name in expected.keys() - tensors.keys()),
+        *(f"{name} is unknown" for name in tensors.keys() - expected.keys()),
+        *(
+            f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in expected.keys() & tensors.keys()
+            if tensors[name].shape != expected[name].shape
+        ),
+    ]
+    if differences:
+        raise _damaged(path, f"it does not fit {CONFIG_NAME}: {'; '.join(sorted(differences)[:3])}")
+    model.load_state_dict(tensors, assign=True)
+    return model
+
+
+def _beside(folder: Path, state: str) -> Path:
+    folder = folder.resolve()
+    return folder.parent / f".{folder.name}.{state}"
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    reason = " ".join(reason.split())
+    return CheckpointError(f"{path} is damaged ({reason}): take another checkpoint or train again")
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    with replace_file(path) as partial:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "it holds no JSON object")
+    return content

@@ -1,0 +1,157 @@
+"""The command line: a table of commands, and errors turned into messages and exit codes.
+
+Exit codes: 0 all done · 1 an unexpected error · 2 wrong usage, or nothing to do it on · 3 some
+videos failed · 4 every video failed · 130 interrupted; what was finished is kept.
+"""
+
+import errno
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from extract.errors import UserError
+from pipeline import options
+from pipeline.logs import set_up_logging
+from pipeline.recipe import load_recipe
+
+Command = tuple[type[Any], str]
+
+COMMANDS: dict[str, Command | dict[str, Command]] = {
+    "extract": (options.ExtractOptions, "pipeline.extraction:run_extract"),
+    "train": (options.TrainOptions, "pipeline.training:run_train"),
+    "evaluate": (options.EvaluateOptions, "pipeline.evaluation:run_evaluate"),
+    "score": (options.ScoreOptions, "pipeline.scoring:run_score"),
+    "report": (options.ReportOptions, "pipeline.report:run_report"),
+    "features": {
+        "verify": (options.FeaturesVerifyOptions, "pipeline.features:run_verify"),
+        "show": (options.FeaturesShowOptions, "pipeline.features:run_show"),
+    },
+    "weights": {
+        "list": (options.WeightsListOptions, "pipeline.weights:run_list"),
+        "fetch": (options.WeightsFetchOptions, "pipeline.weights:run_fetch"),
+        "verify": (options.WeightsVerifyOptions, "pipeline.weights:run_verify"),
+    },
+    "demo": (options.DemoOptions, "pipeline.demo:run_demo"),
+}
+"""Command -> its options, and the function that runs it; imported only when it is called.
+
+The function takes the options and returns the exit code.
+"""
+
+GROUPS = {
+    "features": "Check feature files, or show what they hold.",
+    "weights": "List, download or check the backbones' weights.",
+}
+
+DESCRIPTION = "Raw surveillance videos in, labelled and timed answers out."
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; errors become one line on standard error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        chosen = parse(arguments)
+        set_up_logging(chosen.logs)
+        return _runner(chosen)(chosen)
+    except UserError as error:
+        log.error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("interrupted: what was finished is kept; the same command goes on from there")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone, as head does
+        return 1
+    except OSError as error:
+        log.error("%s", _explain(error), exc_info=log.isEnabledFor(logging.DEBUG))
+        return 1
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The options of the command that the arguments name; usage errors exit with 2.
+
+    Raises:
+        UserError: the recipe given with --config cannot be used.
+    """
+    command_line: Any = tyro.cli(
+        _union(COMMANDS, _config_of(arguments)),
+        prog="vigil",
+        description=DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+    )
+    return command_line
+
+
+def _union(commands: dict[str, Any], config: Path | None) -> Any:
+    """The type whose alternatives are the commands, for tyro to parse."""
+    alternatives = []
+    for name, command in commands.items():
+        if isinstance(command, dict):
+            settings = tyro.conf.subcommand(name, description=GROUPS[name])
+            alternatives.append(Annotated[_union(command, config), settings])
+            continue
+        kind, _ = command
+        if kind is options.TrainOptions and config is not None:
+            settings = tyro.conf.subcommand(name, default=_with_recipe(config))
+        else:
+            settings = tyro.conf.subcommand(name)
+        alternatives.append(Annotated[kind, settings])
+    return reduce(or_, alternatives)
+
+
+def _config_of(arguments: Sequence[str]) -> Path | None:
+    """The value of --config: it has to be read first, as it gives the other flags' defaults."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag == "--config":
+            return Path(value)
+        if flag.startswith("--config="):
+            return Path(flag.partition("=")[2])
+    return None
+
+
+def _with_recipe(config: Path) -> options.TrainOptions:
+    required = {
+        setting.name: tyro.MISSING
+        for setting in fields(options.TrainOptions)
+        if setting.default is MISSING and setting.default_factory is MISSING
+    }
+    return options.TrainOptions(**required, recipe=load_recipe(config))
+
+
+def _runner(chosen: Any) -> Callable[[Any], int]:
+    groups = [group for group in COMMANDS.values() if isinstance(group, dict)]
+    commands = [command for command in COMMANDS.values() if not isinstance(command, dict)]
+    for kind, target in commands + [command for group in groups for command in group.values()]:
+        if type(chosen) is kind:
+            module, _, function = target.partition(":")
+            runner: Callable[[Any], int] = getattr(importlib.import_module(module), function)
+            return runner
+    raise TypeError(f"no command has the options {type(chosen).__name__}")
+
+
+def _explain(error: OSError) -> str:
+    """A failure of disk or folder, and what to do about it."""
+    where = error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no space is left for {where}: free some, then run the same command again; it goes "
+            "on from what is finished"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where} may not be read or written ({error.strerror}): choose another folder"
+    return f"{where}: {error.strerror or error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""`vigil evaluate`: a checkpoint's scores on annotated videos, as numbers and pictures.
+
+The truth is made here, from the annotation and the frames that decode, so that scores and truth
+have the same length.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from data.annotations import Annotation, frame_truth, load_annotations
+from data.classes import class_index
+from data.matching import Matching, match_videos
+from extract.errors import UserError
+from extract.store import VideoFeatures, list_features, read_features
+from extract.versions import installed_versions
+from extract.views import view_names
+from pipeline.checkpoint import Checkpoint, load_checkpoint
+from pipeline.evaluation_files import draw_evaluation, evaluation_json, measure_lines
+from pipeline.inference import select_device
+from pipeline.measures import EvaluatedVideo, evaluate_videos
+from pipeline.options import EvaluateOptions
+from pipeline.provenance import as_json, describe_checkpoint
+from pipeline.results import MAX_FRAME_MISMATCH, write_json
+from pipeline.store_scoring import feature_warnings, score_features
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.json"
+FORMAT, FORMAT_VERSION = "vigil-metrics", 1
+
+
+class EvaluationError(UserError):
+    """Videos and annotations do not allow what was asked for."""
+
+
+def run_evaluate(options: EvaluateOptions) -> int:
+    """Score the annotated videos, write numbers and pictures, print ``name value`` lines.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: checkpoint, features or annotations are missing, damaged or do not fit together.
+    """
+    checkpoint = load_checkpoint(options.run, options.which)
+    checkpoint.model.to(select_device(options.device))
+    views = None if options.views is None else view_names(options.views)
+    files = list_features(options.features)
+    matching = match_videos(load_annotations(options.annotations), files)
+    problems = matching_problems(matching)
+    videos = []
+    for video, annotation in matching.annotations.items():
+        features = read_features(files[video])
+        videos.append(evaluate_video(checkpoint, annotation, features, views))
+        problems += frame_problems(annotation, features)
+    chosen = choose_figures(videos, options.figures)
+    names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
+    evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
+    problems += evaluation.undefined
+
+    folder = options.out or options.run / "evaluation"
+    content = evaluation_json(evaluation, videos, names)
+    write_json(
+        folder / METRICS_NAME,
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **content,
+            "problems": problems,
+            "settings": as_json(options),
+            "checkpoint": describe_checkpoint(options.run, checkpoint, options.which),
+            "versions": installed_versions(),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    draw_evaluation(folder, evaluation, names, chosen)
+    for problem in problems:
+        logger.warning("%s", problem)
+    print("\n".join(measure_lines(evaluation, videos)))
+    logger.info("numbers and pictures are in %s", folder)
+    return 0
+
+
+def evaluate_video(
+    checkpoint: Checkpoint,
+    annotation: Annotation,
+    features: VideoFeatures,
+    views: Sequence[str] | None,
+) -> EvaluatedVideo:
+    """The truth of one video beside the scores of its segments.
+
+    Raises:
+        UnknownClassError: the model has no such class.
+        ScoringError: the features are not of the kind that the model was trained on.
+        FeatureFileError: a view is not stored.
+    """
+    unknown = annotation.is_anomalous and annotation.intervals is None
+    video, class_names = annotation.video, checkpoint.config.class_names
+    return EvaluatedVideo(
+        video=video,
+        class_index=class_index(class_names, annotation.class_name, video),
+        truth=None if unknown else frame_truth(annotation, features.num_frames_decoded),
+        num_frames=features.num_frames_decoded,
+        segment_frames=features.segment_frames,
+        scores=score_features(checkpoint, video, features, views),
+    )
+
+
+def matching_problems(matching: Matching) -> list[str]:
+    """A sentence for each video that only the annotations or only the features have."""
+    return [
+        *(f"{video} is annotated but has no features: left out" for video in matching.missing),
+        *(f"{video} has features but no annotation: left out" for video in matching.extra),
+    ]
+
+
+def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]:
+    """A sentence for each doubt about the frames of one video."""
+    problems = [f"{annotation.video}: {warning}" for warning in feature_warnings(features)]
+    decoded, needed = features.num_frames_decoded, annotation.num_frames_needed
+    if needed > decoded + MAX_FRAME_MISMATCH:
+        problems.append(
+            f"{annotation.video}: it is annotated up to frame {needed}, but only {decoded} frames "
+            "could be decoded: what lies beyond is not judged"
+        )
+    return problems
+
+
+def choose_figures(videos: Sequence[EvaluatedVideo], names: Sequence[str]) -> list[EvaluatedVideo]:
+    """The videos to draw: those named by path or base name, or else the first of each class.
+
+    Raises:
+        EvaluationError: a name fits no video, or several.
+    """
+    if not names:
+        return list({video.class_index: video for video in reversed(videos)}.values())
+    return [_find_video(videos, name) for name in names]
+
+
+def _find_video(videos: Sequence[EvaluatedVideo], name: str) -> EvaluatedVideo:
+    found = []
+    for video in videos:
+        path = PurePosixPath(video.video)
+        if name in (video.video, path.name, path.stem):
+            found.append(video)
+    if len(found) != 1:
+        raise EvaluationError(
+            f"{name!r} names {len(found)} of the {len(videos)} evaluated videos: "
+            f"give a path like {videos[0].video}"
+        )
+    return found[0]

@@ -1,0 +1,89 @@
+"""Events: where in a video a person should look, from its segment scores.
+
+Legend: S segments. Ranges are half-open.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_GAP_SEGMENTS = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """A predicted interval of a video, with its class and scores."""
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
+    peak_score: float
+    class_name: str
+    """The video's most probable anomalous class, even where its label is normal."""
+    class_probability: float
+
+
+def held_segments(segment_frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of the segments (S, 2) that hold frames: with fewer frames than segments not all."""
+    return np.flatnonzero(segment_frames[:, 1] > segment_frames[:, 0])
+
+
+def peak_score(
+    segment_scores: npt.NDArray[np.float64], segment_frames: npt.NDArray[np.int64]
+) -> float:
+    """The highest score of the segments that hold frames: the video's own score, in 0..1."""
+    return float(segment_scores[held_segments(segment_frames)].max())
+
+
+def event_runs(
+    segment_scores: npt.NDArray[np.float64],
+    segment_frames: npt.NDArray[np.int64],
+    threshold: float,
+) -> list[npt.NDArray[np.int64]]:
+    """The segments of each event, (n,) indices that rise.
+
+    An event is a run of segments at or above the threshold. Two runs with one segment between them
+    are one event, which then includes that segment. Segments without frames are as if not there.
+    """
+    held = held_segments(segment_frames)
+    found = np.flatnonzero(segment_scores[held] >= threshold)
+    if not len(found):
+        return []
+    breaks = np.flatnonzero(np.diff(found) > MAX_GAP_SEGMENTS + 1) + 1
+    return [held[run[0] : run[-1] + 1] for run in np.split(found, breaks)]
+
+
+def find_events(
+    segment_scores: npt.NDArray[np.float64],
+    segment_frames: npt.NDArray[np.int64],
+    segment_seconds: npt.NDArray[np.float64],
+    threshold: float,
+    class_probabilities: dict[str, float],
+    normal_class: str,
+) -> tuple[Event, ...]:
+    """The events of one video in the order of time.
+
+    Args:
+        segment_scores: (S,) in 0..1.
+        segment_frames: (S, 2) half-open ranges of frames.
+        segment_seconds: (S, 2) the same ranges in seconds.
+        threshold: an event's segments are at or above it, but for gaps of one segment.
+        class_probabilities: of every class of the model, normal included.
+        normal_class: the one that is no event's class.
+    """
+    anomalous = {name: p for name, p in class_probabilities.items() if name != normal_class}
+    class_name = max(anomalous, key=anomalous.__getitem__)
+    return tuple(
+        Event(
+            start_frame=int(segment_frames[run[0], 0]),
+            stop_frame=int(segment_frames[run[-1], 1]),
+            start_seconds=float(segment_seconds[run[0], 0]),
+            stop_seconds=float(segment_seconds[run[-1], 1]),
+            peak_score=float(segment_scores[run].max()),
+            class_name=class_name,
+            class_probability=anomalous[class_name],
+        )
+        for run in event_runs(segment_scores, segment_frames, threshold)
+    )

@@ -1,0 +1,312 @@
+"""`vigil extract`: videos into a folder of feature files, going on where an earlier run stopped."""
+
+import fcntl
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from extract.backbones import find_backbone, place_network
+from extract.engine import Engine, Extracted
+from extract.errors import FailedVideo, UserError
+from extract.reader import SourceVideo, identify
+from extract.spec import FeatureSpec, difference
+from extract.store import (
+    FeatureFileError,
+    VideoFeatures,
+    feature_path,
+    read_identity,
+    remove_leftovers,
+)
+from extract.views import view_names
+from extract.weights import Weights, load_weights
+from pipeline.inference import select_device
+from pipeline.logs import RunningCount, download_progress, show_progress
+from pipeline.options import ComputeOptions, ExtractOptions
+from pipeline.results import MAX_FRAME_MISMATCH, write_failures
+from pipeline.videos import FoundVideos, find_videos
+
+GPU_BATCH_SIZE = 24
+LOCK_NAME = ".lock"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be done for videos, given what is in the store."""
+
+    missing: tuple[SourceVideo, ...]
+    present: tuple[SourceVideo, ...]
+    failed: tuple[FailedVideo, ...]
+    """Videos that changed since they were extracted, without --overwrite."""
+
+
+@dataclass
+class ExtractionReport:
+    """What became of the videos."""
+
+    extracted: list[Extracted] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    failures: list[FailedVideo] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0: none failed; 3: some did; 4: all did."""
+        if not self.failures:
+            return 0
+        return 3 if self.extracted or self.present else 4
+
+
+def run_extract(options: ExtractOptions) -> int:
+    """Extract what is missing, and return the exit code.
+
+    Raises:
+        UserError: no videos, unusable settings or weights, or a store of another spec.
+    """
+    found = find_videos(options.videos, options.compute.extensions)
+    backbone = find_backbone(options.backbone)
+    endpoint = backbone.endpoint(options.endpoint)
+    network = backbone.build(endpoint)
+    with download_progress() as progress:
+        weights = load_weights(network, options.weights, backbone.source, progress)
+    spec = FeatureSpec(
+        backbone=backbone.name,
+        endpoint=endpoint,
+        weights_digest=weights.digest,
+        time_pool=options.time_pool,
+        clip_stride=options.clip_stride,
+        num_segments=options.segments,
+        short_side=_short_side(options.short_side),
+    )
+    views = view_names(options.views)
+    engine = make_engine(network, weights, spec, views, options.compute, options.keep_clips)
+    report = extract_videos(found, options.out, engine, options.compute.overwrite, options.dry_run)
+    return report.exit_code
+
+
+def make_engine(
+    network: nn.Module,
+    weights: Weights,
+    spec: FeatureSpec,
+    views: tuple[str, ...],
+    compute: ComputeOptions,
+    keep_clips: bool = False,
+) -> Engine:
+    """The engine for a network with its weights, on the device the options choose.
+
+    Raises:
+        UserError: there is no such device, or the batch size is not positive.
+    """
+    device = select_device(compute.device)
+    on_gpu = device.type == "cuda"
+    automatic = "fp16" if on_gpu else "fp32"
+    if compute.batch_size is not None and compute.batch_size < 1:
+        raise UserError(f"batch size {compute.batch_size} is not positive: use 1 or more")
+    return Engine(
+        network=network,
+        backbone=find_backbone(spec.backbone),
+        weights=weights,
+        spec=spec,
+        views=views,
+        device=device,
+        precision=automatic if compute.precision == "auto" else compute.precision,
+        decoder=compute.decoder,
+        keep_clips=keep_clips,
+        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+    )
+
+
+def _short_side(text: str) -> int | None:
+    if text == "native":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"short side {text!r} is no number of pixels: use 256, or native")
+    return int(text)
+
+
+def extract_videos(
+    found: FoundVideos, store: Path, engine: Engine, overwrite: bool = False, dry_run: bool = False
+) -> ExtractionReport:
+    """Write the feature files that are missing; each is there whole or not at all.
+
+    Raises:
+        UserError: the store holds features of another spec, or another run is writing there.
+        OSError: the store cannot be written; what was finished is kept.
+    """
+    if found.num_other_files:
+        log.info("%d files are no videos by their endings: left alone", found.num_other_files)
+    plan = plan_extraction(found.videos, store, engine, overwrite)
+    log.info(
+        "%d videos: %d to extract, %d already there",
+        len(found.videos),
+        len(plan.missing),
+        len(plan.present),
+    )
+    report = ExtractionReport(present=[video.name for video in plan.present])
+    report.failures.extend(plan.failed)
+    if dry_run:
+        for video in plan.missing:
+            print(f"extract {video.name}")
+        return report
+    with locked(store):
+        remove_leftovers(store)
+        if plan.missing:
+            if not engine.weights.trained:
+                log.warning(
+                    "the backbone's weights are RANDOM: these features are untrained, good for "
+                    "trying the program and for nothing else"
+                )
+            _run(plan.missing, store, engine, report)
+        write_failures(store, report.failures)
+    _summarise(report, store)
+    return report
+
+
+def _run(
+    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+) -> None:
+    place_network(engine.network, engine.device, engine.torch_precision)
+    count = RunningCount(total=len(videos))
+    with show_progress(count) as progress:
+
+        def on_clip(num_frames: int) -> None:
+            count.num_frames += num_frames
+            count.num_clips += len(engine.views)
+            progress.update()
+
+        for outcome in engine.extract(videos, store, on_clip):
+            count.done += 1
+            progress.update()
+            if isinstance(outcome, FailedVideo):
+                log.error("%s: %s", outcome.video, outcome.reason)
+                report.failures.append(outcome)
+            else:
+                _say_damage(outcome)
+                report.extracted.append(outcome)
+
+
+def _say_damage(video: Extracted) -> None:
+    if video.num_damaged:
+        log.warning(
+            "%s: %d frames are damaged, %d were decoded",
+            video.video,
+            video.num_damaged,
+            video.num_frames,
+        )
+    promised = video.num_frames_container
+    if promised and abs(promised - video.num_frames) > MAX_FRAME_MISMATCH:
+        log.warning(
+            "%s: the container promises %d frames, %d were decoded",
+            video.video,
+            promised,
+            video.num_frames,
+        )
+
+
+def _summarise(report: ExtractionReport, store: Path) -> None:
+    decoders = Counter(video.decoder for video in report.extracted)
+    by_decoder = ", ".join(f"{number} with {name}" for name, number in sorted(decoders.items()))
+    log.info(
+        "%d extracted%s, %d already there, %d failed%s",
+        len(report.extracted),
+        f" ({by_decoder})" if by_decoder else "",
+        len(report.present),
+        len(report.failures),
+        f": see {store / 'failures.csv'}" if report.failures else "",
+    )
+
+
+def plan_extraction(
+    videos: Iterable[SourceVideo], store: Path, engine: Engine, overwrite: bool
+) -> Plan:
+    """Sort videos into those to extract and those whose features are there already.
+
+    A file counts as there where it is complete, of this spec, of this very video, and holds the
+    views and clips asked for. One that is damaged or holds too little is extracted again.
+
+    Raises:
+        UserError: a file is of another spec; names the file, the difference and the remedy.
+    """
+    missing, present, failed = [], [], []
+    for video in videos:
+        path = feature_path(store, video.name)
+        try:
+            there = read_identity(path) if path.exists() else None
+        except FeatureFileError as error:
+            log.warning("%s; it is extracted again", error)
+            there = None
+        if there is None or (overwrite and not _is_wanted(there, engine)):
+            missing.append(video)
+            continue
+        if differences := difference(there.spec, engine.spec):
+            raise UserError(
+                f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
+                "another --out, use the same settings, or replace it with --overwrite"
+            )
+        if not is_same_video(there, video):
+            if overwrite:
+                missing.append(video)
+            else:
+                failed.append(_changed(video, path))
+        elif _is_wanted(there, engine):
+            present.append(video)
+            _warn_of_precision(there, engine)
+        else:
+            missing.append(video)
+    return Plan(tuple(missing), tuple(present), tuple(failed))
+
+
+def _is_wanted(there: VideoFeatures, engine: Engine) -> bool:
+    has_clips = there.clip_features is not None or not engine.keep_clips
+    return there.spec == engine.spec and set(engine.views) <= set(there.views) and has_clips
+
+
+def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
+    """Whether features are of the file as it is now; its bytes are read only if in doubt."""
+    status = video.path.stat()
+    if status.st_size != there.video.num_bytes:
+        return False
+    if status.st_mtime_ns == there.video.modified_ns:
+        return True
+    return identify(video).digest == there.video.digest
+
+
+def _changed(video: SourceVideo, path: Path) -> FailedVideo:
+    return FailedVideo(
+        video.name,
+        f"{video.path} is not the video that {path} was made of, which had another content: "
+        "extract it anew with --overwrite, or choose another --out",
+    )
+
+
+def _warn_of_precision(there: VideoFeatures, engine: Engine) -> None:
+    if there.precision != engine.precision:
+        log.warning(
+            "%s was computed in %s, this run computes in %s: the store mixes precisions",
+            there.video.path,
+            there.precision,
+            engine.precision,
+        )
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """Keep every other run out of a folder; the system lifts the lock when a run is killed.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    with (store / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another run is writing to {store}: wait for it, or choose another --out"
+            ) from error
+        yield

@@ -1,0 +1,144 @@
+"""What training changes: the model, its optimizer and the scaling of half precision.
+
+Legend: N bags, B bags of a batch, S segments, D features of a segment.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.batches import balanced_batches
+from data.datasets import BagSet
+from extract.errors import UserError
+from model.joint import InputShape, JointModel
+from model.losses import LossParts, class_weights_of, joint_loss
+from pipeline.checkpoint import CheckpointError, ResumeState
+from pipeline.recipe import Recipe
+
+# Bags whose mean and deviation are taken at once; bounds the memory, not the result.
+FIT_BAGS = 64
+
+
+class Bags(NamedTuple):
+    """The training split as tensors: a bag for each view of each video."""
+
+    features: Tensor
+    """(N, S, D), on the device of the model where they fit, else in memory."""
+    class_indices: Tensor
+    """(N,) int64, on the device of the model."""
+
+
+class Learner(NamedTuple):
+    """A model in training."""
+
+    model: JointModel
+    optimizer: torch.optim.Adam
+    scaler: torch.amp.GradScaler
+    """Keeps small gradients of half precision from vanishing; switched off where there is none."""
+
+
+def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
+    """The bags of all views, on the device where they take no more than half of its free memory."""
+    num_views = bags.features.shape[1]
+    features = torch.from_numpy(bags.features).flatten(0, 1)
+    if device.type == "cpu" or features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        features = features.to(device)
+    return Bags(features, torch.from_numpy(bags.class_indices.repeat(num_views)).to(device))
+
+
+def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
+    """A model with fresh weights; they depend on the seed only."""
+    _seed_torch(np.random.default_rng([seed, 0]))
+    model = JointModel(recipe.model, shape).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.training.learning_rate)
+    half_precision = recipe.training.amp and device.type == "cuda"
+    return Learner(model, optimizer, torch.amp.GradScaler(device.type, enabled=half_precision))
+
+
+def train_epoch(
+    learner: Learner, bags: Bags, recipe: Recipe, seed: int, epoch: int
+) -> dict[str, float]:
+    """Show every bag at least once, and return the mean losses of the batches by name.
+
+    All random numbers come from the seed and the epoch's number, so that nothing has to be kept
+    to go on after any epoch.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    model, optimizer, scaler = learner
+    device = model.device
+    generator = np.random.default_rng([seed, epoch])
+    _seed_torch(generator)
+    class_weights = class_weights_of(bags.class_indices, model.shape.num_classes)
+    training = recipe.training
+    batches = balanced_batches(
+        bags.class_indices.cpu().numpy(), training.num_anomalous, training.num_normal, generator
+    )
+    losses = []
+    model.train()
+    for batch in torch.from_numpy(batches):
+        features = bags.features[batch.to(bags.features.device)].to(device)  # (B, S, D)
+        class_indices = bags.class_indices[batch.to(device)]  # (B,)
+        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+            output = model(features)
+        parts = joint_loss(output, class_indices, class_weights, model, recipe.loss)
+        optimizer.zero_grad()
+        scaler.scale(parts.total).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip or math.inf)
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append([part.item() for part in parts])
+    means = np.mean(losses, axis=0)
+    if not np.isfinite(means).all():
+        raise UserError(
+            f"training diverged in epoch {epoch}: the loss is {means[0]}; "
+            "set a lower learning_rate, gradient_clip, or standardize = true"
+        )
+    return dict(zip(LossParts._fields, means.tolist(), strict=True))
+
+
+def resume_state(learner: Learner) -> ResumeState:
+    """What must be kept beside the weights to go on later."""
+    names = [name for name, _ in learner.model.named_parameters()]
+    by_index = learner.optimizer.state_dict()["state"]
+    tensors = {
+        f"{names[index]}.{key}": value
+        for index, state in by_index.items()
+        for key, value in state.items()
+    }
+    return ResumeState(tensors, learner.scaler.state_dict())
+
+
+def restore(learner: Learner, model: JointModel, state: ResumeState) -> None:
+    """Bring a fresh learner to where the one was whose model and state these are.
+
+    Values are copied into memory of PyTorch's own, since sums can depend on its alignment.
+
+    Raises:
+        CheckpointError: the state lacks a part.
+    """
+    learner.model.load_state_dict(model.state_dict())
+    try:
+        states = {
+            index: {
+                key: state.optimizer[f"{name}.{key}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+            for index, (name, _) in enumerate(learner.model.named_parameters())
+        }
+    except KeyError as error:
+        raise CheckpointError(
+            f"the last checkpoint is damaged (the optimizer lacks {error}): train with --overwrite"
+        ) from error
+    groups = learner.optimizer.state_dict()["param_groups"]
+    learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
+    learner.scaler.load_state_dict(state.scaler)
+
+
+def _seed_torch(generator: np.random.Generator) -> None:
+    torch.manual_seed(int(generator.integers(2**63)))

@@ -1,0 +1,142 @@
+"""Messages and progress: for a person at a terminal, for a log file, for a program."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
+
+from pipeline.options import LogOptions
+
+REPORT_SECONDS = 30
+PACKAGES = ("extract", "data", "model", "pipeline")
+
+log = logging.getLogger(__name__)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """One JSON object of a message."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        content = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "module": record.name,
+            "message": record.getMessage(),
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+
+def console() -> Console:
+    """The console on standard error, where everything but answers goes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def set_up_logging(options: LogOptions) -> None:
+    """Send the messages of our packages to standard error, and to a JSON file if asked for.
+
+    Raises:
+        OSError: the JSON file cannot be written.
+    """
+    level = logging.ERROR if options.quiet else logging.INFO
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    if sys.stderr.isatty():
+        handler = RichHandler(console=console(), show_time=False, show_path=False)
+    handler.setLevel(logging.DEBUG if options.verbose else level)
+    handlers = [handler]
+    if options.log_json is not None:
+        options.log_json.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(options.log_json, encoding="utf-8")
+        file.setFormatter(_JsonFormatter())
+        handlers.append(file)
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        logger.handlers[:] = handlers
+
+
+@dataclass
+class RunningCount:
+    """How far a long command is; told by its caller, shown by `show_progress`."""
+
+    total: int
+    done: int = 0
+    num_frames: int = 0
+    num_clips: int = 0
+    begun: float = field(default_factory=time.monotonic)
+
+    def describe(self) -> str:
+        """Rates and the time left, in one line."""
+        seconds = max(time.monotonic() - self.begun, 1e-9)
+        left = "" if not self.done else f", {self._clock(seconds)} left"
+        frames, clips = self.num_frames / seconds, self.num_clips / seconds
+        return f"{frames:.0f} frames/s, {clips:.2f} clips/s{left}"
+
+    def _clock(self, seconds: float) -> str:
+        left = round(seconds / self.done * (self.total - self.done))
+        return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+
+
+class ProgressLine:
+    """A moving line on a terminal, a message now and then elsewhere."""
+
+    def __init__(self, count: RunningCount, progress: Progress | None) -> None:
+        """Show ``count`` on ``progress``, or in the log where that is None."""
+        self._count = count
+        self._progress = progress
+        self._task = progress.add_task("videos", total=count.total, rates="") if progress else None
+        self._reported = time.monotonic()
+
+    def update(self) -> None:
+        """Show the count as it is now."""
+        count = self._count
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=count.done, rates=count.describe())
+        elif time.monotonic() - self._reported >= REPORT_SECONDS:
+            self._reported = time.monotonic()
+            log.info("%d of %d videos, %s", count.done, count.total, count.describe())
+
+
+@contextmanager
+def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
+    """Show a count while the block runs."""
+    quiet = logging.getLogger("pipeline").handlers[:1]
+    is_quiet = bool(quiet) and quiet[0].level >= logging.ERROR
+    if is_quiet or not sys.stderr.isatty():
+        yield ProgressLine(count, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TextColumn("{task.fields[rates]}"), console=console()) as progress:
+        yield ProgressLine(count, progress)
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[int, int | None], None]]:
+    """Yield what a download tells its bytes to: (so far, in all or None)."""
+    columns = (TextColumn("downloading weights"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), console=console(), transient=True) as progress:
+        task: list[TaskID] = []
+
+        def show(done: int, total: int | None) -> None:
+            if not task:
+                task.append(progress.add_task("weights", total=total))
+            progress.update(task[0], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,211 @@
+"""Which numbers an evaluation has: the measures of videos with truth and scores.
+
+* ``frame_auc``, ``frame_ap``: ROC AUC and average precision over the frames of all videos as one
+  list; ``frame_auc_anomalous_videos``: over the frames of the anomalous videos alone.
+* ``false_alarm_rate``: share of the normal videos' frames with a score of at least 0.5;
+  ``false_alarm_rate_at_threshold``: at least the model's own threshold.
+* ``maa``: mean over the classes, normal included, of the share of their videos with the right label
+  (the class of highest probability); ``video_accuracy``: that share over all videos;
+  ``top1_anomalous``: over the anomalous ones; ``top1_anomalous_without_normal``: over the anomalous
+  ones, the label being the anomalous class of highest probability.
+* ``video_auc``: ROC AUC of the videos' peak scores; ``video_anomaly_accuracy``: share of the videos
+  whose peak score is on the right side of the model's threshold.
+
+The formulae are in `pipeline.metrics`. Legend: N videos, S segments, K classes (normal is 0).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import metrics
+from pipeline.events import peak_score
+from pipeline.inference import VideoScores
+from pipeline.metrics import Curve, IntArray, Measure, Pieces, Ranking
+
+FALSE_ALARM_THRESHOLD = 0.5
+"""Published false-alarm rates are taken at it (Sultani et al., CVPR 2018, table 4)."""
+
+VideoMeasure = Callable[[IntArray], Measure]
+"""A measure of a set of videos, given how often each of the N counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluatedVideo:
+    """One video with its truth and what the model says."""
+
+    video: str
+    class_index: int
+    truth: npt.NDArray[np.bool_] | None
+    """Anomalous frames; None for an anomalous video whose frames are not annotated."""
+    num_frames: int
+    segment_frames: IntArray
+    scores: VideoScores
+
+    @property
+    def label_index(self) -> int:
+        """The class of highest probability, normal included."""
+        return int(np.argmax(self.scores.class_probabilities))
+
+    @property
+    def anomaly_index(self) -> int:
+        """The anomalous class of highest probability."""
+        return 1 + int(np.argmax(self.scores.class_probabilities[1:]))
+
+    @property
+    def peak_score(self) -> float:
+        """The highest score of the segments that hold frames."""
+        return peak_score(self.scores.scores, self.segment_frames)
+
+    @property
+    def pieces(self) -> Pieces:
+        """The frames as counts, which are 0 where the truth is not known."""
+        if self.truth is None:
+            nothing = np.zeros(len(self.scores.scores), np.int64)
+            return Pieces(self.scores.scores, nothing, nothing)
+        return metrics.frame_pieces(self.scores.scores, self.segment_frames, self.truth)
+
+
+@dataclass(frozen=True)
+class ClassMeasures:
+    """The measures of one class.
+
+    There is no settled way to take the frame AUC of one class: published tables seldom say which
+    normal frames they count. Both are here.
+    """
+
+    class_name: str
+    num_videos: int
+    recall: Measure
+    """Share of its videos that got its label."""
+    frame_auc: Measure
+    """Over the frames of its videos and of all normal videos."""
+    frame_auc_within: Measure
+    """Over the frames of its videos alone: how well the anomaly is found within them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All numbers of one evaluation."""
+
+    measures: dict[str, Measure]
+    classes: tuple[ClassMeasures, ...]
+    """One for each class of the model, in its order."""
+    confusion: IntArray
+    """(K, K) videos; rows are the truth."""
+    frame_curve: Curve
+    """What each threshold finds among the frames whose truth is known."""
+
+    @property
+    def undefined(self) -> list[str]:
+        """A sentence for each measure that has no value."""
+        measures = self.measures.items()
+        return [f"{name} is undefined: {one.undefined}" for name, one in measures if one.undefined]
+
+
+def evaluate_videos(
+    videos: Sequence[EvaluatedVideo],
+    class_names: Sequence[str],
+    threshold: float,
+    num_resamples: int,
+    seed: int,
+) -> Evaluation:
+    """Every measure of the videos, those of the whole set with bootstrap intervals.
+
+    Args:
+        videos: at least one.
+        class_names: of the model, normal first.
+        threshold: the model's own; at or above it a video is taken for anomalous.
+        num_resamples: of the videos; 0 gives no intervals.
+        seed: of the resamples.
+    """
+    true_class = np.array([video.class_index for video in videos])
+    is_anomalous = true_class > 0
+    frames = metrics.rank_frames([video.pieces for video in videos])
+    functions = {
+        **_frame_measures(frames, is_anomalous, threshold, _unknown_frames(videos)),
+        **_video_measures(videos, true_class, len(class_names), threshold),
+    }
+    resamples = metrics.resample_videos(is_anomalous, num_resamples, seed)
+    labels = np.array([video.label_index for video in videos])
+    confusion = metrics.confusion_matrix(true_class, labels, len(class_names))
+    return Evaluation(
+        measures={
+            name: metrics.with_interval(function, resamples, len(videos))
+            for name, function in functions.items()
+        },
+        classes=_class_measures(videos, frames, confusion, class_names),
+        confusion=confusion,
+        frame_curve=metrics.found_at_thresholds(frames),
+    )
+
+
+def _unknown_frames(videos: Sequence[EvaluatedVideo]) -> str:
+    """Why frames cannot be judged; empty where they can."""
+    names = [video.video for video in videos if video.truth is None]
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"anomalous videos without annotated frames: {len(names)} ({some})" if names else ""
+
+
+def _frame_measures(
+    frames: Ranking, is_anomalous: npt.NDArray[np.bool_], threshold: float, unknown: str
+) -> dict[str, VideoMeasure]:
+    def known(measure: VideoMeasure) -> VideoMeasure:
+        return (lambda _: Measure(None, unknown)) if unknown else measure
+
+    def false_alarms(at: float) -> VideoMeasure:
+        return lambda weights: metrics.false_alarm_rate(frames, at, weights * ~is_anomalous)
+
+    return {
+        "frame_auc": known(lambda weights: metrics.roc_auc(frames, weights)),
+        "frame_ap": known(lambda weights: metrics.average_precision(frames, weights)),
+        "frame_auc_anomalous_videos": known(
+            lambda weights: metrics.roc_auc(frames, weights * is_anomalous)
+        ),
+        "false_alarm_rate": false_alarms(FALSE_ALARM_THRESHOLD),
+        "false_alarm_rate_at_threshold": false_alarms(threshold),
+    }
+
+
+def _video_measures(
+    videos: Sequence[EvaluatedVideo], true_class: IntArray, num_classes: int, threshold: float
+) -> dict[str, VideoMeasure]:
+    is_anomalous = true_class > 0
+    peaks = np.array([video.peak_score for video in videos])
+    ranking = metrics.rank_videos(peaks, is_anomalous)
+    label = np.array([video.label_index for video in videos])
+    anomaly = np.array([video.anomaly_index for video in videos])
+    labels = partial(metrics.confusion_matrix, true_class, label, num_classes)
+    anomalies = partial(metrics.confusion_matrix, true_class, anomaly, num_classes)
+    found = partial(metrics.confusion_matrix, is_anomalous * 1, (peaks >= threshold) * 1, 2)
+    return {
+        "maa": lambda weights: metrics.mean_class_accuracy(labels(weights)),
+        "video_accuracy": lambda weights: metrics.accuracy(labels(weights)),
+        "video_auc": lambda weights: metrics.roc_auc(ranking, weights),
+        "video_anomaly_accuracy": lambda weights: metrics.accuracy(found(weights)),
+        "top1_anomalous": lambda weights: metrics.accuracy(labels(weights)[1:]),
+        "top1_anomalous_without_normal": lambda weights: metrics.accuracy(anomalies(weights)[1:]),
+    }
+
+
+def _class_measures(
+    videos: Sequence[EvaluatedVideo],
+    frames: Ranking,
+    confusion: IntArray,
+    class_names: Sequence[str],
+) -> tuple[ClassMeasures, ...]:
+    true_class = np.array([video.class_index for video in videos])
+    recalls = metrics.class_recalls(confusion, class_names)
+    classes = []
+    for index, (name, recall) in enumerate(zip(class_names, recalls, strict=True)):
+        members = true_class == index
+        unknown = _unknown_frames([video for video in videos if video.class_index == index])
+        auc, auc_within = (
+            Measure(None, unknown) if unknown else metrics.roc_auc(frames, chosen * 1)
+            for chosen in (members | (true_class == 0), members)
+        )
+        classes.append(ClassMeasures(name, int(members.sum()), recall, auc, auc_within))
+    return tuple(classes)

@@ -1,0 +1,235 @@
+"""The options of every command: frozen dataclasses from which the command line is built.
+
+A field's docstring is its help text. Importing this module loads neither torch nor a decoder.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from pipeline.recipe import Recipe
+
+Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
+DecoderName = Literal["auto", "decord", "pyav"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+Which = Literal["best", "last"]
+
+VIDEO_EXTENSIONS = (
+    ".mp4,.avi,.mkv,.mov,.m4v,.mpg,.mpeg,.webm,.wmv,.flv,.ts,.mts,.m2ts,.3gp,.ogv,.asf,.vob,.dav,"
+    ".h264,.264,.h265,.hevc,.mjpg,.mjpeg"
+)
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What is said while a command runs; on standard error."""
+
+    quiet: bool = False
+    """Say only what went wrong."""
+    verbose: bool = False
+    """Say everything."""
+    log_json: Path | None = None
+    """Also write every message to this file, one JSON object a line."""
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How videos are decoded and features computed; none of it changes what a feature means."""
+
+    decoder: DecoderName = "auto"
+    """auto: decord, and PyAV for the videos that decord cannot read whole."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: PrecisionName = "auto"
+    """auto: fp16 on CUDA, fp32 on a CPU. bf16 is faster on CPUs that compute in it."""
+    batch_size: int | None = None
+    """Clip-views that the network sees at once; by default 1 on a CPU and 24 on CUDA."""
+    extensions: str = VIDEO_EXTENSIONS
+    """Endings of the files that are taken for videos in a folder, with commas."""
+    overwrite: bool = False
+    """Extract again what is there with other settings, or of another version of a video."""
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """Extract the features of videos into a folder of HDF5 files, one per video."""
+
+    videos: Videos
+    """Folders (searched with all their subfolders), video files, patterns with * or ?, or text
+    files with a path a line."""
+    out: Path
+    """Folder of the feature files; they keep the videos' relative paths."""
+    backbone: str = "i3d"
+    """The network: i3d or i3d_r50."""
+    weights: str = "auto"
+    """auto (the official ones, downloaded once), a .pt, .pyth or .safetensors file, or random
+    (untrained, to try the program)."""
+    endpoint: str | None = None
+    """Stop the network at this layer, such as Mixed_4d; by default at its end."""
+    time_pool: Literal["none", "mean"] = "none"
+    """mean: average the time positions of a clip's feature."""
+    views: str = "center"
+    """center, five (with the corners), ten (with mirror images), or names of views with commas."""
+    segments: int = 32
+    """Equal parts into which each video is divided."""
+    clip_stride: int = 64
+    """Frames from the start of a clip to the start of the next; a clip has 64 frames."""
+    short_side: str = "256"
+    """Short side in pixels to which frames are resized; native keeps them."""
+    keep_clips: bool = False
+    """Store every clip's feature beside the segments'."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train the joint model on features and video-level labels."""
+
+    features: Positional[Path]
+    """Folder of feature files, as vigil extract writes it."""
+    out: Path
+    """Folder of the run: checkpoints, logs, the split."""
+    annotations: tuple[Path, ...] = ()
+    """Label files: UCF-Crime lists or temporal annotations, or CSV with video,class. Only classes
+    are read. Without any, each video's folder names its class."""
+    config: Path | None = None
+    """TOML file of a recipe, such as configs/ucf_crime.toml; flags win over it."""
+    seed: int = 0
+    """Seed of the weights, the hold-out and the batches."""
+    views: str = "center"
+    """Views to train on; the paper trains on the center one."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    resume: bool = False
+    """Go on from where the run in --out stopped."""
+    overwrite: bool = False
+    """Begin anew where --out already holds a run."""
+    recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluate a run on features with annotated frames; prints one `name value` line each."""
+
+    run: Positional[Path]
+    """Folder of a run, or of one of its checkpoints."""
+    features: Positional[Path]
+    """Folder of feature files."""
+    annotations: tuple[Path, ...]
+    """Files with anomalous frame ranges: UCF-Crime temporal annotations, or CSV with
+    video,class,start_frame,end_frame."""
+    out: Path | None = None
+    """Folder of the results; by default RUN/evaluation."""
+    views: str | None = None
+    """Views whose scores are averaged; by default all that the feature files hold."""
+    which: Which = "best"
+    """The checkpoint that was best on validation, or the last one."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    bootstrap: int = 1000
+    """Resamples of the videos for the 95 % intervals."""
+    seed: int = 0
+    """Seed of the resampling."""
+    figures: tuple[str, ...] = ()
+    """Videos to draw scores and attention of; by default the first of each class."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Label videos: score every part of each, name its class, and write a report."""
+
+    videos: Videos
+    """Folders (searched with all their subfolders), video files, patterns with * or ?, or text
+    files with a path a line."""
+    checkpoint: Path
+    """Folder of a run, or of one of its checkpoints; it says how features are extracted."""
+    out: Path
+    """Folder of the results; the features are kept in its folder features."""
+    weights: str | None = None
+    """The backbone's weights file, where it is not where the training had it."""
+    views: str = "center"
+    """Views whose scores are averaged; the paper tests on five."""
+    threshold: str = "auto"
+    """Score from which a part is an event: auto takes the run's own, chosen on validation."""
+    which: Which = "best"
+    """The checkpoint that was best on validation, or the last one."""
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write the report of a folder of results again."""
+
+    results: Positional[Path]
+    """Folder that vigil score wrote."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class FeaturesVerifyOptions:
+    """Check every byte of feature files; ends with 3 if any is damaged."""
+
+    features: Positional[Path]
+    """Folder of feature files, or one of them."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class FeaturesShowOptions:
+    """Show what feature files hold and how they were made."""
+
+    features: Positional[Path]
+    """Folder of feature files, or one of them."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class WeightsListOptions:
+    """List the backbones, their official weights, and whether those are on this machine."""
+
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class WeightsFetchOptions:
+    """Download a backbone's official weights; goes on where an earlier download broke off."""
+
+    backbone: Positional[str]
+    """Name of a backbone, as vigil weights list has it."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class WeightsVerifyOptions:
+    """Check a weights file: readable without running it, and complete up to an endpoint."""
+
+    backbone: Positional[str]
+    """Name of a backbone, as vigil weights list has it."""
+    weights: Positional[str] = "auto"
+    """The file; by default the official one in the cache."""
+    endpoint: str | None = None
+    """Check up to this layer only."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Draw videos, extract, train, evaluate and score them: the whole program in minutes."""
+
+    out: Path = Path("runs/demo")
+    """Folder of everything the demo makes."""
+    weights: str = "auto"
+    """The backbone's weights; auto falls back to random ones where none can be had, and says so."""
+    seed: int = 0
+    """Seed of the videos and the training."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

@@ -1,0 +1,133 @@
+"""Pictures of an evaluation: ROC, precision against recall, confusion, and one video over time.
+
+Legend: S segments, N frames, K classes, P points. Each function writes one PNG file; matplotlib is
+imported when one is drawn, and no global figure or backend is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.store import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+
+SCORE_COLOR, TRUTH_COLOR, CHANCE_COLOR = "#2c5f8a", "#d9482b", "#9aa0a6"
+DOTS_PER_INCH = 120
+
+
+def _new_figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    with replace_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def plot_roc(
+    path: Path, false_positive_rate: Values, true_positive_rate: Values, auc: float
+) -> None:
+    """Draw the ROC curve (P,), (P,) and chance."""
+    figure = _new_figure(4.5, 4.5)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=CHANCE_COLOR, linestyle="--", label="chance 0.5")
+    axes.plot(
+        false_positive_rate, true_positive_rate, color=SCORE_COLOR, label=f"frame AUC {auc:.4f}"
+    )
+    _label(axes, "false-positive rate of frames", "true-positive rate of frames")
+    axes.legend(loc="lower right", frameon=False)
+    _save(figure, path)
+
+
+def plot_precision_recall(path: Path, recall: Values, precision: Values, ap: float) -> None:
+    """Draw precision over recall (P,), (P,) and chance: the last point finds all frames."""
+    figure = _new_figure(4.5, 4.5)
+    axes = figure.add_subplot()
+    chance = precision[-1]
+    axes.axhline(chance, color=CHANCE_COLOR, linestyle="--", label=f"chance {chance:.4f}")
+    # Between two thresholds nothing is known, so that the curve is drawn in steps.
+    axes.step(
+        recall, precision, where="pre", color=SCORE_COLOR, label=f"average precision {ap:.4f}"
+    )
+    _label(axes, "recall of anomalous frames", "precision")
+    axes.legend(loc="upper right", frameon=False)
+    _save(figure, path)
+
+
+def plot_confusion(
+    path: Path, confusion: npt.NDArray[np.int64], class_names: Sequence[str]
+) -> None:
+    """Draw the confusion matrix (K, K): colour is the share of the true class, text the count."""
+    size = 2.5 + 0.45 * len(class_names)
+    figure = _new_figure(size, size)
+    axes = figure.add_subplot()
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        if count:
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, class_names, fontsize=8, parse_math=False)
+    axes.set_xlabel("label")
+    axes.set_ylabel("truth")
+    _save(figure, path)
+
+
+def plot_video(
+    path: Path,
+    title: str,
+    curves: Mapping[str, npt.NDArray[np.float64]],
+    segment_frames: npt.NDArray[np.int64],
+    truth: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Draw segment values over the frames of one video, one below the other, on its truth.
+
+    Source: Majhi et al., FG 2021, figure 4.
+
+    Args:
+        path: where to.
+        title: stands above.
+        curves: name -> (S,) values.
+        segment_frames: (S, 2) half-open ranges that partition the frames.
+        truth: (N,) anomalous frames, shaded; None where they are not known.
+    """
+    figure = _new_figure(8, 0.8 + 1.5 * len(curves))
+    rows = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True))
+    edges = np.append(segment_frames[:, 0], segment_frames[-1, 1])
+    for axes, (name, values) in zip(rows, curves.items(), strict=True):
+        if truth is not None:
+            for start, stop in true_runs(truth):
+                axes.axvspan(start, stop, color=TRUTH_COLOR, alpha=0.2, linewidth=0)
+        axes.stairs(values, edges, baseline=None, color=SCORE_COLOR)
+        axes.set_ylabel(name)
+        axes.set_xlim(0, edges[-1])
+        axes.set_ylim(0, 1.05 * max(1.0 if name == "score" else 0.0, float(values.max())))
+    figure.suptitle(" ".join(title.split()), fontsize=9).set_parse_math(False)
+    rows[-1].set_xlabel("frame" if truth is None else "frame (shaded: anomalous in truth)")
+    _save(figure, path)
+
+
+def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """The half-open ranges in which flags (N,) are True, in order."""
+    steps = np.diff(flags.astype(np.int8), prepend=0, append=0)
+    starts, stops = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)
+    return [(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]
+
+
+def _label(axes: "Axes", x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)

@@ -1,0 +1,132 @@
+"""A recipe: every setting of a training, as a TOML file or as command-line flags.
+
+Importing this module does not import torch: the command line is built from it.
+"""
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import dacite
+
+from extract.errors import UserError
+from model.config import LossConfig, ModelConfig, require, require_literal
+
+Selection = Literal["auc", "maa", "mean"]
+Settings = TypeVar("Settings", ModelConfig, LossConfig, "TrainingConfig")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained and how its best epoch is chosen."""
+
+    epochs: int = 100
+    """Epochs in all; each shows every training video at least once."""
+    learning_rate: float = 1e-4
+    """Learning rate of Adam."""
+    num_anomalous: int = 30
+    """Anomalous videos a batch."""
+    num_normal: int = 30
+    """Normal videos a batch."""
+    validation_fraction: float = 0.2
+    """Share of the videos of each class that is held out to choose the epoch and the threshold."""
+    selection: Selection = "mean"
+    """What the best epoch is best at on the held-out videos: auc, maa or the mean of the two."""
+    early_stopping_epochs: int | None = None
+    """Stop after so many epochs without a better one."""
+    gradient_clip: float | None = None
+    """Largest norm of the gradient of all weights together."""
+    amp: bool = False
+    """Compute in half precision where that is safe; on CUDA only."""
+    save_epochs: int = 1
+    """Write the checkpoint that --resume goes on from every so many epochs, and at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning.
+
+        Raises:
+            ValueError: names the setting, its value and what is allowed.
+        """
+        for name in ("epochs", "num_anomalous", "num_normal", "save_epochs"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        rate, clip, patience = self.learning_rate, self.gradient_clip, self.early_stopping_epochs
+        require(0 < rate < math.inf, "learning_rate", rate, "a number above 0")
+        require(clip is None or 0 < clip < math.inf, "gradient_clip", clip, "a number above 0")
+        require(patience is None or patience >= 1, "early_stopping_epochs", patience, "at least 1")
+        fraction = self.validation_fraction
+        require(0 < fraction < 1, "validation_fraction", fraction, "above 0 and below 1")
+        require_literal("selection", self.selection, Selection)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a training; each section stands in a table of that name in a TOML file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file; settings it leaves out have their defaults.
+
+    Raises:
+        UserError: names the file, the section and the key, and what is allowed there.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a TOML file") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no TOML file: {error}") from error
+    allowed = ", ".join(f"[{section.name}]" for section in fields(Recipe))
+    for name, section in content.items():
+        if f"[{name}]" not in allowed or not isinstance(section, dict):
+            raise UserError(f"{path}: {name!r} is no section of a recipe: use {allowed}")
+    return Recipe(
+        model=_load_section(path, "model", ModelConfig, content),
+        loss=_load_section(path, "loss", LossConfig, content),
+        training=_load_section(path, "training", TrainingConfig, content),
+    )
+
+
+def _load_section(
+    path: Path, section: str, settings: type[Settings], content: Mapping[str, Any]
+) -> Settings:
+    where = f"{path}, section [{section}]"
+    hooks: dict[type[Any], Callable[[Any], Any]] = {
+        kind: partial(_refuse_bool, kind) for kind in (int, float)
+    }
+    try:
+        config = dacite.Config(strict=True, type_hooks=hooks)
+        return dacite.from_dict(settings, content.get(section, {}), config)
+    except dacite.UnexpectedDataError as error:
+        keys = ", ".join(sorted(error.keys))
+        allowed = ", ".join(setting.name for setting in fields(settings))
+        raise UserError(f"{where}: {keys} is unknown: the settings are {allowed}") from error
+    except dacite.WrongTypeError as error:
+        allowed = _describe(error.field_type)
+        raise UserError(
+            f"{where}: {error.field_path} = {error.value!r} is not allowed: it must be {allowed}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _refuse_bool(kind: type, value: object) -> object:
+    """The value, unless it is a truth value, which Python would take for a number."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(kind, value)
+    return value
+
+
+def _describe(kind: Any) -> str:
+    """What a setting of a type may be, in words."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    return words[(get_args(kind) or (kind,))[0]]  # of "int | None", the first

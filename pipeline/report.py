@@ -1,0 +1,168 @@
+"""`vigil report`: one page that a person reads, made from the JSON files of a RESULTS folder.
+
+The page stands alone: no script, no font, no picture from elsewhere. Every name in it comes from
+outside and is escaped by the template engine.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+
+from pipeline.options import ReportOptions
+from pipeline.results import Results, VideoResult, clock_time, read_results, write_text
+
+REPORT_NAME = "report.html"
+TEMPLATE_NAME = "report.html"
+
+TIMELINE_WIDTH, TIMELINE_HEIGHT = 1000.0, 100.0
+MAX_TICKS = 8
+TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
+NUM_LIKELY_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the time axis, in units of the drawing, with what is said when pointed at."""
+
+    x: str
+    width: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The drawing of one video: time to the right, score 0..1 upwards."""
+
+    line: str
+    """SVG path of the score, constant over each segment."""
+    threshold_y: str
+    segments: tuple[Block, ...]
+    events: tuple[Block, ...]
+    ticks: tuple[Block, ...]
+    """Times below the drawing; x in percent of its width."""
+
+
+@dataclass(frozen=True)
+class VideoSection:
+    """One video as the page shows it."""
+
+    result: VideoResult
+    timeline: Timeline
+    link: str | None
+    """Relative address of the video file; None where it is out of reach."""
+    likely_classes: tuple[tuple[str, float], ...]
+
+
+def run_report(options: ReportOptions) -> int:
+    """Write the page of a RESULTS folder again, and print where it is.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ResultsError: the folder does not hold finished results.
+    """
+    print(write_report(options.results))
+    return 0
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from the other files in the folder, and return its path.
+
+    Raises:
+        ResultsError: the folder does not hold finished results.
+    """
+    path = folder / REPORT_NAME
+    write_text(path, render_report(read_results(folder), folder))
+    return path
+
+
+def render_report(results: Results, folder: Path) -> str:
+    """The page as HTML; links are relative to the folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clock"] = clock_time
+    videos = results.videos
+    return environment.get_template(TEMPLATE_NAME).render(
+        manifest=results.manifest,
+        sections=[video_section(video, folder) for video in videos],
+        failures=results.failures,
+        total_seconds=sum(video.duration_seconds for video in videos),
+        num_events=sum(len(video.events) for video in videos),
+        num_with_events=sum(bool(video.events) for video in videos),
+        num_damaged=sum(video.num_frames_damaged > 0 for video in videos),
+        height=TIMELINE_HEIGHT,
+        width=TIMELINE_WIDTH,
+    )
+
+
+def video_section(result: VideoResult, folder: Path) -> VideoSection:
+    """What the page shows of one result."""
+    by_probability = sorted(result.class_probabilities.items(), key=lambda item: -item[1])
+    return VideoSection(
+        result=result,
+        timeline=draw_timeline(result),
+        link=video_link(result.source, folder),
+        likely_classes=tuple(by_probability[:NUM_LIKELY_CLASSES]),
+    )
+
+
+def video_link(source: str | None, folder: Path) -> str | None:
+    """Address of a video file relative to the folder, or None where there is no such file now.
+
+    The leading ``./`` and the quoting make any name a path: never a scheme, query or fragment.
+    """
+    if source is None or not Path(source).is_file():
+        return None
+    relative = os.path.relpath(Path(source).resolve(), folder.resolve())
+    return "./" + quote(os.fsencode(relative))
+
+
+def draw_timeline(result: VideoResult) -> Timeline:
+    """The drawing of a result's scores and events."""
+    scale = TIMELINE_WIDTH / (result.duration_seconds or 1.0)
+
+    def block(start_seconds: float, stop_seconds: float, title: str) -> Block:
+        width = max(stop_seconds - start_seconds, 0.0) * scale
+        times = f"{clock_time(start_seconds)} to {clock_time(stop_seconds, round_up=True)}"
+        return Block(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
+
+    held = [segment for segment in result.segments if segment.stop_frame > segment.start_frame]
+    edges = [
+        f"{seconds * scale:.2f} {_height(segment.score)}"
+        for segment in held
+        for seconds in (segment.start_seconds, segment.stop_seconds)
+    ]
+    return Timeline(
+        line="M" + " L".join(edges),
+        threshold_y=_height(result.threshold),
+        segments=tuple(
+            block(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
+        ),
+        events=tuple(
+            block(event.start_seconds, event.stop_seconds, event.class_name)
+            for event in result.events
+        ),
+        ticks=draw_ticks(result.duration_seconds),
+    )
+
+
+def draw_ticks(duration_seconds: float) -> tuple[Block, ...]:
+    """Round times from 0 on, at most `MAX_TICKS` of them, with x in percent of the duration."""
+    fitting = (step for step in TICK_SECONDS if duration_seconds / step < MAX_TICKS)
+    step = next(fitting, duration_seconds / MAX_TICKS)
+    times = [index * step for index in range(MAX_TICKS) if index * step <= duration_seconds]
+    length = duration_seconds or 1.0
+    return tuple(Block(f"{100 * time / length:.2f}", "0", clock_time(time)) for time in times)
+
+
+def _height(score: float) -> str:
+    return f"{(1 - score) * TIMELINE_HEIGHT:.2f}"

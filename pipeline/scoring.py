@@ -1,0 +1,143 @@
+"""`vigil score`: a folder of videos and a checkpoint into a folder of results."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from extract.backbones import find_backbone
+from extract.engine import Engine
+from extract.errors import UserError
+from extract.store import feature_path
+from extract.versions import installed_versions
+from extract.views import view_names
+from extract.weights import load_weights
+from pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
+from pipeline.extraction import extract_videos, make_engine
+from pipeline.logs import download_progress
+from pipeline.options import ScoreOptions
+from pipeline.provenance import as_json, describe_checkpoint
+from pipeline.report import write_report
+from pipeline.results import write_failures, write_manifest, write_tables
+from pipeline.store_scoring import UNTRAINED_WARNING, ScoredStore, score_store
+from pipeline.videos import find_videos
+
+FEATURES_FOLDER = "features"
+
+
+def run_score(options: ScoreOptions) -> int:
+    """Extract what is missing, score every video, write RESULTS, print where the report is.
+
+    Returns:
+        The exit code: 0, or 3 where some videos failed, 4 where all did.
+
+    Raises:
+        UserError: no videos, or a checkpoint, threshold or weights that cannot be used.
+    """
+    checkpoint = load_checkpoint(options.checkpoint, options.which)
+    threshold = read_threshold(options.threshold, checkpoint.config)
+    found = find_videos(options.videos, options.compute.extensions)
+    engine = scoring_engine(checkpoint.config, options)
+    store, overwrite = options.out / FEATURES_FOLDER, options.compute.overwrite
+    begun = time.monotonic()
+    extraction = extract_videos(found, store, engine, overwrite, options.dry_run)
+    if options.dry_run:
+        return extraction.exit_code
+
+    extracted = time.monotonic()
+    names = {*extraction.present, *(video.video for video in extraction.extracted)}
+    files = {name: feature_path(store, name) for name in sorted(names)}
+    sources = {video.name: video.path for video in found.videos}
+    checkpoint.model.to(engine.device)
+    scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
+    scored = replace(scored, failures=(*extraction.failures, *scored.failures))
+    timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
+    print(finish_results(options, checkpoint, threshold, scored, timings))
+    if not scored.failures:
+        return 0
+    return 3 if scored.results else 4
+
+
+def read_threshold(text: str, config: CheckpointConfig) -> float:
+    """The threshold on the command line; ``auto`` is the checkpoint's own.
+
+    Raises:
+        UserError: it is no number from 0 to 1.
+    """
+    if text == "auto":
+        return config.threshold
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise UserError(f"threshold {text!r} is no score: use a number from 0 to 1, or auto")
+    return threshold
+
+
+def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
+    """The engine that makes features like those the checkpoint was trained on.
+
+    Raises:
+        UserError: the backbone's weights cannot be had, or are others than in the training.
+    """
+    spec = config.spec
+    backbone = find_backbone(spec.backbone)
+    network = backbone.build(spec.endpoint)
+    weights_name = options.weights or _known_weights(config)
+    with download_progress() as progress:
+        weights = load_weights(network, weights_name, backbone.source, progress)
+    if weights.digest != spec.weights_digest:
+        raise UserError(
+            f"weights {weights.name} are not those of the training ({config.weights_name}, digest "
+            f"{spec.weights_digest[:12]}): give that file with --weights"
+        )
+    return make_engine(network, weights, spec, view_names(options.views), options.compute)
+
+
+def _known_weights(config: CheckpointConfig) -> str:
+    """The weights of the training: random ones by their seed, a file where it still lies."""
+    name = config.weights_name
+    return name if not config.weights_trained or Path(name).is_file() else "auto"
+
+
+def finish_results(
+    options: ScoreOptions,
+    checkpoint: Checkpoint,
+    threshold: float,
+    scored: ScoredStore,
+    timings_seconds: Mapping[str, float],
+) -> Path:
+    """Write everything in RESULTS but the videos' own files; return the path of the report.
+
+    Args:
+        options: of the command.
+        checkpoint: the one that they name.
+        threshold: what the events were found with.
+        scored: every video that was asked for, those that failed before scoring included.
+        timings_seconds: name of a stage -> how long it took.
+    """
+    folder, config, results = options.out, checkpoint.config, scored.results
+    write_tables(folder, results)
+    write_failures(folder, scored.failures)
+    chosen = options.threshold == "auto"
+    content = {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threshold": threshold,
+        "threshold_rule": config.threshold_rule if chosen else "given on the command line",
+        "settings": as_json(options),
+        "checkpoint": describe_checkpoint(options.checkpoint, checkpoint, options.which),
+        "versions": installed_versions(),
+        "counts": {
+            "videos": len(results) + len(scored.failures),
+            "failed": len(scored.failures),
+            "with_events": sum(bool(result.events) for result in results),
+            "events": sum(len(result.events) for result in results),
+            "frames": sum(result.num_frames_decoded for result in results),
+        },
+        "timings_seconds": dict(timings_seconds),
+        "warnings": [] if config.weights_trained else [UNTRAINED_WARNING],
+    }
+    write_manifest(folder, [result.video for result in results], content)
+    return write_report(folder)

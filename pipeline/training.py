@@ -1,0 +1,235 @@
+"""`vigil train`: a folder of features and their labels -> a run, the folder of one training.
+
+A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extract.errors import UserError
+from extract.versions import installed_versions
+from extract.views import view_names
+from model.joint import InputShape
+from pipeline.checkpoint import (
+    CheckpointConfig,
+    existing_checkpoint,
+    load_checkpoint,
+    load_config,
+    load_resume_state,
+    save_checkpoint,
+)
+from pipeline.inference import select_device
+from pipeline.learner import (
+    FIT_BAGS,
+    Learner,
+    bags_on_device,
+    new_learner,
+    restore,
+    resume_state,
+    train_epoch,
+)
+from pipeline.options import TrainOptions
+from pipeline.recipe import Recipe, TrainingConfig
+from pipeline.results import write_json
+from pipeline.training_data import TrainingData, load_training_data, splits_of
+from pipeline.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
+from pipeline.validation import FALLBACK_RULE, FALLBACK_THRESHOLD, rank, validate
+
+BEST, LAST = "best", "last"
+SPLITS_NAME = "splits.json"
+
+# A run may be resumed with other values of these: they say how long, not how.
+DURATION_SETTINGS = ("epochs", "early_stopping_epochs", "save_epochs")
+
+logger = logging.getLogger(__name__)
+
+
+def run_train(options: TrainOptions) -> int:
+    """Train on a folder of features, print how good the best epoch is, and return 0.
+
+    Raises:
+        UserError: the data, the settings or the folder of the run cannot be used.
+    """
+    device = select_device(options.device)
+    _check_run(options)
+    data = load_training_data(
+        options.features,
+        options.annotations,
+        view_names(options.views),
+        options.recipe.training.validation_fraction,
+        options.seed,
+    )
+    best = train_model(data, options.recipe, options.out, options.seed, device, options.resume)
+    print(f"best_epoch {best.epoch}")
+    print(f"validation_auc {best.metrics['auc']:.4f}")
+    print(f"validation_maa {best.metrics['maa']:.4f}")
+    print(f"threshold {best.threshold:.4f}")
+    return 0
+
+
+def _check_run(options: TrainOptions) -> None:
+    if options.seed < 0:
+        raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
+    if options.resume and options.overwrite:
+        raise UserError("--resume goes on with a training, --overwrite begins anew: give one")
+    has_run = any(existing_checkpoint(options.out / which) for which in (BEST, LAST))
+    if has_run and not options.resume and not options.overwrite:
+        raise UserError(
+            f"{options.out} already holds a training: go on with it (--resume), begin anew "
+            "(--overwrite), or give another --out"
+        )
+
+
+def train_model(
+    data: TrainingData,
+    recipe: Recipe,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    resume: bool = False,
+) -> CheckpointConfig:
+    """Train a model, and return what there is to know about its best epoch.
+
+    Args:
+        data: the bags to train on, and those that choose the epoch and the threshold.
+        recipe: the model, its losses, and how to train.
+        out: the folder of the run; a training that it holds is replaced, unless resumed.
+        seed: decides weights, batches and dropout; on a CPU equal seeds give equal runs.
+        device: where to compute.
+        resume: go on from the last checkpoint, where there is one.
+
+    Raises:
+        UserError: the loss is not finite, or the run to resume had other data or settings.
+    """
+    training = recipe.training
+    bags = bags_on_device(data.train, device)
+    config = _config_of(data, recipe, seed)
+    learner = new_learner(recipe, config.shape, seed, device)
+    best: CheckpointConfig | None = None
+    if resume and (last := existing_checkpoint(out / LAST)):
+        config = _go_on(learner, config, data, last)
+        best = load_config(existing_checkpoint(out / BEST) or out / BEST)
+    else:
+        _begin(out, data)
+        learner.model.fit_standardize(torch.split(bags.features, FIT_BAGS))
+
+    with TrainingLog(out, config.epoch, training.epochs) as log:
+        while best is None or not _is_over(config.epoch, best.epoch, training):
+            epoch = config.epoch + 1
+            losses = train_epoch(learner, bags, recipe, seed, epoch)
+            result = validate(learner.model, data.validation)
+            config = replace(
+                config,
+                epoch=epoch,
+                metrics=result.metrics,
+                threshold=result.threshold,
+                threshold_rule=result.threshold_rule,
+            )
+            selection = training.selection
+            if best is None or rank(config.metrics, selection) > rank(best.metrics, selection):
+                best = config
+                save_checkpoint(out / BEST, config, learner.model)
+            log.epoch(epoch, _log_values(losses, config))
+            if epoch % training.save_epochs == 0 or _is_over(epoch, best.epoch, training):
+                save_checkpoint(out / LAST, config, learner.model, resume_state(learner))
+    return best
+
+
+def _is_over(epoch: int, best_epoch: int, training: TrainingConfig) -> bool:
+    patience = training.early_stopping_epochs
+    return epoch >= training.epochs or (patience is not None and epoch - best_epoch >= patience)
+
+
+def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfig:
+    """What there is to know before the first epoch."""
+    bags = data.train
+    return CheckpointConfig(
+        recipe=recipe,
+        shape=InputShape(
+            bags.spec.num_segments, bags.time_positions, bags.channels, len(data.class_names)
+        ),
+        class_names=data.class_names,
+        spec=bags.spec,
+        weights_name=data.weights_name,
+        weights_trained=data.weights_trained,
+        precision=data.precision,
+        views=bags.views,
+        threshold=FALLBACK_THRESHOLD,
+        threshold_rule=FALLBACK_RULE,
+        metrics={},
+        seed=seed,
+        epoch=0,
+        versions=installed_versions(),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _begin(out: Path, data: TrainingData) -> None:
+    """Clear the folder of what an earlier training left, and write which videos are used."""
+    for pattern in (BEST, LAST, f".{BEST}.*", f".{LAST}.*", TENSORBOARD_NAME):
+        for folder in out.glob(pattern):
+            shutil.rmtree(folder)
+    (out / CSV_NAME).unlink(missing_ok=True)
+    write_json(out / SPLITS_NAME, splits_of(data))
+
+
+def _go_on(
+    learner: Learner, expected: CheckpointConfig, data: TrainingData, last: Path
+) -> CheckpointConfig:
+    """Bring the learner to where the run stopped, and return what was known there.
+
+    Raises:
+        UserError: the run had other settings, features, videos or labels; names them.
+    """
+    checkpoint = load_checkpoint(last)
+    changes = _changes(checkpoint.config, expected)
+    path = last.parent / SPLITS_NAME
+    try:
+        splits = json.loads(path.read_bytes())
+        known, used = (
+            {**of["train"], **of["validation"]}.items() for of in (splits, splits_of(data))
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is missing or damaged: train with --overwrite") from error
+    videos = sorted({video for video, _ in known ^ used})
+    if videos:
+        changes.append(f"{len(videos)} videos or their labels, {', '.join(videos[:3])}")
+    if changes:
+        raise UserError(
+            f"{last.parent} cannot go on, since this differs: {'; '.join(changes)}: "
+            "give what it was begun with, or train anew with --overwrite"
+        )
+    restore(learner, checkpoint.model, load_resume_state(last))
+    logger.info("going on after epoch %d", checkpoint.config.epoch)
+    return replace(checkpoint.config, recipe=expected.recipe)
+
+
+def _changes(before: CheckpointConfig, now: CheckpointConfig) -> list[str]:
+    """The settings that a run may not change on the way, each as ``name: before != now``."""
+    old, new = _fixed_settings(before), _fixed_settings(now)
+    return [f"{name}: {old[name]} != {new[name]}" for name in old if old[name] != new[name]]
+
+
+def _fixed_settings(config: CheckpointConfig) -> dict[str, Any]:
+    sections = {**asdict(config.recipe), "features": asdict(config.spec)}
+    settings = {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in values.items()
+        if name not in DURATION_SETTINGS
+    }
+    others = ("seed", "views", "class_names", "shape")
+    return {**settings, **{name: getattr(config, name) for name in others}}
+
+
+def _log_values(losses: dict[str, float], config: CheckpointConfig) -> dict[str, float]:
+    values = {f"loss/{name}": value for name, value in losses.items()}
+    values |= {f"validation/{name}": value for name, value in config.metrics.items()}
+    return {**values, "threshold": config.threshold}

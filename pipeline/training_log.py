@@ -1,0 +1,78 @@
+"""What a training says while it runs: `log.csv`, TensorBoard, and a line on the terminal."""
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+CSV_NAME = "log.csv"
+TENSORBOARD_NAME = "tensorboard"
+SHOWN = ("loss/total", "validation/auc", "validation/maa")
+SECONDS_BETWEEN_LINES = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingLog:
+    """The log of a run; a context manager. A resumed run's log is that of one undisturbed."""
+
+    def __init__(self, out: Path, last_epoch: int, num_epochs: int) -> None:
+        """Open the log of the run in ``out`` after ``last_epoch``; later lines are dropped."""
+        self._csv = out / CSV_NAME
+        self._num_epochs = num_epochs
+        rows = self._csv.read_text().splitlines() if self._csv.is_file() else []
+        kept = rows[: 1 + last_epoch]  # a header, then a row an epoch
+        self._csv.write_text("".join(f"{row}\n" for row in kept))
+        self._board = SummaryWriter(str(out / TENSORBOARD_NAME), purge_step=last_epoch + 1)
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("epoch"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
+        )
+        self._task = self._progress.add_task("", total=num_epochs, completed=last_epoch)
+        self._last_line = -float("inf")
+
+    def __enter__(self) -> Self:
+        """Show the progress bar, where there is a terminal."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close everything; what was written stays."""
+        self._progress.stop()
+        self._board.close()
+
+    def epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Write the values of a finished epoch."""
+        with self._csv.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
+                writer.writerow(["epoch", *values])
+            writer.writerow([epoch, *(repr(value) for value in values.values())])
+        for name, value in values.items():
+            self._board.add_scalar(name, value, epoch)
+        line = " ".join(f"{name} {values[name]:.4f}" for name in SHOWN)
+        self._progress.update(self._task, completed=epoch, description=line)
+        now = time.monotonic()
+        if self._progress.disable and (
+            now - self._last_line >= SECONDS_BETWEEN_LINES or epoch == self._num_epochs
+        ):
+            logger.info("epoch %d/%d %s", epoch, self._num_epochs, line)
+            self._last_line = now

@@ -1,0 +1,96 @@
+"""How good a model is on the held-out videos, and the score threshold chosen there.
+
+It judges whole videos, since training may know no more than their labels.
+Legend: N videos, V views, S segments, D features of a segment, K classes (normal has index 0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from data.datasets import BagSet
+from model.joint import JointModel
+from pipeline.inference import score_videos
+from pipeline.metrics import (
+    confusion_matrix,
+    found_at_thresholds,
+    mean_class_accuracy,
+    rank_videos,
+    roc_auc,
+)
+from pipeline.recipe import Selection
+
+FALLBACK_THRESHOLD = 0.5
+THRESHOLD_RULE = (
+    "highest Youden index of the validation videos' highest segment scores, "
+    "halfway to the next lower one"
+)
+FALLBACK_RULE = "fixed, since no threshold tells the validation videos apart"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Measures of the held-out videos; a video's score is the highest of its segments."""
+
+    auc: float
+    """Area under the ROC curve, anomalous against normal videos."""
+    maa: float
+    """Mean over the classes present of the share of their videos that got the right class."""
+    separation: float
+    """Mean score of the anomalous videos minus that of the normal ones, -1..1."""
+    threshold: float
+    threshold_rule: str
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The three measures by name."""
+        return {"auc": self.auc, "maa": self.maa, "separation": self.separation}
+
+
+def rank(metrics: Mapping[str, float], selection: Selection) -> tuple[float, float]:
+    """What the best epoch has most of; few videos often tie, then the separation decides."""
+    both = ("auc", "maa")
+    value = sum(metrics[name] for name in both) / 2 if selection == "mean" else metrics[selection]
+    return value, metrics["separation"]
+
+
+def validate(model: JointModel, bags: BagSet) -> Validation:
+    """The measures of bags of which some are anomalous and some normal."""
+    videos = score_videos(model, bags.features)
+    peaks = np.array([video.scores.max() for video in videos])
+    labels = np.array([video.class_probabilities.argmax() for video in videos])
+    is_anomalous = bags.class_indices > 0
+    auc = roc_auc(rank_videos(peaks, is_anomalous)).value
+    confusion = confusion_matrix(bags.class_indices, labels, model.shape.num_classes)
+    maa = mean_class_accuracy(confusion).value
+    if auc is None or maa is None:
+        raise ValueError("validation needs anomalous and normal videos")
+    threshold, rule = choose_threshold(peaks, is_anomalous)
+    separation = float(peaks[is_anomalous].mean() - peaks[~is_anomalous].mean())
+    return Validation(auc, maa, separation, threshold, rule)
+
+
+def choose_threshold(
+    peak_scores: npt.NDArray[np.float64], is_anomalous: npt.NDArray[np.bool_]
+) -> tuple[float, str]:
+    """The threshold that best tells anomalous from normal videos, and the rule it follows.
+
+    Of the thresholds with the highest Youden index (share of the anomalous videos at or above it
+    minus that of the normal ones) it is the highest, moved halfway to the next lower score: new
+    scores fall on both sides of those seen.
+
+    Args:
+        peak_scores: (N,) highest segment score of each video, 0..1.
+        is_anomalous: (N,) with both kinds in it.
+    """
+    curve = found_at_thresholds(rank_videos(peak_scores, is_anomalous))
+    anomalous_share = curve.true_positives / curve.true_positives[-1]
+    normal_share = curve.false_positives / curve.false_positives[-1]
+    youden = anomalous_share - normal_share
+    best = int(np.argmax(youden))
+    if youden[best] <= 0:
+        return FALLBACK_THRESHOLD, FALLBACK_RULE
+    next_lower = np.append(curve.thresholds, 0.0)[best + 1]
+    return float(curve.thresholds[best] + next_lower) / 2, THRESHOLD_RULE

@@ -1,0 +1,91 @@
+"""Small feature files and checkpoints for tests, without a video or a training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extract.segments import segment_ranges
+from extract.spec import FeatureSpec
+from extract.store import VideoFeatures, VideoIdentity, feature_path, write_features
+from model.config import ModelConfig
+from model.joint import InputShape, JointModel
+from pipeline.checkpoint import CheckpointConfig, save_checkpoint
+from pipeline.recipe import Recipe
+
+CLASS_NAMES = ("Normal", "Arson", "Fighting")
+VIEWS = ("center", "top_left")
+SPEC = FeatureSpec(backbone="i3d", endpoint="logits", weights_digest="0" * 64, num_segments=8)
+TIME_POSITIONS, CHANNELS = 2, 3
+MODEL = ModelConfig(
+    lstm_size=4,
+    attention_size=4,
+    detection_size=4,
+    second_attention_size=2,
+    classification_size=4,
+)
+
+
+def make_features(video="a.mp4", num_frames=80, seed=0, **changes) -> VideoFeatures:
+    shape = (len(VIEWS), SPEC.num_segments, TIME_POSITIONS * CHANNELS)
+    frames = segment_ranges(num_frames, SPEC.num_segments)
+    features = VideoFeatures(
+        features=np.random.default_rng(seed).standard_normal(shape).astype(np.float32),
+        segment_frames=frames,
+        segment_seconds=frames / 25.0,
+        clip_features=None,
+        clip_frames=None,
+        views=VIEWS,
+        spec=SPEC,
+        time_positions=TIME_POSITIONS,
+        channels=CHANNELS,
+        weights_name="none",
+        weights_trained=True,
+        precision="fp32",
+        device="cpu",
+        decoder="decord",
+        video=VideoIdentity(path=video, num_bytes=1, modified_ns=1, digest="0" * 64),
+        fps=25.0,
+        width=320,
+        height=240,
+        num_frames_container=num_frames,
+        num_frames_decoded=num_frames,
+        num_frames_damaged=0,
+        versions={},
+        created_at="2021-01-01T00:00:00+00:00",
+    )
+    return replace(features, **changes)
+
+
+def write_store(root: Path, *videos: VideoFeatures) -> Path:
+    for video in videos:
+        write_features(feature_path(root, video.video.path), video)
+    return root
+
+
+def write_checkpoint(run: Path, which="best", threshold=0.5, seed=0, **changes) -> Path:
+    """A checkpoint with fresh weights in the folder of a training, which is returned."""
+    shape = InputShape(SPEC.num_segments, TIME_POSITIONS, CHANNELS, len(CLASS_NAMES))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = JointModel(MODEL, shape)
+    config = CheckpointConfig(
+        recipe=Recipe(model=MODEL),
+        shape=shape,
+        class_names=CLASS_NAMES,
+        spec=SPEC,
+        weights_name="none",
+        weights_trained=True,
+        precision="fp32",
+        views=("center",),
+        threshold=threshold,
+        threshold_rule="given",
+        metrics={},
+        seed=seed,
+        epoch=1,
+        versions={},
+        created_at="2021-01-01T00:00:00+00:00",
+    )
+    save_checkpoint(run / which, replace(config, **changes), model)
+    return run

@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests: where the development data is, and the GPU's absence."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real videos, weights and annotations; tests that need it skip without it."""
+    folder = Path(os.environ.get("VIGIL_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"development data is not in {folder}: set VIGIL_TEST_DATA to its folder")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def golden(shared_data: Path) -> Path:
+    """Folder of reference figures, beside the development data."""
+    folder = shared_data.parent / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"reference figures are not in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpu() -> torch.device:
+    """The first CUDA device; tests that need it skip without one, or fail if REQUIRE_GPU=1."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if os.environ.get("REQUIRE_GPU") == "1":
+        pytest.fail("REQUIRE_GPU=1, but torch finds no CUDA device")
+    pytest.skip("no CUDA device on this machine")

@@ -1,0 +1,407 @@
+"""The formats, matching and truth of `data.annotations`, `data.matching` and `data.classes`."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.annotations import (
+    Annotation,
+    AnnotationError,
+    Interval,
+    frame_truth,
+    labels_from_folders,
+    load_annotations,
+    merge,
+)
+from data.classes import UCF_CRIME, UnknownClassError, class_index, class_names_of
+from data.matching import match_videos
+
+TEMPORAL_COUNTS = {
+    "Normal": 150,
+    "Abuse": 2,
+    "Arrest": 5,
+    "Arson": 9,
+    "Assault": 3,
+    "Burglary": 13,
+    "Explosion": 21,
+    "Fighting": 5,
+    "RoadAccidents": 23,
+    "Robbery": 5,
+    "Shooting": 23,
+    "Shoplifting": 21,
+    "Stealing": 5,
+    "Vandalism": 5,
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write texts into files and load them all."""
+
+    def write_and_load(*texts):
+        paths = []
+        for number, text in enumerate(texts):
+            paths.append(tmp_path / f"file{number}.dat")
+            content = text if isinstance(text, bytes) else text.encode()
+            paths[-1].write_bytes(content)
+        return load_annotations(paths)
+
+    return write_and_load
+
+
+def as_tuples(annotations):
+    return [
+        (a.video, a.class_name, a.intervals and [(i.start, i.stop) for i in a.intervals])
+        for a in annotations
+    ]
+
+
+class TestOfficialFiles:
+    """The totals that UCF-Crime states, from its own files."""
+
+    @pytest.fixture
+    def ucf(self, shared_data):
+        return shared_data / "annotations" / "ucf"
+
+    @pytest.mark.parametrize(
+        ("name", "num_anomalous", "num_normal"),
+        [
+            ("Anomaly_Train.txt", 810, 800),
+            ("Abnormal_Train_UCF.txt", 810, 0),
+            ("Normal_Train_UCF.txt", 0, 800),
+            ("Anomaly_Test.txt", 140, 150),
+        ],
+    )
+    def test_lists(self, ucf, name, num_anomalous, num_normal):
+        annotations = load_annotations([ucf / name])
+        assert Counter(a.is_anomalous for a in annotations) == Counter(
+            {True: num_anomalous, False: num_normal}
+        )
+        assert {a.intervals for a in annotations if a.is_anomalous} <= {None}
+
+    def test_temporal_annotation(self, ucf):
+        annotations = load_annotations([ucf / "Temporal_Anomaly_Annotation.txt"])
+        assert Counter(a.class_name for a in annotations) == TEMPORAL_COUNTS
+        assert all(bool(a.intervals) == a.is_anomalous for a in annotations)
+        by_video = {a.video: a.intervals for a in annotations}
+        assert by_video["Vandalism028_x264.mp4"] == (Interval(1830, 1980), Interval(2400, 2670))
+
+    def test_temporal_annotation_fits_the_official_frame_counts(self, ucf):
+        names = np.load(ucf / "Test_video_name_UCF.npy")
+        counts = np.load(ucf / "Test_frame_number_UCF.npy")
+        matching = match_videos(
+            load_annotations([ucf / "Temporal_Anomaly_Annotation.txt"]), map(str, names)
+        )
+        assert (matching.missing, matching.extra) == ((), ())
+        # Independent of the parser: columns of the file, one set of frame numbers per video.
+        expected = 0
+        frames = dict(zip(map(str, names), map(int, counts), strict=True))
+        for line in (ucf / "Temporal_Anomaly_Annotation.txt").read_text().splitlines():
+            video, _, *columns = line.split()
+            start1, stop1, start2, stop2 = map(int, columns)
+            marked = {*range(start1, stop1), *range(start2, stop2)} - {-1}
+            expected += len({f for f in marked if f < frames[video.removesuffix(".mp4")]})
+        truths = [frame_truth(a, frames[video]) for video, a in matching.annotations.items()]
+        assert sum(map(len, truths)) == 1_112_032
+        assert sum(int(truth.sum()) for truth in truths) == expected
+
+    def test_lists_and_temporal_annotation_are_the_same_videos(self, ucf):
+        lists = load_annotations([ucf / "Anomaly_Test.txt"])
+        temporal = load_annotations([ucf / "Temporal_Anomaly_Annotation.txt"])
+        matching = match_videos([*lists, *temporal], [a.video for a in lists])
+        assert (matching.missing, matching.extra) == ((), ())
+        assert Counter(a.class_name for a in matching.annotations.values()) == TEMPORAL_COUNTS
+        assert all(a.intervals is not None for a in matching.annotations.values())
+
+    def test_second_temporal_file_with_blank_line(self, ucf):
+        annotations = load_annotations([ucf / "BKU_Temporal_RoadAccidents_Annotation.txt"])
+        assert Counter(a.class_name for a in annotations) == {"RoadAccidents": 31, "Normal": 18}
+
+    def test_action_splits(self, ucf):
+        official = load_annotations([ucf / "Anomaly_Train.txt", ucf / "Anomaly_Test.txt"])
+        for number in range(1, 5):
+            parts = [
+                load_annotations([ucf / "action_splits" / f"{part}_{number:03}.txt"])
+                for part in ("train", "test")
+            ]
+            assert [len(part) for part in parts] == [532, 168]
+            assert class_names_of(parts[0]) == class_names_of(parts[1]) == UCF_CRIME
+            matching = match_videos([*parts[0], *parts[1]], [a.video for a in official])
+            assert (len(matching.annotations), matching.missing) == (700, ())
+        assert Counter(a.class_name for a in parts[1])["Normal"] == 12
+
+    def test_real_cameras(self, shared_data):
+        root = shared_data / "cctv" / "dev"
+        annotations = load_annotations([root / "temporal_annotation.txt"])
+        videos = [path.relative_to(root).as_posix() for path in root.rglob("*.mp4")]
+        matching = match_videos(annotations, videos)
+        assert (len(matching.annotations), matching.missing, matching.extra) == (48, (), ())
+        assert all(a.class_name == v.split("/")[0] for v, a in matching.annotations.items())
+
+
+class TestFormats:
+    def test_list(self, load):
+        text = "Abuse/a.mp4 \r\n\r\nTraining_Normal_Videos_Anomaly/b.mp4\r\nx/Arson/my c.mp4\n"
+        assert as_tuples(load(text)) == [
+            ("Abuse/a.mp4", "Abuse", None),
+            ("Training_Normal_Videos_Anomaly/b.mp4", "Normal", ()),
+            ("x/Arson/my c.mp4", "Arson", None),
+        ]
+
+    @pytest.mark.parametrize(
+        "folder",
+        ["Normal", "normal", "Testing_Normal_Videos_Anomaly", "Normal_Videos_event"],
+    )
+    def test_folders_of_normal_videos(self, load, folder):
+        assert as_tuples(load(f"{folder}/a.mp4")) == [(f"{folder}/a.mp4", "Normal", ())]
+        assert as_tuples(labels_from_folders([f"x/{folder}/a.mp4"])) == [
+            (f"x/{folder}/a.mp4", "Normal", ())
+        ]
+
+    def test_temporal(self, load):
+        text = (
+            "my video.mp4\tFighting  3   9 -1\t-1 \n"
+            "b.mp4 Normal -1 -1 -1 -1\n"
+            "c.mp4 Arson 5 6 1 3 2 4 -1 -1\n"
+            "d.mp4 Arson -1 -1\n"
+        )
+        assert as_tuples(load(text)) == [
+            ("my video.mp4", "Fighting", [(3, 9)]),
+            ("b.mp4", "Normal", ()),
+            ("c.mp4", "Arson", [(1, 4), (5, 6)]),
+            ("d.mp4", "Arson", None),
+        ]
+
+    def test_csv(self, load):
+        text = (
+            "\ufeffVideo,Class,start_frame,end_frame\r\n"
+            '"a, b.mp4", Fighting, 10, 20, 40, 50\r\n'
+            "c.mp4,normal,,\r\n"
+            "\r\n"
+            "d\\e.mp4,Arson\r\n"
+            '"a, b.mp4",Fighting,15,30\r\n'
+            "f.mp4,Normal,-1,-1\r\n"
+        )
+        assert as_tuples(load(text)) == [
+            ("a, b.mp4", "Fighting", [(10, 30), (40, 50)]),
+            ("c.mp4", "Normal", ()),
+            ("d/e.mp4", "Arson", None),
+            ("f.mp4", "Normal", ()),
+        ]
+
+    def test_csv_without_header_and_with_semicolons(self, load):
+        assert as_tuples(load("a.mp4;Weapon 2;1;2\nb.mp4;Normal")) == [
+            ("a.mp4", "Weapon 2", [(1, 2)]),
+            ("b.mp4", "Normal", ()),
+        ]
+
+    def test_rows_without_frames_do_not_hide_those_with_frames(self, load):
+        assert as_tuples(load("a,Arson\na,Arson,1,2\na,Arson")) == [("a", "Arson", [(1, 2)])]
+
+    def test_files_add_to_each_other(self, load):
+        annotations = load("Arson/a.mp4\n", "Arson/a.mp4,Arson,1,2\n", "b.mp4,Normal\n")
+        assert as_tuples(annotations) == [
+            ("Arson/a.mp4", "Arson", [(1, 2)]),
+            ("b.mp4", "Normal", ()),
+        ]
+
+    @given(
+        st.lists(
+            st.tuples(st.booleans(), st.sets(st.integers(0, 40), max_size=8)),
+            min_size=1,
+            max_size=4,
+        ),
+        st.sampled_from(["  ", "\t", ","]),
+    )
+    def test_frames_survive_any_spelling(self, tmp_path_factory, videos, separator):
+        lines, expected = [], []
+        for index, (touching, frames) in enumerate(videos):
+            pairs = [(f, f + 1 + touching) for f in sorted(frames, reverse=True)] or [(-1, -1)]
+            numbers = [str(number) for pair in pairs for number in pair]
+            lines.append(separator.join([f"{index}.mp4", "Arson", *numbers]))
+            expected.append({g for f in frames for g in range(f, f + 1 + touching)})
+        path = tmp_path_factory.mktemp("a") / "a.txt"
+        path.write_text("\n".join(lines))
+        for annotation, frames in zip(load_annotations([path]), expected, strict=True):
+            intervals = annotation.intervals or ()
+            assert {f for i in intervals for f in range(i.start, i.stop)} == frames
+            assert all(a.stop <= b.start for a, b in pairwise(intervals))
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("", "file0.dat names no video: give a file"),
+            ("video,class\n", "names no video"),
+            (b"\x00\x00\x00\x20ftypisom", "binary: give a text file"),
+            ("a.mp4,Straßen-Überfall".encode("latin-1"), "no UTF-8 text.*save this one as UTF-8"),
+            ("A/a.mp4\nb.mp4\n", r"file0.dat:2: b.mp4 has no class: put the video into a folder"),
+            ("A/a.mp4\nA/b.mp4 A x\n", r"file0.dat:2: cannot read 'A/b.mp4 A x': write"),
+            ("A 1\nB 2\n", r"file0.dat:1: '1' is no class of A"),
+            ("a.mp4 Arson 1 2\nb.mp4 Arson 3\n", r"dat:2: an end is missing: write pairs"),
+            ("a.mp4 Arson 1 2\nb.mp4 Arson 3 x\n", r"dat:2: cannot read"),
+            ("a.mp4 Arson 1 2\nb.mp4 Arson x 3 4\n", r"dat:2: cannot read"),
+            ("a.mp4 150 60 180\n", r"dat:1: '150' is no class of a.mp4: write video, class"),
+            ("a.mp4 Arson 9 9 -1 -1", r"dat:1: frames 9 to 9 are no interval: write start"),
+            ("a.mp4 Arson 9 3 -1 -1", r"frames 9 to 3 are no interval"),
+            ("a.mp4 Arson -1 3 -1 -1", r"frames -1 to 3 are no interval"),
+            ("a.mp4 Arson 3 -1", r"frames 3 to -1 are no interval"),
+            ("a.mp4 Normal 3 9", r"dat:1: a.mp4 is Normal but has anomalous frames: give"),
+            ("video,class\na.mp4,Arson,1.5,2", r"dat:2: frame '1.5' is no whole number"),
+            ("video,class\na.mp4,Arson,1", r"dat:2: an end is missing"),
+            ("video,class\na.mp4", r"dat:2: a.mp4 has no class"),
+            ("video,class\n,Arson", r"dat:2: the row has no video"),
+            ("video,class\na.mp4,,3,4", r"dat:2: '' is no class of a.mp4"),
+            ("Abuse/a, b.mp4\n", r"dat:1: 'b.mp4' is no class of Abuse/a"),
+            ('video,class\n"a.mp4,Arson\n', r"dat:2: broken CSV .*check the quotation marks"),
+            ("a.mp4,Arson\na.mp4,Abuse", r"a.mp4 is Arson at .*dat:1 but Abuse at .*dat:2: corr"),
+            ("a.mp4,arson\nb.mp4,Arson", r"'arson' \(.*dat:1\) and 'Arson' \(.*dat:2\) differ on"),
+        ],
+    )
+    def test_content(self, load, text, match):
+        with pytest.raises(AnnotationError, match=match):
+            load(text)
+
+    def test_contradicting_files(self, load):
+        with pytest.raises(
+            AnnotationError, match=r"is Arson at .*file0.dat:1 but Abuse at .*file1"
+        ):
+            load("A/a.mp4,Arson", "A/a.mp4,Abuse")
+        with pytest.raises(AnnotationError, match=r"other anomalous frames at .*0.dat:1 than at"):
+            load("a.mp4,Arson,1,2", "a.mp4,Arson,1,3")
+
+    def test_paths(self, tmp_path):
+        with pytest.raises(AnnotationError, match=r"cannot be read .*: check the path"):
+            load_annotations([tmp_path / "absent.txt"])
+        with pytest.raises(AnnotationError, match=r"cannot be read .*: give the annotation file"):
+            load_annotations([tmp_path])
+
+    def test_video_without_folder(self):
+        with pytest.raises(AnnotationError, match=r"a.mp4 has no class: put the video into a fol"):
+            labels_from_folders(["Normal/b.mp4", "a.mp4"])
+
+    def test_unknown_class(self):
+        with pytest.raises(
+            UnknownClassError, match=r"class 'Flood' of a.mp4 .* Normal, Abuse, Arr"
+        ):
+            class_index(UCF_CRIME, "Flood", "a.mp4")
+
+
+class TestClasses:
+    def test_normal_is_always_the_first(self):
+        annotations = labels_from_folders(["B/1", "Abnormal/2", "Normal/3", "B/4"])
+        assert class_names_of(annotations) == ("Normal", "Abnormal", "B")
+        assert class_names_of(annotations[:1]) == ("Normal", "B")
+        assert class_index(UCF_CRIME, "Normal") == 0
+        assert class_index(UCF_CRIME, "Vandalism") == 13
+
+
+class TestMatching:
+    @staticmethod
+    def match(annotated, videos):
+        annotations = [Annotation(video, name, None) for video, name in annotated.items()]
+        return match_videos(annotations, videos)
+
+    @pytest.mark.parametrize(
+        ("annotated", "video"),
+        [
+            ("Arson/a.mp4", "Arson/a.mp4"),
+            ("a.mp4", "Arson/a.mp4"),
+            ("a", "Arson/a.mp4"),
+            ("a.2021.01", "Arson/a.2021.01.mp4"),
+            ("Arson/a.mp4", "a.mp4"),
+            ("Arson/a.mp4", "a.avi"),
+            ("Arson/a.mp4", "test/Arson/a.mp4"),
+            ("/home/me/Arson/a.mp4", "Arson/a.mp4"),
+            ("Arson/a.mp4", "somewhere/a.mp4"),
+        ],
+    )
+    def test_spellings_of_one_name(self, annotated, video):
+        matching = self.match({annotated: "Arson"}, [video, "b.mp4"])
+        assert matching.annotations == {video: Annotation(video, "Arson", None)}
+        assert (matching.missing, matching.extra) == ((), ("b.mp4",))
+
+    def test_equal_base_names_are_told_apart_by_their_folders(self):
+        annotated = {"Arson/1.mp4": "Arson", "Normal/1.mp4": "Normal", "x/1.mp4": "Normal"}
+        videos = ["in/Normal/1.mp4", "in/Arson/1.mp4", "in/x/1.mp4"]
+        matching = self.match(annotated, videos)
+        assert {v: a.class_name for v, a in matching.annotations.items()} == {
+            "in/Arson/1.mp4": "Arson",
+            "in/Normal/1.mp4": "Normal",
+            "in/x/1.mp4": "Normal",
+        }
+
+    def test_a_missing_video_never_takes_one_of_another_class(self):
+        matching = self.match({"Arson/1.mp4": "Arson", "2.mp4": "Arson"}, ["Normal/1.mp4", "2.mp4"])
+        assert list(matching.annotations) == ["2.mp4"]
+        assert (matching.missing, matching.extra) == (("Arson/1.mp4",), ("Normal/1.mp4",))
+
+    def test_the_farther_of_two_annotations_is_missing(self):
+        annotated = {"x/1.mp4": "Arson", "y/1.mp4": "Abuse"}
+        matching = self.match(annotated, ["in/y/1.mp4"])
+        assert matching.annotations["in/y/1.mp4"].class_name == "Abuse"
+        assert matching.missing == ("x/1.mp4",)
+
+    def test_name_without_folder_adds_to_the_path(self):
+        annotations = [
+            Annotation("Arson/a.mp4", "Arson", None, "list:1"),
+            Annotation("a.mp4", "Arson", (Interval(1, 2),), "temporal:1"),
+        ]
+        matching = match_videos(annotations, ["Arson/a.mp4"])
+        assert matching.annotations["Arson/a.mp4"].intervals == (Interval(1, 2),)
+        assert matching.missing == ()
+
+    def test_contradicting_names(self):
+        annotations = [
+            Annotation("cam/a.mp4", "Arson", None, "list:1"),
+            Annotation("a.mp4", "Abuse", None, "temporal:7"),
+        ]
+        with pytest.raises(AnnotationError, match=r"is Arson at list:1 but Abuse at temporal:7"):
+            match_videos(annotations, ["cam/a.mp4"])
+
+    def test_ambiguous_names(self):
+        with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):
+            self.match({"a.mp4": "Arson"}, ["y/a.mp4", "x/a.mp4"])
+
+    def test_nothing_fits(self):
+        with pytest.raises(AnnotationError, match=r"none of the annotated videos \(a, b\).*\(c\)"):
+            self.match({"a": "Arson", "b": "Arson"}, ["c"])
+
+    def test_long_lists_of_names_are_cut(self):
+        with pytest.raises(AnnotationError, match=r"\(0, 1, 2, 3 and 6 more\)"):
+            self.match({str(number): "Arson" for number in range(10)}, ["x"])
+
+
+class TestTruth:
+    @given(
+        st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=4),
+        st.integers(0, 50),
+    )
+    def test_a_frame_is_anomalous_where_an_interval_holds_it(self, ranges, num_frames):
+        intervals = tuple(Interval(start, start + length) for start, length in ranges)
+        annotation = Annotation("a.mp4", "Arson", intervals)
+        truth = frame_truth(annotation, num_frames)
+        expected = [any(i.start <= f < i.stop for i in intervals) for f in range(num_frames)]
+        assert truth.dtype == np.bool_
+        assert truth.tolist() == expected
+        needed = annotation.num_frames_needed
+        assert frame_truth(annotation, needed).sum() == frame_truth(annotation, needed + 9).sum()
+
+    def test_normal(self):
+        assert not frame_truth(Annotation("a.mp4", "Normal", None), 5).any()
+
+    def test_unknown(self):
+        annotation = Annotation("a.mp4", "Arson", None, "list.txt:3")
+        with pytest.raises(
+            AnnotationError, match=r"a.mp4 is Arson without frames \(list.txt:3\): "
+        ):
+            frame_truth(annotation, 5)
+
+    def test_merge_keeps_what_is_known(self):
+        unknown, known = (Annotation("a", "Arson", i) for i in (None, (Interval(1, 2),)))
+        assert merge(unknown, known) == merge(known, unknown) == merge(known, known) == known

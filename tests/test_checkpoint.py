@@ -1,0 +1,218 @@
+"""Checkpoints: written whole, read back equal, refused by name where anything does not fit."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from extract.spec import FeatureSpec
+from model.config import LossConfig, ModelConfig
+from model.joint import InputShape, JointModel
+from pipeline.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    ResumeState,
+    load_checkpoint,
+    load_resume_state,
+    save_checkpoint,
+)
+from pipeline.recipe import Recipe, TrainingConfig
+
+MODEL = ModelConfig(
+    lstm_size=4,
+    attention_size=4,
+    detection_size=4,
+    second_attention_size=2,
+    classification_size=4,
+    standardize=True,
+)
+CONFIG = CheckpointConfig(
+    recipe=Recipe(MODEL, LossConfig(margin=0.5), TrainingConfig(gradient_clip=2.0)),
+    shape=InputShape(num_segments=8, time_positions=2, channels=3, num_classes=3),
+    class_names=("Normal", "Arson", "Fighting"),
+    spec=FeatureSpec("i3d", "logits", "0" * 64, num_segments=8, short_side=None),
+    weights_name="rgb_imagenet.pt",
+    weights_trained=True,
+    precision="fp16",
+    views=("center", "top_left"),
+    threshold=0.1 + 0.2,  # not a short decimal
+    threshold_rule="given",
+    metrics={"auc": 2 / 3, "maa": 0.5, "separation": -0.25},
+    seed=7,
+    epoch=12,
+    versions={"torch": "2.11"},
+    created_at="2021-01-01T00:00:00+00:00",
+)
+
+
+def make_model(seed: int = 0) -> JointModel:
+    torch.manual_seed(seed)
+    model = JointModel(CONFIG.recipe.model, CONFIG.shape)
+    model.fit_standardize([torch.randn(4, 8, 6) + 5])
+    return model
+
+
+def same_weights(left: JointModel, right: JointModel) -> bool:
+    other = right.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in left.state_dict().items())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "run" / "best", CONFIG, make_model())
+    return tmp_path / "run"
+
+
+def test_what_is_read_is_what_was_written(run: Path) -> None:
+    for path in (run, run / "best"):
+        checkpoint = load_checkpoint(path)
+        assert checkpoint.config == CONFIG
+        assert same_weights(checkpoint.model, make_model())
+        assert not checkpoint.model.training
+        assert checkpoint.folder == run / "best"
+    features = torch.randn(2, 8, 6)
+    expected = make_model().eval()(features)
+    torch.testing.assert_close(checkpoint.model(features).scores, expected.scores)
+
+
+def test_a_folder_of_plain_formats(run: Path) -> None:
+    assert sorted(path.name for path in (run / "best").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    content = json.loads((run / "best" / "config.json").read_text())
+    assert (content["format"], content["format_version"]) == ("vigil-checkpoint", 1)
+    assert content["spec_digest"] == CONFIG.spec.digest
+    assert content["class_names"] == ["Normal", "Arson", "Fighting"]
+    assert "standardize.mean" in load_file(run / "best" / "model.safetensors")
+
+
+def test_best_and_last_are_told_apart(run: Path) -> None:
+    save_checkpoint(run / "last", replace(CONFIG, epoch=20), make_model(seed=1))
+    assert load_checkpoint(run).config.epoch == 12
+    assert load_checkpoint(run, "last").config.epoch == 20
+    assert load_checkpoint(run / "last").config.epoch == 20
+
+
+def test_the_working_folder_is_a_path_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, path in ((run, "."), (run / "best", "."), (run / "best", "..")):
+        monkeypatch.chdir(folder)
+        assert load_checkpoint(Path(path)).config == CONFIG
+    with pytest.raises(CheckpointError, match="/ holds no checkpoint"):
+        load_checkpoint(Path("/"))
+
+
+def test_what_training_goes_on_from(run: Path) -> None:
+    state = ResumeState({"a.step": torch.tensor(3.0)}, {"scale": 65536.0, "_growth_tracker": 5})
+    save_checkpoint(run / "last", CONFIG, make_model(), state)
+    read = load_resume_state(run / "last")
+    assert read.optimizer["a.step"].item() == 3
+    assert read.scaler == state.scaler
+    with pytest.raises(CheckpointError, match=r"best/optimizer\.safetensors is damaged \(No such"):
+        load_resume_state(run / "best")
+
+
+@pytest.mark.parametrize("killed_at", ["model.safetensors", "config.json", "first", "second"])
+def test_a_killed_run_leaves_a_whole_checkpoint(
+    run: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes out while epoch 13 is being written in place of epoch 12."""
+    dying_at = {"first": ".best.previous", "second": "best"}.get(killed_at, killed_at)
+
+    def rename(source: Path, target: Path) -> Path:
+        if target.name == dying_at:
+            raise KeyboardInterrupt
+        os.rename(source, target)  # noqa: PTH104
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr(Path, "replace", rename)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(run / "best", replace(CONFIG, epoch=13), make_model(seed=1))
+    assert load_checkpoint(run).config.epoch == 12
+    assert same_weights(load_checkpoint(run).model, make_model())
+
+    save_checkpoint(run / "best", replace(CONFIG, epoch=14), make_model(seed=2))
+    assert load_checkpoint(run).config.epoch == 14
+    assert [path.name for path in run.iterdir()] == ["best"]
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none holds no checkpoint .*best/config\.json"):
+        load_checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"last/config\.json.*that vigil train wrote"):
+        load_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff"), r"config\.json is damaged"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "is not the config of a check"),
+        (edit(lambda c: c.update(format_version=2)), "format version 2, this program reads 1"),
+        (edit(lambda c: c.update(extra=2)), r"config\.json is damaged .*extra"),
+        (edit(lambda c: c.pop("threshold")), r"config\.json is damaged .*threshold"),
+        (edit(lambda c: c.update(threshold="high")), r"damaged .*threshold"),
+        (edit(lambda c: c.update(threshold=float("nan"))), "threshold = nan is not allowed"),
+        (edit(lambda c: c["recipe"]["model"].update(lstm_size=0)), "lstm_size = 0 is not allowed"),
+        (edit(lambda c: c["spec"].update(clip_stride=32)), "digest is not that of the feature set"),
+        (edit(lambda c: c["class_names"].pop()), "number of class names = 2 is not allowed"),
+        (edit(lambda c: c["shape"].update(channels=4)), "it does not fit .* is .*, not "),
+        (edit(lambda c: c["recipe"]["model"].update(temporal=False)), "temporal.* is unknown"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is damaged"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 90), "is not the file"),
+    ],
+)
+def test_damage_is_refused_by_name(run: Path, harm: Callable[[Path], object], message: str) -> None:
+    harm(run / "best")
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_checkpoint(run)
+    assert str(run / "best") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_byte_of_the_tensors_counts(run: Path) -> None:
+    path = run / "best" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is not the file that config\.json was written"):
+        load_checkpoint(run)
+
+
+def test_missing_tensors_are_named(tmp_path: Path) -> None:
+    model = make_model()
+    del model.detection.out.bias
+    save_checkpoint(tmp_path / "best", CONFIG, model)
+    with pytest.raises(CheckpointError, match=r"detection\.out\.bias is missing"):
+        load_checkpoint(tmp_path)
+
+
+def test_no_pickle_is_opened(run: Path) -> None:
+    """A pickle under the name of the tensors is refused unread, whatever the digest says."""
+    path = run / "best" / "model.safetensors"
+    torch.save(make_model().state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(lambda content: content.update(model_digest=digest))(run / "best")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(run)

@@ -1,0 +1,103 @@
+"""Bags in memory: `data.datasets`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import CHANNELS, CLASS_NAMES, SPEC, TIME_POSITIONS, make_features, write_store
+
+from data.annotations import Annotation, Interval
+from data.classes import UnknownClassError
+from data.datasets import BagError, load_bags
+from extract.store import FeatureFileError, list_features
+
+NAMES = ("b.mp4", "Arson/a.mp4", "c.mp4")
+LABELS = {
+    "b.mp4": Annotation("b.mp4", "Normal", ()),
+    "Arson/a.mp4": Annotation("Arson/a.mp4", "Arson", None),
+    "c.mp4": Annotation("c.mp4", "Fighting", None),
+}
+
+
+def load(root, views=("center",), labels=LABELS):
+    return load_bags(list_features(root), labels, CLASS_NAMES, views)
+
+
+def make_all(**changes_of_last):
+    videos = [make_features(name, seed=seed) for seed, name in enumerate(NAMES)]
+    return [*videos[:2], replace(videos[2], **changes_of_last)]
+
+
+def test_bags_hold_what_the_files_hold(tmp_path):
+    videos = {video.video.path: video for video in make_all()}
+    bags = load(write_store(tmp_path, *videos.values()), views=("top_left", "center"))
+    assert bags.videos == ("Arson/a.mp4", "b.mp4", "c.mp4")
+    assert bags.class_indices.tolist() == [1, 0, 2]
+    assert bags.features.dtype == np.float32
+    for video, features in zip(bags.videos, bags.features, strict=True):
+        np.testing.assert_array_equal(features, videos[video].features[::-1])
+    assert (len(bags), bags.views, bags.spec) == (3, ("top_left", "center"), SPEC)
+    assert (bags.time_positions, bags.channels) == (TIME_POSITIONS, CHANNELS)
+
+
+def test_only_annotated_videos_are_read(tmp_path):
+    root = write_store(tmp_path, *make_all())
+    (tmp_path / "c.mp4.h5").write_bytes(b"no feature file")
+    bags = load(root, labels={name: LABELS[name] for name in NAMES[:2]})
+    assert bags.videos == ("Arson/a.mp4", "b.mp4")
+
+
+def test_intervals_do_not_matter(tmp_path):
+    root = write_store(tmp_path, *make_all())
+    located = replace(LABELS["c.mp4"], intervals=(Interval(3, 9),))
+    bags, same = load(root), load(root, labels=LABELS | {"c.mp4": located})
+    np.testing.assert_array_equal(bags.features, same.features)
+    np.testing.assert_array_equal(bags.class_indices, same.class_indices)
+
+
+@pytest.mark.parametrize("half_precision", [(), (0,), (1,), (0, 1, 2)])
+def test_mixed_precision_loses_nothing(tmp_path, half_precision):
+    videos = make_all()
+    for index in half_precision:
+        videos[index] = replace(videos[index], features=videos[index].features.astype(np.float16))
+    bags = load(write_store(tmp_path, *videos))
+    by_name = {video.video.path: video.features[:1] for video in videos}
+    for video, features in zip(bags.videos, bags.features, strict=True):
+        np.testing.assert_array_equal(features, by_name[video])
+    expected = np.float16 if len(half_precision) == 3 else np.float32
+    assert bags.features.dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"spec": replace(SPEC, clip_stride=16)}, r"a.mp4 and c.mp4 .*clip_stride: 64 != 16"),
+        ({"time_positions": 3, "channels": 2}, r"time_positions: 2 != 3; channels: 3 != 2"),
+        ({"features": np.zeros((2, 8, 5), np.float32)}, r"\(S, D\): \(8, 6\) != \(8, 5\)"),
+        ({"features": np.zeros((2, 7, 6), np.float32)}, r"\(S, D\).*: extract both with the same"),
+        ({"features": np.full((2, 8, 6), np.nan, np.float32)}, r"c.mp4: .*not finite: extract it"),
+        ({"features": np.full((2, 8, 6), np.inf, np.float32)}, r"c.mp4: .*not finite"),
+    ],
+)
+def test_unfit_features_are_refused(tmp_path, changes, match):
+    root = write_store(tmp_path, *make_all(**changes))
+    with pytest.raises(BagError, match=match):
+        load(root)
+
+
+def test_absent_view_is_refused(tmp_path):
+    root = write_store(tmp_path, *make_all())
+    with pytest.raises(FeatureFileError, match=r"a.mp4: .*not bottom_left: extract again"):
+        load(root, views=("center", "bottom_left"))
+
+
+def test_unknown_class_is_refused(tmp_path):
+    root = write_store(tmp_path, *make_all())
+    labels = LABELS | {"c.mp4": Annotation("c.mp4", "Flood", None)}
+    with pytest.raises(UnknownClassError, match=r"class 'Flood' of c.mp4 .*Normal, Arson, Fight"):
+        load(root, labels=labels)
+
+
+def test_no_video_is_refused(tmp_path):
+    with pytest.raises(BagError, match="no video has both features and an annotation: check"):
+        load(write_store(tmp_path, *make_all()), labels={})

@@ -1,0 +1,303 @@
+"""Evaluation: truth beside scores, every number against a plain computation of it."""
+
+import json
+import logging
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from builders import CLASS_NAMES, SPEC, make_features, write_checkpoint, write_store
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as oracle
+
+from data.annotations import Annotation, AnnotationError, Interval
+from data.classes import UnknownClassError
+from extract.segments import segment_ranges, spread_over_frames
+from pipeline.checkpoint import load_checkpoint
+from pipeline.evaluation import (
+    EvaluationError,
+    choose_figures,
+    evaluate_video,
+    frame_problems,
+    run_evaluate,
+)
+from pipeline.inference import VideoScores, score_views
+from pipeline.measures import EvaluatedVideo, evaluate_videos
+from pipeline.options import EvaluateOptions
+from pipeline.plots import plot_video, true_runs
+from pipeline.store_scoring import ScoringError
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+VIDEOS = {
+    "Fighting/f1.mp4": (80, "Fighting", ((10, 30),)),
+    "Fighting/f2.mp4": (60, "Fighting", ((0, 5), (40, 60))),
+    "Arson/a1.mp4": (5, "Arson", ((1, 3),)),
+    "Normal/n1.mp4": (90, "Normal", ()),
+    "Normal/n2.mp4": (33, "Normal", ()),
+}
+
+
+@pytest.fixture
+def options(tmp_path):
+    features = [
+        make_features(video, num_frames, seed)
+        for seed, (video, (num_frames, _, _)) in enumerate(VIDEOS.items())
+    ]
+    store = write_store(tmp_path / "features", *features)
+    run = write_checkpoint(tmp_path / "run")
+    truth = write_annotations(tmp_path / "truth.csv", VIDEOS)
+    return EvaluateOptions(run, store, (truth,), device="cpu", bootstrap=20)
+
+
+def write_annotations(path, videos):
+    lines = [
+        ",".join(map(str, [video, name, *(edge for pair in intervals for edge in pair)]))
+        for video, (_, name, intervals) in videos.items()
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def read_metrics(options):
+    return json.loads((options.run / "evaluation" / "metrics.json").read_text())
+
+
+def test_numbers_equal_a_computation_on_every_frame(options, capsys):
+    assert run_evaluate(options) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in lines[:2]] == ["frame_auc", "maa"]
+    printed = dict(lines)
+
+    model = load_checkpoint(options.run).model
+    truth, scores, peaks, labels = [], [], [], []
+    for seed, (_, (num_frames, _, intervals)) in enumerate(VIDEOS.items()):
+        said = score_views(model, make_features("", num_frames, seed).features)
+        frames = segment_ranges(num_frames, SPEC.num_segments)
+        spread = spread_over_frames(said.scores, frames, num_frames)
+        anomalous = np.zeros(num_frames, bool)
+        for start, stop in intervals:
+            anomalous[start:stop] = True
+        truth.append(anomalous)
+        scores.append(spread)
+        peaks.append(spread.max())
+        labels.append(CLASS_NAMES[said.class_probabilities.argmax()])
+    classes = [name for _, name, _ in VIDEOS.values()]
+    is_anomalous = [name != "Normal" for name in classes]
+    normal_scores = np.concatenate(scores[3:])
+    expected = {
+        "frame_auc": oracle.roc_auc_score(np.concatenate(truth), np.concatenate(scores)),
+        "frame_ap": oracle.average_precision_score(np.concatenate(truth), np.concatenate(scores)),
+        "frame_auc_anomalous_videos": oracle.roc_auc_score(
+            np.concatenate(truth[:3]), np.concatenate(scores[:3])
+        ),
+        "maa": oracle.balanced_accuracy_score(classes, labels),
+        "video_accuracy": oracle.accuracy_score(classes, labels),
+        "video_auc": oracle.roc_auc_score(is_anomalous, peaks),
+        "video_anomaly_accuracy": np.mean((np.array(peaks) >= 0.5) == is_anomalous),
+        "top1_anomalous": oracle.accuracy_score(classes[:3], labels[:3]),
+        "false_alarm_rate": np.mean(normal_scores >= 0.5),
+    }
+    content = read_metrics(options)
+    for name, value in expected.items():
+        assert content["measures"][name]["value"] == pytest.approx(value), name
+        assert float(printed[name]) == pytest.approx(value, abs=5e-5), name
+    for name in ("frame_auc", "maa"):
+        measure = content["measures"][name]
+        assert measure["low"] <= measure["high"]
+        assert float(printed[f"{name}_low"]) == pytest.approx(measure["low"], abs=5e-5)
+        assert float(printed[f"{name}_high"]) == pytest.approx(measure["high"], abs=5e-5)
+    assert content["confusion"]["num_videos"] == (
+        oracle.confusion_matrix(classes, labels, labels=CLASS_NAMES).tolist()
+    )
+    fighting = content["classes"][CLASS_NAMES.index("Fighting")]
+    some = [0, 1, 3, 4]
+    assert fighting["frame_auc"]["value"] == pytest.approx(
+        oracle.roc_auc_score(
+            np.concatenate([truth[i] for i in some]), np.concatenate([scores[i] for i in some])
+        )
+    )
+    assert fighting["frame_auc_within"]["value"] == pytest.approx(
+        oracle.roc_auc_score(np.concatenate(truth[:2]), np.concatenate(scores[:2]))
+    )
+    assert content["counts"] == {
+        "videos": 5,
+        "anomalous_videos": 3,
+        "frames": 268,
+        "anomalous_frames": 47,
+    }
+
+
+def test_it_leaves_numbers_curves_pictures_and_where_they_come_from(options):
+    run_evaluate(options)
+    folder = options.run / "evaluation"
+    pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    assert pictures == {
+        "roc.png",
+        "precision_recall.png",
+        "confusion.png",
+        "figures/Arson/a1.mp4.png",
+        "figures/Fighting/f1.mp4.png",
+        "figures/Normal/n1.mp4.png",
+    }
+    assert all((folder / picture).read_bytes().startswith(PNG) for picture in pictures)
+    content = read_metrics(options)
+    assert content["problems"] == []
+    assert content["classes_absent"] == []
+    assert content["checkpoint"]["spec_digest"] == SPEC.digest
+    assert content["settings"]["features"] == str(options.features)
+    assert "numpy" in content["versions"]
+    roc = content["roc"]
+    assert roc["true_positive_rate"][-1] == roc["false_positive_rate"][-1] == 1
+    assert roc["threshold"] == sorted(roc["threshold"], reverse=True)
+
+
+def test_named_figures_out_and_views(options, tmp_path):
+    run_evaluate(replace(options, out=tmp_path / "elsewhere", figures=("n2",), views="top_left"))
+    figures = tmp_path / "elsewhere" / "figures"
+    assert [path.name for path in figures.rglob("*.png")] == ["n2.mp4.png"]
+    assert not (options.run / "evaluation").exists()
+
+
+def test_videos_on_one_side_only_are_reported_by_name_and_left_out(options, caplog):
+    truth = options.annotations[0]
+    text = truth.read_text().replace("Normal/n2.mp4", "Normal/gone.mp4")
+    truth.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        run_evaluate(options)
+    expected = [
+        "Normal/gone.mp4 is annotated but has no features: left out",
+        "Normal/n2.mp4 has features but no annotation: left out",
+    ]
+    assert read_metrics(options)["problems"] == expected
+    assert [record.message for record in caplog.records] == expected
+
+
+def test_without_annotated_frames_only_frames_are_undefined(options, capsys):
+    videos = {**VIDEOS, "Fighting/f1.mp4": (80, "Fighting", ())}
+    write_annotations(options.annotations[0], videos)
+    run_evaluate(options)
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert printed["frame_auc"] == printed["frame_auc_low"] == "undefined"
+    assert printed["maa"] != "undefined"
+    assert printed["false_alarm_rate"] != "undefined"
+    content = read_metrics(options)
+    reason = "anomalous videos without annotated frames: 1 (Fighting/f1.mp4)"
+    assert content["measures"]["frame_auc"]["undefined"] == reason
+    assert f"frame_auc is undefined: {reason}" in content["problems"]
+    by_class = {one["class_name"]: one for one in content["classes"]}
+    assert by_class["Fighting"]["frame_auc"]["undefined"] == reason
+    assert by_class["Arson"]["frame_auc"]["value"] is not None
+
+
+def test_only_one_kind_of_video_gives_reasons_instead_of_numbers(options, capsys):
+    normal = {video: truth for video, truth in VIDEOS.items() if truth[1] == "Normal"}
+    write_annotations(options.annotations[0], normal)
+    run_evaluate(options)
+    content = read_metrics(options)
+    assert (
+        content["measures"]["frame_auc"]["undefined"] == "there is nothing anomalous in the truth"
+    )
+    assert content["classes_absent"] == ["Arson", "Fighting"]
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert printed["top1_anomalous"] == "undefined"
+    assert "nan" not in printed.values()
+
+
+def test_an_unknown_class_is_refused(options):
+    videos = {**VIDEOS, "Arson/a1.mp4": (5, "Flooding", ((1, 3),))}
+    write_annotations(options.annotations[0], videos)
+    options.features.joinpath("Arson/a1.mp4.h5").rename(options.features / "a1.mp4.h5")
+    with pytest.raises(UnknownClassError, match=r"class 'Flooding' of a1\.mp4 is unknown here"):
+        run_evaluate(options)
+
+
+def test_features_of_another_spec_are_refused(options):
+    other = make_features("Normal/n2.mp4", 33, spec=replace(SPEC, clip_stride=32))
+    write_store(options.features, other)
+    with pytest.raises(ScoringError, match=r"Normal/n2\.mp4: .*clip_stride: 32 != 64"):
+        run_evaluate(options)
+    assert not (options.run / "evaluation").exists()
+
+
+def test_annotations_of_other_videos_are_refused(options):
+    write_annotations(options.annotations[0], {"other.mp4": (1, "Normal", ())})
+    with pytest.raises(AnnotationError, match=r"other\.mp4"):
+        run_evaluate(options)
+
+
+@pytest.mark.parametrize(("stop", "num_problems"), [(80, 0), (82, 0), (83, 1)])
+def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, num_problems):
+    annotation = Annotation("a.mp4", "Fighting", (Interval(70, stop),))
+    features = make_features(num_frames=80)
+    problems = frame_problems(annotation, features)
+    assert len(problems) == num_problems
+    assert all(f"up to frame {stop}, but only 80 frames" in problem for problem in problems)
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path))
+    video = evaluate_video(checkpoint, annotation, features, None)
+    assert video.truth is not None
+    assert np.flatnonzero(video.truth).tolist() == list(range(70, 80))
+
+
+def test_figures_by_path_name_or_stem():
+    videos = [scored(name, 1, [0.5], [True]) for name in ("a/x.mp4", "b/x.mp4", "b/y.mp4")]
+    assert choose_figures(videos, ["a/x.mp4", "y.mp4", "y"]) == [videos[0], videos[2], videos[2]]
+    with pytest.raises(EvaluationError, match=r"'x' names 2 of the 3 .* like a/x\.mp4"):
+        choose_figures(videos, ["x"])
+    with pytest.raises(EvaluationError, match="'z' names 0 of the 3 evaluated videos"):
+        choose_figures(videos, ["z"])
+
+
+def scored(name, class_index, scores, truth, probabilities=(0.5, 0.2, 0.3)):
+    values = np.array(scores, float)
+    return EvaluatedVideo(
+        video=name,
+        class_index=class_index,
+        truth=np.array(truth),
+        num_frames=len(truth),
+        segment_frames=segment_ranges(len(truth), len(values)),
+        scores=VideoScores(values, np.array(probabilities), values, None),
+    )
+
+
+def test_a_perfect_model_has_perfect_measures_with_tight_intervals():
+    videos = [
+        scored("f.mp4", 2, [0.1, 0.9], [False, True], (0.1, 0.1, 0.8)),
+        scored("a.mp4", 1, [0.8, 0.1], [True, False], (0.1, 0.8, 0.1)),
+        scored("n.mp4", 0, [0.2, 0.1], [False, False], (0.8, 0.1, 0.1)),
+    ]
+    evaluation = evaluate_videos(videos, CLASS_NAMES, 0.5, 50, seed=1)
+    for name, measure in evaluation.measures.items():
+        expected = 0.0 if name.startswith("false_alarm") else 1.0
+        assert (measure.value, measure.low, measure.high) == (expected,) * 3, name
+    assert all(one.recall.value == 1 for one in evaluation.classes)
+    assert evaluation.undefined == []
+
+
+def test_top1_without_normal_asks_only_which_anomaly():
+    video = scored("f.mp4", 2, [0.9], [True], (0.6, 0.1, 0.3))
+    measures = evaluate_videos([video], CLASS_NAMES, 0.95, 0, seed=0).measures
+    assert measures["top1_anomalous"].value == 0
+    assert measures["top1_anomalous_without_normal"].value == 1
+    assert measures["video_anomaly_accuracy"].value == 0
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_true_runs_are_the_flags(flags):
+    runs = true_runs(np.array(flags, bool))
+    rebuilt = np.zeros(len(flags), bool)
+    for start, stop in runs:
+        assert start < stop
+        rebuilt[start:stop] = True
+    assert rebuilt.tolist() == flags
+    assert all(a[1] < b[0] for a, b in pairwise(runs))
+
+
+def test_a_figure_survives_odd_names_and_missing_truth(tmp_path):
+    path = tmp_path / "odd.png"
+    values = {"score": np.array([0.1, 0.9, 0.0])}
+    plot_video(path, "a $x^{ name\n\\b.mp4", values, segment_ranges(2, 3), None)
+    assert path.read_bytes().startswith(PNG)

@@ -1,0 +1,100 @@
+"""Scores of a video: means over views, the same whatever else is scored beside it."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from extract.errors import UserError
+from model.config import ModelConfig
+from model.joint import InputShape, JointModel
+from pipeline import inference
+from pipeline.inference import score_videos, score_views, select_device
+
+
+def make_model(**stages: bool) -> JointModel:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        lstm_size=4,
+        attention_size=4,
+        detection_size=4,
+        second_attention_size=2,
+        classification_size=4,
+        **stages,  # type: ignore[arg-type]
+    )
+    return JointModel(config, InputShape(6, 1, 5, 3))
+
+
+def make_features(*shape: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_scores_and_probabilities_are_means_over_views() -> None:
+    model, views = make_model(), make_features(4, 6, 5)
+    result = score_views(model, views)
+    alone = [score_views(model, view[None]) for view in views]
+    for name in ("scores", "class_probabilities", "alpha", "beta"):
+        mean = np.mean([getattr(view, name) for view in alone], axis=0)
+        np.testing.assert_allclose(getattr(result, name), mean, atol=1e-6)
+    assert result.scores.shape == (6,)
+    assert result.scores.dtype == np.float64
+    assert result.class_probabilities.sum() == pytest.approx(1)
+    assert result.alpha is not None
+    assert result.alpha.sum() == pytest.approx(1)
+
+
+def test_videos_do_not_influence_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MAX_BAGS", 5)  # two videos of two views at once
+    model, features = make_model(), make_features(7, 2, 6, 5)
+    together = score_videos(model, features)
+    assert len(together) == 7
+    for video, views in zip(together, features, strict=True):
+        np.testing.assert_allclose(video.scores, score_views(model, views).scores, atol=1e-6)
+
+
+def test_dropout_is_off() -> None:
+    model, views = make_model().train(), make_features(2, 6, 5)
+    np.testing.assert_array_equal(
+        score_views(model, views).scores, score_views(model, views).scores
+    )
+
+
+def test_stages_that_are_off_have_no_attention() -> None:
+    model = make_model(first_attention=False, second_attention=False)
+    result = score_views(model, make_features(1, 6, 5))
+    assert result.alpha is None
+    assert result.beta is None
+
+
+def test_half_features_are_scored_in_float32() -> None:
+    views = make_features(2, 6, 5).astype(np.float16)
+    exact = score_views(make_model(), views.astype(np.float32))
+    np.testing.assert_array_equal(score_views(make_model(), views).scores, exact.scores)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    views = make_features(2, 6, 5)
+    views[1, 2, 3] = np.inf
+    with pytest.raises(UserError, match="values that are not finite: extract the video again"):
+        score_views(make_model(), views)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 5), (2, 6, 4), (0, 6, 5)])
+def test_features_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"do not fit a model for \(views, 6, 5\)"):
+        score_views(make_model(), np.zeros(shape, np.float32))
+
+
+def test_devices() -> None:
+    assert select_device("cpu") == torch.device("cpu")
+    assert select_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UserError, match=r"device 'cuda:99' is not on this machine: use auto or"):
+        select_device("cuda:99")
+    with pytest.raises(UserError, match="device 'gpu' is not on this machine"):
+        select_device("gpu")
+
+
+def test_cuda_asked_for_and_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"'cuda' is not on this machine: use auto or one of cpu$"):
+        select_device("cuda")

@@ -1,0 +1,288 @@
+"""RESULTS on disk and the page made from it, with names that try to be something else."""
+
+import csv
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from extract.errors import FailedVideo
+from pipeline.events import Event
+from pipeline.options import ReportOptions
+from pipeline.report import draw_ticks, draw_timeline, run_report, video_link, write_report
+from pipeline.results import (
+    FAILURES_NAME,
+    MANIFEST_NAME,
+    ResultsError,
+    SegmentScore,
+    VideoResult,
+    clock_time,
+    read_result,
+    read_results,
+    result_path,
+    write_failures,
+    write_json,
+    write_manifest,
+    write_result,
+    write_tables,
+)
+
+HOSTILE = [
+    "<script>alert(1)</script>.mp4",
+    "=cmd()|' /C calc'!A0.mp4",
+    'comma, "quote"\nand a line.mp4',
+    "javascript:alert(1).mp4",
+    "{{ 7 * 7 }}{% raw %}.mp4",
+    '" onmouseover="alert(1)" x=".mp4',
+    "bytes \udcff that are not UTF-8.mp4",
+]
+MANIFEST = {
+    "created_at": "2021-01-01T00:00:00+00:00",
+    "checkpoint": {"path": "runs/<b>first</b>"},
+    "threshold": 0.5,
+    "warnings": ["The weights are untrained & mean nothing."],
+    "versions": {"vigil-video": "0.1"},
+}
+
+
+def make_result(video="Fighting/a.mp4", peak=0.9, **changes) -> VideoResult:
+    event = Event(10, 20, 0.4, 0.8, peak, "Fighting", 0.25)
+    result = VideoResult(
+        video=video,
+        source=None,
+        label="Normal",
+        class_probabilities={"Normal": 0.7, "Arson": 0.05, "Fighting": 0.25},
+        peak_score=peak,
+        threshold=0.5,
+        events=(event,) if peak >= 0.5 else (),
+        segments=(
+            SegmentScore(0, 10, 0.0, 0.4, 0.1),
+            SegmentScore(10, 20, 0.4, 0.8, peak),
+            SegmentScore(20, 20, 0.8, 0.8, 1.0),
+        ),
+        views=("center",),
+        fps=25.0,
+        num_frames_container=20,
+        num_frames_decoded=20,
+        num_frames_damaged=0,
+        spec_digest="f" * 64,
+        warnings=(),
+    )
+    return replace(result, **changes)
+
+
+def write_folder(folder, results, failures=()):
+    for result in results:
+        write_result(folder, result)
+    write_tables(folder, results)
+    write_failures(folder, [FailedVideo(*failure) for failure in failures])
+    write_manifest(folder, [result.video for result in results], MANIFEST)
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page, as a browser would take them apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.extend(attrs)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read_page(path) -> Page:
+    return Page(path.read_bytes().decode("utf-8", errors="surrogateescape"))
+
+
+def read_rows(path):
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_result_comes_back_as_it_was(tmp_path):
+    for video in [*HOSTILE, "deep/er/video.mp4"]:
+        result = make_result(video, source="/videos/" + video, warnings=("damaged",))
+        write_result(tmp_path, result)
+        assert read_result(result_path(tmp_path, video)) == result
+
+
+def test_every_name_survives_in_the_tables(tmp_path):
+    results = [make_result(name, 0.9 - 0.1 * i) for i, name in enumerate(HOSTILE)]
+    write_folder(tmp_path, results[::-1])
+    summary = read_rows(tmp_path / "summary.csv")
+    assert [row["video"] for row in summary] == HOSTILE
+    assert [float(row["peak_score"]) for row in summary] == pytest.approx(
+        [0.9 - 0.1 * i for i in range(len(HOSTILE))]
+    )
+    events = read_rows(tmp_path / "events.csv")
+    assert [row["video"] for row in events] == [r.video for r in results if r.events]
+    assert events[0] == {
+        "video": HOSTILE[0],
+        "start_frame": "10",
+        "stop_frame": "20",
+        "start_seconds": "0.400",
+        "stop_seconds": "0.800",
+        "start_time": "0:00:00",
+        "stop_time": "0:00:01",
+        "peak_score": "0.900000",
+        "class": "Fighting",
+        "class_probability": "0.250000",
+    }
+
+
+def test_hostile_names_do_nothing_in_the_page(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    results = []
+    for name in HOSTILE:
+        source = videos / name.replace("/", "_")
+        source.touch()
+        results.append(make_result(name, source=str(source), label="<i>x</i>"))
+        results[-1] = replace(results[-1], class_probabilities={"<i>x</i>": 1.0})
+    folder = tmp_path / "results"
+    folder.mkdir()
+    write_folder(folder, results, [["<img src=x>.mp4", "<b>no</b>", "decord", 7]])
+    page = read_page(write_report(folder))
+
+    allowed = "html head meta title style body header h1 h2 h3 p span dl div dt dd main table"
+    allowed += " thead tbody tr th td a bdi svg line path rect article time ul li footer"
+    assert set(page.tags) <= set(allowed.split())
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    links = [value for name, value in page.attributes if name in ("href", "src")]
+    assert {link[0] for link in links} == {"#", "."}
+    for text in [*HOSTILE, "<img src=x>.mp4", "<b>no</b>", "<b>first</b>", "<i>x</i>"]:
+        assert text.replace("/", "_") in page.text.replace("/", "_")
+
+
+def test_nothing_in_the_page_comes_from_elsewhere(tmp_path):
+    write_folder(tmp_path, [make_result()])
+    text = write_report(tmp_path).read_text()
+    for outside in ("http:", "https:", "//", "url(", "@import", "<script", "<link", "<img"):
+        assert outside not in text.replace("http-equiv", "")
+
+
+def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_path):
+    results = [
+        make_result("low.mp4", 0.2),
+        make_result("high.mp4", 0.8, num_frames_damaged=3, warnings=("3 frames are damaged.",)),
+    ]
+    write_folder(tmp_path, results, [["gone.mp4", "no frame decodes", "pyav", None]])
+    page = read_page(write_report(tmp_path))
+    assert page.text.index("high.mp4") < page.text.index("low.mp4")
+    for expected in (
+        "gone.mp4",
+        "no frame decodes",
+        "3 frames are damaged.",
+        "The weights are untrained & mean nothing.",
+        "No segment reaches the threshold.",
+        "Fighting 25.0%",
+    ):
+        assert expected in " ".join(page.text.split())
+    assert page.tags.count("article") == 2
+
+
+def test_the_command_writes_the_page_again_and_says_where(tmp_path, capsys):
+    write_folder(tmp_path, [make_result()])
+    assert run_report(ReportOptions(tmp_path)) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_folder_where_every_video_failed_still_has_a_page(tmp_path):
+    write_folder(tmp_path, [], [["a.mp4", "empty file"]])
+    page = read_page(write_report(tmp_path))
+    assert "empty file" in page.text
+    assert "article" not in page.tags
+
+
+def test_the_page_is_about_the_videos_of_the_manifest_only(tmp_path):
+    write_folder(tmp_path, [make_result("old.mp4")])
+    write_folder(tmp_path, [make_result("new.mp4")])
+    assert [video.video for video in read_results(tmp_path).videos] == ["new.mp4"]
+
+
+def test_link_is_relative_and_only_where_the_video_is(tmp_path):
+    source = tmp_path / "in#put" / "a b?.mp4"
+    folder = tmp_path / "results" / "today"
+    assert video_link(str(source), folder) is None
+    assert video_link(None, folder) is None
+    source.parent.mkdir()
+    source.touch()
+    assert video_link(str(source), folder) == "./../../in%23put/a%20b%3F.mp4"
+
+
+def test_timeline_draws_scores_over_time_without_empty_segments():
+    timeline = draw_timeline(make_result(peak=0.75))
+    assert timeline.line == "M0.00 90.00 L500.00 90.00 L500.00 25.00 L1000.00 25.00"
+    assert timeline.threshold_y == "50.00"
+    assert [(event.x, event.width) for event in timeline.events] == [("500.00", "500.00")]
+    assert [segment.title for segment in timeline.segments] == [
+        "0:00:00 to 0:00:01: score 0.100",
+        "0:00:00 to 0:00:01: score 0.750",
+    ]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.04, 1.0, 7.99, 61.0, 3600.0, 86400.0, 1e7])
+def test_ticks_are_few_and_inside(seconds):
+    ticks = draw_ticks(seconds)
+    assert 1 <= len(ticks) <= 8
+    assert [float(tick.x) for tick in ticks] == sorted({float(tick.x) for tick in ticks})
+    assert float(ticks[0].x) == 0
+    assert float(ticks[-1].x) <= 100
+
+
+def test_clock_time():
+    assert clock_time(0.99) == "0:00:00"
+    assert clock_time(0.01, round_up=True) == "0:00:01"
+    assert clock_time(3600 * 25 + 61) == "25:01:01"
+
+
+def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
+    with pytest.raises(ResultsError, match=r"manifest\.json is not there: finish vigil score"):
+        write_report(tmp_path)
+    (tmp_path / MANIFEST_NAME).write_text("{")
+    with pytest.raises(ResultsError, match=r"manifest\.json is damaged"):
+        write_report(tmp_path)
+    (tmp_path / MANIFEST_NAME).write_text("[]")
+    with pytest.raises(ResultsError, match="was not written by vigil score"):
+        write_report(tmp_path)
+    write_manifest(tmp_path, ["a.mp4"], MANIFEST)
+    with pytest.raises(ResultsError, match=r"a\.mp4\.json is not there"):
+        write_report(tmp_path)
+    write_result(tmp_path, make_result("a.mp4"))
+    path = result_path(tmp_path, "a.mp4")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "format_version": 0}))
+    with pytest.raises(ResultsError, match="another format version than 1"):
+        write_report(tmp_path)
+    del content["label"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultsError, match=r"is no result of vigil score .*label"):
+        write_report(tmp_path)
+
+
+def test_json_refuses_what_other_readers_cannot_take(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_come_back_as_they_were(tmp_path):
+    first = FailedVideo(HOSTILE[2], 'a "reason",\nlong', "pyav", 0)
+    failures = (first, FailedVideo(HOSTILE[6], ""))
+    write_failures(tmp_path, failures)
+    first_line = (tmp_path / FAILURES_NAME).read_bytes().splitlines()[0]
+    assert first_line == b"video,reason,decoder,frame"
+    write_manifest(tmp_path, [], MANIFEST)
+    assert read_results(tmp_path).failures == failures
+    (tmp_path / FAILURES_NAME).write_text("video,frame\na.mp4,last\n")
+    with pytest.raises(ResultsError, match=r"failures\.csv is damaged"):
+        read_results(tmp_path)

@@ -1,0 +1,239 @@
+"""Scoring feature files into a folder of results."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders import CLASS_NAMES, SPEC, VIEWS, make_features, write_checkpoint, write_store
+
+from extract.backbones import find_backbone
+from extract.engine import Extracted
+from extract.errors import FailedVideo, UserError
+from extract.store import FeatureFileError, list_features
+from extract.weights import load_weights
+from pipeline import scoring
+from pipeline.checkpoint import load_checkpoint
+from pipeline.extraction import ExtractionReport
+from pipeline.options import ComputeOptions, ScoreOptions
+from pipeline.results import read_result, read_results, result_path
+from pipeline.scoring import read_threshold, run_score, scoring_engine
+from pipeline.store_scoring import (
+    UNTRAINED_WARNING,
+    ScoringError,
+    feature_warnings,
+    score_features,
+    score_store,
+    video_result,
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return load_checkpoint(write_checkpoint(tmp_path / "run"))
+
+
+def test_every_file_becomes_the_result_that_the_model_gives(tmp_path, checkpoint):
+    videos = [make_features("Fighting/a.mp4", 80, 1), make_features("b.mp4", 5, 2)]
+    store = write_store(tmp_path / "features", *videos)
+    folder = tmp_path / "results"
+    source = tmp_path / "videos" / "b.mp4"
+    scored = score_store(checkpoint, list_features(store), folder, 0.5, sources={"b.mp4": source})
+
+    assert [result.video for result in scored.results] == ["Fighting/a.mp4", "b.mp4"]
+    assert scored.failures == ()
+    for result, features in zip(scored.results, videos, strict=True):
+        assert read_result(result_path(folder, result.video)) == result
+        bags = torch.from_numpy(features.features)
+        with torch.no_grad():
+            output = checkpoint.model(bags)
+        expected = output.scores.double().mean(0).numpy()
+        assert [one.score for one in result.segments] == pytest.approx(expected, abs=1e-6)
+        probabilities = output.class_logits.double().softmax(-1).mean(0).numpy()
+        assert list(result.class_probabilities) == list(CLASS_NAMES)
+        assert list(result.class_probabilities.values()) == pytest.approx(probabilities, abs=1e-6)
+        assert result.label == CLASS_NAMES[int(np.argmax(probabilities))]
+        frames = [(one.start_frame, one.stop_frame) for one in result.segments]
+        assert frames == [tuple(pair) for pair in features.segment_frames.tolist()]
+        held = features.segment_frames[:, 1] > features.segment_frames[:, 0]
+        assert result.peak_score == pytest.approx(expected[held].max(), abs=1e-6)
+        assert result.spec_digest == SPEC.digest
+        assert result.duration_seconds == features.num_frames_decoded / 25
+    assert scored.results[0].source is None
+    assert scored.results[1].source == str(source)
+
+
+def test_the_threshold_decides_on_events_and_only_on_them(tmp_path, checkpoint):
+    features = make_features()
+    scores = score_features(checkpoint, "a.mp4", features)
+    low, high = (video_result(checkpoint, "a.mp4", features, scores, t) for t in (0.0, 1.0))
+    assert [(event.start_frame, event.stop_frame) for event in low.events] == [(0, 80)]
+    assert low.events[0].peak_score == low.peak_score
+    assert low.events[0].class_name in CLASS_NAMES[1:]
+    assert high.events == ()
+    assert replace(high, events=low.events, threshold=0.0) == low
+
+
+def test_views_are_averaged_as_asked(checkpoint):
+    features = make_features()
+    both = score_features(checkpoint, "a.mp4", features)
+    single = [
+        score_features(checkpoint, "a.mp4", features, [view]).scores for view in features.views
+    ]
+    assert both.scores == pytest.approx(np.mean(single, axis=0))
+    with pytest.raises(FeatureFileError, match="not top_right"):
+        score_features(checkpoint, "a.mp4", features, ["top_right"])
+
+
+def test_what_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
+    other = replace(SPEC, short_side=None)
+    store = write_store(
+        tmp_path / "features",
+        make_features("good.mp4"),
+        make_features("other.mp4", spec=other),
+        make_features("damaged.mp4"),
+    )
+    damaged = store / "damaged.mp4.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    assert [result.video for result in scored.results] == ["good.mp4"]
+    reasons = {failure.video: failure.reason for failure in scored.failures}
+    assert "damaged.mp4.h5 is damaged" in reasons["damaged.mp4"]
+    assert "short_side: None != 256" in reasons["other.mp4"]
+    assert not result_path(tmp_path / "results", "other.mp4").exists()
+
+
+def test_features_of_other_settings_are_refused_by_name(checkpoint):
+    other = make_features(spec=replace(SPEC, weights_digest="1" * 64, time_pool="mean"))
+    with pytest.raises(
+        ScoringError, match=r"b\.mp4: its features differ .*weights_digest: 1+ != 0+; time_pool"
+    ):
+        score_features(checkpoint, "b.mp4", other)
+
+
+def test_a_model_without_a_finite_answer_is_refused(checkpoint):
+    with torch.no_grad():
+        next(iter(checkpoint.model.detection.parameters())).fill_(float("nan"))
+    with pytest.raises(ScoringError, match=r"a\.mp4: the model's scores are not finite"):
+        score_features(checkpoint, "a.mp4", make_features())
+
+
+def test_warnings_say_what_to_doubt():
+    assert feature_warnings(make_features()) == []
+    doubtful = make_features(
+        num_frames=50, weights_trained=False, num_frames_damaged=3, num_frames_container=60
+    )
+    assert feature_warnings(doubtful) == [
+        UNTRAINED_WARNING,
+        "3 frames are damaged; 50 could be decoded.",
+        "The container promises 60 frames, 50 could be decoded.",
+    ]
+    assert feature_warnings(make_features(num_frames=50, num_frames_container=52)) == []
+    assert feature_warnings(make_features(num_frames_container=0)) == []
+
+
+ENDPOINT_SPEC = replace(SPEC, endpoint="Conv3d_1a_7x7")
+
+
+def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
+    backbone = find_backbone("i3d")
+    weights = load_weights(backbone.build(ENDPOINT_SPEC.endpoint), "random:3", backbone.source)
+    spec = replace(ENDPOINT_SPEC, weights_digest=weights.digest)
+    run = write_checkpoint(
+        tmp_path / "run", spec=spec, weights_name=weights.name, weights_trained=False
+    )
+    config = load_checkpoint(run).config
+    options = ScoreOptions((), run, tmp_path, views="five", compute=ComputeOptions(device="cpu"))
+    engine = scoring_engine(config, options)
+    assert engine.spec == spec
+    assert engine.weights == weights
+    assert len(engine.views) == 5
+    with pytest.raises(
+        UserError, match=r"weights random:4 are not those of the training \(random:3, digest"
+    ):
+        scoring_engine(config, replace(options, weights="random:4"))
+
+
+def test_threshold_is_the_checkpoints_or_a_score(tmp_path):
+    config = load_checkpoint(write_checkpoint(tmp_path, threshold=0.125)).config
+    assert read_threshold("auto", config) == 0.125
+    assert read_threshold("0.7", config) == 0.7
+    for text in ("1.5", "-0.1", "nan", "high"):
+        with pytest.raises(UserError, match=f"threshold '{text}' is no score"):
+            read_threshold(text, config)
+
+
+@pytest.fixture
+def extraction(tmp_path, monkeypatch):
+    """Videos with features ready, in place of an extraction; what it is to report."""
+    for name in ("a.mp4", "in/b.mp4", "gone.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    report = ExtractionReport()
+
+    class FakeEngine:
+        views = VIEWS
+        device = torch.device("cpu")
+
+    monkeypatch.setattr(scoring, "scoring_engine", lambda config, options: FakeEngine())
+    monkeypatch.setattr(scoring, "extract_videos", lambda *arguments: report)
+    return report
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_folder_of_videos_becomes_a_folder_of_results(tmp_path, extraction, capsys, trained):
+    run = write_checkpoint(tmp_path / "run", weights_trained=trained, threshold=0.25)
+    folder = tmp_path / "results"
+    videos = [make_features(name, weights_trained=trained) for name in ("a.mp4", "in/b.mp4")]
+    write_store(folder / "features", *videos, make_features("from an earlier run.mp4"))
+    extraction.extracted = [Extracted("a.mp4", 80, 0, 80, "decord")]
+    extraction.present = ["in/b.mp4"]
+    extraction.failures = [FailedVideo("gone.mp4", "it is empty", "decord", 0)]
+    options = ScoreOptions((str(tmp_path / "videos"),), run, folder)
+
+    assert run_score(options) == 3
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    outputs = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".h5"]
+    assert {path.relative_to(folder).as_posix() for path in outputs} == {
+        "a.mp4.json",
+        "in/b.mp4.json",
+        "summary.csv",
+        "events.csv",
+        "failures.csv",
+        "manifest.json",
+        "report.html",
+    }
+    results = read_results(folder)
+    assert {result.video for result in results.videos} == {"a.mp4", "in/b.mp4"}
+    assert results.failures == tuple(extraction.failures)
+    manifest = results.manifest
+    assert manifest["threshold"] == 0.25
+    assert manifest["threshold_rule"] == "given"
+    assert manifest["counts"]["videos"] == 3
+    assert manifest["counts"]["failed"] == 1
+    assert manifest["counts"]["frames"] == 160
+    assert manifest["settings"]["out"] == str(folder)
+    assert manifest["timings_seconds"].keys() == {"extraction", "scoring"}
+    assert manifest["checkpoint"]["spec_digest"] == SPEC.digest
+    page = (folder / "report.html").read_text()
+    assert 'href="./../videos/in/b.mp4"' in page
+    assert page.count("these scores say nothing") == (0 if trained else 1)
+
+    extraction.failures = []
+    assert run_score(replace(options, threshold="0.75")) == 0
+    assert read_results(folder).manifest["threshold_rule"] == "given on the command line"
+
+
+def test_where_every_video_failed_the_exit_code_is_4_and_the_report_says_why(tmp_path, extraction):
+    run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
+    extraction.failures = [FailedVideo("a.mp4", "no frame can be decoded")]
+    assert run_score(ScoreOptions((str(tmp_path / "videos"),), run, folder)) == 4
+    assert "no frame can be decoded" in (folder / "report.html").read_text()
+
+
+def test_a_dry_run_writes_nothing(tmp_path, extraction):
+    run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
+    options = ScoreOptions((str(tmp_path / "videos"),), run, folder, dry_run=True)
+    assert run_score(options) == 0
+    assert not folder.exists()

@@ -1,0 +1,89 @@
+"""The validation hold-out of `data.splits`."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.annotations import Annotation, load_annotations
+from data.splits import hold_out
+from extract.errors import UserError
+
+CLASSES = ("Normal", "Arson", "Fighting")
+
+
+def make(*counts):
+    """So many videos of each class."""
+    return [
+        Annotation(f"{name}/{number}.mp4", name, None)
+        for name, count in zip(CLASSES, counts, strict=False)
+        for number in range(count)
+    ]
+
+
+counts = st.tuples(*[st.integers(0, 30)] * len(CLASSES))
+fractions = st.floats(0.01, 0.99)
+
+
+@given(counts, fractions, st.integers(0, 5))
+def test_parts_are_disjoint_complete_and_stratified(numbers, fraction, seed):
+    annotations = make(*numbers)
+    split = hold_out(annotations, fraction, seed)
+    assert sorted(split.train + split.validation) == sorted(a.video for a in annotations)
+    for name, count in zip(CLASSES, numbers, strict=True):
+        held_out = sum(video.startswith(name) for video in split.validation)
+        if count >= 2:
+            assert 1 <= held_out <= count - 1
+            assert abs(held_out - fraction * count) <= 1
+        else:
+            assert held_out == 0
+
+
+@given(counts, fractions, st.integers(0, 5), st.randoms())
+def test_neither_order_nor_other_classes_matter(numbers, fraction, seed, shuffler):
+    annotations = make(*numbers)
+    split = hold_out(annotations, fraction, seed)
+    shuffler.shuffle(annotations)
+    assert hold_out(annotations, fraction, seed) == split
+    only_first = make(numbers[0])
+    expected = tuple(video for video in split.validation if video.startswith(CLASSES[0]))
+    assert hold_out(only_first, fraction, seed).validation == expected
+
+
+def test_added_videos_move_few():
+    before = set(hold_out(make(40), 0.25, 0).validation)
+    after = set(hold_out(make(44), 0.25, 0).validation)
+    added = {a.video for a in make(44)} - {a.video for a in make(40)}
+    assert len(after - before) <= len(added)
+    assert len(before - after) <= len(added)
+
+
+def test_seeds_differ():
+    assert len({hold_out(make(20, 20), 0.2, seed) for seed in range(10)}) == 10
+
+
+def test_every_video_is_held_out_equally_often():
+    held_out = [video for seed in range(400) for video in hold_out(make(10), 0.3, seed).validation]
+    assert all(80 < held_out.count(a.video) < 160 for a in make(10))
+
+
+def test_official_training_list(shared_data):
+    annotations = load_annotations([shared_data / "annotations" / "ucf" / "Anomaly_Train.txt"])
+    random.Random(0).shuffle(annotations)
+    split = hold_out(annotations, 0.1, 0)
+    assert (len(split.train), len(split.validation)) == (1449, 161)
+    assert {video.split("/")[0] for video in split.validation} == {
+        video.split("/")[0] for video in split.train
+    }
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5, float("nan")])
+def test_fraction_is_refused(fraction):
+    with pytest.raises(UserError, match=r"must lie between 0 and 1: 0.1 is usual"):
+        hold_out(make(4), fraction, 0)
+
+
+def test_repeated_video_is_refused():
+    with pytest.raises(UserError, match=r"Normal/0.mp4 named more than once: leave one"):
+        hold_out([*make(2), *make(1)], 0.5, 0)

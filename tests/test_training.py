@@ -1,0 +1,438 @@
+"""Training: from feature files and labels to a run that is honest, repeatable and resumable."""
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import CHANNELS, MODEL, SPEC, TIME_POSITIONS, make_features, write_store
+from safetensors.numpy import load_file
+from torch import nn
+
+from data.annotations import AnnotationError
+from extract.errors import UserError
+from extract.store import FeatureFileError
+from model.joint import InputShape
+from pipeline.checkpoint import load_checkpoint, load_config
+from pipeline.inference import score_videos
+from pipeline.learner import bags_on_device, new_learner, train_epoch
+from pipeline.options import TrainOptions
+from pipeline.recipe import Recipe, TrainingConfig
+from pipeline.training import run_train
+from pipeline.training_data import load_training_data
+from pipeline.validation import choose_threshold, rank
+
+NUM_VIDEOS = {"Normal": 12, "Arson": 6, "Fighting": 6}
+RECIPE = Recipe(
+    model=replace(MODEL, lstm_size=8, detection_size=8, standardize=True, dropout=0.2),
+    training=TrainingConfig(
+        epochs=4, learning_rate=1e-2, num_anomalous=5, num_normal=5, validation_fraction=0.3
+    ),
+)
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """24 videos; in an anomalous one two segments stand out, in another dimension by class."""
+    videos = []
+    for dimension, (name, number) in enumerate(NUM_VIDEOS.items()):
+        for index in range(number):
+            video = make_features(f"{name}/{name}{index}.mp4", seed=100 * dimension + index)
+            if name != "Normal":
+                video.features[:, 3:5, dimension] += 4
+            videos.append(video)
+    return write_store(tmp_path / "features", *videos)
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    return write_labels(tmp_path / "labels.csv")
+
+
+def write_labels(path: Path, frames: str = "10,50", without: str = "", extra: str = "") -> Path:
+    rows = ["video,class,start_frame,end_frame"]
+    for name, number in NUM_VIDEOS.items():
+        videos = [f"{name}/{name}{index}.mp4" for index in range(number)]
+        end = "," if name == "Normal" else f",{frames}"
+        rows += [f"{video},{name}{end}" for video in videos if video != without]
+    path.write_text("\n".join(rows) + "\n" + extra)
+    return path
+
+
+def train(
+    features: Path, labels: Path | None, out: Path, recipe: Recipe = RECIPE, **changes: Any
+) -> None:
+    annotations = () if labels is None else (labels,)
+    options = TrainOptions(features, out, annotations, recipe=recipe, device="cpu")
+    run_train(replace(options, **changes))
+
+
+def with_training(**changes: Any) -> Recipe:
+    return replace(RECIPE, training=replace(RECIPE.training, **changes))
+
+
+def read_log(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def content_of(run: Path) -> dict[str, object]:
+    """Everything in a run that must be equal when the same is done twice."""
+    tensors = {
+        str(path.relative_to(run)): {
+            name: value.tobytes() for name, value in load_file(path).items()
+        }
+        for path in sorted(run.rglob("*.safetensors"))
+    }
+    configs = {
+        which: replace(load_config(run / which), created_at="") for which in ("best", "last")
+    }
+    splits = json.loads((run / "splits.json").read_text())
+    return {**tensors, **configs, "log": (run / "log.csv").read_text(), "splits": splits}
+
+
+def test_a_run_from_end_to_end(
+    features: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(features, labels, run, with_training(epochs=12))
+    best, last = load_checkpoint(run), load_checkpoint(run, "last")
+    answers = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert list(answers) == ["best_epoch", "validation_auc", "validation_maa", "threshold"]
+    assert answers["best_epoch"] == str(best.config.epoch)
+    assert float(answers["validation_auc"]) == pytest.approx(best.config.metrics["auc"], abs=1e-4)
+
+    assert best.config.metrics["auc"] > 0.9  # the two segments that stand out are found
+    assert best.config.metrics["maa"] > 0.6
+    assert best.config.class_names == ("Normal", "Arson", "Fighting")
+    assert best.config.spec == SPEC
+    assert best.config.views == ("center",)
+    assert last.config.epoch == 12
+    assert any((run / "tensorboard").iterdir())
+    log = read_log(run)
+    assert [int(row["epoch"]) for row in log] == list(range(1, 13))
+    assert float(log[-1]["loss/total"]) < float(log[0]["loss/total"])
+
+
+def test_best_is_the_best_epoch_of_the_log(features: Path, labels: Path, tmp_path: Path) -> None:
+    train(features, labels, tmp_path, with_training(epochs=6, selection="auc"))
+    ranks = [
+        rank(
+            {name: float(row[f"validation/{name}"]) for name in ("auc", "maa", "separation")}, "auc"
+        )
+        for row in read_log(tmp_path)
+    ]
+    assert load_checkpoint(tmp_path).config.epoch == 1 + ranks.index(max(ranks))
+
+
+def test_the_threshold_is_that_of_the_best_model_on_the_held_out_videos(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
+    train(features, labels, tmp_path / "run")
+    best = load_checkpoint(tmp_path / "run")
+    held_out = load_training_data(features, [labels], ["center"], 0.3, 0).validation
+    peaks = [video.scores.max() for video in score_videos(best.model, held_out.features)]
+    expected = choose_threshold(np.array(peaks), held_out.class_indices > 0)
+    assert (best.config.threshold, best.config.threshold_rule) == expected
+
+
+def test_two_and_two_epochs_are_four(features: Path, labels: Path, tmp_path: Path) -> None:
+    train(features, labels, tmp_path / "whole")
+    halves = tmp_path / "halves"
+    train(features, labels, halves, with_training(epochs=2))
+    torch.manual_seed(12345)  # what else the process drew must not matter
+    train(features, labels, halves, resume=True)
+    assert content_of(halves) == content_of(tmp_path / "whole")
+
+
+def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
+    features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_training(save_epochs=2)
+    train(features, labels, tmp_path / "whole", recipe)
+
+    def die_in_epoch_4(*arguments: Any) -> dict[str, float]:
+        if arguments[-1] == 4:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    killed = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.training.train_epoch", die_in_epoch_4)
+        with pytest.raises(KeyboardInterrupt):
+            train(features, labels, killed, recipe)
+    assert len(read_log(killed)) == 3
+    assert load_checkpoint(killed, "last").config.epoch == 2
+    train(features, labels, killed, recipe, resume=True)
+    assert content_of(killed) == content_of(tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    features: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(features, labels, tmp_path / "run")
+    before, printed = content_of(tmp_path / "run"), capsys.readouterr().out
+    train(features, labels, tmp_path / "run", resume=True)
+    assert content_of(tmp_path / "run") == before
+    assert capsys.readouterr().out == printed
+
+
+def test_resuming_what_was_never_begun_begins(features: Path, labels: Path, tmp_path: Path) -> None:
+    train(features, labels, tmp_path / "run", resume=True)
+    assert load_checkpoint(tmp_path / "run", "last").config.epoch == 4
+
+
+def test_only_labels_are_used(features: Path, labels: Path, tmp_path: Path) -> None:
+    train(features, labels, tmp_path / "one")
+    others = write_labels(tmp_path / "others.csv", frames="60,61")
+    train(features, others, tmp_path / "two")
+    without = write_labels(tmp_path / "without.csv", frames=",")
+    train(features, without, tmp_path / "three")
+    train(features, None, tmp_path / "four")  # the folders' names
+    contents = [content_of(tmp_path / name) for name in ("one", "two", "three", "four")]
+    assert contents[0] == contents[1] == contents[2] == contents[3]
+
+
+def test_equal_seeds_give_equal_runs(features: Path, labels: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        train(features, labels, tmp_path / name, seed=seed)
+    one, two, three = (content_of(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two
+    assert one["splits"] != three["splits"]
+    assert one["last/model.safetensors"] != three["last/model.safetensors"]
+
+
+def test_a_run_is_not_overwritten_unasked(features: Path, labels: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(features, labels, run, with_training(epochs=2))
+    before = content_of(run)
+    with pytest.raises(
+        UserError, match=r"already holds a training: go on with it \(--resume\), be"
+    ):
+        train(features, labels, run)
+    assert content_of(run) == before
+    with pytest.raises(UserError, match=r"none\.csv"):
+        train(features, tmp_path / "none.csv", run, overwrite=True)
+    assert content_of(run) == before
+    (run / "note.txt").write_text("mine")
+    train(features, labels, run, overwrite=True)
+    assert len(read_log(run)) == 4
+    assert (run / "note.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": with_training(learning_rate=1e-3)}, r"learning_rate: 0\.01 != 0\.001"),
+        ({"recipe": replace(RECIPE, model=MODEL)}, "lstm_size: 8 != 4; .*standardize: True"),
+        (
+            {"recipe": replace(RECIPE, model=replace(RECIPE.model, time_pool="mean"))},
+            r"model\.time_pool: none != mean",
+        ),
+        ({"seed": 1}, "seed: 0 != 1"),
+        ({"views": "top_left"}, r"views: \('center',\) != \('top_left',\)"),
+    ],
+)
+def test_a_run_goes_on_only_with_its_own_settings(
+    features: Path, labels: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    train(features, labels, tmp_path / "run", with_training(epochs=1))
+    with pytest.raises(UserError, match=f"cannot go on, since this differs: .*{message}"):
+        train(features, labels, tmp_path / "run", resume=True, **changes)
+
+
+def test_a_run_goes_on_only_with_its_own_videos(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
+    train(features, labels, tmp_path / "run", with_training(epochs=1))
+    fewer = write_labels(tmp_path / "fewer.csv", without="Arson/Arson2.mp4")
+    with pytest.raises(UserError, match=r"differs: 1 videos or their labels, Arson/Arson2\.mp4"):
+        train(features, fewer, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "splits.json").unlink()
+    with pytest.raises(UserError, match=r"splits\.json is missing or damaged"):
+        train(features, labels, tmp_path / "run", resume=True)
+
+
+def test_contradictions_on_the_command_line(features: Path, labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--overwrite begins anew: give one"):
+        train(features, labels, tmp_path / "run", resume=True, overwrite=True)
+    with pytest.raises(UserError, match="seed -1 is negative"):
+        train(features, labels, tmp_path / "run", seed=-1)
+
+
+def test_early_stopping(features: Path, labels: Path, tmp_path: Path) -> None:
+    # With so small steps the first epochs hardly differ, so that some epoch is no better.
+    recipe = with_training(epochs=50, learning_rate=1e-9, early_stopping_epochs=2, save_epochs=100)
+    train(features, labels, tmp_path, recipe)
+    best, last = load_checkpoint(tmp_path).config, load_checkpoint(tmp_path, "last").config
+    assert last.epoch == best.epoch + 2 < 50
+
+
+def test_missing_and_extra_videos_are_named(
+    features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = write_labels(
+        tmp_path / "labels.csv",
+        without="Normal/Normal3.mp4",
+        extra="Arson/Gone1.mp4,Arson\nArson/Gone2.mp4,Arson\nGone3.mp4,Arson\nGone4.mp4,Arson\n",
+    )
+    train(features, labels, tmp_path / "run", with_training(epochs=1))
+    assert "4 labelled videos have no features in" in caplog.text
+    assert "Arson/Gone1.mp4, Arson/Gone2.mp4, Gone3.mp4 and 1 more" in caplog.text
+    assert "have no label and are left out: Normal/Normal3.mp4" in caplog.text
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+    gone = ["Arson/Gone1.mp4", "Arson/Gone2.mp4", "Gone3.mp4", "Gone4.mp4"]
+    assert splits["without_features"] == gone
+    assert splits["without_label"] == ["Normal/Normal3.mp4"]
+    used = splits["train"] | splits["validation"]
+    assert len(used) == len(splits["train"]) + len(splits["validation"]) == 23
+    assert used["Arson/Arson0.mp4"] == "Arson"
+    assert set(splits["validation"].values()) == set(NUM_VIDEOS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"spec": replace(SPEC, clip_stride=32)}, UserError, "clip_stride: 64 != 32"),
+        (
+            {"views": ("top_left", "center")[:1], "features": None},
+            FeatureFileError,
+            "views top_left",
+        ),
+        ({"features": np.nan}, UserError, r"Normal/Normal0\.mp4: features .* not finite"),
+    ],
+)
+def test_features_that_cannot_be_used_are_named(
+    features: Path,
+    labels: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    error: type[UserError],
+    message: str,
+) -> None:
+    video = make_features("Normal/Normal0.mp4")
+    if "features" in changes:
+        value = changes["features"]
+        array = video.features[:1] if value is None else np.full_like(video.features, value)
+        changes = {**changes, "features": array}
+    write_store(features, replace(video, **changes))
+    with pytest.raises(error, match=message):
+        train(features, labels, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_precision_and_untrained_weights_are_warned_of(
+    features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(features, labels, tmp_path / "one", with_training(epochs=1))
+    assert "precision" not in caplog.text
+    video = make_features("Normal/Normal0.mp4", precision="bf16", weights_trained=False)
+    write_store(features, video)
+    train(features, labels, tmp_path / "two", with_training(epochs=1))
+    assert "different precisions (bf16, fp32)" in caplog.text
+    assert "untrained weights" in caplog.text
+    config = load_config(tmp_path / "two" / "best")
+    assert (config.precision, config.weights_trained) == ("bf16+fp32", False)
+
+
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        (["Normal", "Normal"], "there is no anomalous video among the 1 training ones"),
+        (["Arson", "Arson"], "there is no normal video among the 1 training ones"),
+        (["Normal", "Normal", "Arson"], "there is no anomalous video among the 1 held-out ones"),
+    ],
+)
+def test_too_few_videos_of_a_kind(tmp_path: Path, videos: list[str], message: str) -> None:
+    store = [make_features(f"{name}/{index}.mp4") for index, name in enumerate(videos)]
+    write_store(tmp_path / "features", *store)
+    with pytest.raises(UserError, match=f"{message}: training needs at least two normal"):
+        train(tmp_path / "features", None, tmp_path / "run")
+
+
+def test_no_features_and_foreign_labels(features: Path, labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder of features"):
+        train(tmp_path / "none", labels, tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no feature files"):
+        train(tmp_path / "empty", None, tmp_path / "run")
+    foreign = tmp_path / "foreign.csv"
+    foreign.write_text("video,class\nelsewhere.mp4,Normal\n")
+    with pytest.raises(AnnotationError, match="none of the annotated videos"):
+        train(features, foreign, tmp_path / "run")
+
+
+def test_every_view_is_a_bag_of_its_own(features: Path, labels: Path, tmp_path: Path) -> None:
+    data = load_training_data(features, [labels], ["center", "top_left"], 0.3, 0)
+    bags = bags_on_device(data.train, torch.device("cpu"))
+    assert len(bags.features) == len(bags.class_indices) == 2 * len(data.train)
+    for row in range(len(bags.features)):
+        np.testing.assert_array_equal(bags.features[row], data.train.features[row // 2, row % 2])
+        assert bags.class_indices[row] == data.train.class_indices[row // 2]
+    train(features, labels, tmp_path, with_training(epochs=1), views="center,top_left")
+    assert load_checkpoint(tmp_path).config.views == ("center", "top_left")
+
+
+def test_standardization_knows_the_training_videos_only(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
+    train(features, labels, tmp_path / "run", with_training(epochs=1))
+    data = load_training_data(features, [labels], ["center"], 0.3, 0)
+    segments = data.train.features.reshape(-1, TIME_POSITIONS * CHANNELS).astype(np.float64)
+    state = load_checkpoint(tmp_path / "run").model.state_dict()
+    np.testing.assert_allclose(state["standardize.mean"], segments.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(state["standardize.deviation"], segments.std(axis=0), rtol=1e-6)
+
+
+def one_epoch(features: Path, labels: Path, recipe: Recipe) -> nn.Module:
+    data = load_training_data(features, [labels], ["center"], 0.3, 0)
+    shape = InputShape(8, TIME_POSITIONS, CHANNELS, 3)
+    learner = new_learner(recipe, shape, 0, torch.device("cpu"))
+    train_epoch(learner, bags_on_device(data.train, torch.device("cpu")), recipe, 0, 1)
+    return learner.model
+
+
+def test_gradients_are_clipped(features: Path, labels: Path) -> None:
+    def gradient_norm(clip: float | None) -> float:
+        model = one_epoch(features, labels, with_training(gradient_clip=clip))
+        squares = [float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None]
+        return float(np.sqrt(sum(squares)))
+
+    assert gradient_norm(None) > 0.1
+    assert gradient_norm(0.01) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_divergence_is_an_error(features: Path, labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training diverged in epoch \d: .*lower learning_rate"):
+        train(features, labels, tmp_path, with_training(learning_rate=1e30))
+
+
+def test_half_precision_learns_the_same(
+    features: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of CUDA, taken on the CPU, which lacks half precision for the LSTM only."""
+    recipe = replace(RECIPE, model=replace(RECIPE.model, temporal=False))
+    exact = one_epoch(features, labels, recipe)
+    scaler: Callable[..., object] = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda device, enabled: scaler(device, init_scale=1024.0)
+    )
+    half = one_epoch(features, labels, recipe)
+    for name, tensor in exact.state_dict().items():
+        assert half.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(half.state_dict()[name], tensor, atol=0.05, rtol=0.1)
+
+
+def test_progress_is_logged_without_a_terminal(
+    features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(features, labels, tmp_path)
+    assert "epoch 1/4 loss/total" in caplog.text
+    assert "epoch 4/4 loss/total" in caplog.text
