@@ -1,9 +1,9 @@
 """The generated corpus of the demo and the tests: CCTV-like videos with known anomalies.
 
-Every video is one fixed camera on a street with walkers, two people who meet, sensor noise, slow
-changes of light and harmless events: a passing car, a light switched on, a bird. In an anomalous
-video something explodes, or the two who meet fight instead of talking, for 15 to 50 % of its
-frames. All else is drawn alike for every class, so only those frames tell them apart.
+Every video is of one of a few fixed cameras on streets with walkers, two people who meet, sensor
+noise, slow changes of light and harmless events: a passing car, a light switched on, a bird. In an
+anomalous video something explodes, or the two who meet fight instead of talking, for 15 to 50 % of
+its frames. All else is drawn alike for every class, so only those frames tell them apart.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,9 @@ import numpy.typing as npt
 from data.annotations import Annotation, Interval
 from data.classes import NORMAL
 from data.synthetic_explosion import explosion
-from data.synthetic_figures import irregular, pair, walker
 from data.synthetic_objects import bird, car, clock, light
-from data.synthetic_scene import Floats, Scene, draw_scene
+from data.synthetic_people import Blast, pair, walker
+from data.synthetic_scene import Floats, Shot, draw_scene, irregular
 from extract.errors import UserError
 from extract.store import replace_file
 
@@ -50,6 +50,11 @@ class SyntheticConfig:
     height: int = 240
     fps: int = 25
     seed: int = 0
+    """Decides what happens in the videos."""
+    num_cameras: int = 4
+    """Scenes among which the videos are divided at random, whatever their class."""
+    camera_seed: int = 0
+    """Decides the scenes: equal ones, and other videos of the same cameras."""
 
     def __post_init__(self) -> None:
         """Refuse settings that give no videos worth looking at.
@@ -71,6 +76,8 @@ class SyntheticConfig:
             raise UserError(
                 f"{self.width}x{self.height} pixels: both sides must be even, 160x120 or more"
             )
+        if self.num_cameras < 1:
+            raise UserError(f"{self.num_cameras} cameras: 1 or more are needed")
         if self.fps < 1:
             raise UserError(f"{self.fps} frames a second: 1 or more are needed, 25 is usual")
 
@@ -127,9 +134,11 @@ def draw_frames(
     interval: Interval,
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """The frames (H, W, 3) of a video; a normal one draws the interval too, but ignores it."""
-    scene = draw_scene(rng, config.width, config.height)
-    actors = _cast(rng, scene, config.fps, class_name, num_frames, interval)
-    exposure = 1 + 0.05 * irregular(rng, num_frames, 4 * config.fps)
+    camera = np.random.default_rng([config.camera_seed, int(rng.integers(config.num_cameras))])
+    scene = draw_scene(camera, config.width, config.height)
+    shot = Shot(rng, scene, num_frames, config.fps)
+    actors = _cast(shot, class_name, interval)
+    exposure = 1 + 0.05 * irregular(shot, 4.0)
     noises = rng.normal(0, rng.uniform(3, 6), (8, 3, config.height, config.width))
     noises = noises.astype(np.float32)
     for time in range(num_frames):
@@ -181,28 +190,20 @@ def random_interval(rng: np.random.Generator, num_frames: int) -> Interval:
     return Interval(start, start + length)
 
 
-def _cast(
-    rng: np.random.Generator,
-    scene: Scene,
-    fps: int,
-    class_name: str,
-    num_frames: int,
-    interval: Interval,
-) -> list[Actor]:
+def _cast(shot: Shot, class_name: str, interval: Interval) -> list[Actor]:
     """Everything that moves, the far ones first."""
-    actors: list[Actor] = [clock(rng, scene, num_frames, fps)]
+    rng = shot.rng
+    actors: list[Actor] = [clock(shot)]
     blast = None
     if class_name == EXPLOSION:
-        bang = explosion(rng, scene, (interval.start, interval.stop), fps)
-        blast = (bang.start, bang.x)
+        bang = explosion(shot, interval)
+        blast = Blast(interval.start, bang.x)
         actors.append(bang)
     fighting = class_name == FIGHTING
-    meeting = interval if fighting else random_interval(rng, num_frames)
-    actors += pair(rng, scene, num_frames, fps, (meeting.start, meeting.stop), fighting, blast)
-    actors += [walker(rng, scene, num_frames, fps, blast) for _ in range(rng.integers(1, 4))]
-    actors += [
-        make(rng, scene, num_frames, fps) for make in (car, light, bird) if rng.random() < 0.5
-    ]
+    together = interval if fighting else random_interval(rng, shot.num_frames)
+    actors += pair(shot, together, fighting, blast)
+    actors += [walker(shot, blast) for _ in range(rng.integers(1, 4))]
+    actors += [make(shot) for make in (car, light, bird) if rng.random() < 0.3]
     return sorted(actors, key=lambda actor: actor.depth)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic_scene import Floats, Scene, box_around, rgb, smooth_noise, soft_disc
+from data.annotations import Interval
+from data.synthetic_scene import Floats, Shot, box_around, rgb, smooth_noise, soft_disc
 
 TEXTURE_SIZE = 64
 FADE_SECONDS = 0.8
@@ -80,11 +81,10 @@ class Puff:
 
 @dataclass(frozen=True, eq=False)
 class Explosion:
-    """An explosion on the ground; nothing of it is seen before start or from stop on."""
+    """An explosion on the ground; nothing of it is seen outside of its interval."""
 
     depth: float
-    start: int
-    stop: int
+    interval: Interval
     x: float
     size: float
     """Height of a person there, pixels."""
@@ -93,10 +93,10 @@ class Explosion:
 
     def paint(self, frame: Floats, time: int) -> None:
         """Paint the light of the flash and of the fire, then the puffs, the old ones first."""
-        if not self.start <= time < self.stop:
+        age, remaining = time - self.interval.start, self.interval.stop - time
+        if age < 0 or remaining <= 0:
             return
-        age = time - self.start
-        fading = min((self.stop - time) / self.fade_frames, 1)
+        fading = min(remaining / self.fade_frames, 1)
         center = (self.x, self.depth - 0.5 * self.size)
         if age < len(_FLASH):
             _brighten(frame, center, 7 * self.size, 230 * _FLASH[age])
@@ -105,70 +105,42 @@ class Explosion:
             puff.paint(frame, time, fading)
 
 
-def explosion(
-    rng: np.random.Generator, scene: Scene, interval: tuple[int, int], fps: int
-) -> Explosion:
-    """An explosion on the road, lasting the half-open range of frames."""
-    start, stop = interval
-    ground = scene.ground
-    y = rng.uniform(ground.road_top, ground.road_bottom)
-    x = rng.uniform(0.2, 0.8) * scene.background.shape[2]
-    size = ground.place(y).person_height
-    source = _Source(rng, scene, (x, y), size, fps)
-    puffs = []
-    for time in range(start, stop):
-        seconds = (time - start) / fps
-        if seconds < 0.3:
-            puffs += [source.puff(FIRE, time, strength=2.0) for _ in range(3)]
-        else:
-            remaining = (stop - time) / (stop - start)
-            puffs.append(source.puff(FIRE, time, strength=0.7 + 0.5 * remaining))
-        if time % max(fps // 8, 1) == 0 and seconds > 0.15:
-            puffs.append(source.puff(SMOKE, time, strength=1.0))
-    return Explosion(y, start, stop, x, size, FADE_SECONDS * fps, tuple(puffs))
+def explosion(shot: Shot, interval: Interval) -> Explosion:
+    """An explosion on the road for the time of the interval."""
+    rng, scene, fps = shot.rng, shot.scene, shot.fps
+    place = scene.ground.place(rng.uniform(scene.ground.road_top, scene.ground.road_bottom))
+    x, size = rng.uniform(0.2, 0.8) * scene.width, place.person_height
+    wind = rng.uniform(-0.6, 0.6)
+    textures = [_texture(rng) for _ in range(4)]
+    # Fire shines by itself: the camera decides on its colour, but not on its brightness.
+    brightness = {FIRE: scene.brightness, SMOKE: 1.0}
 
-
-class _Source:
-    """Where puffs come from."""
-
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        scene: Scene,
-        place: tuple[float, float],
-        size: float,
-        fps: int,
-    ) -> None:
-        self._rng, self._place, self._size, self._fps = rng, place, size, fps
-        self._wind = rng.uniform(-0.6, 0.6)
-        self._textures = [_texture(rng) for _ in range(4)]
-        # Fire shines by itself, so only its colour depends on the camera, not its brightness.
-        self._colors = {
-            FIRE: scene.seen(np.transpose(FIRE.colors)).T / np.float32(scene.brightness),
-            SMOKE: scene.seen(np.transpose(SMOKE.colors)).T,
-        }
-
-    def puff(self, stuff: Stuff, time: int, strength: float) -> Puff:
-        """A puff that is born at a time."""
-        rng, size = self._rng, self._size
+    def puff(stuff: Stuff, birth: int, strength: float) -> Puff:
         seconds = rng.uniform(*stuff.life_seconds)
-        spread = 0.3 * size * min(strength, 1.5)
+        aside = 0.3 * min(strength, 1.5) * rng.normal()
+        rise = seconds * rng.uniform(*stuff.rise_per_second)
         return Puff(
-            birth=time,
-            life=max(round(seconds * self._fps), 2),
-            start=(
-                self._place[0] + rng.normal(0, spread),
-                self._place[1] - rng.uniform(0.1, 0.4) * size,
-            ),
-            moved=(
-                self._wind * size * seconds,
-                -rng.uniform(*stuff.rise_per_second) * size * seconds,
-            ),
-            radii=(stuff.radii[0] * size * strength, stuff.radii[1] * size * strength),
-            colors=self._colors[stuff],
+            birth=birth,
+            life=max(round(seconds * fps), 2),
+            start=(x + aside * size, place.y - rng.uniform(0.1, 0.4) * size),
+            moved=(wind * seconds * size, -rise * size),
+            radii=(stuff.radii[0] * strength * size, stuff.radii[1] * strength * size),
+            colors=scene.seen(np.transpose(stuff.colors)).T / np.float32(brightness[stuff]),
             opacity=stuff.opacity,
-            texture=self._textures[rng.integers(len(self._textures))],
+            texture=textures[rng.integers(len(textures))],
         )
+
+    puffs = []
+    for time in range(interval.start, interval.stop):
+        seconds = (time - interval.start) / fps
+        if seconds < 0.3:
+            puffs += [puff(FIRE, time, strength=2.0) for _ in range(3)]
+        else:
+            remaining = (interval.stop - time) / (interval.stop - interval.start)
+            puffs.append(puff(FIRE, time, strength=0.7 + 0.5 * remaining))
+        if time % max(fps // 8, 1) == 0 and seconds > 0.15:
+            puffs.append(puff(SMOKE, time, strength=1.0))
+    return Explosion(place.y, interval, x, size, FADE_SECONDS * fps, tuple(puffs))
 
 
 def _texture(rng: np.random.Generator) -> Floats:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic_figures import irregular, paint_limbs
-from data.synthetic_scene import Box, Floats, Scene, rgb, soft_disc
+from data.synthetic_figures import paint_limbs
+from data.synthetic_scene import Box, Floats, Shot, irregular, rgb, soft_disc
 
 # 3x5 pixels a glyph, row by row from the top.
 _GLYPHS = {
@@ -107,25 +107,22 @@ class Clock:
         box += text[:, : box.shape[2]] * (235 - box)
 
 
-def car(rng: np.random.Generator, scene: Scene, num_frames: int, fps: int) -> Sprite:
+def car(shot: Shot) -> Sprite:
     """A car that passes on one of the two lanes."""
+    rng, ground = shot.rng, shot.scene.ground
     to_right = bool(rng.random() < 0.5)
-    road = scene.ground
     lane = 0.92 if to_right else 0.42
-    y, person_height = road.place(road.road_top + lane * (road.road_bottom - road.road_top))
-    picture, cover = _draw_car(rng, scene, 2.4 * person_height, 0.8 * person_height)
+    y, person_height = ground.place(ground.road_top + lane * (ground.road_bottom - ground.road_top))
+    picture, cover = _draw_car(shot, 2.4 * person_height, 0.8 * person_height)
     if not to_right:
         picture, cover = picture[..., ::-1], cover[:, ::-1]
-    speed = person_height / fps * rng.uniform(2.5, 5) * (1 if to_right else -1)
-    passing = rng.uniform(0.1, 0.9) * num_frames
-    middle = (scene.background.shape[2] - cover.shape[1]) / 2
-    lefts = middle + speed * (np.arange(num_frames) - passing)
-    return Sprite(y, lefts, picture, cover)
+    speed = person_height / shot.fps * rng.uniform(2.5, 5) * (1 if to_right else -1)
+    passing = rng.uniform(0.1, 0.9) * shot.num_frames
+    middle = (shot.scene.width - cover.shape[1]) / 2
+    return Sprite(y, middle + speed * (np.arange(shot.num_frames) - passing), picture, cover)
 
 
-def _draw_car(
-    rng: np.random.Generator, scene: Scene, length: float, height: float
-) -> tuple[Floats, Floats]:
+def _draw_car(shot: Shot, length: float, height: float) -> tuple[Floats, Floats]:
     """(3, h, w) colours and (h, w) cover of a car that drives to the right."""
     xs = np.linspace(0, 1, 3 * int(length), dtype=np.float32)[None, :]
     ys = np.linspace(1, 0, 3 * int(height), dtype=np.float32)[:, None]
@@ -134,7 +131,7 @@ def _draw_car(
     glass = (ys > 0.6) & (ys < 0.92) & (xs > 0.2 + 0.6 * slant) & (xs < 0.72 - slant)
     glass &= abs(xs - 0.46) > 0.012
     body = (ys > 0.2) & (ys < 0.6 - 0.07 * xs**6) & (xs > 0.01) & (xs < 0.99)
-    color = rng.uniform(40, 210) * rng.uniform(0.6, 1.2, 3)
+    color = shot.rng.uniform(40, 210) * shot.rng.uniform(0.6, 1.2, 3)
     picture = rgb(color) * (0.75 + 0.45 * ys) * np.ones_like(xs)
     parts = [
         (glass, (48, 58, 70)),
@@ -150,47 +147,47 @@ def _draw_car(
         picture = np.where(part, rgb(part_color), picture)
     small = (int(height), 3, int(length), 3)
     return (
-        scene.seen(picture).reshape(3, *small).mean(axis=(2, 4)),
+        shot.scene.seen(picture).reshape(3, *small).mean(axis=(2, 4)),
         cover.astype(np.float32).reshape(small).mean(axis=(1, 3)),
     )
 
 
-def bird(rng: np.random.Generator, scene: Scene, num_frames: int, fps: int) -> Bird:
-    """A bird that crosses the picture in about a second, somewhere in the video."""
-    length = int(fps * rng.uniform(0.8, 1.8))
-    start = int(rng.integers(0, max(num_frames - length, 1)))
-    height, width = scene.background.shape[1:]
-    across = np.linspace(-0.1, 1.1, length)[:: rng.choice([-1, 1])] * width
-    y = height * (rng.uniform(0.15, 0.6) + 0.12 * irregular(rng, length, 0.3 * fps))
-    path = np.stack([across, y], axis=1)
-    return Bird(np.inf, start, path, size=rng.uniform(2.5, 4.5))
+def bird(shot: Shot) -> Bird:
+    """A bird that crosses the picture in a second or two, somewhere in the video."""
+    rng, scene = shot.rng, shot.scene
+    length = min(int(shot.fps * rng.uniform(0.8, 1.8)) + 1, shot.num_frames)
+    start = int(rng.integers(0, shot.num_frames - length + 1))
+    x = np.linspace(-0.1, 1.1, length)[:: rng.choice([-1, 1])] * scene.width
+    y = (rng.uniform(0.15, 0.6) + 0.12 * irregular(shot, 0.3)[:length]) * scene.height
+    return Bird(np.inf, start, np.stack([x, y], axis=1), size=rng.uniform(2.5, 4.5))
 
 
-def light(rng: np.random.Generator, scene: Scene, num_frames: int, fps: int) -> Light:
+def light(shot: Shot) -> Light:
     """A window that lights up, or a lamp over the pavement, for at least a second."""
-    start = int(rng.uniform(0.05, 0.8) * num_frames)
-    stop = start + int(rng.uniform(1, 8) * fps)
+    rng, scene = shot.rng, shot.scene
+    start = int(rng.uniform(0.05, 0.8) * shot.num_frames)
+    stop = start + int(rng.uniform(1, 8) * shot.fps)
     if scene.windows and rng.random() < 0.5:
-        box = scene.windows[rng.integers(len(scene.windows))]
+        window = scene.windows[rng.integers(len(scene.windows))]
         gain = 1 + np.float32(rng.uniform(0.8, 1.8)) * rgb(scene.seen((1.0, 0.9, 0.6)))
-        return Light(-1, start, stop, box, gain)
-    height, width = scene.background.shape[1:]
-    xs = np.arange(width, dtype=np.float32)[None, :]
-    ys = np.arange(height, dtype=np.float32)[:, None]
-    center = (rng.uniform(0.1, 0.9) * width, scene.ground.road_top)
-    pool = soft_disc(xs, ys, center, (0.3 * width, 0.22 * height))
-    return Light(-1, start, stop, (0, 0, width, height), 1 + np.float32(0.6) * pool)
+        return Light(-1, start, stop, window, gain)
+    xs = np.arange(scene.width, dtype=np.float32)[None, :]
+    ys = np.arange(scene.height, dtype=np.float32)[:, None]
+    center = (rng.uniform(0.1, 0.9) * scene.width, scene.ground.road_top)
+    pool = soft_disc(xs, ys, center, (0.3 * scene.width, 0.22 * scene.height))
+    box = (0, 0, scene.width, scene.height)
+    return Light(-1, start, stop, box, 1 + np.float32(0.6) * pool)
 
 
-def clock(rng: np.random.Generator, scene: Scene, num_frames: int, fps: int) -> Clock:
+def clock(shot: Shot) -> Clock:
     """A clock that starts at some time of the day, or of the night where the picture is dark."""
-    night = scene.saturation == 0
+    rng, night = shot.rng, shot.scene.saturation == 0
     camera, start = rng.integers(1, 10), 3600 * (7 + 12 * night) + rng.integers(11 * 3600)
     texts = []
-    for second in range(start, start + num_frames // fps + 1):
+    for second in range(start, start + shot.num_frames // shot.fps + 1):
         hours, minutes, seconds = second // 3600 % 24, second // 60 % 60, second % 60
         texts.append(_written(f"CAM {camera}  {hours:02}:{minutes:02}:{seconds:02}"))
-    return Clock(np.inf, fps, tuple(texts))
+    return Clock(np.inf, shot.fps, tuple(texts))
 
 
 def _written(text: str) -> Floats:

@@ -58,6 +58,16 @@ class Scene:
     """Of the colours; 0 for a camera in infrared mode."""
     windows: tuple[Box, ...]
 
+    @property
+    def width(self) -> int:
+        """Of the picture."""
+        return int(self.background.shape[2])
+
+    @property
+    def height(self) -> int:
+        """Of the picture."""
+        return int(self.background.shape[1])
+
     def seen(self, colors: npt.ArrayLike) -> Floats:
         """Colours (3, ...) as this camera shows them."""
         return _seen(np.asarray(colors, dtype=np.float32), self.brightness, self.saturation)
@@ -65,8 +75,19 @@ class Scene:
     def pavement(self, rng: np.random.Generator) -> Place:
         """Somewhere to stand, more often on the near pavement than on the far one."""
         far = (self.ground.wall_foot + 5, self.ground.road_top - 1)
-        near = (self.ground.road_bottom + 4, 0.97 * self.background.shape[1])
-        return self.ground.place(rng.uniform(*(near if rng.random() < 0.75 else far)))
+        near = (self.ground.road_bottom + 4, 0.97 * self.height)
+        return self.ground.place(rng.uniform(*(near if rng.random() < 0.9 else far)))
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A video in the making: what everything that is put into it must know."""
+
+    rng: np.random.Generator
+    """Decides everything."""
+    scene: Scene
+    num_frames: int
+    fps: int
 
 
 def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
@@ -90,6 +111,14 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
     saturation = 0.0 if night else rng.uniform(0.45, 0.75)
     background = _seen(picture, brightness, saturation) * _light(rng, width, height, night)
     return Scene(np.clip(background, 0, 255), ground, brightness, saturation, windows)
+
+
+def irregular(shot: Shot, period_seconds: float) -> Floats:
+    """(T,) of aimless motion within -1..1 that turns about once in a period."""
+    period = period_seconds * shot.fps
+    gaps = period * shot.rng.uniform(0.5, 1.5, int(2 * shot.num_frames / period) + 4)
+    heights = shot.rng.uniform(-1, 1, len(gaps))
+    return np.interp(np.arange(shot.num_frames), np.cumsum(gaps) - gaps[0], heights)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> Floats:

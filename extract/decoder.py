@@ -16,6 +16,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -63,6 +64,9 @@ class VideoInfo:
     """What the container promises; 0 where it does not say."""
     has_timestamps: bool = True
     """False for containers that store no time per frame."""
+    is_choice_clear: bool = True
+    """False where a file marks some, not all, of several video streams as default: which of them is
+    best then depends on the version of FFmpeg."""
 
 
 class Decoder(Protocol):
@@ -110,10 +114,11 @@ def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDA
     index and the frame rate. Never decreasing.
     """
     by_index = np.arange(len(timestamps) + 1) / info.fps
-    elapsed = timestamps - timestamps[:1]
+    if not (info.has_timestamps and len(timestamps) and np.isfinite(timestamps).all()):
+        return by_index
+    elapsed = timestamps - timestamps[0]
     absurd = 10 * by_index[-1] + 24 * 3600
-    usable = np.isfinite(elapsed).all() and np.abs(elapsed).max(initial=0) <= absurd
-    if not (info.has_timestamps and usable and len(elapsed)):
+    if np.abs(elapsed).max() > absurd:
         return by_index
     edges = np.append(elapsed, elapsed[-1] + 1 / info.fps)
     return np.maximum.accumulate(np.maximum(edges, 0))
@@ -150,6 +155,15 @@ def best_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
+def _is_choice_clear(container: InputContainer) -> bool:
+    marks = [
+        Disposition.default in stream.disposition
+        for stream in container.streams.video
+        if Disposition.attached_pic not in stream.disposition
+    ]
+    return len(set(marks)) <= 1
+
+
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     """The first frame that decodes."""
     for packet in container.demux(stream):
@@ -172,7 +186,7 @@ def probe(path: Path) -> VideoInfo:
         stream = best_stream(container)
         frame = _first_frame(container, stream)
         width, height = frame.width, frame.height
-        if frame.rotation % 180:
+        if frame.rotation % 180 == 90:
             width, height = height, width
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         return VideoInfo(
@@ -181,4 +195,5 @@ def probe(path: Path) -> VideoInfo:
             fps=fps if math.isfinite(fps) and fps > 0 else 25.0,
             num_frames_container=max(stream.frames, 0),
             has_timestamps=container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS,
+            is_choice_clear=_is_choice_clear(container),
         )

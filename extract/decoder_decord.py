@@ -8,6 +8,7 @@ the first error; `PyAV <extract.decoder_av>` then decodes the video and counts w
 import atexit
 import ctypes
 import importlib.util
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -30,8 +31,11 @@ class DecordDecoder:
         """Open a video whose frames are to have the given size in pixels.
 
         Raises:
-            VideoError: decord cannot open the file.
+            VideoError: decord cannot open the file, or may choose another of its streams.
         """
+        if not info.is_choice_clear:
+            reason = "decord may not choose the video stream that the file marks as default"
+            raise VideoError(reason, self.name)
         self.info = info
         self.num_damaged = 0
         self._num_yielded = 0
@@ -91,7 +95,7 @@ class DecordDecoder:
 def _first_line(error: BaseException) -> str:
     """The part of decord's message that a person can use: it ends where the stack begins."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0].split("Check failed:")[-1].strip()
+    return re.split(r"\.(?:cc|h):\d+: (?:Check failed: )?", lines[0])[-1].strip()
 
 
 class _FfmpegLog:
@@ -111,7 +115,7 @@ class _FfmpegLog:
         atexit.register(library.av_log_set_callback, default)
 
     def _record(self, _context: int, level: int, text: bytes, _arguments: int) -> None:
-        if level <= AV_LOG_ERROR:
+        if level <= AV_LOG_ERROR or text.startswith(b"concealing"):
             self.num_errors += 1
             self.last_error = text.decode(errors="replace").strip()
 

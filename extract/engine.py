@@ -12,6 +12,7 @@ import platform
 import queue
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -206,6 +207,7 @@ class _OpenVideo:
         self._shape = len(engine.views), time_positions * channels
         self._dtype = np.dtype(engine.storage_dtype)
         self._file = tempfile.TemporaryFile(dir=store)  # noqa: SIM115  (closed with this object)
+        weakref.finalize(self, self._file.close)
 
     def append(self, view_features: npt.NDArray[np.floating]) -> None:
         """The features (D,) of the next view; views come back in the order they were sent."""

@@ -11,7 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Channels of the six convolutions of each Mixed block: b0, b1a, b1b, b2a, b2b, b3b.
+# Channels in and out, kernel, stride.
+_CONVOLUTIONS = {
+    "Conv3d_1a_7x7": (3, 64, 7, 2),
+    "Conv3d_2b_1x1": (64, 64, 1, 1),
+    "Conv3d_2c_3x3": (64, 192, 3, 1),
+}
+
+# Kernel and stride over (time, height, width).
+_POOLS = {
+    "MaxPool3d_2a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_3a_3x3": ((1, 3, 3), (1, 2, 2)),
+    "MaxPool3d_4a_3x3": ((3, 3, 3), (2, 2, 2)),
+    "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
+}
+
+# Channels in, and widths of the convolutions b0, b1a, b1b, b2a, b2b, b3b.
 _MIXED = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
@@ -39,7 +54,7 @@ LAYOUT = {
     "Mixed_4e": (16, 528),
     "Mixed_4f": (16, 832),
     "MaxPool3d_5a_2x2": (8, 832),
-    "Mixed_5b": (8, 1024),
+    "Mixed_5b": (8, 832),
     "Mixed_5c": (8, 1024),
     "AvgPool": (7, 1024),
 }
@@ -85,9 +100,7 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W), >= 0."""
-        return torch.max_pool3d(
-            pad_same(x, self.kernel, self.stride), self.kernel, self.stride
-        )
+        return torch.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
 
 
 class Mixed(nn.Module):
@@ -112,17 +125,11 @@ class Mixed(nn.Module):
 
 
 def _layer(name: str) -> nn.Module:
-    if name in _MIXED:
-        return Mixed(*_MIXED[name])
-    return {
-        "Conv3d_1a_7x7": lambda: ConvUnit(3, 64, 7, stride=2),
-        "MaxPool3d_2a_3x3": lambda: MaxPool((1, 3, 3), (1, 2, 2)),
-        "Conv3d_2b_1x1": lambda: ConvUnit(64, 64, 1),
-        "Conv3d_2c_3x3": lambda: ConvUnit(64, 192, 3),
-        "MaxPool3d_3a_3x3": lambda: MaxPool((1, 3, 3), (1, 2, 2)),
-        "MaxPool3d_4a_3x3": lambda: MaxPool((3, 3, 3), (2, 2, 2)),
-        "MaxPool3d_5a_2x2": lambda: MaxPool((2, 2, 2), (2, 2, 2)),
-    }[name]()
+    if name in _CONVOLUTIONS:
+        return ConvUnit(*_CONVOLUTIONS[name])
+    if name in _POOLS:
+        return MaxPool(*_POOLS[name])
+    return Mixed(*_MIXED[name])
 
 
 class I3D(nn.Module):

@@ -98,7 +98,7 @@ def read_video(video: SourceVideo, options: ReadingOptions) -> Iterator[Clip | R
             yield from _read_with("decord", video, identity, info, options)
             return
         except VideoError as error:
-            log.info("%s: %s; going on with PyAV", video.name, error.reason)
+            log.debug("%s: %s; going on with PyAV", video.name, error.reason)
             yield Restart(error.reason)
     decoder = "pyav" if options.decoder == "auto" else options.decoder
     yield from _read_with(decoder, video, identity, info, options)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import dacite
 
+from extract.clips import ClipGrid
 from extract.errors import UserError
 
 
@@ -37,6 +38,7 @@ class FeatureSpec:
         Raises:
             UserError: names the setting, its value and what is allowed.
         """
+        ClipGrid(self.clip_frames, self.clip_stride)
         if self.time_pool not in ("none", "mean"):
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
         if self.num_segments < 1:
@@ -65,7 +67,7 @@ class FeatureSpec:
         """
         try:
             return dacite.from_dict(cls, json.loads(text), dacite.Config(strict=True))
-        except (dacite.DaciteError, TypeError, UserError) as error:
+        except (dacite.DaciteError, AttributeError, TypeError, UserError) as error:
             raise ValueError(f"not a feature spec: {error}") from error
 
 

@@ -113,8 +113,10 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     _sync(path.parent)
 
@@ -165,7 +167,9 @@ def write_features(path: Path, video: VideoFeatures) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    with replace_file(path) as partial, h5py.File(partial, "w") as file:
+    # Made in memory: HDF5 writing to a disk that fills up does not raise, it crashes the process.
+    # From HDF5 1.10 on, its own structures have checksums, too.
+    with h5py.File(path.name, "w", driver="core", backing_store=False, libver="v110") as file:
         _write_array(file, "segments/features", video.features, by_view=True)
         _write_array(file, "segments/frames", video.segment_frames)
         _write_array(file, "segments/seconds", video.segment_seconds)
@@ -175,6 +179,10 @@ def write_features(path: Path, video: VideoFeatures) -> None:
         file.attrs.update(_attributes(video))
         file.attrs["content_digest"] = _content_digest(file)
         file.attrs["complete"] = np.uint8(1)
+        file.flush()
+        image = file.id.get_file_image()
+    with replace_file(path) as partial:
+        partial.write_bytes(image)
 
 
 def _write_array(

@@ -7,10 +7,12 @@ videos failed · 4 every video failed · 130 interrupted; what was finished is k
 import errno
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,16 +55,19 @@ GROUPS = {
 
 DESCRIPTION = "Raw surveillance videos in, labelled and timed answers out."
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline.cli")  # not __name__, which may be __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; errors become one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    set_up_logging(options.LogOptions())
     try:
         chosen = parse(arguments)
         set_up_logging(chosen.logs)
-        return _runner(chosen)(chosen)
+        exit_code = _runner(chosen)(chosen)
+        sys.stdout.flush()  # while a reader that has gone can still be dealt with
+        return exit_code
     except UserError as error:
         log.error("%s", error)
         return 2
@@ -70,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("interrupted: what was finished is kept; the same command goes on from there")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone, as head does
+        # Whoever read our output has gone, as head does. Python would flush the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        log.error("%s", _explain(error), exc_info=log.isEnabledFor(logging.DEBUG))
+        log.error("%s", _explain(error))
+        log.debug("where it happened:", exc_info=True)
         return 1
 
 
@@ -112,7 +119,7 @@ def _union(commands: dict[str, Any], config: Path | None) -> Any:
 
 def _config_of(arguments: Sequence[str]) -> Path | None:
     """The value of --config: it has to be read first, as it gives the other flags' defaults."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in pairwise([*arguments, ""]):
         if flag == "--config":
             return Path(value)
         if flag.startswith("--config="):

@@ -23,7 +23,7 @@ from pipeline.measures import EvaluatedVideo, evaluate_videos
 from pipeline.options import EvaluateOptions
 from pipeline.provenance import as_json, describe_checkpoint
 from pipeline.results import MAX_FRAME_MISMATCH, write_json
-from pipeline.store_scoring import feature_warnings, score_features
+from pipeline.store_scoring import UNTRAINED_WARNING, frame_warnings, score_features
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def run_evaluate(options: EvaluateOptions) -> int:
     files = list_features(options.features)
     matching = match_videos(load_annotations(options.annotations), files)
     problems = matching_problems(matching)
+    if not checkpoint.config.weights_trained:
+        problems.append(UNTRAINED_WARNING)
     videos = []
     for video, annotation in matching.annotations.items():
         features = read_features(files[video])
@@ -118,7 +120,7 @@ def matching_problems(matching: Matching) -> list[str]:
 
 def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]:
     """A sentence for each doubt about the frames of one video."""
-    problems = [f"{annotation.video}: {warning}" for warning in feature_warnings(features)]
+    problems = [f"{annotation.video}: {warning}" for warning in frame_warnings(features)]
     decoded, needed = features.num_frames_decoded, annotation.num_frames_needed
     if needed > decoded + MAX_FRAME_MISMATCH:
         problems.append(

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from extract.backbones import find_backbone, place_network
@@ -103,8 +105,6 @@ def make_engine(
         UserError: there is no such device, or the batch size is not positive.
     """
     device = select_device(compute.device)
-    on_gpu = device.type == "cuda"
-    automatic = "fp16" if on_gpu else "fp32"
     if compute.batch_size is not None and compute.batch_size < 1:
         raise UserError(f"batch size {compute.batch_size} is not positive: use 1 or more")
     return Engine(
@@ -114,11 +114,22 @@ def make_engine(
         spec=spec,
         views=views,
         device=device,
-        precision=automatic if compute.precision == "auto" else compute.precision,
+        precision=best_precision(device) if compute.precision == "auto" else compute.precision,
         decoder=compute.decoder,
         keep_clips=keep_clips,
-        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        batch_size=compute.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else 1),
     )
+
+
+def best_precision(device: torch.device) -> str:
+    """The fastest precision whose error does not show in scores (docs/yardstick.md).
+
+    That is fp16 on CUDA, bf16 on a CPU with instructions for it, fp32 on any other.
+    """
+    if device.type == "cuda":
+        return "fp16"
+    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+    return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
 
 
 def _short_side(text: str) -> int | None:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from extract.errors import UserError
@@ -16,6 +15,7 @@ from extract.store import (
     read_identity,
     verify_features,
 )
+from pipeline.logs import print_table
 from pipeline.options import FeaturesShowOptions, FeaturesVerifyOptions
 
 SHOWN = (
@@ -108,6 +108,6 @@ def _show_all(videos: Mapping[str, VideoFeatures]) -> None:
             video.precision,
             video.spec.digest[:8],
         )
-    Console(highlight=False, markup=False).print(table)
+    print_table(table)
     for spec in sorted({video.spec.to_json() for video in videos.values()}):
         print(spec)

@@ -20,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 
 from pipeline.options import LogOptions
 
@@ -45,6 +46,12 @@ class _JsonFormatter(logging.Formatter):
 def console() -> Console:
     """The console on standard error, where everything but answers goes."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print an answer on standard output; as wide as it is where that is no terminal."""
+    width = None if sys.stdout.isatty() else 10_000
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def set_up_logging(options: LogOptions) -> None:
@@ -114,12 +121,17 @@ class ProgressLine:
             log.info("%d of %d videos, %s", count.done, count.total, count.describe())
 
 
+def _is_watched() -> bool:
+    """Whether a person looks at standard error and has not asked for --quiet."""
+    shown = logging.getLogger("pipeline").handlers[:1]
+    is_quiet = bool(shown) and shown[0].level >= logging.ERROR
+    return sys.stderr.isatty() and not is_quiet
+
+
 @contextmanager
 def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
     """Show a count while the block runs."""
-    quiet = logging.getLogger("pipeline").handlers[:1]
-    is_quiet = bool(quiet) and quiet[0].level >= logging.ERROR
-    if is_quiet or not sys.stderr.isatty():
+    if not _is_watched():
         yield ProgressLine(count, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -130,12 +142,14 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
 @contextmanager
 def download_progress() -> Iterator[Callable[[int, int | None], None]]:
     """Yield what a download tells its bytes to: (so far, in all or None)."""
-    columns = (TextColumn("downloading weights"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console(), transient=True) as progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    disable = not _is_watched()
+    with Progress(*columns, console=console(), transient=True, disable=disable) as progress:
         task: list[TaskID] = []
 
         def show(done: int, total: int | None) -> None:
             if not task:
+                log.info("downloading weights")
                 task.append(progress.add_task("weights", total=total))
             progress.update(task[0], completed=done, total=total)
 

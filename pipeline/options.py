@@ -43,7 +43,7 @@ class ComputeOptions:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: PrecisionName = "auto"
-    """auto: fp16 on CUDA, fp32 on a CPU. bf16 is faster on CPUs that compute in it."""
+    """auto: fp16 on CUDA, bf16 on a CPU that has instructions for it, fp32 on any other."""
     batch_size: int | None = None
     """Clip-views that the network sees at once; by default 1 on a CPU and 24 on CUDA."""
     extensions: str = VIDEO_EXTENSIONS

@@ -140,10 +140,14 @@ def video_result(
 
 def feature_warnings(features: VideoFeatures) -> list[str]:
     """What a person should know before trusting the scores of a video, a sentence each."""
+    untrained = [] if features.weights_trained else [UNTRAINED_WARNING]
+    return untrained + frame_warnings(features)
+
+
+def frame_warnings(features: VideoFeatures) -> list[str]:
+    """What is wrong with the frames of a video, a sentence each."""
     warnings = []
     decoded, promised = features.num_frames_decoded, features.num_frames_container
-    if not features.weights_trained:
-        warnings.append(UNTRAINED_WARNING)
     if features.num_frames_damaged:
         warnings.append(
             f"{features.num_frames_damaged} frames are damaged; {decoded} could be decoded."

@@ -2,12 +2,11 @@
 
 import logging
 
-from rich.console import Console
 from rich.table import Table
 
 from extract.backbones import BACKBONES, find_backbone
 from extract.weights import cached_weights, fetch_weights, load_weights
-from pipeline.logs import download_progress
+from pipeline.logs import download_progress, print_table
 from pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
 
 log = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ def run_list(_options: WeightsListOptions) -> int:
             backbone.source.url,
             str(path) if path.is_file() else "no",
         )
-    Console(highlight=False, markup=False).print(table)
+    print_table(table)
     return 0
 
 

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: where the development data is, and the GPU's absence."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,16 @@ def gpu() -> torch.device:
     if os.environ.get("REQUIRE_GPU") == "1":
         pytest.fail("REQUIRE_GPU=1, but torch finds no CUDA device")
     pytest.skip("no CUDA device on this machine")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """What a command sets up for its messages ends with the test that ran it."""
+    loggers = [logging.getLogger(name) for name in ("extract", "data", "model", "pipeline")]
+    before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.propagate, logger.handlers[:] = propagate, handlers
+        logger.setLevel(level)

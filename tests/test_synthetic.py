@@ -21,9 +21,9 @@ from data.synthetic import (
     write_video,
 )
 from data.synthetic_explosion import explosion
-from data.synthetic_figures import pair, walker
 from data.synthetic_objects import bird, car, light
-from data.synthetic_scene import draw_scene
+from data.synthetic_people import Blast, pair, walker
+from data.synthetic_scene import Shot, draw_scene
 from extract.errors import UserError
 
 TINY = SyntheticConfig(
@@ -60,6 +60,10 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scene():
     return draw_scene(np.random.default_rng(0), 160, 120)
+
+
+def shoot(scene, num_frames, seed):
+    return Shot(np.random.default_rng(seed), scene, num_frames, fps=25)
 
 
 class TestCorpus:
@@ -133,7 +137,7 @@ class TestCorpus:
 
 class TestAnomalies:
     def test_explosion_is_seen_in_its_frames_only(self, scene):
-        bang = explosion(np.random.default_rng(1), scene, (10, 40), fps=25)
+        bang = explosion(shoot(scene, 50, seed=1), Interval(10, 40))
         frames, changed = paint_alone(bang, scene, 50)
         assert (np.flatnonzero(changed) == np.arange(10, 40)).all()
         # The flash is by far the brightest moment.
@@ -143,7 +147,7 @@ class TestAnomalies:
 
     def test_a_fight_moves_far_more_than_a_talk(self, scene):
         def motion(fighting):
-            people = pair(np.random.default_rng(2), scene, 100, 25, (20, 80), fighting)
+            people = pair(shoot(scene, 100, seed=2), Interval(20, 80), fighting, None)
             painted = sum(paint_alone(person, scene, 100)[0] for person in people)
             return abs(np.diff(painted, axis=0)).mean(axis=(1, 2, 3))
 
@@ -155,8 +159,7 @@ class TestAnomalies:
 
     def test_people_run_from_an_explosion(self, scene):
         for seed in range(10):
-            rng = np.random.default_rng(seed)
-            x = walker(rng, scene, 100, 25, blast=(40, 80.0)).x
+            x = walker(shoot(scene, 100, seed), Blast(40, 80.0)).x
             distance = abs(x - 80)
             steps = abs(np.diff(x))
             assert (np.diff(distance[60:]) > 0).all()
@@ -174,10 +177,7 @@ class TestAnomalies:
 
 @pytest.mark.parametrize("make", [bird, car, light])
 def test_harmless_events_are_seen(make, scene):
-    changed = [
-        paint_alone(make(np.random.default_rng(seed), scene, 150, 25), scene, 150)[1]
-        for seed in range(6)
-    ]
+    changed = [paint_alone(make(shoot(scene, 150, seed)), scene, 150)[1] for seed in range(6)]
     assert all((track > 0).any() and (track == 0).any() for track in changed)
 
 

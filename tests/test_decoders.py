@@ -1,0 +1,403 @@
+"""One contract, two decoders; and what neither of them may take for a video."""
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+from video_files import NUM_FRAMES, UNEVEN_TIMES, damage, draw_frames, encode, truncate
+
+from extract.decoder import VideoError, VideoInfo, frame_edges, frame_size, probe
+from extract.decoder_av import AvDecoder
+from extract.decoder_decord import DecordDecoder
+
+FAST_START = {"movflags": "faststart"}
+MJPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
+PLAIN = {
+    "h264.mp4": {},
+    "h264.mkv": {},
+    "h264.mov": {},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mjpeg.avi": MJPEG,
+    "uneven.mkv": {"times": UNEVEN_TIMES},
+}
+"""File name -> how it is encoded. All hold the same 20 pictures of 256 x 240."""
+
+# What FFmpeg finds in the development data: frames with decord and with PyAV.
+CONTAINERS = {
+    "flipping_a_pancake.mkv": 310,
+    "iio_realshort.mp4": 36,
+    "intel_again.mkv": 77,
+    "intel_bottle-detection.mp4": 1189,
+    "intel_car-detection.mp4": 377,
+    "mm_S001C001P001R001A001_rgb.avi": 103,
+    "mm_demo.mp4": 280,
+    "mm_demo_spatiotemporal_det.mp4": 57,
+    "mm_part_0.mp4": 32,
+    "mm_test.avi": 164,
+    "mm_test.mp4": 300,
+    "mm_test_video_structuralize.mp4": 300,
+    "tc_bt709_full_range.mp4": 30,
+    "tc_h264_10bits.mp4": 30,
+    "tc_h265_10bits.mp4": 30,
+    "tc_h265_video.mp4": 10,
+    "tc_nasa_13013.mp4": 390,
+    "tc_var_fps_video.mp4": 300,
+    "unordered.mov": 4,
+    "vf_v_GGSY1Qvo990.mp4": 355,
+    "video_0.mov": 3,
+    "video_90.mov": 3,
+    "video_180.mov": 3,
+    "video_270.mov": 3,
+    "yj_fi205.avi": 150,
+}
+
+
+@dataclass
+class Decoded:
+    frames: np.ndarray
+    info: VideoInfo
+    timestamps: np.ndarray
+    num_damaged: int
+
+    @property
+    def edges(self):
+        return frame_edges(self.timestamps, self.info)
+
+
+def decode(decoder_class, path, size=None) -> Decoded:
+    info = probe(path)
+    decoder = decoder_class(path, info, *(size or (info.width, info.height)))
+    try:
+        frames = np.array(list(decoder))
+        return Decoded(frames, info, decoder.timestamps(), decoder.num_damaged)
+    finally:
+        decoder.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture
+def video(folder):
+    """Make a video of `PLAIN`, once."""
+
+    def make(name):
+        path = folder / name
+        return path if path.exists() else encode(path, **PLAIN[name])
+
+    return make
+
+
+@pytest.mark.parametrize("decoder", [DecordDecoder, AvDecoder], ids=lambda kind: kind.name)
+class TestDecoderContract:
+    @pytest.mark.parametrize("name", PLAIN)
+    def test_yields_every_picture_once_in_order_as_rgb(self, decoder, video, name):
+        decoded = decode(decoder, video(name))
+        drawn = np.array(draw_frames())
+        assert decoded.frames.shape == drawn.shape
+        assert decoded.frames.dtype == np.uint8
+        assert decoded.num_damaged == 0
+        distances = np.abs(decoded.frames[:, None].astype(np.int16) - drawn).mean(axis=(2, 3, 4))
+        np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(NUM_FRAMES))
+        assert distances.diagonal().max() < 15
+
+    @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
+    def test_decoding_twice_gives_the_same(self, decoder, video, name):
+        first, second = decode(decoder, video(name)), decode(decoder, video(name))
+        np.testing.assert_array_equal(first.frames, second.frames)
+        np.testing.assert_array_equal(first.timestamps, second.timestamps)
+
+    @pytest.mark.parametrize("size", [(274, 256), (239, 224)])
+    def test_resizes_while_decoding(self, decoder, video, size):
+        resized = decode(decoder, video("h264.mp4"), size).frames
+        assert resized.shape == (NUM_FRAMES, *size[::-1], 3)
+        native = decode(decoder, video("h264.mp4")).frames.mean(axis=-1)
+        expected = functional.interpolate(
+            torch.from_numpy(native)[None], size[::-1], mode="bilinear", align_corners=False
+        )
+        assert np.abs(expected[0].numpy() - resized.mean(axis=-1)).mean() < 2
+
+    @pytest.mark.parametrize("rotation", [90, 180, 270])
+    def test_applies_rotation(self, decoder, video, folder, rotation):
+        path = folder / f"{decoder.name}_{rotation}.mp4"
+        decoded = decode(decoder, encode(path, rotation=rotation))
+        upright = decode(decoder, video("h264.mp4")).frames
+        # The container gives the rotation counter-clockwise, as numpy does.
+        expected = np.rot90(upright, rotation // 90, axes=(1, 2))
+        assert (decoded.info.width, decoded.info.height) == expected.shape[2:0:-1]
+        np.testing.assert_array_equal(decoded.frames, expected)
+
+    def test_rotation_comes_before_resizing(self, decoder, folder):
+        path = folder / f"{decoder.name}_tall.mp4"
+        info = probe(encode(path, rotation=90))
+        assert frame_size(info.width, info.height, 224) == (224, 239)
+        assert decode(decoder, path, (224, 239)).frames.shape[1:] == (239, 224, 3)
+
+    def test_takes_the_times_of_the_container(self, decoder, video):
+        decoded = decode(decoder, video("uneven.mkv"))
+        times = np.array(UNEVEN_TIMES) / 1000
+        np.testing.assert_allclose(decoded.edges[:-1], times, atol=1e-6)
+        assert decoded.edges[-1] == pytest.approx(times[-1] + 1 / decoded.info.fps, abs=1e-6)
+
+    def test_the_first_frame_is_at_zero(self, decoder, folder):
+        path = folder / f"{decoder.name}_late.mkv"
+        decoded = decode(decoder, encode(path, times=[700 + time for time in UNEVEN_TIMES]))
+        np.testing.assert_allclose(decoded.edges[:-1], np.array(UNEVEN_TIMES) / 1000, atol=1e-6)
+
+    @pytest.mark.parametrize("name", ["mpeg4.avi", "mjpeg.avi"])
+    def test_where_the_container_has_no_times_the_rate_counts(self, decoder, video, name):
+        decoded = decode(decoder, video(name))
+        assert not decoded.info.has_timestamps
+        np.testing.assert_allclose(decoded.edges, np.arange(NUM_FRAMES + 1) / 25)
+
+    def test_reads_another_video_after_a_damaged_one(self, decoder, video, folder):
+        path = damage(encode(folder / f"{decoder.name}_damaged.mp4"), [8])
+        if decoder is DecordDecoder:
+            with pytest.raises(VideoError, match="decord stopped"):
+                decode(decoder, path)
+        else:
+            assert decode(decoder, path).num_damaged >= 1
+        assert decode(decoder, video("h264.mp4")).num_damaged == 0
+
+    @pytest.mark.parametrize("name", CONTAINERS)
+    def test_real_files_have_as_many_frames_as_are_in_them(self, decoder, shared_data, name):
+        path = shared_data / "fixtures" / "containers" / name
+        info = probe(path)
+        width, height = info.width, info.height
+        reading = decoder(path, info, width, height)
+        shapes = [frame.shape for frame in reading]
+        assert shapes == [(height, width, 3)] * CONTAINERS[name]
+        assert len(reading.timestamps()) == CONTAINERS[name]
+        assert reading.num_damaged == 0
+        reading.close()
+
+
+def assert_same_pixels(path, short_side, num_frames=20):
+    """The FFmpegs of the two decoders are years apart; their pixels are the same all the same."""
+    info = probe(path)
+    size = frame_size(info.width, info.height, short_side)
+    readers = [kind(path, info, *size) for kind in (DecordDecoder, AvDecoder)]
+    for left, right in islice(zip(*readers, strict=True), num_frames):
+        np.testing.assert_array_equal(left, right)
+    for reader in readers:
+        reader.close()
+
+
+@pytest.mark.parametrize("short_side", [None, 224, 256])
+@pytest.mark.parametrize("name", [*PLAIN, "rotated.mp4", "full_chroma.mp4"])
+def test_both_decoders_give_the_same_pixels(folder, name, short_side):
+    special = {"rotated.mp4": {"rotation": 90}, "full_chroma.mp4": {"pixel_format": "yuv444p"}}
+    assert_same_pixels(encode(folder / name, **{**PLAIN, **special}[name]), short_side)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_both_decoders_give_the_same_pixels_of_real_files(shared_data, name):
+    for short_side in (None, 256):
+        assert_same_pixels(shared_data / "fixtures" / "containers" / name, short_side)
+
+
+def test_of_several_streams_the_best_is_decoded(folder):
+    better = draw_frames(12, 320, 240, seed=1)
+    path = encode(folder / "streams.mkv", draw_frames(12, 256, 224), second=better)
+    with av.open(str(path)) as container:
+        best = container.streams.best("video")
+        size, disposition = (best.width, best.height), best.disposition
+    assert not disposition  # neither is marked, so every FFmpeg judges alike
+    for kind in (DecordDecoder, AvDecoder):
+        assert decode(kind, path).frames.shape[2:0:-1] == size
+
+
+def test_decord_refuses_a_file_whose_default_stream_it_may_not_choose(folder):
+    """The FFmpeg in decord does not look at the mark, and would take the larger stream."""
+    path = encode(
+        folder / "default.mp4", draw_frames(12, 256, 224), second=draw_frames(12, 320, 240, seed=1)
+    )
+    assert decode(AvDecoder, path).frames.shape == (12, 224, 256, 3)
+    with pytest.raises(VideoError, match="may not choose the video stream"):
+        decode(DecordDecoder, path)
+
+
+DAMAGE = {
+    "zeroed": lambda path: damage(path, [8]),
+    "overwritten": lambda path: damage(path, [8], fill=255, keep=0.3),
+    "truncated": lambda path: truncate(path, 0.6),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("a.mp4", {"options": FAST_START}), ("a.mkv", {}), ("a.avi", {"codec": "mpeg4"})],
+)
+def test_damage_stops_decord_and_is_counted_by_pyav(tmp_path, kind, name, encoding):
+    path = encode(tmp_path / name, **encoding)
+    whole = decode(AvDecoder, path).frames
+    DAMAGE[kind](path)
+    with pytest.raises(VideoError, match="decord") as caught:
+        decode(DecordDecoder, path)
+    assert caught.value.decoder == "decord"
+    assert "/" not in caught.value.reason.partition("(")[0]
+    decoded = decode(AvDecoder, path)
+    assert decoded.num_damaged >= 1
+    np.testing.assert_array_equal(decoded.frames[:2], whole[:2])
+
+
+def test_a_packet_that_decodes_to_nothing_costs_its_frame_and_is_counted(tmp_path):
+    path = damage(encode(tmp_path / "a.avi", **MJPEG), [3, 7], keep=0)
+    decoded = decode(AvDecoder, path)
+    assert (len(decoded.frames), decoded.num_damaged) == (NUM_FRAMES - 2, 2)
+
+
+def test_an_error_that_is_only_logged_counts_as_damage(tmp_path):
+    path = damage(encode(tmp_path / "a.avi", **MJPEG), [8], fill=255, keep=0.3)
+    decoded = decode(AvDecoder, path)
+    assert (len(decoded.frames), decoded.num_damaged) == (NUM_FRAMES, 1)
+
+
+def test_a_real_damaged_file(shared_data):
+    path = shared_data / "fixtures" / "containers" / "corrupted.mp4"
+    with pytest.raises(VideoError, match="decord stopped") as caught:
+        decode(DecordDecoder, path)
+    assert caught.value.frame_index <= 28
+    decoded = decode(AvDecoder, path)
+    assert len(decoded.frames) == 49
+    assert decoded.num_damaged >= 1
+
+
+def test_a_real_file_that_decord_cannot_open(shared_data):
+    path = shared_data / "fixtures" / "containers" / "tc_av1_video.mkv"
+    with pytest.raises(VideoError, match=r"decord cannot open it: .*cannot find video stream"):
+        decode(DecordDecoder, path)
+    decoded = decode(AvDecoder, path)
+    assert (len(decoded.frames), decoded.num_damaged) == (125, 0)
+
+
+def refused(path, message):
+    with pytest.raises(VideoError, match=message):
+        probe(path)
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    refused(path, "there is no such file")
+    refused(tmp_path, "there is no such file")
+    path.write_bytes(b"")
+    refused(path, "the file is empty")
+    path.write_text("a list of things to buy\n" * 100)
+    refused(path, "not a video that FFmpeg can open")
+    path.write_bytes(np.random.default_rng(0).bytes(5000))
+    refused(path, "not a video that FFmpeg can open")
+
+
+def test_a_file_without_a_video_stream_is_refused(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", 8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    refused(path, "holds no video stream")
+
+
+@pytest.mark.parametrize(("name", "keep"), [("a.mp4", 0), ("a.avi", 0)])
+def test_a_video_without_a_decodable_frame_is_refused(tmp_path, name, keep):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    path = encode(tmp_path / name, codec=codec, options=FAST_START if codec == "libx264" else {})
+    damage(path, list(range(NUM_FRAMES)), keep=keep)
+    refused(path, "no frame can be decoded")
+
+
+def test_a_header_without_pictures_is_refused(tmp_path):
+    path = encode(tmp_path / "a.mp4", options=FAST_START)
+    path.write_bytes(path.read_bytes().partition(b"mdat")[0] + b"mdat")
+    refused(path, "no frame can be decoded|cannot|not a video")
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{name}'\n",
+    ],
+)
+def test_a_playlist_is_refused_instead_of_opening_other_files(tmp_path, playlist):
+    other = encode(tmp_path / "other.mp4")
+    path = tmp_path / "a.mp4"
+    for name in (other.name, str(other), f"file://{other}"):
+        path.write_text(playlist.format(name=name))
+        refused(path, "not a video that FFmpeg can open")
+
+
+def test_probing_says_what_the_container_promises(video):
+    assert probe(video("h264.mp4")) == VideoInfo(256, 240, 25.0, NUM_FRAMES)
+    assert probe(video("h264.mkv")).num_frames_container == 0
+
+
+@pytest.mark.parametrize("name", ["-x.mp4", "a b'%d?.mp4", "ä\n.mp4"])
+def test_any_file_name_can_be_decoded(video, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(video("h264.mp4").read_bytes())
+    for kind in (DecordDecoder, AvDecoder):
+        assert len(decode(kind, path).frames) == NUM_FRAMES
+
+
+SIDES = st.integers(16, 4000)
+
+
+@given(SIDES, SIDES, st.none() | st.integers(224, 600))
+def test_resizing_keeps_the_proportion(width, height, short_side):
+    resized = frame_size(width, height, short_side)
+    short = short_side or max(min(width, height), 224)
+    assert min(resized) == short
+    scale = short / min(width, height)
+    assert abs(resized[0] - width * scale) <= 0.5
+    assert abs(resized[1] - height * scale) <= 0.5
+    assert frame_size(height, width, short_side) == resized[::-1]
+
+
+def test_resizing_follows_the_contract():
+    assert frame_size(320, 240, 256) == (341, 256)
+    assert frame_size(1080, 1920, 256) == (256, 455)
+    assert frame_size(320, 240, None) == (320, 240)
+    assert frame_size(200, 100, None) == (448, 224)
+
+
+INFO = VideoInfo(320, 240, 25.0, 0)
+
+
+@given(st.lists(st.floats(-1e5, 1e5), min_size=1, max_size=50))
+def test_edges_begin_at_zero_and_never_decrease(times):
+    edges = frame_edges(np.array(times), INFO)
+    assert len(edges) == len(times) + 1
+    assert edges[0] == 0
+    assert (np.diff(edges) >= 0).all()
+    assert np.isfinite(edges).all()
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=50), st.floats(-100, 100))
+def test_edges_are_the_times_since_the_first_frame(steps, begin):
+    times = begin + np.cumsum([0, *steps])
+    edges = frame_edges(times, INFO)
+    np.testing.assert_allclose(edges[:-1], times - times[0])
+    assert edges[-1] == pytest.approx(times[-1] - times[0] + 1 / 25)
+
+
+@pytest.mark.parametrize(
+    "times", [[0, np.nan, 1], [np.inf, 0, 1], [0, 1e9, 2], [-9.2e12, 0.04, 0.08]]
+)
+def test_absurd_times_give_way_to_the_rate(times):
+    np.testing.assert_allclose(frame_edges(np.array(times), INFO), [0, 0.04, 0.08, 0.12])
+
+
+def test_a_container_without_times_has_those_of_its_rate():
+    info = replace(INFO, has_timestamps=False)
+    np.testing.assert_allclose(frame_edges(np.array([0, 5.0]), info), [0, 0.04, 0.08])

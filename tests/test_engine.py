@@ -1,0 +1,366 @@
+"""The extraction engine, against recomputing every feature by brute force."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_backbone import BACKBONE, SPEC, MeanColour, make_engine, mean_colours
+from torch import nn
+
+from extract import engine as engine_module
+from extract.clips import ClipGrid
+from extract.decoder import VideoError, VideoInfo
+from extract.engine import Extracted, prefetch
+from extract.errors import FailedVideo
+from extract.reader import Clip, Finished, Restart, SourceVideo
+from extract.store import VideoIdentity, feature_path, list_features, verify_features
+from extract.versions import installed_versions
+from extract.views import VIEW_SETS
+
+GRID = ClipGrid(64, SPEC.clip_stride)
+HEIGHT, WIDTH = 226, 231
+
+
+def draw(num_frames, seed):
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 200, (HEIGHT, WIDTH, 3), np.uint8)
+    return np.stack([picture + rng.integers(0, 56, 3, np.uint8) for _ in range(num_frames)])
+
+
+def messages_of(name, frames, **changes):
+    finished = Finished(
+        info=VideoInfo(WIDTH, HEIGHT, 25.0, len(frames)),
+        identity=VideoIdentity(name, 10, 20, "a" * 64),
+        decoder="decord",
+        edges=np.arange(len(frames) + 1) / 25,
+        num_damaged=0,
+    )
+    return [*map(Clip, GRID.cut(frames)), replace(finished, **changes)]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Video name -> what the reader says of it, an error to be raised included."""
+    script = {}
+
+    def read_video(video, _options):
+        for message in script[video.name]:
+            if isinstance(message, Exception):
+                raise message
+            yield message
+
+    monkeypatch.setattr(engine_module, "read_video", read_video)
+    return script
+
+
+def run(engine, store, *names, **options):
+    videos = [SourceVideo(Path("videos", name), name) for name in names]
+    return list(engine.extract(videos, store, **options))
+
+
+def features_of(store, name):
+    return verify_features(feature_path(store, name))
+
+
+def expected_features(frames, names):
+    """(V, S, 6) and (N_clips, V, 6), the contract read literally."""
+    size, tops = 224, {"top": 0, "bottom": HEIGHT - 224}
+    lefts = {"left": 0, "right": WIDTH - 224}
+
+    def corner(name):
+        if name == "center":
+            return (HEIGHT - 224) // 2, (WIDTH - 224) // 2
+        top, left = name.split("_")[:2]
+        return tops[top], lefts[left]
+
+    ranges = GRID.frame_ranges(len(frames))
+    clips = []
+    for start, stop in ranges:
+        clip = frames[np.minimum(np.arange(start, start + 64), stop - 1)]
+        views = []
+        for name in names:
+            top, left = corner(name)
+            views.append(mean_colours(clip[:, top : top + size, left : left + size]))
+        clips.append(views)
+    clips, num_frames = np.array(clips), len(frames)
+    centres = ranges.sum(axis=1) - 1 >> 1
+    segments = []
+    for k in range(SPEC.num_segments):
+        start, stop = k * num_frames // SPEC.num_segments, (k + 1) * num_frames // SPEC.num_segments
+        mine = (start <= centres) & (centres < stop)
+        nearest = np.abs(centres - ((start + stop - 1) // 2)).argmin()
+        segments.append(clips[mine].max(axis=0) if mine.any() else clips[nearest])
+    return np.array(segments).transpose(1, 0, 2), clips
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 64, 65, 200])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_features_are_those_of_a_literal_recomputation(tmp_path, script, num_frames, batch_size):
+    frames = draw(num_frames, 0)
+    script["a.mp4"] = messages_of("a.mp4", frames)
+    views = VIEW_SETS["five"]
+    engine = make_engine(views=views, keep_clips=True, batch_size=batch_size)
+    assert run(engine, tmp_path, "a.mp4") == [
+        Extracted("a.mp4", num_frames, 0, num_frames, "decord")
+    ]
+    video = features_of(tmp_path, "a.mp4")
+    segments, clips = expected_features(frames, views)
+    np.testing.assert_allclose(video.features, segments, rtol=1e-5)
+    np.testing.assert_allclose(video.clip_features, clips, rtol=1e-5)
+    np.testing.assert_array_equal(video.clip_frames, GRID.frame_ranges(num_frames))
+    np.testing.assert_array_equal(video.segment_seconds, video.segment_frames / 25)
+
+
+def test_a_file_says_how_it_was_made(tmp_path, script):
+    script["b/a.mp4"] = messages_of(
+        "b/a.mp4",
+        draw(70, 0),
+        info=VideoInfo(WIDTH, HEIGHT, 12.5, 90),
+        decoder="pyav",
+        num_damaged=3,
+    )
+    assert run(make_engine(), tmp_path, "b/a.mp4") == [Extracted("b/a.mp4", 70, 3, 90, "pyav")]
+    video = features_of(tmp_path, "b/a.mp4")
+    assert (video.num_frames_container, video.num_frames_decoded) == (90, 70)
+    assert (video.num_frames_damaged, video.decoder, video.fps) == (3, "pyav", 12.5)
+    assert (video.width, video.height) == (WIDTH, HEIGHT)
+    assert (video.time_positions, video.channels) == (2, 3)
+    assert (video.views, video.spec) == (("center",), SPEC)
+    assert (video.weights_name, video.weights_trained) == ("random:0", False)
+    assert (video.precision, video.device.split()[0]) == ("fp32", "cpu")
+    assert video.video == VideoIdentity("b/a.mp4", 10, 20, "a" * 64)
+    assert video.versions == installed_versions()
+    assert {"python", "torch", "numpy", "decord", "av", "h5py"} <= set(video.versions)
+    assert video.clip_features is None
+    assert video.features.dtype == np.float32
+
+
+def test_the_mean_over_time_is_taken_clip_by_clip(tmp_path, script):
+    frames = draw(100, 0)
+    script["a.mp4"] = messages_of("a.mp4", frames)
+    engine = make_engine(spec=replace(SPEC, time_pool="mean"), keep_clips=True)
+    run(engine, tmp_path, "a.mp4")
+    video = features_of(tmp_path, "a.mp4")
+    _, clips = expected_features(frames, ["center"])
+    assert (video.time_positions, video.channels) == (1, 3)
+    np.testing.assert_allclose(
+        video.clip_features, clips.reshape(-1, 1, 2, 3).mean(axis=2), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("bf16", np.float16)])
+def test_the_precision_decides_what_is_stored(tmp_path, script, precision, dtype):
+    script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
+    run(make_engine(precision=precision), tmp_path, "a.mp4")
+    video = features_of(tmp_path, "a.mp4")
+    assert (video.precision, video.features.dtype) == (precision, dtype)
+    expected, _ = expected_features(draw(64, 0), ["center"])
+    np.testing.assert_allclose(video.features, expected, rtol=0.01 if precision == "bf16" else 1e-5)
+
+
+def convolution():
+    torch.manual_seed(0)
+    patches = nn.Conv3d(3, 3, (1, 16, 16), stride=(1, 16, 16))
+    return nn.Sequential(patches, nn.ReLU(), MeanColour())
+
+
+@pytest.mark.parametrize("network", [MeanColour(), convolution()], ids=["exact", "convolution"])
+def test_a_result_does_not_depend_on_its_neighbours(tmp_path, script, network):
+    lengths = {"a.mp4": 70, "b.mp4": 3, "c.mp4": 130, "d.mp4": 64}
+    for seed, (name, num_frames) in enumerate(lengths.items()):
+        script[name] = messages_of(name, draw(num_frames, seed))
+    engine = make_engine(
+        network, batch_size=3, views=("center", "top_right_mirrored"), keep_clips=True
+    )
+    assert len(run(engine, tmp_path / "together", *lengths)) == 4
+    assert len(run(engine, tmp_path / "backwards", *reversed(lengths))) == 4
+    for name in lengths:
+        run(engine, tmp_path / "alone", name)
+        alone = features_of(tmp_path / "alone", name)
+        for other in ("together", "backwards"):
+            video = features_of(tmp_path / other, name)
+            np.testing.assert_array_equal(video.features, alone.features)
+            np.testing.assert_array_equal(video.clip_features, alone.clip_features)
+
+
+def test_a_result_does_not_depend_on_the_size_of_the_batch(tmp_path, script):
+    names = ("a.mp4", "b.mp4")
+    for seed, name in enumerate(names):
+        script[name] = messages_of(name, draw(100 - 97 * seed, seed))
+    for batch_size in (1, 2, 7):
+        engine = make_engine(batch_size=batch_size, views=VIEW_SETS["five"])
+        run(engine, tmp_path / str(batch_size), *names)
+    for name in names:
+        first, *others = (features_of(tmp_path / size, name).features for size in "127")
+        for other in others:
+            np.testing.assert_array_equal(other, first)
+
+
+def test_every_batch_has_the_same_shape(tmp_path, script):
+    shapes = []
+
+    class Recording(nn.Module):
+        def forward(self, x):
+            shapes.append(tuple(x.shape))
+            return x.mean(dim=(3, 4)).transpose(1, 2)
+
+    script["a.mp4"] = messages_of("a.mp4", draw(100, 0))
+    script["b.mp4"] = messages_of("b.mp4", draw(64, 1))
+    run(make_engine(Recording(), batch_size=8, views=VIEW_SETS["five"]), tmp_path, "a.mp4", "b.mp4")
+    assert shapes == [(8, 3, 2, 224, 224)] * 3  # 4 clips of 5 views
+
+
+def test_after_a_restart_the_clips_before_it_are_void(tmp_path, script):
+    right, wrong = draw(100, 0), draw(100, 1)
+    for batch_size in (1, 4):
+        script["a.mp4"] = [
+            *messages_of("a.mp4", wrong)[:-1],
+            Restart("damaged"),
+            *messages_of("a.mp4", right),
+        ]
+        script["b.mp4"] = messages_of("b.mp4", draw(70, 2))
+        engine = make_engine(batch_size=batch_size, keep_clips=True)
+        outcomes = run(engine, tmp_path / str(batch_size), "a.mp4", "b.mp4")
+        assert [outcome.video for outcome in outcomes] == ["a.mp4", "b.mp4"]
+        expected, clips = expected_features(right, ["center"])
+        video = features_of(tmp_path / str(batch_size), "a.mp4")
+        np.testing.assert_allclose(video.features, expected, rtol=1e-5)
+        np.testing.assert_allclose(video.clip_features, clips, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_video_that_fails_in_the_middle_leaves_the_others_alone(tmp_path, script, batch_size):
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        script[name] = messages_of(name, draw(100, seed))
+    script["b.mp4"][1:] = [VideoError("it broke", "pyav", 64)]
+    script["d.mp4"] = [VideoError("no video")]
+    outcomes = run(make_engine(batch_size=batch_size), tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    failed = [outcome for outcome in outcomes if isinstance(outcome, FailedVideo)]
+    assert failed == [
+        FailedVideo("b.mp4", "it broke", "pyav", 64),
+        FailedVideo("d.mp4", "no video", "", 0),
+    ]
+    assert list(list_features(tmp_path)) == ["a.mp4", "c.mp4"]
+    for seed, name in ((0, "a.mp4"), (2, "c.mp4")):
+        expected, _ = expected_features(draw(100, seed), ["center"])
+        np.testing.assert_allclose(features_of(tmp_path, name).features, expected, rtol=1e-5)
+
+
+def test_features_beyond_16_bits_fail_their_video_only(tmp_path, script):
+    class Loud(nn.Module):
+        def forward(self, x):
+            means = x.float().mean(dim=(3, 4)).transpose(1, 2)
+            return torch.where(means > 250, 1e6, means)
+
+    script["a.mp4"] = messages_of("a.mp4", np.full((10, HEIGHT, WIDTH, 3), 255, np.uint8))
+    script["b.mp4"] = messages_of("b.mp4", draw(64, 0))
+    failed, extracted = run(make_engine(Loud(), precision="fp16"), tmp_path, "a.mp4", "b.mp4")
+    assert failed.reason == "features overflow float16: use --precision fp32"
+    assert extracted.video == "b.mp4"
+    assert list(list_features(tmp_path)) == ["b.mp4"]
+    run(make_engine(Loud()), tmp_path, "a.mp4")
+    assert features_of(tmp_path, "a.mp4").features.max() == 1e6
+
+
+def test_every_clip_is_told_once(tmp_path, script):
+    script["a.mp4"] = messages_of("a.mp4", draw(100, 0))
+    script["b.mp4"] = messages_of("b.mp4", draw(3, 0))
+    told = []
+    run(make_engine(views=VIEW_SETS["five"]), tmp_path, "a.mp4", "b.mp4", on_clip=told.append)
+    assert told == [SPEC.clip_stride] * 4
+
+
+def test_while_it_runs_nothing_but_whole_files_is_in_the_store(tmp_path, script):
+    for seed, name in enumerate(("a.mp4", "b.mp4")):
+        script[name] = messages_of(name, draw(100, seed))
+    seen = []
+
+    def look(_num_frames):
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+
+    run(make_engine(), tmp_path, "a.mp4", "b.mp4", on_clip=look)
+    assert seen == [[], [], [], ["a.mp4.h5"], ["a.mp4.h5"], ["a.mp4.h5"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4.h5", "b.mp4.h5"]
+
+
+def test_an_error_of_the_disk_ends_the_run_and_keeps_what_was_finished(
+    tmp_path, script, monkeypatch
+):
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        script[name] = messages_of(name, draw(64, seed))
+    write = engine_module.write_features
+
+    def full_at_b(path, video):
+        if video.video.path == "b.mp4":
+            raise OSError(28, "No space left on device")
+        write(path, video)
+
+    monkeypatch.setattr(engine_module, "write_features", full_at_b)
+    with pytest.raises(OSError, match="No space left"):
+        run(make_engine(), tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    assert list(list_features(tmp_path)) == ["a.mp4"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "vigil-reader"]
+
+
+def test_the_fake_backbone_fits_its_layout():
+    engine = make_engine()
+    views = torch.zeros(2, 3, 64, 224, 224, dtype=torch.uint8)
+    assert engine.run(views).shape == (2, 6)
+    assert BACKBONE.layout["colour"] == engine.feature_layout
+
+
+class TestPrefetch:
+    def test_gives_everything_in_order(self):
+        with prefetch(iter(range(100)), 3) as items:
+            assert list(items) == list(range(100))
+
+    def test_is_bounded(self):
+        made = []
+
+        def produce():
+            for number in range(50):
+                made.append(number)
+                yield number
+
+        most = 0
+        with prefetch(produce(), 4) as items:
+            for number in items:
+                if number % 10 == 0:
+                    time.sleep(0.02)
+                most = max(most, len(made) - number - 1)
+        assert 1 <= most <= 5  # four in the queue, and one that waits for room
+
+    def test_passes_errors_on_in_their_place(self):
+        def produce():
+            yield 1
+            raise ValueError("broken")
+
+        with prefetch(produce(), 4) as items:
+            assert next(items) == 1
+            with pytest.raises(ValueError, match="broken"):
+                next(items)
+
+    def test_stops_with_a_consumer_that_leaves_early(self):
+        closed = threading.Event()
+
+        def produce():
+            try:
+                yield from range(10**9)
+            finally:
+                closed.set()
+
+        with prefetch(produce(), 2) as items:
+            next(items)
+        assert not [thread for thread in threading.enumerate() if thread.name == "vigil-reader"]
+        assert closed.wait(5)
+
+    def test_runs_in_another_thread(self):
+        def produce():
+            yield threading.current_thread().name
+
+        with prefetch(produce(), 1) as items:
+            assert list(items) == ["vigil-reader"]

@@ -1,0 +1,469 @@
+"""`vigil extract`: what is written, what a second run does, and every way it can go wrong."""
+
+import csv
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from commands import ROOT, run_python
+from fake_backbone import BACKBONE, mean_colours
+from i3d_reference import VIDEO, relative_error, seeded_state
+from safetensors.torch import save_file
+from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
+
+from extract import engine
+from extract.backbones import BACKBONES
+from extract.decoder import frame_size, probe
+from extract.decoder_av import AvDecoder
+from extract.store import feature_path, list_features, read_features, verify_features
+from pipeline.cli import main
+from pipeline.extraction import LOCK_NAME, locked
+
+HEADER = ["video", "reason", "decoder", "frame"]
+LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 130}
+
+
+@pytest.fixture(scope="module")
+def _originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for seed, (name, num_frames) in enumerate(LENGTHS.items()):
+        codec = "mpeg4" if name.endswith("avi") else "libx264"
+        encode(folder / name, draw_frames(num_frames, seed=seed), codec=codec)
+    (folder / "notes.txt").write_text("not a video")
+    return folder
+
+
+@pytest.fixture
+def videos(_originals, tmp_path):
+    """A folder with three videos that a test may change."""
+    return Path(shutil.copytree(_originals, tmp_path / "videos"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def extract(monkeypatch, store, capsys):
+    """Run the command with the fake backbone; (exit code, what it said)."""
+    monkeypatch.setitem(BACKBONES, "fake", BACKBONE)
+
+    def run(*arguments, out=store):
+        settings = ["--out", str(out), "--backbone", "fake", *SETTINGS]
+        code = main(["extract", *settings, *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.err + said.out
+
+    return run
+
+
+SETTINGS = ["--weights", "random", "--precision", "fp32", "--device", "cpu"]
+
+
+def failures_in(store):
+    with (store / "failures.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == HEADER
+    return rows
+
+
+def snapshot(folder):
+    """Name, time of change and content of every file."""
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*.h5"))
+    }
+
+
+def assert_equal_stores(left, right):
+    """Bit for bit, in all features and ranges."""
+    assert list(list_features(left)) == list(list_features(right))
+    for name, path in list_features(left).items():
+        with h5py.File(path) as a, h5py.File(feature_path(right, name)) as b:
+            names = []
+            a.visit(names.append)
+            for dataset in names:
+                if isinstance(a[dataset], h5py.Dataset):
+                    assert a[dataset][()].tobytes() == b[dataset][()].tobytes()
+            assert a.attrs["spec_digest"] == b.attrs["spec_digest"]
+
+
+class TestARun:
+    def test_every_video_gets_its_file_at_its_relative_path(self, videos, store, extract):
+        code, said = extract(videos, "--keep-clips")
+        assert code == 0
+        assert "3 videos: 3 to extract, 0 already there" in said
+        assert "1 files are no videos" in said
+        assert list(list_features(store)) == sorted(LENGTHS)
+        assert failures_in(store) == []
+        for name, num_frames in LENGTHS.items():
+            video = verify_features(feature_path(store, name))
+            assert video.video.path == name
+            assert (video.num_frames_decoded, video.num_frames_damaged) == (num_frames, 0)
+            assert video.decoder == "decord"
+
+    def test_a_feature_is_that_of_the_decoded_center(self, videos, store, extract):
+        path = videos / "Fighting/b.mp4"
+        extract(path, "--keep-clips")
+        info = probe(path)
+        width, height = frame_size(info.width, info.height, 256)
+        frames = np.array(list(AvDecoder(path, info, width, height)))
+        top, left = (height - 224) // 2, (width - 224) // 2
+        center = frames[:, top : top + 224, left : left + 224]
+        clip = center[np.minimum(np.arange(64), NUM_FRAMES - 1)]
+        video = read_features(feature_path(store, "b.mp4"))
+        np.testing.assert_allclose(video.clip_features[0, 0], mean_colours(clip), rtol=1e-6)
+        assert (video.features == video.clip_features[0, 0]).all()
+
+    def test_random_weights_are_said_loudly_and_recorded(self, videos, store, extract):
+        _, said = extract(videos)
+        assert "WARNING: the backbone's weights are RANDOM: these features are untrained" in said
+        video = read_features(feature_path(store, "c.avi"))
+        assert (video.weights_name, video.weights_trained) == ("random:0", False)
+
+    def test_a_dry_run_says_what_it_would_do_and_writes_nothing(self, videos, store, extract):
+        code, said = extract(videos, "--dry-run")
+        assert code == 0
+        assert said.splitlines()[-3:] == [f"extract {name}" for name in sorted(LENGTHS)]
+        assert not store.exists()
+
+
+class TestAnotherRun:
+    def test_does_nothing_where_everything_is_there(self, videos, store, extract):
+        extract(videos)
+        before = snapshot(store)
+        code, said = extract(videos)
+        assert (code, snapshot(store)) == (0, before)
+        assert "3 videos: 0 to extract, 3 already there" in said
+
+    def test_adds_what_is_missing_and_repairs_what_is_damaged(self, videos, store, extract):
+        extract(videos)
+        before = snapshot(store)
+        feature_path(store, "c.avi").unlink()
+        truncate(feature_path(store, "Fighting/a.mp4"), 0.5)
+        code, said = extract(videos)
+        assert code == 0
+        assert "2 to extract, 1 already there" in said
+        assert "a.mp4.h5 is damaged" in said
+        after = snapshot(store)
+        kept = Path("Fighting/b.mp4.h5")
+        assert after[kept] == before[kept]
+        assert list(after) == list(before)
+        for path in list_features(store).values():
+            verify_features(path)
+
+    def test_refuses_a_store_of_other_settings_and_names_them(self, videos, store, extract):
+        extract(videos)
+        before = snapshot(store)
+        code, said = extract(videos, "--segments", 16, "--time-pool", "mean")
+        assert code == 2
+        for text in ("num_segments: 32 != 16", "time_pool: none != mean", "--overwrite"):
+            assert text in said
+        assert snapshot(store) == before
+        code, _ = extract(videos, "--segments", 16, "--overwrite")
+        assert code == 0
+        specs = {read_features(path).spec for path in list_features(store).values()}
+        assert {spec.num_segments for spec in specs} == {16}
+
+    def test_overwriting_leaves_what_is_right_already(self, videos, store, extract):
+        extract(videos)
+        before = snapshot(store)
+        code, said = extract(videos, "--overwrite")
+        assert (code, snapshot(store)) == (0, before)
+        assert "3 already there" in said
+
+    def test_refuses_features_of_another_version_of_a_video(self, videos, store, extract):
+        extract(videos)
+        before = snapshot(store)
+        encode(videos / "Fighting/b.mp4", draw_frames(9, seed=5))
+        code, said = extract(videos)
+        assert (code, snapshot(store)) == (3, before)
+        ((video, reason, decoder, frame),) = failures_in(store)
+        assert (video, decoder, frame) == ("Fighting/b.mp4", "", "")
+        assert "another content: extract it anew with --overwrite" in reason
+        code, said = extract(videos, "--overwrite")
+        assert (code, failures_in(store)) == (0, [])
+        assert "1 to extract, 2 already there" in said
+        assert read_features(feature_path(store, "Fighting/b.mp4")).num_frames_decoded == 9
+
+    def test_a_new_time_of_change_with_the_same_bytes_is_the_same_video(
+        self, videos, store, extract
+    ):
+        extract(videos)
+        before = snapshot(store)
+        for name in LENGTHS:
+            os.utime(videos / name, (1, 1))
+        assert extract(videos)[0] == 0
+        assert snapshot(store) == before
+
+    @pytest.mark.parametrize(
+        ("more", "views", "with_clips"),
+        [(["--views", "five"], 5, False), (["--keep-clips"], 1, True)],
+    )
+    def test_asking_for_more_extracts_again_and_for_less_does_not(
+        self, videos, store, extract, more, views, with_clips
+    ):
+        extract(videos)
+        before = snapshot(store)
+        code, said = extract(videos, *more)
+        assert code == 0
+        assert "3 to extract" in said
+        after = snapshot(store)
+        assert not set(before.items()) & set(after.items())
+        for path in list_features(store).values():
+            video = read_features(path)
+            assert (len(video.views), video.clip_features is not None) == (views, with_clips)
+        assert extract(videos)[0] == 0
+        assert snapshot(store) == after
+
+    def test_warns_where_precisions_mix(self, videos, store, extract):
+        extract(videos / "c.avi")
+        code, said = extract(videos / "c.avi", "--precision", "bf16")
+        assert code == 0
+        assert "c.avi was computed in fp32, this run computes in bf16" in said
+
+    def test_refuses_to_run_beside_another(self, videos, store, extract):
+        with locked(store):
+            code, said = extract(videos)
+        assert code == 2
+        assert f"another run is writing to {store}: wait for it, or choose another --out" in said
+        assert list_features(store) == {}
+        assert extract(videos)[0] == 0
+
+
+class TestVideosThatFail:
+    @pytest.fixture
+    def broken(self, videos):
+        (videos / "empty.mp4").write_bytes(b"")
+        (videos / "text.mp4").write_text("words\n" * 99)
+        (videos / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nc.avi\n#EXT-X-ENDLIST\n")
+        damage(encode(videos / "black.avi", codec="mpeg4"), list(range(NUM_FRAMES)), keep=0)
+        damage(encode(videos / "damaged.mp4"), [8])
+        return videos
+
+    def test_are_listed_with_their_reasons_and_the_rest_is_done(self, broken, store, extract):
+        code, said = extract(broken)
+        assert code == 3
+        rows = {row[0]: row[1:] for row in failures_in(store)}
+        assert list(rows) == ["black.avi", "empty.mp4", "list.mp4", "text.mp4"]
+        assert rows["black.avi"] == ["no frame can be decoded", "pyav", "0"]
+        assert rows["empty.mp4"][0] == "the file is empty"
+        for name in ("list.mp4", "text.mp4"):
+            assert rows[name][0].startswith("not a video that FFmpeg can open")
+        for name, (reason, *_) in rows.items():
+            assert f"ERROR: {name}: {reason}" in said
+        assert list(list_features(store)) == sorted([*LENGTHS, "damaged.mp4"])
+        assert "4 extracted (3 with decord, 1 with pyav), 0 already there, 4 failed" in said
+        assert "failures.csv" in said.splitlines()[-1]
+
+    def test_damage_is_counted_in_the_file_and_said(self, broken, store, extract):
+        code, said = extract(broken / "damaged.mp4")
+        assert code == 0
+        video = read_features(feature_path(store, "damaged.mp4"))
+        assert video.decoder == "pyav"
+        assert 1 <= video.num_frames_damaged <= 3
+        assert video.num_frames_decoded >= NUM_FRAMES - 1
+        assert "damaged.mp4: " in said
+        assert " frames are damaged, " in said
+
+    def test_only_failures_end_with_4(self, broken, store, extract):
+        code, _ = extract(broken / "empty.mp4", broken / "text.mp4")
+        assert code == 4
+        assert [row[0] for row in failures_in(store)] == ["empty.mp4", "text.mp4"]
+        assert list_features(store) == {}
+
+    def test_the_list_of_failures_is_written_anew(self, broken, store, extract):
+        extract(broken / "empty.mp4")
+        assert extract(broken / "c.avi")[0] == 0
+        assert failures_in(store) == []
+
+    def test_the_decoder_asked_for_has_the_last_word(self, broken, store, extract):
+        code, _ = extract(broken / "damaged.mp4", "--decoder", "decord")
+        assert code == 4
+        ((video, reason, decoder, _frame),) = failures_in(store)
+        assert (video, decoder) == ("damaged.mp4", "decord")
+        assert reason.startswith("decord stopped")
+
+
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--views", "middle"], "'middle' is no view"),
+            (["--endpoint", "fc6"], "fake has no endpoint 'fc6'"),
+            (["--short-side", "100"], "short side 100 is smaller than the 224 pixel views"),
+            (["--short-side", "big"], "short side 'big' is no number of pixels: use 256, or nat"),
+            (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
+            (["--segments", "0"], "0 segments: at least 1 is needed"),
+            (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
+            (["--batch-size", "0"], "batch size 0 is not positive"),
+            (["--device", "cuda:99"], "device 'cuda:99' is not on this machine: use auto or one o"),
+            (["--extensions", ","], "names no ending"),
+        ],
+    )
+    def test_is_one_line_and_exit_code_2(self, videos, store, extract, arguments, message):
+        code, said = extract(videos, *arguments)
+        assert code == 2
+        assert message in said
+        assert [line.split(":")[0] for line in said.splitlines()] == ["ERROR"]
+        assert not store.exists()
+
+    def test_cuda_that_is_absent_is_refused(self, videos, extract, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        code, said = extract(videos, "--device", "cuda")
+        assert code == 2
+        assert "device 'cuda' is not on this machine: use auto or one of cpu" in said
+
+    def test_a_folder_without_videos_is_refused(self, tmp_path, extract):
+        (tmp_path / "empty").mkdir()
+        code, said = extract(tmp_path / "empty")
+        assert code == 2
+        assert "no videos in" in said
+
+
+class TestTheDisk:
+    def test_without_space_the_run_ends_with_1_and_goes_on_later(
+        self, videos, store, extract, monkeypatch
+    ):
+        write = engine.write_features
+
+        def full_at_b(path, video):
+            if video.video.path == "Fighting/b.mp4":
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write(path, video)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "write_features", full_at_b)
+            code, said = extract(videos)
+        assert code == 1
+        assert "no space is left for" in said
+        assert "run the same command again" in said
+        assert "Traceback" not in said
+        assert list(list_features(store)) == ["Fighting/a.mp4"]
+        code, said = extract(videos)
+        assert code == 0
+        assert "2 to extract, 1 already there" in said
+
+    def test_a_disk_that_really_fills_up(self, videos, tmp_path):
+        """In a name space of its own, where anybody may mount a disk in memory."""
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+        mount = f"mount -t tmpfs -o size=200k none {disk}"
+        if shutil.which("unshare") is None or subprocess.run([*inside, mount]).returncode:
+            pytest.skip("no disk can be mounted here")
+        vigil = f"{sys.executable} -m pipeline.cli extract {videos} --out {disk}/f"
+        settings = f"{' '.join(SETTINGS)} --endpoint Conv3d_1a_7x7 --quiet"
+        script = f"{mount}; {vigil} {settings}; echo code $?; find {disk}/f -type f"
+        run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
+        assert "no space is left for" in run.stderr, run.stderr
+        assert run.stdout.splitlines() == ["code 1", f"{disk}/f/{LOCK_NAME}"]
+
+    def test_a_folder_that_may_not_be_written_is_said(self, videos, tmp_path, extract, monkeypatch):
+        def refuse(path, video):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr(engine, "write_features", refuse)
+        code, said = extract(videos)
+        assert code == 1
+        assert "may not be read or written (Permission denied): choose another folder" in said
+
+    def test_a_file_where_the_folder_should_be_is_said(self, videos, tmp_path, extract):
+        (tmp_path / "file").write_text("")
+        code, said = extract(videos, out=tmp_path / "file")
+        assert code == 1
+        assert f"{tmp_path / 'file'}" in said
+
+
+# Runs the command with the fake backbone, and sends itself a signal when it has written part of
+# the second feature file.
+INTERRUPTED = """
+import os, sys
+sys.path[:0] = ["tests"]
+from fake_backbone import BACKBONE
+from extract import store
+from extract.backbones import BACKBONES
+from pipeline.cli import main
+sync, num_synced = store._sync, 0
+def interrupt(path):
+    global num_synced
+    num_synced += 1
+    if num_synced == 3:  # each file is synced, then its folder
+        os.kill(os.getpid(), int(sys.argv[1]))
+    sync(path)
+store._sync = interrupt
+BACKBONES["fake"] = BACKBONE
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("signal", "code"), [(9, -9), (2, 130)], ids=["kill -9", "Ctrl-C"])
+def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
+    videos, store, extract, tmp_path, signal, code
+):
+    settings = ["--backbone", "fake", *SETTINGS, "--keep-clips", "--views", "five"]
+    run = run_python("-c", INTERRUPTED, signal, "extract", videos, "--out", store, *settings)
+    assert run.returncode == code, run.stderr
+    assert list(list_features(store)) == ["Fighting/a.mp4"]
+    finished = snapshot(store)
+    partial = [path for path in store.rglob(".*") if path.name != LOCK_NAME]
+    assert len(partial) == (1 if code == -9 else 0)
+    if code == 130:
+        assert "interrupted: what was finished is kept; the same command goes on" in run.stderr
+        assert "Traceback" not in run.stderr
+
+    code, said = extract(videos, *settings[2:])
+    assert code == 0
+    assert "2 to extract, 1 already there" in said
+    assert finished.items() <= snapshot(store).items()
+    assert [path.name for path in store.rglob(".*")] == [LOCK_NAME]
+    extract(videos, *settings[2:], out=tmp_path / "undisturbed")
+    assert_equal_stores(store, tmp_path / "undisturbed")
+
+
+@pytest.fixture(scope="module")
+def reference_video(shared_data, tmp_path_factory):
+    """The video of the reference figures, cut after their one clip."""
+    return cut_packets(shared_data / VIDEO, tmp_path_factory.mktemp("cut") / "a.mp4", 64)
+
+
+def extract_as_the_reference(video, store, *arguments):
+    settings = "--precision fp32 --keep-clips --short-side native --views center --device cpu"
+    code = main(["extract", str(video), "--out", str(store), *arguments, *settings.split()])
+    assert code == 0
+    features = verify_features(feature_path(store, "a.mp4"))
+    assert features.num_frames_decoded == 64
+    return features
+
+
+def test_the_command_reproduces_the_7168_values_of_the_reference(
+    golden, reference_video, store, tmp_path
+):
+    save_file(seeded_state(), tmp_path / "seeded.safetensors")
+    weights = str(tmp_path / "seeded.safetensors")
+    video = extract_as_the_reference(reference_video, store, "--weights", weights)
+    expected = np.load(golden / "i3d_seeded_full.npz")["features"]
+    assert video.clip_features.shape == (1, 1, 7168)
+    assert (video.time_positions, video.channels) == (7, 1024)
+    assert relative_error(video.clip_features[0, 0], expected.ravel()) < 1e-4
+    assert relative_error(video.features[0, 31], expected.ravel()) < 1e-4
+    assert video.weights_trained
+
+
+def test_the_command_reproduces_mixed_4d_of_the_real_weights(
+    golden, shared_data, reference_video, store
+):
+    weights = str(shared_data / "weights" / "i3d_rgb_imagenet_partial.pt")
+    arguments = ("--weights", weights, "--endpoint", "Mixed_4d")
+    video = extract_as_the_reference(reference_video, store, *arguments)
+    expected = np.load(golden / "i3d_partial_endpoints.npz")["Mixed_4d"]
+    assert (video.time_positions, video.channels) == (16, 512)
+    assert relative_error(video.clip_features[0, 0], expected.ravel()) < 1e-4

@@ -1,0 +1,125 @@
+"""One video -> its clips, through the first decoder that can."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from video_files import NUM_FRAMES, damage, draw_frames, encode
+
+from extract import reader
+from extract.clips import ClipGrid
+from extract.decoder import VideoError, probe
+from extract.decoder_av import AvDecoder
+from extract.errors import UserError
+from extract.reader import (
+    Clip,
+    Finished,
+    ReadingOptions,
+    Restart,
+    SourceVideo,
+    identify,
+    read_video,
+)
+
+GRID = ClipGrid(8, 4)
+
+
+def read(path, **options):
+    options = {"grid": GRID, "short_side": None, **options}
+    return list(read_video(SourceVideo(path, "a/b.mp4"), ReadingOptions(**options)))
+
+
+def frames_of(path, size=None):
+    info = probe(path)
+    return np.array(list(AvDecoder(path, info, *(size or (info.width, info.height)))))
+
+
+@pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])
+def test_a_video_is_its_clips_and_what_is_known_at_its_end(tmp_path, decoder):
+    path = encode(tmp_path / "a.mp4")
+    *clips, finished = read(path, decoder=decoder)
+    frames = frames_of(path)
+    for clip, (start, stop) in zip(clips, GRID.frame_ranges(NUM_FRAMES), strict=True):
+        np.testing.assert_array_equal(clip.pixels, frames[start:stop])
+    assert isinstance(finished, Finished)
+    assert finished.info == probe(path)
+    assert finished.decoder == ("pyav" if decoder == "pyav" else "decord")
+    assert finished.num_damaged == 0
+    np.testing.assert_allclose(finished.edges, np.arange(NUM_FRAMES + 1) / 25, atol=1e-6)
+    identity = finished.identity
+    assert identity.path == "a/b.mp4"
+    assert identity.num_bytes == path.stat().st_size
+    assert identity.modified_ns == path.stat().st_mtime_ns
+    assert identity.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_frames_are_resized_while_they_are_decoded(tmp_path):
+    path = encode(tmp_path / "a.mp4", draw_frames(3, 320, 240))
+    clip, _ = read(path, short_side=256)
+    assert clip.pixels.shape == (8, 256, 341, 3)
+    np.testing.assert_array_equal(clip.pixels[:3], frames_of(path, (341, 256)))
+    np.testing.assert_array_equal(clip.pixels[3:], clip.pixels[[2] * 5])
+    small = encode(tmp_path / "small.mp4", draw_frames(3, 128, 96))
+    assert read(small)[0].pixels.shape == (8, 224, 299, 3)
+
+
+def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
+    path = damage(encode(tmp_path / "a.mp4"), [15])
+    messages = read(path)
+    restart = next(k for k, message in enumerate(messages) if isinstance(message, Restart))
+    assert "decord" in messages[restart].reason
+    assert all(isinstance(message, Clip) for message in messages[:restart])
+    *clips, finished = messages[restart + 1 :]
+    assert (finished.decoder, finished.num_damaged >= 1) == ("pyav", True)
+    frames = frames_of(path)
+    ranges = GRID.frame_ranges(len(frames))
+    for clip, (start, stop) in zip(clips, ranges, strict=True):
+        np.testing.assert_array_equal(clip.pixels[: stop - start], frames[start:stop])
+
+
+def test_the_decoder_asked_for_is_not_replaced(tmp_path):
+    path = damage(encode(tmp_path / "a.mp4"), [15])
+    with pytest.raises(VideoError, match="decord stopped") as caught:
+        read(path, decoder="decord")
+    assert caught.value.decoder == "decord"
+    assert read(path, decoder="pyav")[-1].num_damaged >= 1
+
+
+def test_a_real_damaged_file_ends_with_49_frames(shared_data):
+    path = shared_data / "fixtures" / "containers" / "corrupted.mp4"
+    *_, finished = read(path, grid=ClipGrid())
+    assert (finished.decoder, len(finished.edges) - 1) == ("pyav", 49)
+    assert finished.num_damaged >= 1
+    assert finished.info.num_frames_container == 50
+
+
+def test_a_real_file_beyond_decord_is_read_by_pyav(shared_data):
+    path = shared_data / "fixtures" / "containers" / "tc_av1_video.mkv"
+    restart, *clips, finished = read(path, grid=ClipGrid())
+    assert isinstance(restart, Restart)
+    assert (finished.decoder, len(finished.edges) - 1, len(clips)) == ("pyav", 125, 2)
+
+
+def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4")
+    num_bytes = NUM_FRAMES * 256 * 240 * 3
+    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes)
+    assert read(path)[-1].decoder == "decord"
+    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes - 1)
+    restart, *_, finished = read(path)
+    assert "reads ahead" in restart.reason
+    assert finished.decoder == "pyav"
+    assert read(path, decoder="decord")[-1].decoder == "decord"
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    with pytest.raises(VideoError, match="there is no such file"):
+        read(path)
+    with pytest.raises(VideoError, match=r"the file cannot be read \(No such file"):
+        identify(SourceVideo(path, "a.mp4"))
+
+
+def test_unknown_decoders_are_refused():
+    with pytest.raises(UserError, match="no decoder 'ffmpeg': use one of auto, decord, pyav"):
+        ReadingOptions(GRID, None, "ffmpeg")

@@ -1,0 +1,71 @@
+"""Named views, against slicing and flipping with numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract.errors import UserError
+from extract.views import VIEW_SETS, VIEWS, cut_views, view_names
+
+CROPS = ["center", "top_left", "top_right", "bottom_left", "bottom_right"]
+IN_ORDER = [*CROPS, *(f"{name}_mirrored" for name in CROPS)]
+
+
+def test_views_are_named_and_ordered_as_in_the_contract():
+    assert list(VIEWS) == IN_ORDER
+    assert VIEW_SETS["center"] == ("center",)
+    assert VIEW_SETS["five"] == tuple(CROPS)
+    assert VIEW_SETS["ten"] == tuple(IN_ORDER)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(224, 300), st.integers(224, 300))
+def test_views_are_slices_of_the_frame(height, width):
+    clip = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    top, left = (height - 224) // 2, (width - 224) // 2
+    slices = {
+        "center": clip[:, top : top + 224, left : left + 224],
+        "top_left": clip[:, :224, :224],
+        "top_right": clip[:, :224, -224:],
+        "bottom_left": clip[:, -224:, :224],
+        "bottom_right": clip[:, -224:, -224:],
+    }
+    cuts = cut_views(torch.from_numpy(clip), VIEW_SETS["ten"])
+    assert cuts.shape == (10, 3, 2, 224, 224)
+    assert cuts.dtype == torch.uint8
+    for number, name in enumerate(CROPS):
+        np.testing.assert_array_equal(cuts[number].permute(1, 2, 3, 0), slices[name])
+        np.testing.assert_array_equal(
+            cuts[number + 5].permute(1, 2, 3, 0), slices[name][:, :, ::-1]
+        )
+
+
+def test_the_center_of_320_x_240_is_that_of_the_reference_figures():
+    rows = torch.arange(240, dtype=torch.uint8).reshape(1, 240, 1, 1).expand(1, 240, 320, 3)
+    columns = torch.arange(320).remainder(256).to(torch.uint8).reshape(1, 1, 320, 1)
+    cut = cut_views(rows, ["center"])[0, 0, 0]
+    assert (int(cut[0, 0]), int(cut[-1, 0])) == (8, 231)
+    cut = cut_views(columns.expand(1, 240, 320, 3), ["center"])[0, 0, 0]
+    assert (int(cut[0, 0]), int(cut[0, -1])) == (48, 271 - 256)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("center", ("center",)),
+        ("five", tuple(CROPS)),
+        ("ten", tuple(IN_ORDER)),
+        ("top_right, center", ("center", "top_right")),
+        ("center_mirrored,bottom_left,center_mirrored", ("bottom_left", "center_mirrored")),
+    ],
+)
+def test_views_come_in_stored_order_however_they_are_asked_for(text, names):
+    assert view_names(text) == names
+
+
+@pytest.mark.parametrize("text", ["", "middle", "center,,five", "center;top_left"])
+def test_what_is_no_view_is_named(text):
+    with pytest.raises(UserError, match="is no view: use center, five, ten, or names out of cent"):
+        view_names(text)

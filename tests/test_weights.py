@@ -1,0 +1,356 @@
+"""Finding, downloading, verifying and loading weights; nothing is unpickled."""
+
+import hashlib
+import pickle
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from extract.backbones import BACKBONES
+from extract.i3d import I3D
+from extract.weights import (
+    WeightsError,
+    WeightsSource,
+    cache_folder,
+    cached_weights,
+    fetch_weights,
+    git_blob_sha1,
+    load_state,
+    load_weights,
+    read_state,
+    state_digest,
+)
+
+SOURCE = BACKBONES["i3d"].source
+SMALL = "Conv3d_2b_1x1"
+"""The third endpoint: two layers with weights."""
+
+
+def full_state(endpoint=SMALL, seed=1):
+    network = I3D(endpoint)
+    load_weights(network, f"random:{seed}", SOURCE)
+    return network.state_dict()
+
+
+def load(path, endpoint=SMALL):
+    network = I3D(endpoint)
+    return network, load_weights(network, str(path), SOURCE)
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return path
+
+
+class TestLoading:
+    def test_a_state_dict_fills_the_network(self, tmp_path):
+        state = full_state()
+        network, weights = load(saved(tmp_path / "a.pt", state))
+        assert (weights.name, weights.trained) == (str(tmp_path / "a.pt"), True)
+        assert weights.digest == state_digest(network)
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
+
+    @pytest.mark.parametrize("suffix", [".pt", ".pyth", ".safetensors"])
+    @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state", "model"])
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_wrapping_and_kind_of_file_do_not_change_the_digest(
+        self, tmp_path, suffix, wrapper, prefix
+    ):
+        _, plain = load(saved(tmp_path / "plain.pt", full_state()))
+        state = {prefix + name: tensor for name, tensor in full_state().items()}
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".safetensors":
+            save_file(state, path)
+        else:
+            saved(path, {wrapper: state, "epoch": 3} if wrapper else state)
+        assert load(path)[1].digest == plain.digest
+
+    def test_any_other_value_changes_the_digest(self, tmp_path):
+        digests = set()
+        for change in (None, *full_state()):
+            state = full_state()
+            if change is not None:
+                state[change] = state[change] + 1
+            digests.add(load(saved(tmp_path / "a.pt", state))[1].digest)
+        counters = [name for name in full_state() if name.endswith("num_batches_tracked")]
+        assert len(digests) == 1 + len(full_state()) - len(counters)
+
+    def test_layers_beyond_the_endpoint_are_not_needed_and_do_not_count(self, tmp_path):
+        more = full_state("Mixed_3b") | {"logits.conv3d.bias": torch.zeros(400)}
+        few = {name: more[name] for name in full_state()}
+        assert load(saved(tmp_path / "more.pt", more))[1].digest == (
+            load(saved(tmp_path / "few.pt", few))[1].digest
+        )
+
+    def test_missing_layers_are_named_once_each(self, tmp_path):
+        state = full_state("Mixed_3b")
+        for name in list(state):
+            if name.startswith(("Mixed_3b.b1a.", "Conv3d_2c_3x3.bn.running_var")):
+                del state[name]
+        path = saved(tmp_path / "a.pt", state)
+        with pytest.raises(
+            WeightsError,
+            match=r"a\.pt lacks the layers Conv3d_2c_3x3, Mixed_3b\.b1a: give complete weights, "
+            "or stop before them with --endpoint",
+        ):
+            load(path, "Mixed_3b")
+        load(path, SMALL)
+
+    def test_the_real_partial_weights_reach_to_mixed_4d(self, shared_data):
+        path = shared_data / "weights" / "i3d_rgb_imagenet_partial.pt"
+        load(path, "Mixed_4d")
+        with pytest.raises(
+            WeightsError,
+            match=r"lacks the layers Mixed_4e\.b1b, Mixed_4f\.b1b, Mixed_5b\.b1b, Mixed_5c\.b1b:",
+        ):
+            load(path, "AvgPool")
+
+    def test_weights_of_another_shape_are_refused(self, tmp_path):
+        state = full_state()
+        state["Conv3d_1a_7x7.conv3d.weight"] = torch.zeros(64, 2, 7, 7, 7)
+        with pytest.raises(WeightsError, match=r"\(64, 2, 7, 7, 7\), the network needs \(64, 3, 7"):
+            load(saved(tmp_path / "flow.pt", state))
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_weights_that_are_not_finite_are_refused(self, tmp_path, value):
+        state = full_state()
+        state["Conv3d_1a_7x7.bn.bias"][3] = value
+        with pytest.raises(WeightsError, match=r"Conv3d_1a_7x7\.bn\.bias holds values that are no"):
+            load(saved(tmp_path / "a.pt", state))
+
+    def test_nothing_is_loaded_from_weights_that_are_refused(self):
+        network = I3D(SMALL)
+        before = state_digest(network)
+        state = full_state()
+        state["Conv3d_2b_1x1.bn.bias"][0] = torch.nan
+        with pytest.raises(WeightsError, match="not finite"):
+            load_state(network, state, "a")
+        assert state_digest(network) == before
+
+
+class TestFilesThatAreRefused:
+    def test_a_pickle_that_would_run_a_program_is_not_run(self, tmp_path):
+        class Malicious:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "ran",)
+
+        path = saved(tmp_path / "a.pt", full_state() | {"extra": Malicious()})
+        plain = tmp_path / "b.pt"
+        plain.write_bytes(pickle.dumps(Malicious(), protocol=2))
+        for refused in (path, plain):
+            with pytest.raises(WeightsError, match="have to be unpickled, which can run any"):
+                load(refused)
+        assert not (tmp_path / "ran").exists()
+
+    @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+    @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
+    def test_a_truncated_file_is_refused(self, tmp_path, suffix, share):
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".pt":
+            saved(path, full_state())
+        else:
+            save_file(full_state(), path)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+        with pytest.raises(WeightsError, match=r"a\.\w+ (cannot be read as weights|is no pl)"):
+            load(path)
+
+    def test_whatever_bytes_are_in_it_a_file_is_refused_with_its_name(self, tmp_path):
+        path = tmp_path / "a.pt"
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            path.write_bytes(rng.bytes(rng.integers(1, 100)))
+            with pytest.raises(
+                WeightsError, match=r"a\.pt (cannot be read as weights|is no plain)"
+            ):
+                read_state(path)
+
+    def test_what_holds_no_weights_is_refused(self, tmp_path):
+        path = tmp_path / "a.pt"
+        with pytest.raises(WeightsError, match=r"a\.pt: no such weights file"):
+            read_state(path)
+        for content, message in (
+            ([torch.zeros(1)], "holds a list, not a state dict"),
+            ({}, "holds no tensors: give a state dict"),
+            ({"epoch": 3}, "holds no tensors"),
+        ):
+            with pytest.raises(WeightsError, match=message):
+                read_state(saved(path, content))
+        path.write_text("<html>404</html>")
+        with pytest.raises(WeightsError, match=r"a\.pt"):
+            read_state(path)
+
+
+class TestRandomWeights:
+    def test_they_are_the_same_every_time_and_at_every_endpoint(self):
+        small, large = full_state(SMALL), full_state("Mixed_3b")
+        assert set(small) < set(large)
+        for name, tensor in small.items():
+            torch.testing.assert_close(tensor, large[name], rtol=0, atol=0)
+        torch.manual_seed(99)
+        assert state_digest(I3D(SMALL)) != state_digest(I3D(SMALL))
+        digests = [load_weights(I3D(SMALL), "random", SOURCE).digest for _ in range(2)]
+        assert digests[0] == digests[1]
+
+    def test_the_seed_matters_and_is_recorded_with_untrained(self):
+        seeds = [load_weights(I3D(SMALL), name, SOURCE) for name in ("random", "random:7")]
+        assert [weights.name for weights in seeds] == ["random:0", "random:7"]
+        assert not any(weights.trained for weights in seeds)
+        assert seeds[0].digest != seeds[1].digest
+
+    def test_they_leave_the_global_generator_alone(self):
+        network = I3D(SMALL)
+        torch.manual_seed(0)
+        expected = torch.rand(1)
+        torch.manual_seed(0)
+        load_weights(network, "random", SOURCE)
+        assert torch.rand(1) == expected
+
+    def test_a_seed_that_is_no_number_is_refused(self):
+        with pytest.raises(WeightsError, match="seed 'x' of random weights is no number: use rand"):
+            load_weights(I3D(SMALL), "random:x", SOURCE)
+
+
+CONTENT = hashlib.sha512(b"weights").digest() * 1000
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        start = 0
+        if server.takes_ranges and (asked := self.headers["Range"]):
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        server.starts.append(start)
+        if server.status is not None:
+            self.send_error(server.status)
+            return
+        if start >= len(server.content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(server.content) - start))
+        self.end_headers()
+        self.wfile.write(server.content[start : server.breaks_after])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.content, server.starts, server.status = CONTENT, [], None
+    server.takes_ranges, server.breaks_after = True, None
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def source(server):
+    blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
+    return WeightsSource(f"http://127.0.0.1:{server.server_port}/a.pt", "a.pt", blob, "Apache-2.0")
+
+
+class TestDownload:
+    def test_weights_are_downloaded_once(self, server, source, tmp_path):
+        told = []
+        path = fetch_weights(source, lambda done, total: told.append((done, total)))
+        assert path == cached_weights(source) == tmp_path / "cache" / "a.pt"
+        assert path.read_bytes() == CONTENT
+        assert told[-1] == (len(CONTENT), len(CONTENT))
+        assert fetch_weights(source) == path
+        assert server.starts == [0]
+        assert [file.name for file in path.parent.iterdir()] == ["a.pt"]
+
+    def test_a_broken_connection_is_said_and_resumed(self, server, source):
+        server.breaks_after = 1000
+        with pytest.raises(WeightsError, match="broke off after 1000 of 64000 bytes; run again"):
+            fetch_weights(source)
+        assert not cached_weights(source).exists()
+        server.breaks_after = None
+        told = []
+        path = fetch_weights(source, lambda done, total: told.append((done, total)))
+        assert path.read_bytes() == CONTENT
+        assert server.starts == [0, 1000]
+        assert told[-1] == (len(CONTENT), len(CONTENT))
+
+    def test_a_server_without_ranges_begins_anew(self, server, source):
+        server.breaks_after = 1000
+        with pytest.raises(WeightsError, match="broke off"):
+            fetch_weights(source)
+        server.breaks_after, server.takes_ranges = None, False
+        assert fetch_weights(source).read_bytes() == CONTENT
+
+    def test_a_download_that_only_lacked_its_end_is_taken(self, server, source):
+        partial = cached_weights(source).with_name("a.pt.download")
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(CONTENT)
+        assert fetch_weights(source).read_bytes() == CONTENT
+        assert server.starts == [len(CONTENT)]
+
+    def test_another_content_is_refused_and_removed(self, server, source):
+        server.content = CONTENT[:-1] + b"x"
+        with pytest.raises(WeightsError, match=r"not the published file.*it was removed: run aga"):
+            fetch_weights(source)
+        assert list(cache_folder().iterdir()) == []
+        server.content = CONTENT
+        assert fetch_weights(source).read_bytes() == CONTENT
+
+    def test_without_a_published_digest_any_content_is_taken(self, server, source):
+        server.content = b"anything"
+        assert fetch_weights(replace(source, git_blob_sha1=None)).read_bytes() == b"anything"
+
+    @pytest.mark.parametrize("status", [404, 500])
+    def test_what_cannot_be_downloaded_says_what_to_do(self, server, source, status):
+        server.status = status
+        with pytest.raises(
+            WeightsError,
+            match=r"could not be downloaded \(.*fetch http://127.*a\.pt on another machine and "
+            r"save it as .*cache/a\.pt, give --weights PATH, or use --weights random",
+        ):
+            load_weights(I3D(SMALL), "auto", source)
+
+    def test_without_a_network_the_same_is_said(self, server, source):
+        away = replace(source, url="http://127.0.0.1:9/a.pt")
+        with pytest.raises(WeightsError, match=r"could not be downloaded \(.*refused.*another"):
+            fetch_weights(away)
+
+    def test_auto_takes_what_lies_in_the_cache(self, server, source):
+        path = cached_weights(source)
+        path.parent.mkdir(parents=True)
+        saved(path, full_state())
+        weights = load_weights(I3D(SMALL), "auto", source)
+        assert (weights.name, weights.trained) == (str(path), True)
+        assert server.starts == []
+
+
+def test_the_cache_is_where_its_variables_say(monkeypatch, tmp_path):
+    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "a"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    assert cache_folder() == tmp_path / "a"
+    monkeypatch.delenv("VIGIL_CACHE")
+    assert cache_folder() == tmp_path / "b" / "vigil"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "vigil"
+
+
+def test_the_digest_is_the_one_git_gives(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"")
+    assert git_blob_sha1(path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    path.write_bytes(b"hello\n")
+    assert git_blob_sha1(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
