@@ -166,14 +166,16 @@ def _is_choice_clear(container: InputContainer) -> bool:
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     """The first frame that decodes."""
-    for packet in container.demux(stream):
+    packets = container.demux(stream)
+    while True:
         try:
-            frames = packet.decode()
+            frames = next(packets).decode()
+        except StopIteration as error:
+            raise VideoError("no frame can be decoded", "pyav") from error
         except av.error.FFmpegError:
-            continue
-        for frame in frames:
-            return frame
-    raise VideoError("no frame can be decoded", "pyav")
+            continue  # behind an error of the container itself there are no more packets
+        if frames:
+            return frames[0]
 
 
 def probe(path: Path) -> VideoInfo:

@@ -1,5 +1,6 @@
 """The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,29 +49,27 @@ class AvDecoder:
         num_errors = _num_logged_errors()
         for packet in self._packets(stream):
             try:
-                frames, failed = packet.decode(), False
+                frames, failed = stream.codec_context.decode(packet), False
             except av.error.FFmpegError:
                 frames, failed = [], True
             num_before, num_errors = num_errors, _num_logged_errors()
             num_corrupt = sum(frame.is_corrupt for frame in frames)
             self.num_damaged += max(failed or num_errors > num_before, num_corrupt)
             for frame in frames:
-                self._seconds.append(np.nan if frame.time is None else frame.time)
+                self._seconds.append(_seconds(frame, stream))
                 yield self._pixels(frame)
 
-    def _packets(self, stream: VideoStream) -> "Iterator[Packet[VideoStream]]":
+    def _packets(self, stream: VideoStream) -> "Iterator[Packet[VideoStream] | None]":
+        """Yield the packets; None makes the codec give out what it still holds."""
         packets = self._container.demux(stream)
         while True:
             try:
                 yield next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError as error:
-                # The container breaks off here. What the codec still holds must come out.
-                self.num_damaged += 1
-                if isinstance(error, av.error.EOFError):
-                    return
-                yield Packet()  # type: ignore[misc]  # an empty packet belongs to no stream
+            except av.error.FFmpegError:
+                self.num_damaged += 1  # the container breaks off here
+                yield None
                 return
 
     def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
@@ -87,6 +86,13 @@ class AvDecoder:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+
+def _seconds(frame: VideoFrame, stream: VideoStream) -> float:
+    """When a frame is shown; frames that were waiting in the codec do not know their time base."""
+    if frame.pts is None or stream.time_base is None:
+        return math.nan
+    return float(frame.pts * stream.time_base)
 
 
 def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:

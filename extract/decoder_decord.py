@@ -46,7 +46,7 @@ class DecordDecoder:
             self._reader = decord.VideoReader(
                 str(path.absolute()), width=width, height=height, num_threads=1
             )
-        except (decord.DECORDError, RuntimeError, OSError) as error:
+        except (decord.DECORDError, RuntimeError, OSError, UnicodeError) as error:
             raise VideoError(f"decord cannot open it: {_first_line(error)}", self.name) from error
 
     @property

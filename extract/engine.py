@@ -28,7 +28,7 @@ from torch import nn
 from extract.backbones import PRECISIONS, Backbone
 from extract.clips import ClipGrid
 from extract.decoder import VideoError
-from extract.errors import FailedVideo
+from extract.errors import FailedVideo, UserError
 from extract.reader import Clip, Finished, ReadingOptions, Restart, SourceVideo, read_video
 from extract.segments import pool_clips, segment_ranges
 from extract.spec import FeatureSpec
@@ -185,8 +185,16 @@ class Engine:
 
     def run(self, views: torch.Tensor) -> npt.NDArray[np.floating]:
         """(B, D) features in the storage dtype of views (B, 3, 64, 224, 224) uint8."""
-        with torch.inference_mode():
-            features_BTC = self.network(self.backbone.normalise(views, self.torch_precision))
+        # TensorFloat-32 keeps 10 of float32's 23 bits, and is on by default.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            try:
+                features_BTC = self.network(self.backbone.normalise(views, self.torch_precision))
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"{self.device} has no memory for batches of {self.batch_size} clip-views: "
+                    f"use a smaller --batch-size"
+                ) from error
         if self.spec.time_pool == "mean":
             features_BTC = features_BTC.mean(dim=1, keepdim=True)
         features: npt.NDArray[np.float32] = features_BTC.flatten(1).cpu().numpy()
@@ -270,6 +278,9 @@ def _read_all(
                 yield video, message
         except VideoError as error:
             yield video, error
+        except Exception as error:  # whatever is in one file, the others are to be extracted
+            log.debug("%s", video.name, exc_info=True)
+            yield video, VideoError(f"unexpected {type(error).__name__}: {error}")
 
 
 @dataclass

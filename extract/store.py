@@ -36,6 +36,10 @@ class FeatureFileError(UserError):
     """A feature file is missing, damaged, incomplete, or not what the caller asked for."""
 
 
+class ForeignFileError(FeatureFileError):
+    """A file is whole, but none that this program may replace: of something else, or newer."""
+
+
 @dataclass(frozen=True)
 class VideoIdentity:
     """Which video a feature file was made of."""
@@ -309,11 +313,11 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise FeatureFileError(f"{path} is no HDF5 file: delete it and extract again")
     with h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
-            raise FeatureFileError(
+            raise ForeignFileError(
                 f"{path} is an HDF5 file of something else: move it out of the folder of features"
             )
         if file.attrs["format_version"] != FORMAT_VERSION:
-            raise FeatureFileError(
+            raise ForeignFileError(
                 f"{path} has format version {file.attrs['format_version']}, this program reads "
                 f"{FORMAT_VERSION}: extract again, or use the matching version of vigil"
             )

@@ -88,7 +88,7 @@ def load_weights(
         seed = _seed(weights.partition(":")[2] or "0")
         _fill_at_random(network, seed)
         return Weights(f"random:{seed}", state_digest(network), trained=False)
-    path = fetch_weights(source, progress) if weights == "auto" else Path(weights)
+    path = (fetch_weights(source, progress) if weights == "auto" else Path(weights)).absolute()
     load_state(network, read_state(path), str(path))
     return Weights(str(path), state_digest(network), trained=True)
 
@@ -148,7 +148,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "program: save its state dict as .safetensors"
         ) from error
     except Exception as error:  # of every type, depending on where the damage lies
-        reason = " ".join(str(error).split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
             f"{path} cannot be read as weights ({reason}): fetch it again"
         ) from error
@@ -209,6 +209,7 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
     """
     path = cached_weights(source)
     if path.is_file():
+        check_identity(path, source)
         return path
     partial = path.with_name(path.name + ".download")
     try:
@@ -221,7 +222,11 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
             f"machine and save it as {path}, give --weights PATH, or use --weights random to try "
             "the program without trained features"
         ) from error
-    verify_download(partial, source)
+    try:
+        check_identity(partial, source)
+    except WeightsError:
+        partial.unlink()
+        raise
     with replace_file(path) as temporary:
         partial.replace(temporary)
     return path
@@ -252,8 +257,8 @@ def _download(url: str, partial: Path, progress: Progress | None) -> None:
         raise ConnectionError(f"the connection broke off after {have} of {total} bytes; run again")
 
 
-def verify_download(path: Path, source: WeightsSource) -> None:
-    """Check a file against the published identity of its content, and remove it if it is another.
+def check_identity(path: Path, source: WeightsSource) -> None:
+    """Compare a file's content with what is published of it; some sources publish nothing.
 
     Raises:
         WeightsError: the content is not the published one.
@@ -262,10 +267,9 @@ def verify_download(path: Path, source: WeightsSource) -> None:
         return
     actual = git_blob_sha1(path)
     if actual != source.git_blob_sha1:
-        path.unlink()
         raise WeightsError(
-            f"what came from {source.url} is not the published file (git blob {actual}, not "
-            f"{source.git_blob_sha1}); it was removed: run again, or bring the file by hand"
+            f"{path} is not the file published at {source.url} (git blob {actual}, not "
+            f"{source.git_blob_sha1}): remove it and fetch it again"
         )
 
 

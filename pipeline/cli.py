@@ -72,12 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", error)
         return 2
     except KeyboardInterrupt:
-        log.error("interrupted: what was finished is kept; the same command goes on from there")
+        log.error(
+            "interrupted: what was finished is kept; the same command goes on from there "
+            "(vigil train with --resume)"
+        )
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone, as head does. Python would flush the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (FileExistsError, NotADirectoryError) as error:
+        log.error("%s is a file, or lies below one: give a folder", error.filename)
+        return 2
     except OSError as error:
         log.error("%s", _explain(error))
         log.debug("where it happened:", exc_info=True)
@@ -152,8 +158,8 @@ def _explain(error: OSError) -> str:
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"no space is left for {where}: free some, then run the same command again; it goes "
-            "on from what is finished"
+            f"no space is left for {where}: free some, then run the same command again (vigil "
+            "train with --resume); it goes on from what is finished"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where} may not be read or written ({error.strerror}): choose another folder"

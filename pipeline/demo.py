@@ -14,11 +14,12 @@ from pathlib import Path
 
 from data.synthetic import ANNOTATION_FILE, SyntheticConfig, generate
 from extract.backbones import find_backbone
+from extract.errors import UserError
 from extract.weights import WeightsError, fetch_weights
 from pipeline import cli
 from pipeline.evaluation import METRICS_NAME
 from pipeline.logs import download_progress
-from pipeline.options import DemoOptions
+from pipeline.options import DemoOptions, LogOptions
 from pipeline.report import REPORT_NAME
 
 BACKBONE = "i3d"
@@ -45,10 +46,16 @@ def run_demo(options: DemoOptions) -> int:
 
     Returns:
         The exit code of the first command that fails, else 0.
+
+    Raises:
+        UserError: the seed is negative.
     """
+    if options.seed < 0:
+        raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
     begun = time.monotonic()
     train, test = options.out / "videos" / "train", options.out / "videos" / "test"
     features, run, results = (options.out / name for name in ("features", "run", "results"))
+    log_flags = _log_flags(options.logs)
     weights = _available(options.weights)
     log.info("drawing videos in %s", options.out / "videos")
     generate(replace(TRAIN, seed=options.seed), train)
@@ -64,13 +71,18 @@ def run_demo(options: DemoOptions) -> int:
     ):
         log.info("$ vigil %s", command)
         with contextlib.redirect_stdout(sys.stderr):  # the demo's own answer is the table
-            exit_code = cli.main(shlex.split(command) + ["--quiet"] * options.logs.quiet)
+            exit_code = cli.main(shlex.split(command) + log_flags)
         if exit_code != 0:
             return exit_code
     _print_verdict(run / "evaluation" / METRICS_NAME, weights)
     print(f"report {results / REPORT_NAME}")
     print(f"seconds {time.monotonic() - begun:.0f}")
     return 0
+
+
+def _log_flags(logs: LogOptions) -> list[str]:
+    flags = ["--quiet"] * logs.quiet + ["--verbose"] * logs.verbose
+    return flags + (["--log-json", str(logs.log_json)] if logs.log_json else [])
 
 
 def _quote(path: Path) -> str:

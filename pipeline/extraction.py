@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from extract.backbones import find_backbone, place_network
+from extract.decoder import VideoError
 from extract.engine import Engine, Extracted
 from extract.errors import FailedVideo, UserError
 from extract.reader import SourceVideo, identify
 from extract.spec import FeatureSpec, difference
 from extract.store import (
     FeatureFileError,
+    ForeignFileError,
     VideoFeatures,
     feature_path,
     read_identity,
@@ -33,6 +35,10 @@ from pipeline.results import MAX_FRAME_MISMATCH, write_failures
 from pipeline.videos import FoundVideos, find_videos
 
 GPU_BATCH_SIZE = 24
+MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
+
+# From 9.8 until 9.15 cuDNN computed 16-bit 3-D convolutions wrongly, or not at all.
+BROKEN_CUDNN = range(90800, 91500)
 LOCK_NAME = ".lock"
 
 log = logging.getLogger(__name__)
@@ -105,8 +111,10 @@ def make_engine(
         UserError: there is no such device, or the batch size is not positive.
     """
     device = select_device(compute.device)
-    if compute.batch_size is not None and compute.batch_size < 1:
-        raise UserError(f"batch size {compute.batch_size} is not positive: use 1 or more")
+    if compute.batch_size is not None and not 1 <= compute.batch_size <= MAX_BATCH_SIZE:
+        raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
+    if compute.precision == "fp16" and device.type == "cpu":
+        log.warning("CPUs without instructions for fp16 are very slow in it: use bf16 or fp32")
     return Engine(
         network=network,
         backbone=find_backbone(spec.backbone),
@@ -122,11 +130,15 @@ def make_engine(
 
 
 def best_precision(device: torch.device) -> str:
-    """The fastest precision whose error does not show in scores (docs/yardstick.md).
+    """The fastest precision whose error does not show in any measure (docs/yardstick.md).
 
     That is fp16 on CUDA, bf16 on a CPU with instructions for it, fp32 on any other.
     """
     if device.type == "cuda":
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        if version in BROKEN_CUDNN:
+            log.warning("cuDNN %d cannot be trusted in fp16: computing in fp32", version)
+            return "fp32"
         return "fp16"
     abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
     return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
@@ -166,14 +178,16 @@ def extract_videos(
         return report
     with locked(store):
         remove_leftovers(store)
-        if plan.missing:
-            if not engine.weights.trained:
-                log.warning(
-                    "the backbone's weights are RANDOM: these features are untrained, good for "
-                    "trying the program and for nothing else"
-                )
-            _run(plan.missing, store, engine, report)
-        write_failures(store, report.failures)
+        if plan.missing and not engine.weights.trained:
+            log.warning(
+                "the backbone's weights are RANDOM: these features are untrained, good for "
+                "trying the program and for nothing else"
+            )
+        try:
+            if plan.missing:
+                _run(plan.missing, store, engine, report)
+        finally:
+            write_failures(store, report.failures)
     _summarise(report, store)
     return report
 
@@ -241,35 +255,53 @@ def plan_extraction(
     views and clips asked for. One that is damaged or holds too little is extracted again.
 
     Raises:
-        UserError: a file is of another spec; names the file, the difference and the remedy.
+        UserError: a file is of another spec, or would lose what it holds; names the file, the
+            difference and the remedy.
     """
-    missing, present, failed = [], [], []
+    missing, present, failed, num_other_precision = [], [], [], 0
     for video in videos:
         path = feature_path(store, video.name)
-        try:
-            there = read_identity(path) if path.exists() else None
-        except FeatureFileError as error:
-            log.warning("%s; it is extracted again", error)
-            there = None
-        if there is None or (overwrite and not _is_wanted(there, engine)):
+        there = _what_is_there(path)
+        wanted = there is not None and _is_wanted(there, engine)
+        if there is None or (overwrite and not wanted):
             missing.append(video)
             continue
-        if differences := difference(there.spec, engine.spec):
-            raise UserError(
-                f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
-                "another --out, use the same settings, or replace it with --overwrite"
-            )
-        if not is_same_video(there, video):
-            if overwrite:
-                missing.append(video)
-            else:
-                failed.append(_changed(video, path))
-        elif _is_wanted(there, engine):
+        _require_compatible(path, there, engine)
+        try:
+            is_same = is_same_video(there, video)
+        except VideoError as error:
+            failed.append(FailedVideo(video.name, error.reason))
+            continue
+        if not is_same and not overwrite:
+            failed.append(_changed(video, path))
+        elif is_same and wanted:
             present.append(video)
-            _warn_of_precision(there, engine)
+            num_other_precision += there.precision != engine.precision
         else:
             missing.append(video)
+    if num_other_precision:
+        log.warning(
+            "%d of the videos that are there were not computed in %s as this run would: the "
+            "store mixes precisions",
+            num_other_precision,
+            engine.precision,
+        )
     return Plan(tuple(missing), tuple(present), tuple(failed))
+
+
+def _what_is_there(path: Path) -> VideoFeatures | None:
+    """What a feature file says of itself; None where there is none, or a damaged one.
+
+    Raises:
+        ForeignFileError: the file is none of ours to replace.
+    """
+    try:
+        return read_identity(path) if path.exists() else None
+    except ForeignFileError:
+        raise
+    except FeatureFileError as error:
+        log.warning("%s; it is extracted again", error)
+        return None
 
 
 def _is_wanted(there: VideoFeatures, engine: Engine) -> bool:
@@ -277,9 +309,32 @@ def _is_wanted(there: VideoFeatures, engine: Engine) -> bool:
     return there.spec == engine.spec and set(engine.views) <= set(there.views) and has_clips
 
 
+def _require_compatible(path: Path, there: VideoFeatures, engine: Engine) -> None:
+    if differences := difference(there.spec, engine.spec):
+        raise UserError(
+            f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
+            "another --out, use the same settings, or replace it with --overwrite"
+        )
+    lost = [view for view in there.views if view not in engine.views]
+    if there.clip_features is not None and not engine.keep_clips:
+        lost.append("its clips (--keep-clips)")
+    if lost and not _is_wanted(there, engine):
+        raise UserError(
+            f"{path} would be extracted again and lose {', '.join(lost)}: ask for that too, "
+            "choose another --out, or replace it with --overwrite"
+        )
+
+
 def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
-    """Whether features are of the file as it is now; its bytes are read only if in doubt."""
-    status = video.path.stat()
+    """Whether features are of the file as it is now; its bytes are read only if in doubt.
+
+    Raises:
+        VideoError: the file is gone or cannot be read.
+    """
+    try:
+        status = video.path.stat()
+    except OSError as error:
+        raise VideoError(f"the file cannot be read ({error.strerror})") from error
     if status.st_size != there.video.num_bytes:
         return False
     if status.st_mtime_ns == there.video.modified_ns:
@@ -293,16 +348,6 @@ def _changed(video: SourceVideo, path: Path) -> FailedVideo:
         f"{video.path} is not the video that {path} was made of, which had another content: "
         "extract it anew with --overwrite, or choose another --out",
     )
-
-
-def _warn_of_precision(there: VideoFeatures, engine: Engine) -> None:
-    if there.precision != engine.precision:
-        log.warning(
-            "%s was computed in %s, this run computes in %s: the store mixes precisions",
-            there.video.path,
-            there.precision,
-            engine.precision,
-        )
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def set_up_logging(options: LogOptions) -> None:
         file = logging.FileHandler(options.log_json, encoding="utf-8")
         file.setFormatter(_JsonFormatter())
         handlers.append(file)
+    for old in logging.getLogger(PACKAGES[0]).handlers:
+        old.close()
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.setLevel(logging.DEBUG)
@@ -121,7 +123,7 @@ class ProgressLine:
             log.info("%d of %d videos, %s", count.done, count.total, count.describe())
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether a person looks at standard error and has not asked for --quiet."""
     shown = logging.getLogger("pipeline").handlers[:1]
     is_quiet = bool(shown) and shown[0].level >= logging.ERROR
@@ -131,7 +133,7 @@ def _is_watched() -> bool:
 @contextmanager
 def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
     """Show a count while the block runs."""
-    if not _is_watched():
+    if not is_watched():
         yield ProgressLine(count, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -143,7 +145,7 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
 def download_progress() -> Iterator[Callable[[int, int | None], None]]:
     """Yield what a download tells its bytes to: (so far, in all or None)."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    disable = not _is_watched()
+    disable = not is_watched()
     with Progress(*columns, console=console(), transient=True, disable=disable) as progress:
         task: list[TaskID] = []
 

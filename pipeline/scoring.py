@@ -1,5 +1,6 @@
 """`vigil score`: a folder of videos and a checkpoint into a folder of results."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from pipeline.store_scoring import UNTRAINED_WARNING, ScoredStore, score_store
 from pipeline.videos import find_videos
 
 FEATURES_FOLDER = "features"
+
+log = logging.getLogger(__name__)
 
 
 def run_score(options: ScoreOptions) -> int:
@@ -99,7 +102,10 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
 def _known_weights(config: CheckpointConfig) -> str:
     """The weights of the training: random ones by their seed, a file where it still lies."""
     name = config.weights_name
-    return name if not config.weights_trained or Path(name).is_file() else "auto"
+    if not config.weights_trained or Path(name).is_file():
+        return name
+    log.warning("the weights of the training, %s, are not there: trying the official ones", name)
+    return "auto"
 
 
 def finish_results(

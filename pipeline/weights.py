@@ -1,11 +1,12 @@
 """`vigil weights`: which official weights there are, fetching them, and checking a file."""
 
 import logging
+from pathlib import Path
 
 from rich.table import Table
 
 from extract.backbones import BACKBONES, find_backbone
-from extract.weights import cached_weights, fetch_weights, load_weights
+from extract.weights import cached_weights, check_identity, fetch_weights, load_weights
 from pipeline.logs import download_progress, print_table
 from pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
 
@@ -45,7 +46,10 @@ def run_verify(options: WeightsVerifyOptions) -> int:
     """Load weights into the network they are for, and print their digest."""
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
-    weights = load_weights(backbone.build(endpoint), options.weights, backbone.source)
+    path = cached_weights(backbone.source) if options.weights == "auto" else Path(options.weights)
+    if options.weights == "auto" and path.is_file():
+        check_identity(path, backbone.source)
+    weights = load_weights(backbone.build(endpoint), str(path), backbone.source)
     print(f"endpoint {endpoint}")
     print(f"weights {weights.name}")
     print(f"digest {weights.digest}")
