@@ -24,6 +24,8 @@ class BagSet:
 
     features: npt.NDArray[np.floating]
     """(N, V, S, D) float16, or float32 where a file holds float32."""
+    segment_frames: npt.NDArray[np.int64]
+    """(N, S, 2) half-open; a segment may hold no frame."""
     class_indices: npt.NDArray[np.int64]
     """(N,), 0 = normal."""
     videos: tuple[str, ...]
@@ -65,6 +67,7 @@ def load_bags(
     first = read_features(files[videos[0]])
     shape = (len(videos), len(views), *first.features.shape[1:])
     features = np.empty(shape, first.features.dtype)
+    segment_frames = np.empty((len(videos), *first.segment_frames.shape), np.int64)
     for row, video in enumerate(videos):
         content = read_features(files[video])
         _check_same_kind(first, content)
@@ -73,8 +76,10 @@ def load_bags(
             raise BagError(f"{video}: features hold values that are not finite: extract it again")
         features = features.astype(np.promote_types(features.dtype, bag.dtype), copy=False)
         features[row] = bag
+        segment_frames[row] = content.segment_frames
     return BagSet(
         features=features,
+        segment_frames=segment_frames,
         class_indices=np.array(indices, dtype=np.int64),
         videos=videos,
         views=tuple(views),

@@ -23,13 +23,27 @@ class Matching:
     extra: tuple[str, ...]
     """There is such a video, but no annotation."""
 
+    @property
+    def problems(self) -> list[str]:
+        """A sentence for each kind of video that is left out, with the first names."""
+        kinds = (
+            ("annotated videos have no features", self.missing),
+            ("videos with features have no annotation", self.extra),
+        )
+        return [
+            f"{len(names)} {kind} and are left out: {_some(names, 3)}"
+            for kind, names in kinds
+            if names
+        ]
+
 
 def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Matching:
     """Which annotation belongs to which video: by relative path, else by unique base name.
 
     Base names agree with or without extension. Of several videos with one base name, those that
     share most of the annotation's last folders count; a video in the folder of another class
-    never fits. An annotation without folder adds to one with the video's path.
+    never fits. An annotation without folder adds to one with the video's path, and of several
+    videos that it fits it means the one that another annotation names by path.
 
     Raises:
         AnnotationError: several videos fit one annotation, contradictory annotations fit one
@@ -60,7 +74,8 @@ def _claims(
     by_name = _by_name(videos)
     classes = {annotation.class_name for annotation in annotations} | {NORMAL}
     claims: dict[str, list[Annotation]] = defaultdict(list)
-    missing, ambiguous = [], []
+    missing: list[str] = []
+    undecided: list[tuple[Annotation, list[str]]] = []
     for annotation in annotations:
         names = [name for name in _names(annotation.video) if name in by_name]
         fitting = [
@@ -71,15 +86,23 @@ def _claims(
         ]
         closest = _closest(annotation.video, fitting)
         if len(closest) > 1:
-            ambiguous.append(f"{annotation.video} fits {_some(closest)}")
+            undecided.append((annotation, closest))
         elif closest:
             claims[closest[0]].append(annotation)
         else:
             missing.append(annotation.video)
+    by_path = {v for v, claiming in claims.items() if any("/" in c.video for c in claiming)}
+    ambiguous = []
+    for annotation, closest in undecided:
+        named = [video for video in closest if video in by_path]
+        if len(named) == 1 and "/" not in annotation.video:
+            claims[named[0]].append(annotation)
+        else:
+            ambiguous.append(f"{annotation.video} fits {_some(closest)}")
     if ambiguous:
         raise AnnotationError(
             f"several videos fit one annotation: {_some(ambiguous)}: annotate them by their "
-            "paths, or remove the duplicates"
+            "paths, here or in another file, or remove the duplicates"
         )
     return claims, missing
 

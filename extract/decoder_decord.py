@@ -20,6 +20,9 @@ import numpy.typing as npt
 from extract.decoder import VideoError, VideoInfo
 
 AV_LOG_ERROR = 16
+# For a frame that it does not get decord gives the one before again. This share of all frames, and
+# so not a single one, may be such a copy; 0 would mean any number.
+DUPLICATES_TOLERATED = 1e-9
 
 
 class DecordDecoder:
@@ -44,7 +47,11 @@ class DecordDecoder:
         self._num_errors_before = self._log.num_errors
         try:
             self._reader = decord.VideoReader(
-                str(path.absolute()), width=width, height=height, num_threads=1
+                str(path.absolute()),
+                width=width,
+                height=height,
+                num_threads=1,
+                fault_tol=DUPLICATES_TOLERATED,
             )
         except (decord.DECORDError, RuntimeError, OSError, UnicodeError) as error:
             raise VideoError(f"decord cannot open it: {_first_line(error)}", self.name) from error
@@ -66,7 +73,7 @@ class DecordDecoder:
                 frame = self._reader.next().asnumpy()
             except StopIteration:
                 break
-            except (decord.DECORDError, RuntimeError) as error:
+            except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
                 raise self._error(_first_line(error)) from error
             self._check_log()
             self._num_yielded += 1

@@ -28,8 +28,8 @@ BACKBONE = "i3d"
 ENDPOINT = "MaxPool3d_2a_3x3"
 # In the manner of configs/small.toml, for still fewer videos.
 RECIPE = (
-    "--lstm-size 64 --attention-size 64 --time-pool mean --standardize --dropout 0.3 "
-    "--epochs 40 --learning-rate 1e-3 --save-epochs 40"
+    "--lstm-size 64 --attention-size 64 --time-pool mean --standardize --dropout 0.1 "
+    "--detection-weight 0.7 --epochs 60 --learning-rate 1e-3 --save-epochs 60"
 )
 
 TRAIN = SyntheticConfig(num_normal=30, num_per_anomaly=15, min_frames=200, max_frames=300)

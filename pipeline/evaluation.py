@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from data.annotations import Annotation, frame_truth, load_annotations
 from data.classes import class_index
-from data.matching import Matching, match_videos
+from data.matching import match_videos
 from extract.errors import UserError
 from extract.store import VideoFeatures, list_features, read_features
 from extract.versions import installed_versions
@@ -44,12 +44,13 @@ def run_evaluate(options: EvaluateOptions) -> int:
     Raises:
         UserError: checkpoint, features or annotations are missing, damaged or do not fit together.
     """
+    _check_numbers(options)
     checkpoint = load_checkpoint(options.run, options.which)
     checkpoint.model.to(select_device(options.device))
     views = None if options.views is None else view_names(options.views)
     files = list_features(options.features)
     matching = match_videos(load_annotations(options.annotations), files)
-    problems = matching_problems(matching)
+    problems = matching.problems
     if not checkpoint.config.weights_trained:
         problems.append(UNTRAINED_WARNING)
     videos = []
@@ -62,7 +63,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
     problems += evaluation.undefined
 
-    folder = options.out or options.run / "evaluation"
+    folder = options.out or checkpoint.folder.absolute().parent / "evaluation"
     content = evaluation_json(evaluation, videos, names)
     write_json(
         folder / METRICS_NAME,
@@ -71,8 +72,10 @@ def run_evaluate(options: EvaluateOptions) -> int:
             "format_version": FORMAT_VERSION,
             **content,
             "problems": problems,
+            "without_features": list(matching.missing),
+            "without_annotation": list(matching.extra),
             "settings": as_json(options),
-            "checkpoint": describe_checkpoint(options.run, checkpoint, options.which),
+            "checkpoint": describe_checkpoint(checkpoint),
             "versions": installed_versions(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         },
@@ -83,6 +86,12 @@ def run_evaluate(options: EvaluateOptions) -> int:
     print("\n".join(measure_lines(evaluation, videos)))
     logger.info("numbers and pictures are in %s", folder)
     return 0
+
+
+def _check_numbers(options: EvaluateOptions) -> None:
+    for name, number in (("bootstrap", options.bootstrap), ("seed", options.seed)):
+        if number < 0:
+            raise UserError(f"{name} {number} is negative: give a number from 0 up")
 
 
 def evaluate_video(
@@ -108,14 +117,6 @@ def evaluate_video(
         segment_frames=features.segment_frames,
         scores=score_features(checkpoint, video, features, views),
     )
-
-
-def matching_problems(matching: Matching) -> list[str]:
-    """A sentence for each video that only the annotations or only the features have."""
-    return [
-        *(f"{video} is annotated but has no features: left out" for video in matching.missing),
-        *(f"{video} has features but no annotation: left out" for video in matching.extra),
-    ]
 
 
 def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]:

@@ -31,6 +31,11 @@ class VideoScores:
     beta: FloatArray | None
     """(S,), second attention, each 0..1; None where the model lacks that stage."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether the model had an answer: no score or probability is infinite or no number."""
+        return bool(np.isfinite(self.scores).all() and np.isfinite(self.class_probabilities).all())
+
 
 def select_device(name: str) -> torch.device:
     """The device of a name: auto (CUDA where there is one), cpu, cuda or cuda:N.

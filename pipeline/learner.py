@@ -31,6 +31,17 @@ class Bags(NamedTuple):
     """(N,) int64, on the device of the model."""
 
 
+class DivergedError(UserError):
+    """Training left the range of numbers."""
+
+    def __init__(self, what: str) -> None:
+        """Say what is not finite, and the remedy."""
+        super().__init__(
+            f"training diverged: {what}; "
+            "set a lower learning_rate, gradient_clip, or standardize = true"
+        )
+
+
 class Learner(NamedTuple):
     """A model in training."""
 
@@ -67,7 +78,7 @@ def train_epoch(
     to go on after any epoch.
 
     Raises:
-        UserError: a loss is not finite.
+        DivergedError: a loss is not finite.
     """
     model, optimizer, scaler = learner
     device = model.device
@@ -95,10 +106,7 @@ def train_epoch(
         losses.append([part.item() for part in parts])
     means = np.mean(losses, axis=0)
     if not np.isfinite(means).all():
-        raise UserError(
-            f"training diverged in epoch {epoch}: the loss is {means[0]}; "
-            "set a lower learning_rate, gradient_clip, or standardize = true"
-        )
+        raise DivergedError(f"the loss of epoch {epoch} is {means[0]}")
     return dict(zip(LossParts._fields, means.tolist(), strict=True))
 
 
@@ -117,19 +125,21 @@ def resume_state(learner: Learner) -> ResumeState:
 def restore(learner: Learner, model: JointModel, state: ResumeState) -> None:
     """Bring a fresh learner to where the one was whose model and state these are.
 
-    Values are copied into memory of PyTorch's own, since sums can depend on its alignment.
+    Values are copied into memory of PyTorch's own, since sums can depend on its alignment. The
+    optimizer's state is empty where the scaler skipped every step, the scaler's where it was off.
 
     Raises:
         CheckpointError: the state lacks a part.
     """
     learner.model.load_state_dict(model.state_dict())
+    parameters = learner.model.named_parameters() if state.optimizer else ()
     try:
         states = {
             index: {
                 key: state.optimizer[f"{name}.{key}"].clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-            for index, (name, _) in enumerate(learner.model.named_parameters())
+            for index, (name, _) in enumerate(parameters)
         }
     except KeyError as error:
         raise CheckpointError(
@@ -137,7 +147,8 @@ def restore(learner: Learner, model: JointModel, state: ResumeState) -> None:
         ) from error
     groups = learner.optimizer.state_dict()["param_groups"]
     learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    learner.scaler.load_state_dict(state.scaler)
+    if state.scaler:
+        learner.scaler.load_state_dict(state.scaler)
 
 
 def _seed_torch(generator: np.random.Generator) -> None:

@@ -1,20 +1,18 @@
 """Where results come from: the options of the command and the facts about a checkpoint."""
 
-import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import CONFIG_NAME, Checkpoint, existing_checkpoint
+from pipeline.checkpoint import Checkpoint
 
 
-def describe_checkpoint(path: Path, checkpoint: Checkpoint, which: str = "best") -> dict[str, Any]:
-    """What results say about the checkpoint ``which`` of the run at a path, as JSON."""
-    folder = existing_checkpoint(path) or existing_checkpoint(path / which) or path
+def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What results say about the checkpoint they come from, as JSON."""
     config = checkpoint.config
     return {
-        "path": str(folder),
-        "model_digest": json.loads((folder / CONFIG_NAME).read_bytes())["model_digest"],
+        "path": str(checkpoint.folder),
+        "model_digest": checkpoint.model_digest,
         "epoch": config.epoch,
         "seed": config.seed,
         "class_names": list(config.class_names),

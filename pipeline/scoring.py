@@ -133,7 +133,7 @@ def finish_results(
         "threshold": threshold,
         "threshold_rule": config.threshold_rule if chosen else "given on the command line",
         "settings": as_json(options),
-        "checkpoint": describe_checkpoint(options.checkpoint, checkpoint, options.which),
+        "checkpoint": describe_checkpoint(checkpoint),
         "versions": installed_versions(),
         "counts": {
             "videos": len(results) + len(scored.failures),

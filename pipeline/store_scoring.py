@@ -8,15 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from extract.errors import FailedVideo, UserError
 from extract.spec import difference
 from extract.store import VideoFeatures, read_features
 from pipeline.checkpoint import Checkpoint
 from pipeline.events import find_events, peak_score
 from pipeline.inference import VideoScores, score_views
-from pipeline.results import MAX_FRAME_MISMATCH, SegmentScore, VideoResult, write_result
+from pipeline.report import REPORT_NAME
+from pipeline.results import (
+    EVENTS_NAME,
+    FAILURES_NAME,
+    MANIFEST_NAME,
+    MAX_FRAME_MISMATCH,
+    SUMMARY_NAME,
+    SegmentScore,
+    VideoResult,
+    write_result,
+)
+
+# What speaks of all videos; the manifest first, since a folder without one counts as unfinished.
+OVERVIEW_NAMES = (MANIFEST_NAME, REPORT_NAME, SUMMARY_NAME, EVENTS_NAME, FAILURES_NAME)
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +59,8 @@ def score_store(
 ) -> ScoredStore:
     """Score each feature file and write its result; one that cannot be scored stops no other.
 
+    What an earlier run said of all videos is removed first, since it is no longer true.
+
     Args:
         checkpoint: its model computes where its weights are.
         files: video (path relative to the folder of videos) -> feature file.
@@ -56,6 +69,8 @@ def score_store(
         views: what to average over; None takes all that a file holds.
         sources: video -> video file, for the links of the report, as far as known.
     """
+    for name in OVERVIEW_NAMES:
+        (folder / name).unlink(missing_ok=True)
     results, failures = [], []
     for video, path in files.items():
         try:
@@ -94,7 +109,7 @@ def score_features(
         )
     names = features.views if views is None else views
     scores = score_views(checkpoint.model, features.select_views(names))
-    if not (np.isfinite(scores.scores).all() and np.isfinite(scores.class_probabilities).all()):
+    if not scores.is_finite:
         raise ScoringError(
             f"{video}: the model's scores are not finite: its weights are damaged, train again"
         )

@@ -79,11 +79,20 @@ def _check_run(options: TrainOptions) -> None:
         raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
     if options.resume and options.overwrite:
         raise UserError("--resume goes on with a training, --overwrite begins anew: give one")
-    has_run = any(existing_checkpoint(options.out / which) for which in (BEST, LAST))
+    out = options.out
+    if out.is_file():
+        raise UserError(f"--out {out} is a file: give a folder")
+    has_run = any(existing_checkpoint(out / which) for which in (BEST, LAST))
     if has_run and not options.resume and not options.overwrite:
         raise UserError(
-            f"{options.out} already holds a training: go on with it (--resume), begin anew "
+            f"{out} already holds a training: go on with it (--resume), begin anew "
             "(--overwrite), or give another --out"
+        )
+    taken = [name for name in (BEST, LAST, TENSORBOARD_NAME, CSV_NAME) if (out / name).exists()]
+    if taken and not has_run and not (out / SPLITS_NAME).is_file():
+        raise UserError(
+            f"{out} is no training but holds {', '.join(taken)}, which one would replace: "
+            "give another --out"
         )
 
 

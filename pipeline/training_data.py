@@ -14,8 +14,6 @@ from data.splits import hold_out
 from extract.errors import UserError
 from extract.store import list_features, read_identity
 
-NUM_NAMES_SHOWN = 3
-
 logger = logging.getLogger(__name__)
 
 
@@ -64,8 +62,8 @@ def load_training_data(
     # Training is weakly supervised: from here on nothing knows where in a video the anomaly is.
     labels = [replace(label, intervals=None) for label in labels]
     matching = match_videos(labels, files)
-    _warn_of_names(f"labelled videos have no features in {features}", matching.missing)
-    _warn_of_names(f"videos in {features} have no label and are left out", matching.extra)
+    for problem in matching.problems:
+        logger.warning("%s", problem)
 
     class_names = class_names_of(matching.annotations.values())
     bags = load_bags(files, matching.annotations, class_names, views)
@@ -109,6 +107,7 @@ def _select(bags: BagSet, videos: Sequence[str]) -> BagSet:
     return replace(
         bags,
         features=bags.features[rows],
+        segment_frames=bags.segment_frames[rows],
         class_indices=bags.class_indices[rows],
         videos=tuple(videos),
     )
@@ -133,10 +132,3 @@ def _warn_of_features(precisions: Sequence[str], weights_trained: bool) -> None:
         )
     if not weights_trained:
         logger.warning("the features come from untrained weights: they say little about videos")
-
-
-def _warn_of_names(what: str, names: Sequence[str]) -> None:
-    if names:
-        shown = ", ".join(names[:NUM_NAMES_SHOWN])
-        more = f" and {len(names) - NUM_NAMES_SHOWN} more" if len(names) > NUM_NAMES_SHOWN else ""
-        logger.warning("%d %s: %s%s", len(names), what, shown, more)

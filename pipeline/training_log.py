@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.logs import console, is_watched
 
 CSV_NAME = "log.csv"
 TENSORBOARD_NAME = "tensorboard"
@@ -31,21 +32,20 @@ class TrainingLog:
         kept = rows[: 1 + last_epoch]  # a header, then a row an epoch
         self._csv.write_text("".join(f"{row}\n" for row in kept))
         self._board = SummaryWriter(str(out / TENSORBOARD_NAME), purge_step=last_epoch + 1)
-        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("epoch"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not (console.is_terminal and logger.isEnabledFor(logging.INFO)),
+            console=console(),
+            disable=not is_watched(),
         )
         self._task = self._progress.add_task("", total=num_epochs, completed=last_epoch)
         self._last_line = -float("inf")
 
     def __enter__(self) -> Self:
-        """Show the progress bar, where there is a terminal."""
+        """Show the progress bar, where somebody watches."""
         self._progress.start()
         return self
 

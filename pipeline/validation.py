@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from data.datasets import BagSet
 from model.joint import JointModel
+from pipeline.events import peak_score
 from pipeline.inference import score_videos
+from pipeline.learner import DivergedError
 from pipeline.metrics import (
     confusion_matrix,
     found_at_thresholds,
@@ -32,7 +34,7 @@ FALLBACK_RULE = "fixed, since no threshold tells the validation videos apart"
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures of the held-out videos; a video's score is the highest of its segments."""
+    """Measures of the held-out videos; a video's score is its peak score."""
 
     auc: float
     """Area under the ROC curve, anomalous against normal videos."""
@@ -57,9 +59,16 @@ def rank(metrics: Mapping[str, float], selection: Selection) -> tuple[float, flo
 
 
 def validate(model: JointModel, bags: BagSet) -> Validation:
-    """The measures of bags of which some are anomalous and some normal."""
+    """The measures of bags of which some are anomalous and some normal.
+
+    Raises:
+        DivergedError: the model has no finite answer.
+    """
     videos = score_videos(model, bags.features)
-    peaks = np.array([video.scores.max() for video in videos])
+    if not all(video.is_finite for video in videos):
+        raise DivergedError("the scores of the held-out videos are not finite")
+    scored = zip(videos, bags.segment_frames, strict=True)
+    peaks = np.array([peak_score(video.scores, frames) for video, frames in scored])
     labels = np.array([video.class_probabilities.argmax() for video in videos])
     is_anomalous = bags.class_indices > 0
     auc = roc_auc(rank_videos(peaks, is_anomalous)).value

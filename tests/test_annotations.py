@@ -367,6 +367,26 @@ class TestMatching:
     def test_ambiguous_names(self):
         with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):
             self.match({"a.mp4": "Arson"}, ["y/a.mp4", "x/a.mp4"])
+        named_twice = {"a.mp4": "Arson", "x/a.mp4": "Arson", "y/a.mp4": "Arson"}
+        with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):
+            self.match(named_twice, ["y/a.mp4", "x/a.mp4"])
+        with pytest.raises(AnnotationError, match=r"x/a.mp4 is Abuse at .* but Arson at"):
+            self.match({"a.mp4": "Arson", "x/a.mp4": "Abuse"}, ["y/a.mp4", "x/a.mp4"])
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_name_that_the_archive_has_twice_means_the_path_in_another_list(self, reverse):
+        name = "Normal_Videos_003_x264.mp4"
+        tested, other = f"Testing_Normal_Videos_Anomaly/{name}", f"Normal_Videos_event/{name}"
+        annotations = [
+            Annotation(name, "Normal", (), "Temporal_Anomaly_Annotation.txt:1"),
+            Annotation(tested, "Normal", (), "Anomaly_Test.txt:1"),
+        ]
+        matching = match_videos(annotations[:: -1 if reverse else 1], [other, tested])
+        assert list(matching.annotations) == [tested]
+        assert (matching.missing, matching.extra) == ((), (other,))
+        assert matching.problems == [
+            f"1 videos with features have no annotation and are left out: {other}"
+        ]
 
     def test_nothing_fits(self):
         with pytest.raises(AnnotationError, match=r"none of the annotated videos \(a, b\).*\(c\)"):

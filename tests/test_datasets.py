@@ -24,7 +24,7 @@ def load(root, views=("center",), labels=LABELS):
 
 
 def make_all(**changes_of_last):
-    videos = [make_features(name, seed=seed) for seed, name in enumerate(NAMES)]
+    videos = [make_features(name, 5 + 40 * seed, seed) for seed, name in enumerate(NAMES)]
     return [*videos[:2], replace(videos[2], **changes_of_last)]
 
 
@@ -36,6 +36,8 @@ def test_bags_hold_what_the_files_hold(tmp_path):
     assert bags.features.dtype == np.float32
     for video, features in zip(bags.videos, bags.features, strict=True):
         np.testing.assert_array_equal(features, videos[video].features[::-1])
+    for video, frames in zip(bags.videos, bags.segment_frames, strict=True):
+        np.testing.assert_array_equal(frames, videos[video].segment_frames)
     assert (len(bags), bags.views, bags.spec) == (3, ("top_left", "center"), SPEC)
     assert (bags.time_positions, bags.channels) == (TIME_POSITIONS, CHANNELS)
 

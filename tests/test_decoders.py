@@ -159,6 +159,13 @@ class TestDecoderContract:
         assert not decoded.info.has_timestamps
         np.testing.assert_allclose(decoded.edges, np.arange(NUM_FRAMES + 1) / 25)
 
+    @pytest.mark.parametrize("num_frames", [1, 2, 3])
+    @pytest.mark.parametrize("name", ["mp4", "mkv"])
+    def test_reads_the_shortest_videos(self, decoder, folder, name, num_frames):
+        path = folder / f"{decoder.name}_{num_frames}.{name}"
+        decoded = decode(decoder, encode(path, draw_frames(num_frames)))
+        np.testing.assert_allclose(decoded.edges, np.arange(num_frames + 1) / 25, atol=1e-3)
+
     def test_reads_another_video_after_a_damaged_one(self, decoder, video, folder):
         path = damage(encode(folder / f"{decoder.name}_damaged.mp4"), [8])
         if decoder is DecordDecoder:
@@ -243,6 +250,17 @@ def test_damage_stops_decord_and_is_counted_by_pyav(tmp_path, kind, name, encodi
     decoded = decode(AvDecoder, path)
     assert decoded.num_damaged >= 1
     np.testing.assert_array_equal(decoded.frames[:2], whole[:2])
+
+
+def test_decord_may_not_fill_up_with_copies(tmp_path):
+    """Two frames are to be shown at one time: decord would give one of them twice."""
+    path = encode(tmp_path / "a.mp4", options=FAST_START)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"ctts") + 18] = 181  # among the times at which frames are shown
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="more than 0 duplicate frames"):
+        decode(DecordDecoder, path)
+    assert len(decode(AvDecoder, path).frames) == NUM_FRAMES - 1
 
 
 def test_a_packet_that_decodes_to_nothing_costs_its_frame_and_is_counted(tmp_path):

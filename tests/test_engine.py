@@ -15,7 +15,7 @@ from extract import engine as engine_module
 from extract.clips import ClipGrid
 from extract.decoder import VideoError, VideoInfo
 from extract.engine import Extracted, prefetch
-from extract.errors import FailedVideo
+from extract.errors import FailedVideo, UserError
 from extract.reader import Clip, Finished, Restart, SourceVideo
 from extract.store import VideoIdentity, feature_path, list_features, verify_features
 from extract.versions import installed_versions
@@ -264,6 +264,16 @@ def test_features_beyond_16_bits_fail_their_video_only(tmp_path, script):
     assert list(list_features(tmp_path)) == ["b.mp4"]
     run(make_engine(Loud()), tmp_path, "a.mp4")
     assert features_of(tmp_path, "a.mp4").features.max() == 1e6
+
+
+def test_a_device_without_memory_says_what_to_do(tmp_path, script):
+    class Large(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError
+
+    script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
+    with pytest.raises(UserError, match="no memory for batches of 2 clip-views: use a smaller --b"):
+        run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
 
 
 def test_every_clip_is_told_once(tmp_path, script):

@@ -1,9 +1,12 @@
 """Evaluation: truth beside scores, every number against a plain computation of it."""
 
+import hashlib
 import json
 import logging
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from sklearn import metrics as oracle
 
 from data.annotations import Annotation, AnnotationError, Interval
 from data.classes import UnknownClassError
+from extract.errors import UserError
 from extract.segments import segment_ranges, spread_over_frames
 from pipeline.checkpoint import load_checkpoint
 from pipeline.evaluation import (
@@ -147,7 +151,11 @@ def test_it_leaves_numbers_curves_pictures_and_where_they_come_from(options):
     content = read_metrics(options)
     assert content["problems"] == []
     assert content["classes_absent"] == []
-    assert content["checkpoint"]["spec_digest"] == SPEC.digest
+    source = content["checkpoint"]
+    assert source["spec_digest"] == SPEC.digest
+    assert source["path"] == str(options.run / "best")
+    tensors = (options.run / "best" / "model.safetensors").read_bytes()
+    assert source["model_digest"] == hashlib.sha256(tensors).hexdigest()
     assert content["settings"]["features"] == str(options.features)
     assert "numpy" in content["versions"]
     roc = content["roc"]
@@ -169,11 +177,38 @@ def test_videos_on_one_side_only_are_reported_by_name_and_left_out(options, capl
     with caplog.at_level(logging.WARNING):
         run_evaluate(options)
     expected = [
-        "Normal/gone.mp4 is annotated but has no features: left out",
-        "Normal/n2.mp4 has features but no annotation: left out",
+        "1 annotated videos have no features and are left out: Normal/gone.mp4",
+        "1 videos with features have no annotation and are left out: Normal/n2.mp4",
     ]
-    assert read_metrics(options)["problems"] == expected
+    content = read_metrics(options)
+    assert content["problems"] == expected
+    assert content["without_features"] == ["Normal/gone.mp4"]
+    assert content["without_annotation"] == ["Normal/n2.mp4"]
     assert [record.message for record in caplog.records] == expected
+
+
+def test_many_videos_without_annotation_are_one_warning(options, caplog):
+    names = [f"Normal/other{index}.mp4" for index in range(5)]
+    write_store(options.features, *map(make_features, names))
+    run_evaluate(options)
+    shown = "5 videos with .* left out: Normal/other0.mp4, .*/other1.mp4, .*/other2.mp4 and 2 more"
+    assert [bool(re.fullmatch(shown, record.message)) for record in caplog.records] == [True]
+    assert read_metrics(options)["without_annotation"] == names
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "seed"])
+def test_negative_numbers_are_refused(options, name):
+    with pytest.raises(UserError, match=f"{name} -1 is negative: give a number from 0 up"):
+        run_evaluate(replace(options, **{name: -1}))
+
+
+def test_nothing_is_written_into_a_checkpoint(options, monkeypatch):
+    best = options.run / "best"
+    before = sorted(best.iterdir())
+    monkeypatch.chdir(best)
+    run_evaluate(replace(options, run=Path()))
+    assert sorted(best.iterdir()) == before
+    assert (options.run / "evaluation" / "metrics.json").is_file()
 
 
 def test_without_annotated_frames_only_frames_are_undefined(options, capsys):

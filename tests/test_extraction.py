@@ -23,6 +23,7 @@ from extract.backbones import BACKBONES
 from extract.decoder import frame_size, probe
 from extract.decoder_av import AvDecoder
 from extract.store import feature_path, list_features, read_features, verify_features
+from pipeline import extraction
 from pipeline.cli import main
 from pipeline.extraction import LOCK_NAME, locked
 
@@ -224,11 +225,33 @@ class TestAnotherRun:
         assert extract(videos)[0] == 0
         assert snapshot(store) == after
 
+    def test_never_loses_views_or_clips_without_being_told_to(self, videos, store, extract):
+        extract(videos, "--views", "center,top_left", "--keep-clips")
+        before = snapshot(store)
+        code, said = extract(videos, "--views", "center,top_right")
+        assert (code, snapshot(store)) == (2, before)
+        assert "extracted again and lose top_left, its clips (--keep-clips): ask for that" in said
+        assert extract(videos, "--views", "center,top_right", "--overwrite")[0] == 0
+        views = {read_features(path).views for path in list_features(store).values()}
+        assert views == {("center", "top_right")}
+
+    @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+    def test_never_replaces_a_file_of_something_else(self, videos, store, extract, overwrite):
+        path = feature_path(store, "c.avi")
+        path.parent.mkdir(parents=True)
+        with h5py.File(path, "w") as file:
+            file["mine"] = 1
+        before = snapshot(store)
+        code, said = extract(videos, *overwrite)
+        assert (code, snapshot(store)) == (2, before)
+        assert "c.avi.h5 is an HDF5 file of something else: move it out" in said
+
     def test_warns_where_precisions_mix(self, videos, store, extract):
         extract(videos / "c.avi")
         code, said = extract(videos / "c.avi", "--precision", "bf16")
         assert code == 0
-        assert "c.avi was computed in fp32, this run computes in bf16" in said
+        assert "1 of the videos that are there were not computed in bf16" in said
+        assert "the store mixes precisions" in said
 
     def test_refuses_to_run_beside_another(self, videos, store, extract):
         with locked(store):
@@ -285,6 +308,39 @@ class TestVideosThatFail:
         assert extract(broken / "c.avi")[0] == 0
         assert failures_in(store) == []
 
+    def test_one_that_has_gone_since_fails_alone(self, videos, store, extract, monkeypatch):
+        extract(videos)
+        find = extraction.find_videos
+
+        def find_then_lose(*arguments):
+            found = find(*arguments)
+            (videos / "c.avi").unlink()
+            return found
+
+        monkeypatch.setattr(extraction, "find_videos", find_then_lose)
+        code, _ = extract(videos)
+        assert code == 3
+        assert failures_in(store) == [
+            ["c.avi", "the file cannot be read (No such file or directory)", "", ""]
+        ]
+
+    def test_an_error_nobody_foresaw_fails_its_video_only(
+        self, videos, store, extract, monkeypatch
+    ):
+        read = engine.read_video
+
+        def stumble(video, options):
+            if video.name == "Fighting/b.mp4":
+                raise ZeroDivisionError("odd")
+            return read(video, options)
+
+        monkeypatch.setattr(engine, "read_video", stumble)
+        code, _ = extract(videos)
+        assert code == 3
+        ((video, reason, *_),) = failures_in(store)
+        assert (video, reason) == ("Fighting/b.mp4", "unexpected ZeroDivisionError: odd")
+        assert list(list_features(store)) == ["Fighting/a.mp4", "c.avi"]
+
     def test_the_decoder_asked_for_has_the_last_word(self, broken, store, extract):
         code, _ = extract(broken / "damaged.mp4", "--decoder", "decord")
         assert code == 4
@@ -304,7 +360,7 @@ class TestWrongUsage:
             (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
             (["--segments", "0"], "0 segments: at least 1 is needed"),
             (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
-            (["--batch-size", "0"], "batch size 0 is not positive"),
+            (["--batch-size", "0"], "batch size 0 is not in 1.."),
             (["--device", "cuda:99"], "device 'cuda:99' is not on this machine: use auto or one o"),
             (["--extensions", ","], "names no ending"),
         ],
@@ -362,10 +418,10 @@ class TestTheDisk:
             pytest.skip("no disk can be mounted here")
         vigil = f"{sys.executable} -m pipeline.cli extract {videos} --out {disk}/f"
         settings = f"{' '.join(SETTINGS)} --endpoint Conv3d_1a_7x7 --quiet"
-        script = f"{mount}; {vigil} {settings}; echo code $?; find {disk}/f -type f"
+        script = f"{mount}; {vigil} {settings}; echo code $?; cd {disk}/f; find . -type f | sort"
         run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
         assert "no space is left for" in run.stderr, run.stderr
-        assert run.stdout.splitlines() == ["code 1", f"{disk}/f/{LOCK_NAME}"]
+        assert run.stdout.splitlines() == ["code 1", f"./{LOCK_NAME}", "./failures.csv"]
 
     def test_a_folder_that_may_not_be_written_is_said(self, videos, tmp_path, extract, monkeypatch):
         def refuse(path, video):
@@ -379,8 +435,8 @@ class TestTheDisk:
     def test_a_file_where_the_folder_should_be_is_said(self, videos, tmp_path, extract):
         (tmp_path / "file").write_text("")
         code, said = extract(videos, out=tmp_path / "file")
-        assert code == 1
-        assert f"{tmp_path / 'file'}" in said
+        assert code == 2
+        assert f"{tmp_path / 'file'} is a file, or lies below one: give a folder" in said
 
 
 # Runs the command with the fake backbone, and sends itself a signal when it has written part of

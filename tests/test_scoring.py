@@ -16,7 +16,13 @@ from pipeline import scoring
 from pipeline.checkpoint import load_checkpoint
 from pipeline.extraction import ExtractionReport
 from pipeline.options import ComputeOptions, ScoreOptions
-from pipeline.results import read_result, read_results, result_path
+from pipeline.results import (
+    ResultsError,
+    read_result,
+    read_results,
+    result_path,
+    write_result,
+)
 from pipeline.scoring import read_threshold, run_score, scoring_engine
 from pipeline.store_scoring import (
     UNTRAINED_WARNING,
@@ -101,6 +107,26 @@ def test_what_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
     assert "damaged.mp4.h5 is damaged" in reasons["damaged.mp4"]
     assert "short_side: None != 256" in reasons["other.mp4"]
     assert not result_path(tmp_path / "results", "other.mp4").exists()
+
+
+def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, checkpoint, monkeypatch):
+    store = write_store(tmp_path / "features", make_features("a.mp4"), make_features("b.mp4"))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name in ("manifest.json", "report.html", "summary.csv", "events.csv", "failures.csv"):
+        (folder / name).write_text("of an earlier run")
+
+    def write_one(folder, result):
+        if result.video == "b.mp4":
+            raise KeyboardInterrupt
+        write_result(folder, result)
+
+    monkeypatch.setattr("pipeline.store_scoring.write_result", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        score_store(checkpoint, list_features(store), folder, 0.5)
+    assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]
+    with pytest.raises(ResultsError, match=r"manifest\.json is not there: finish vigil score"):
+        read_results(folder)
 
 
 def test_features_of_other_settings_are_refused_by_name(checkpoint):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,13 +20,15 @@ from data.annotations import AnnotationError
 from extract.errors import UserError
 from extract.store import FeatureFileError
 from model.joint import InputShape
-from pipeline.checkpoint import load_checkpoint, load_config
+from pipeline.checkpoint import ResumeState, load_checkpoint, load_config
 from pipeline.inference import score_videos
-from pipeline.learner import bags_on_device, new_learner, train_epoch
-from pipeline.options import TrainOptions
+from pipeline.learner import bags_on_device, new_learner, restore, resume_state, train_epoch
+from pipeline.logs import set_up_logging
+from pipeline.options import LogOptions, TrainOptions
 from pipeline.recipe import Recipe, TrainingConfig
 from pipeline.training import run_train
 from pipeline.training_data import load_training_data
+from pipeline.training_log import TrainingLog
 from pipeline.validation import choose_threshold, rank
 
 NUM_VIDEOS = {"Normal": 12, "Arson": 6, "Fighting": 6}
@@ -259,6 +262,33 @@ def test_a_run_goes_on_only_with_its_own_videos(
         train(features, labels, tmp_path / "run", resume=True)
 
 
+def test_a_run_killed_in_its_first_epoch_begins_anew(
+    features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.training.train_epoch", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(features, labels, tmp_path / "run")
+    assert (tmp_path / "run" / "log.csv").exists()
+    train(features, labels, tmp_path / "run")
+    assert len(read_log(tmp_path / "run")) == 4
+
+
+@pytest.mark.parametrize("name", ["best/photo.txt", "tensorboard/events", "log.csv"])
+def test_what_is_no_run_is_not_cleared(
+    features: Path, labels: Path, tmp_path: Path, name: str
+) -> None:
+    other = tmp_path / "project" / name
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    for changes in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(UserError, match=f"is no training but holds {name.split('/')[0]}, .*gi"):
+            train(features, labels, tmp_path / "project", **changes)
+    assert other.read_text() == "mine"
+    with pytest.raises(UserError, match=r"labels\.csv is a file: give a folder"):
+        train(features, labels, labels)
+
+
 def test_contradictions_on_the_command_line(features: Path, labels: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--overwrite begins anew: give one"):
         train(features, labels, tmp_path / "run", resume=True, overwrite=True)
@@ -283,9 +313,9 @@ def test_missing_and_extra_videos_are_named(
         extra="Arson/Gone1.mp4,Arson\nArson/Gone2.mp4,Arson\nGone3.mp4,Arson\nGone4.mp4,Arson\n",
     )
     train(features, labels, tmp_path / "run", with_training(epochs=1))
-    assert "4 labelled videos have no features in" in caplog.text
+    assert "4 annotated videos have no features and are left out" in caplog.text
     assert "Arson/Gone1.mp4, Arson/Gone2.mp4, Gone3.mp4 and 1 more" in caplog.text
-    assert "have no label and are left out: Normal/Normal3.mp4" in caplog.text
+    assert "have no annotation and are left out: Normal/Normal3.mp4" in caplog.text
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     gone = ["Arson/Gone1.mp4", "Arson/Gone2.mp4", "Gone3.mp4", "Gone4.mp4"]
     assert splits["without_features"] == gone
@@ -409,8 +439,12 @@ def test_gradients_are_clipped(features: Path, labels: Path) -> None:
 
 
 def test_divergence_is_an_error(features: Path, labels: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"training diverged in epoch \d: .*lower learning_rate"):
-        train(features, labels, tmp_path, with_training(learning_rate=1e30))
+    recipe = with_training(learning_rate=1e30)
+    with pytest.raises(UserError, match=r"diverged: the loss of epoch \d is nan; set a lower lear"):
+        train(features, labels, tmp_path / "one", recipe)
+    one_batch = with_training(learning_rate=1e30, num_anomalous=50, num_normal=50)
+    with pytest.raises(UserError, match="diverged: the scores of the held-out videos are not fin"):
+        train(features, labels, tmp_path / "two", one_batch)
 
 
 def test_half_precision_learns_the_same(
@@ -427,6 +461,26 @@ def test_half_precision_learns_the_same(
     for name, tensor in exact.state_dict().items():
         assert half.state_dict()[name].dtype == torch.float32
         torch.testing.assert_close(half.state_dict()[name], tensor, atol=0.05, rtol=0.1)
+
+
+def test_half_precision_may_begin_on_resuming() -> None:
+    shape = InputShape(8, TIME_POSITIONS, CHANNELS, 3)
+    learner = new_learner(RECIPE, shape, 0, torch.device("cpu"))
+    learner = learner._replace(scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
+    restore(learner, learner.model, ResumeState(optimizer={}, scaler={}))
+    assert learner.scaler.get_scale() == 8
+    assert resume_state(learner).optimizer == {}
+
+
+def test_the_bar_is_shown_to_who_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    for quiet in (False, True):
+        set_up_logging(LogOptions(quiet=quiet))
+        with TrainingLog(tmp_path, 0, 1) as log:
+            log.epoch(1, {"loss/total": 1.0, "validation/auc": 0.5, "validation/maa": 0.5})
+        assert ("epoch" in capsys.readouterr().err) == (not quiet)
 
 
 def test_progress_is_logged_without_a_terminal(

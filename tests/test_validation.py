@@ -1,5 +1,6 @@
 """The choice of epoch and threshold, against scikit-learn and a search over all thresholds."""
 
+from dataclasses import replace
 from unittest.mock import Mock, patch
 
 import numpy as np
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from extract.segments import segment_ranges
 from model.joint import InputShape
 from pipeline.inference import VideoScores
+from pipeline.learner import DivergedError
 from pipeline.validation import FALLBACK_RULE, THRESHOLD_RULE, choose_threshold, rank, validate
 
 scores_of_both = st.tuples(
@@ -64,10 +67,12 @@ def test_measures_are_of_whole_videos() -> None:
         VideoScores(generator.uniform(size=8), generator.dirichlet(np.ones(4)), None, None)
         for _ in classes
     ]
-    bags = Mock(features=None, class_indices=classes)
+    frames = np.array([segment_ranges(num_frames, 8) for num_frames in (80, 5, 80, 9, 3, 1)])
+    bags = Mock(features=None, segment_frames=frames, class_indices=classes)
     with patch("pipeline.validation.score_videos", return_value=scores):
         result = validate(Mock(shape=InputShape(8, 1, 3, 4)), bags)
-    peaks = np.array([max(video.scores) for video in scores])
+    held = frames[:, :, 1] > frames[:, :, 0]
+    peaks = np.array([max(video.scores[own]) for video, own in zip(scores, held, strict=True)])
     labels = [int(np.argmax(video.class_probabilities)) for video in scores]
     assert result.auc == pytest.approx(roc_auc_score(classes > 0, peaks))
     assert result.maa == pytest.approx(
@@ -75,3 +80,18 @@ def test_measures_are_of_whole_videos() -> None:
     )
     assert result.separation == pytest.approx(peaks[3:].mean() - peaks[:3].mean())
     assert (result.threshold, result.threshold_rule) == choose_threshold(peaks, classes > 0)
+
+
+@pytest.mark.parametrize("part", ["scores", "class_probabilities"])
+def test_a_model_without_a_finite_answer_has_diverged(part: str) -> None:
+    scores = [VideoScores(np.full(8, 0.5), np.full(3, 1 / 3), None, None) for _ in range(2)]
+    broken = getattr(scores[1], part).copy()
+    broken[0] = np.nan
+    scores[1] = replace(scores[1], **{part: broken})
+    frames = np.array([segment_ranges(80, 8)] * 2)
+    bags = Mock(features=None, segment_frames=frames, class_indices=np.array([0, 1]))
+    with (
+        patch("pipeline.validation.score_videos", return_value=scores),
+        pytest.raises(DivergedError, match="held-out videos are not finite; set a lower learning"),
+    ):
+        validate(Mock(shape=InputShape(8, 1, 3, 3)), bags)
