@@ -146,6 +146,12 @@ def merge(first: Annotation, second: Annotation, add: bool = False) -> Annotatio
     )
 
 
+def class_names_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
+    """The classes of the annotations: normal first (also where no video is), the others sorted."""
+    anomalies = {annotation.class_name for annotation in annotations} - {NORMAL}
+    return (NORMAL, *sorted(anomalies))
+
+
 def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_]:
     """Whether each frame is anomalous: (num_frames,) bool; what lies beyond the end is cut off.
 

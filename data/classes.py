@@ -1,12 +1,8 @@
 """Ordered class names: the only place that knows them. Class index 0 is always normal."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from extract.errors import UserError
-
-if TYPE_CHECKING:
-    from data.annotations import Annotation
 
 NORMAL = "Normal"
 
@@ -46,12 +42,6 @@ class UnknownClassError(UserError):
 def canonical_class(name: str) -> str:
     """The class that a folder or label means: `NORMAL` for every way to say so, else the name."""
     return NORMAL if name.lower() in _NORMAL_NAMES else name
-
-
-def class_names_of(annotations: "Iterable[Annotation]") -> tuple[str, ...]:
-    """The classes of the annotations: normal first (also where no video is), the others sorted."""
-    anomalies = {annotation.class_name for annotation in annotations} - {NORMAL}
-    return (NORMAL, *sorted(anomalies))
 
 
 def class_index(class_names: Sequence[str], class_name: str, video: str = "a video") -> int:

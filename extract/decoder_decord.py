@@ -88,11 +88,16 @@ class DecordDecoder:
         return VideoError(f"decord stopped: {reason}", self.name, self._num_yielded)
 
     def timestamps(self) -> npt.NDArray[np.float64]:
-        """(N,) presentation times in seconds, to the float32 precision decord keeps."""
+        """(N,) presentation times in seconds, to the float32 precision decord keeps.
+
+        Not finite from 2**17 s on: float32 cannot tell frames apart there, and a time that is not
+        known is a larger number still.
+        """
         if self._num_yielded == 0:
             return np.empty(0)
         indices = range(self._num_yielded)
-        return np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
+        seconds = np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
+        return np.where(np.abs(seconds) < 2**17, seconds, np.nan)
 
     def close(self) -> None:
         """Free decord's threads and read-ahead."""

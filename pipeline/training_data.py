@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.annotations import labels_from_folders, load_annotations
-from data.classes import class_names_of
+from data.annotations import class_names_of, labels_from_folders, load_annotations
 from data.datasets import BagSet, load_bags
 from data.matching import match_videos
 from data.splits import hold_out

@@ -12,12 +12,13 @@ from data.annotations import (
     Annotation,
     AnnotationError,
     Interval,
+    class_names_of,
     frame_truth,
     labels_from_folders,
     load_annotations,
     merge,
 )
-from data.classes import UCF_CRIME, UnknownClassError, class_index, class_names_of
+from data.classes import UCF_CRIME, UnknownClassError, class_index
 from data.matching import match_videos
 
 TEMPORAL_COUNTS = {
