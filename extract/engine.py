@@ -7,6 +7,7 @@ was in its batch. A video's clip features lie in a nameless temporary file until
 known; memory does not grow with it. Legend: B views in a batch, V views, D = T x C features.
 """
 
+import errno
 import logging
 import platform
 import queue
@@ -123,7 +124,12 @@ class Engine:
         if not np.isfinite(features.features).all():
             reason = f"features overflow {features.features.dtype}: use --precision fp32"
             return FailedVideo(video.source.name, reason, finished.decoder, 0)
-        write_features(feature_path(store, video.source.name), features)
+        try:
+            write_features(feature_path(store, video.source.name), features)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return FailedVideo(video.source.name, f"{error.filename}: {error.strerror}")
         return Extracted(
             video.source.name,
             features.num_frames_decoded,

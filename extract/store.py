@@ -212,7 +212,7 @@ def _attributes(video: VideoFeatures) -> dict[str, Any]:
         "precision": video.precision,
         "device": video.device,
         "decoder": video.decoder,
-        "video_path": video.video.path,
+        "video_path": video.video.path.encode(errors="backslashreplace").decode(),
         "video_bytes": video.video.num_bytes,
         "video_modified_ns": video.video.modified_ns,
         "video_digest": video.video.digest,

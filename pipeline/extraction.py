@@ -261,7 +261,11 @@ def plan_extraction(
     missing, present, failed, num_other_precision = [], [], [], 0
     for video in videos:
         path = feature_path(store, video.name)
-        there = _what_is_there(path)
+        try:
+            there = _what_is_there(path)
+        except OSError as error:
+            failed.append(FailedVideo(video.name, f"{path} cannot be used ({error.strerror})"))
+            continue
         wanted = there is not None and _is_wanted(there, engine)
         if there is None or (overwrite and not wanted):
             missing.append(video)

@@ -349,6 +349,25 @@ class TestVideosThatFail:
         assert reason.startswith("decord stopped")
 
 
+def test_odd_names_are_only_names(videos, tmp_path, store, extract):
+    names = [b"-dash.mp4", b"a\nb=cmd(),<i>.mp4", "Überfall 1.mp4".encode(), b"\xff\xfe.mp4"]
+    for name in names:
+        path = tmp_path / "odd" / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(videos / "Fighting/b.mp4", path)
+    long = tmp_path / "odd" / ("n" * 251 + ".mp4")
+    shutil.copy(videos / "Fighting/b.mp4", long)
+    code, _ = extract(tmp_path / "odd")
+    assert code == 3
+    assert [os.fsencode(name) for name in list_features(store)] == sorted(names)
+    for path in list_features(store).values():
+        verify_features(path)
+    [[video, reason, _, _]] = failures_in(store)
+    assert video == long.name
+    assert "File name too long" in reason
+    assert extract(tmp_path / "odd")[0] == 3  # where the plan meets it
+
+
 class TestWrongUsage:
     @pytest.mark.parametrize(
         ("arguments", "message"),
