@@ -15,7 +15,7 @@ ANNOTATIONS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract train score evaluate test test-slow check lint types layers format bench clean
+.PHONY: help setup demo extract train score evaluate test check lint types layers format bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +46,6 @@ score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
 
 test: $(VENV)/ready ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
-
-test-slow: $(VENV)/ready ## Run the tests that take long, too
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 check: lint types layers ## Lint, types and layers: what a change must pass besides the tests
 
