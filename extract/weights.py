@@ -269,7 +269,7 @@ def check_identity(path: Path, source: WeightsSource) -> None:
     if actual != source.git_blob_sha1:
         raise WeightsError(
             f"{path} is not the file published at {source.url} (git blob {actual}, not "
-            f"{source.git_blob_sha1}): remove it and fetch it again"
+            f"{source.git_blob_sha1}): remove it if it is still there, and fetch it again"
         )
 
 

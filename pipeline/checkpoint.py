@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import dacite
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from extract.errors import UserError
@@ -233,8 +233,9 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     with replace_file(path) as partial:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        partial.write_bytes(content)  # a full disk is an OSError here, and not in save_file
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Training: from feature files and labels to a run that is honest, repeatable and resumable."""
 
 import csv
+import errno
 import json
 import logging
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from extract.errors import UserError
 from extract.store import FeatureFileError
 from model.joint import InputShape
 from pipeline.checkpoint import ResumeState, load_checkpoint, load_config
+from pipeline.cli import main
 from pipeline.inference import score_videos
 from pipeline.learner import bags_on_device, new_learner, restore, resume_state, train_epoch
 from pipeline.logs import set_up_logging
@@ -189,6 +191,29 @@ def test_resuming_a_finished_run_changes_nothing(
 def test_resuming_what_was_never_begun_begins(features: Path, labels: Path, tmp_path: Path) -> None:
     train(features, labels, tmp_path / "run", resume=True)
     assert load_checkpoint(tmp_path / "run", "last").config.epoch == 4
+
+
+def test_a_full_disk_ends_the_run_with_what_to_do(
+    features: Path,
+    labels: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = ["train", str(features), "--annotations", str(labels), "--epochs", "1"]
+    arguments += ["--out", str(tmp_path / "run"), "--device", "cpu", "--lstm-size", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        patch.setattr("pipeline.training.write_json", lambda path, content: path.write_text("{}"))
+        (tmp_path / "run").mkdir()
+        assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "no space is left for" in said
+    assert "model.safetensors" in said
+    assert main(arguments) == 0
 
 
 def test_only_labels_are_used(features: Path, labels: Path, tmp_path: Path) -> None:
