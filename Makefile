@@ -64,7 +64,7 @@ format: $(VENV)/ready ## Format the code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/ready ## Measure extraction on this machine, as ratios in one run
-	$(BIN)/python -m bench.extraction $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove .venv and caches; videos, features and runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,1 +1,1 @@
-"""Measurements of speed, as ratios in one run."""
+"""Measurements of extraction on the machine at hand: `python -m bench`, or `make bench`."""

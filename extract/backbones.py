@@ -49,12 +49,19 @@ class Backbone:
             )
         return name
 
-    def normalise(self, views: Tensor, precision: torch.dtype) -> Tensor:
-        """The network's input, from views (B, 3, 64, 224, 224) uint8 on the device."""
-        if len(self.frame_indices) < views.shape[2]:
-            views = views[:, :, list(self.frame_indices)]
-        normalised = (views.float() - self.mean) / self.std
-        return normalised.to(precision, memory_format=torch.channels_last_3d)
+    def select(self, views: Tensor) -> Tensor:
+        """The frames that the network sees, (B, T, H, W, 3), of views (B, 64, H, W, 3)."""
+        if len(self.frame_indices) == views.shape[1]:
+            return views
+        return views[:, list(self.frame_indices)]
+
+    def normalise(self, frames: Tensor, precision: torch.dtype) -> Tensor:
+        """The network's input (B, 3, T, H, W) from pixels (B, T, H, W, 3), uint8.
+
+        Only the names of the axes move: in memory the channels stay last.
+        """
+        normalised = (frames.float() - self.mean) / self.std
+        return normalised.to(precision).permute(0, 4, 1, 2, 3)
 
 
 class _PooledResNet(nn.Module):
@@ -120,16 +127,3 @@ def find_backbone(name: str) -> Backbone:
     if name not in BACKBONES:
         raise UserError(f"no backbone {name!r}: use one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
-
-
-def place_network(network: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
-    """The network ready for inference: on the device, its convolutions in the given precision.
-
-    Batch norm stays in float32, which costs nothing and keeps its small variances exact.
-    """
-    network = network.eval().requires_grad_(False)
-    network = network.to(device).to(memory_format=torch.channels_last_3d)
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d):
-            module.to(precision)
-    return network

@@ -4,13 +4,18 @@ A clip is ``clip_frames`` consecutive frames. Clip k starts at frame ``k * strid
 one may be short, and is filled up by repeating its last frame.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from extract.errors import UserError
+
+
+def new_array(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Memory for a clip, not yet filled."""
+    return np.empty(shape, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -56,27 +61,38 @@ class ClipGrid:
         starts = np.arange(self.num_clips(num_frames), dtype=np.int64) * self.stride
         return np.stack([starts, np.minimum(starts + self.clip_frames, num_frames)], axis=1)
 
-    def cut(self, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the clips of a stream of frames, in order, each a new array.
+    def cut(
+        self,
+        frames: Iterable[npt.NDArray[np.uint8]],
+        new_clip: Callable[[tuple[int, ...]], npt.NDArray[np.uint8]] = new_array,
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the clips of a stream of frames, in order.
 
-        Holds at most one clip of frames besides the one it yields, whatever the length of the
-        video. Clip k of the result covers ``frame_range(k, N)``, N being the number of frames.
+        Clip k of the result covers ``frame_range(k, N)``, N being the number of frames. Each frame
+        is copied into its clip as it comes, so that no other is held, whatever the length of the
+        video; what clips have in common is copied from one to the next.
 
         Args:
             frames: uint8 pictures (H, W, 3), all of one size.
+            new_clip: gives the memory (clip_frames, H, W, 3) for a clip when its first frame is
+                there; that of the clip before must not change until the next clip is yielded.
 
         Yields:
             (clip_frames, H, W, 3) uint8; the last one filled up with its last real frame.
         """
-        pending: list[npt.NDArray[np.uint8]] = []
-        num_frames = num_yielded = 0
+        clip = previous = None
+        num_filled = 0
         for frame in frames:
-            pending.append(frame)
-            num_frames += 1
-            if len(pending) == self.clip_frames:
-                yield np.stack(pending)
-                num_yielded += 1
-                del pending[: self.stride]
-        if num_yielded < self.num_clips(num_frames):
-            pending += [pending[-1]] * (self.clip_frames - len(pending))
-            yield np.stack(pending)
+            if clip is None:
+                clip = new_clip((self.clip_frames, *frame.shape))
+                if previous is not None:
+                    num_filled = self.clip_frames - self.stride
+                    clip[:num_filled] = previous[self.stride :]
+            clip[num_filled] = frame
+            num_filled += 1
+            if num_filled == self.clip_frames:
+                yield clip
+                clip, previous, num_filled = None, clip, 0
+        if clip is not None:
+            clip[num_filled:] = clip[num_filled - 1]
+            yield clip

@@ -1,4 +1,4 @@
-"""What a video decoder is: the contract, what is known of a video, and how decoding fails.
+"""What a video decoder is: the contract, and what is known of a video.
 
 Frames are RGB, uint8 (H, W, 3), with the container's rotation applied, resized while decoding with
 bilinear interpolation where another size than the native one is asked for. Of several video
@@ -15,12 +15,13 @@ from typing import Protocol
 import av
 import numpy as np
 import numpy.typing as npt
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extract.errors import UserError
+from extract.errors import VideoError
 
 VIEW_SIZE = 224
 
@@ -32,23 +33,6 @@ CONTAINERS = (
 )
 # These store a frame rate and no time per frame; what decoders report there is a guess.
 CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
-
-
-class VideoError(UserError):
-    """A video cannot be decoded, or no further.
-
-    Attributes:
-        reason: what is wrong, in one line.
-        decoder: name of the decoder that says so; empty before one was chosen.
-        frame_index: number of frames decoded before.
-    """
-
-    def __init__(self, reason: str, decoder: str = "", frame_index: int = 0) -> None:
-        """Keep the reason on one line."""
-        self.reason = " ".join(reason.split())
-        self.decoder = decoder
-        self.frame_index = frame_index
-        super().__init__(self.reason)
 
 
 @dataclass(frozen=True)
@@ -124,7 +108,7 @@ def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDA
     return np.maximum.accumulate(np.maximum(edges, 0))
 
 
-def open_container(path: Path) -> InputContainer:
+def open_container(path: Path, hardware: HWAccel | None = None) -> InputContainer:
     """The open container of a video file, and of no other file than that.
 
     Raises:
@@ -137,7 +121,9 @@ def open_container(path: Path) -> InputContainer:
         raise VideoError("the file is empty")
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        return av.open(absolute, container_options=options, metadata_errors="replace")
+        return av.open(
+            absolute, container_options=options, metadata_errors="replace", hwaccel=hardware
+        )
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"not a video that FFmpeg can open ({reason})") from error

@@ -17,7 +17,8 @@ import decord
 import numpy as np
 import numpy.typing as npt
 
-from extract.decoder import VideoError, VideoInfo
+from extract.decoder import VideoInfo
+from extract.errors import VideoError
 
 AV_LOG_ERROR = 16
 # For a frame that it does not get decord gives the one before again. This share of all frames, and

@@ -1,177 +1,118 @@
-"""The extraction engine: clips from a reader, through the device, into feature files.
+"""The extraction engine: decode workers -> rings of clips -> devices -> feature files.
 
-One thread reads the videos one after the other and keeps a few clips ahead; the calling thread
-uploads each clip once, cuts its views there, and runs batches that mix clips of several videos.
-Batches always have one shape, padded at the very end, so that a feature never depends on what else
-was in its batch. A video's clip features lie in a nameless temporary file until its length is
-known; memory does not grow with it. Legend: B views in a batch, V views, D = T x C features.
+Workers decode videos into rings of shared memory; a device uploads each clip once, cuts its views
+and runs them through the network in batches that mix clips of several videos; one thread writes
+the files. The calling thread only passes short messages between them. Every stage waits for the
+next where that is slower: memory grows neither with the number of videos nor with their length.
 """
 
-import errno
+import itertools
 import logging
-import platform
-import queue
-import tempfile
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from extract.backbones import PRECISIONS, Backbone
-from extract.clips import ClipGrid
-from extract.decoder import VideoError
-from extract.errors import FailedVideo, UserError
-from extract.reader import Clip, Finished, ReadingOptions, Restart, SourceVideo, read_video
-from extract.segments import pool_clips, segment_ranges
+from extract.activity import Activity
+from extract.assembly import OpenVideo, Provenance
+from extract.backbones import Backbone
+from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
+from extract.devices import Devices
+from extract.errors import FailedVideo
+from extract.pool import WorkerDied, WorkerPool
+from extract.reader import ReadingOptions
+from extract.source import SourceVideo
 from extract.spec import FeatureSpec
-from extract.store import VideoFeatures, feature_path, write_features
-from extract.versions import installed_versions
-from extract.views import cut_views
 from extract.weights import Weights
+from extract.worker import ClipReady, Restarted, Task, TaskFailed, TaskFinished, WasSplit
+from extract.writer import Extracted, Writer
 
-PREFETCH_CLIPS = 4
+DEATHS_FORGIVEN = 1
+"""How many workers a video may take down before it is given up."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """A video whose feature file is written."""
-
-    video: str
-    num_frames: int
-    num_damaged: int
-    num_frames_container: int
-    decoder: str
-
-
-@dataclass(frozen=True)
 class Engine:
-    """A network on a device, and everything a feature file says of how it was made."""
+    """A network, the devices it runs on, and everything a feature file says of how it was made."""
 
     network: nn.Module
+    """As it was loaded: plain, float32, on the CPU."""
     backbone: Backbone
     weights: Weights
     spec: FeatureSpec
     views: tuple[str, ...]
-    device: torch.device
+    devices: tuple[torch.device, ...]
     precision: str
     decoder: str = "auto"
     keep_clips: bool = False
     batch_size: int = 1
     """Clip-views the network sees at once."""
+    num_workers: int | None = None
+    """Decode workers; None: as many as the devices turn out to need; 0: a thread, no process."""
+    rungs: tuple[str, ...] | None = None
+    """Forms of the network to try, best first; None: the usual ones."""
+    clips_per_part: int | None = None
+    """Length of the parts in which a long video is read; None: the usual one."""
 
     def extract(
         self,
         videos: Sequence[SourceVideo],
         store: Path,
-        on_clip: Callable[[int], None] = lambda num_frames: None,
+        watch: Callable[[Activity], None] = lambda activity: None,
     ) -> Iterator[Extracted | FailedVideo]:
-        """Write the feature files of videos; yield what became of each, as it is known.
+        """Write the feature files of videos, the largest first; yield what became of each.
 
         Args:
-            videos: what to read, in this order.
+            videos: what to read.
             store: folder of feature files.
-            on_clip: told the number of new frames whenever a clip went through the network.
+            watch: told what has been done whenever a clip came back from a device.
 
         Raises:
             OSError: a feature file could not be written; those before it are whole.
         """
-        grid = ClipGrid(self.spec.clip_frames, self.spec.clip_stride)
-        options = ReadingOptions(grid, self.spec.short_side, self.decoder)
-        batch = _Batch(self, on_clip)
-        open_videos: list[_OpenVideo] = []
-        with prefetch(_read_all(videos, options), PREFETCH_CLIPS) as messages:
-            for video, message in messages:
-                if isinstance(message, VideoError):
-                    open_videos = [other for other in open_videos if other.source is not video]
-                    yield FailedVideo(
-                        video.name, message.reason, message.decoder, message.frame_index
-                    )
-                elif isinstance(message, Restart):
-                    open_videos = [other for other in open_videos if other.source is not video]
-                elif isinstance(message, Clip):
-                    if not open_videos or open_videos[-1].source is not video:
-                        open_videos.append(_OpenVideo(video, self, store))
-                    batch.add(open_videos[-1], message)
-                else:
-                    open_videos[-1].finished = message
-                yield from self._write_complete(open_videos, store)
-            batch.flush()
-            yield from self._write_complete(open_videos, store)
+        with ExitStack() as stack:
+            pool = stack.enter_context(self._pool())
+            devices = stack.enter_context(Devices(self._jobs(), pool.rings))
+            writer = stack.enter_context(Writer(store))
+            yield from _Run(self, pool, devices, writer, watch).extract(videos)
 
-    def _write_complete(
-        self, open_videos: list["_OpenVideo"], store: Path
-    ) -> Iterator[Extracted | FailedVideo]:
-        """Write and close the videos of which every clip has come back from the device."""
-        while open_videos and open_videos[0].is_complete:
-            yield self._write(open_videos.pop(0), store)
+    def _pool(self) -> WorkerPool:
+        options = ReadingOptions(self.provenance.grid, self.spec.short_side)
+        if self.clips_per_part is not None:
+            options = replace(options, clips_per_part=self.clips_per_part)
+        if self.num_workers is None:
+            limit = max(1, len(os.sched_getaffinity(0)) - 1)
+            return WorkerPool(options, limit)
+        limit = max(1, self.num_workers)
+        return WorkerPool(options, limit, self.num_workers == 0, num_wanted=limit)
 
-    def _write(self, video: "_OpenVideo", store: Path) -> Extracted | FailedVideo:
-        finished = video.finished
-        if finished is None:
-            raise RuntimeError(f"{video.source.name} was closed before its end")
-        features = self._pool(video, finished)
-        if not np.isfinite(features.features).all():
-            reason = f"features overflow {features.features.dtype}: use --precision fp32"
-            return FailedVideo(video.source.name, reason, finished.decoder, 0)
-        try:
-            write_features(feature_path(store, video.source.name), features)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            return FailedVideo(video.source.name, f"{error.filename}: {error.strerror}")
-        return Extracted(
-            video.source.name,
-            features.num_frames_decoded,
-            finished.num_damaged,
-            features.num_frames_container,
-            finished.decoder,
-        )
-
-    def _pool(self, video: "_OpenVideo", finished: Finished) -> VideoFeatures:
-        num_frames = len(finished.edges) - 1
-        clip_frames = ClipGrid(self.spec.clip_frames, self.spec.clip_stride).frame_ranges(
-            num_frames
-        )
-        clip_features = video.clip_features()
-        segment_frames = segment_ranges(num_frames, self.spec.num_segments)
-        segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
-        time_positions, channels = self.feature_layout
-        return VideoFeatures(
-            features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
-            segment_frames=segment_frames,
-            segment_seconds=finished.edges[segment_frames],
-            clip_features=np.array(clip_features) if self.keep_clips else None,
-            clip_frames=clip_frames if self.keep_clips else None,
-            views=self.views,
-            spec=self.spec,
-            time_positions=time_positions,
-            channels=channels,
-            weights_name=self.weights.name,
-            weights_trained=self.weights.trained,
-            precision=self.precision,
-            device=_device_name(self.device),
-            decoder=finished.decoder,
-            video=finished.identity,
-            fps=finished.info.fps,
-            width=finished.info.width,
-            height=finished.info.height,
-            num_frames_container=finished.info.num_frames_container,
-            num_frames_decoded=num_frames,
-            num_frames_damaged=finished.num_damaged,
-            versions=installed_versions(),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+    def _jobs(self) -> list[DeviceJob]:
+        num_sharing = sum(device.type == "cpu" for device in self.devices)
+        threads = max(1, torch.get_num_threads() // num_sharing) if num_sharing > 1 else None
+        return [
+            DeviceJob(
+                network=self.network,
+                backbone=self.backbone,
+                device=device,
+                precision=self.precision,
+                views=self.views,
+                time_pool=self.spec.time_pool,
+                batch_size=self.batch_size,
+                rungs=self.rungs,
+                num_threads=threads,
+            )
+            for device in self.devices
+        ]
 
     @property
     def feature_layout(self) -> tuple[int, int]:
@@ -180,170 +121,153 @@ class Engine:
         return (1 if self.spec.time_pool == "mean" else time_positions), channels
 
     @property
-    def torch_precision(self) -> torch.dtype:
-        """What the network computes in."""
-        return PRECISIONS[self.precision]
-
-    @property
-    def storage_dtype(self) -> type[np.floating]:
-        """float32 where it was asked for; the 16 bits of float16 hold what bf16 computes too."""
-        return np.float32 if self.precision == "fp32" else np.float16
-
-    def run(self, views: torch.Tensor) -> npt.NDArray[np.floating]:
-        """(B, D) features in the storage dtype of views (B, 3, 64, 224, 224) uint8."""
-        # TensorFloat-32 keeps 10 of float32's 23 bits, and is on by default.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            try:
-                features_BTC = self.network(self.backbone.normalise(views, self.torch_precision))
-            except torch.OutOfMemoryError as error:
-                raise UserError(
-                    f"{self.device} has no memory for batches of {self.batch_size} clip-views: "
-                    f"use a smaller --batch-size"
-                ) from error
-        if self.spec.time_pool == "mean":
-            features_BTC = features_BTC.mean(dim=1, keepdim=True)
-        features: npt.NDArray[np.float32] = features_BTC.flatten(1).cpu().numpy()
-        with np.errstate(over="ignore"):  # found, and named, when the video is written
-            return features.astype(self.storage_dtype)
-
-
-class _OpenVideo:
-    """A video on its way through the device; its clip features so far, in a nameless file."""
-
-    def __init__(self, source: SourceVideo, engine: Engine, store: Path) -> None:
-        store.mkdir(parents=True, exist_ok=True)
-        self.source = source
-        self.finished: Finished | None = None
-        self.num_sent = 0
-        self._num_back = 0
-        time_positions, channels = engine.feature_layout
-        self._shape = len(engine.views), time_positions * channels
-        self._dtype = np.dtype(engine.storage_dtype)
-        self._file = tempfile.TemporaryFile(dir=store)  # noqa: SIM115  (closed with this object)
-        weakref.finalize(self, self._file.close)
-
-    def append(self, view_features: npt.NDArray[np.floating]) -> None:
-        """The features (D,) of the next view; views come back in the order they were sent."""
-        self._file.write(view_features.tobytes())
-        self._num_back += 1
-
-    @property
-    def is_complete(self) -> bool:
-        return self.finished is not None and self._num_back == self.num_sent
-
-    def clip_features(self) -> npt.NDArray[np.floating]:
-        """(n_clips, V, D), mapped from the file."""
-        self._file.flush()
-        return np.memmap(
-            self._file, self._dtype, "r", shape=(self.num_sent // self._shape[0], *self._shape)
+    def provenance(self) -> Provenance:
+        """What every feature file says of how it was made."""
+        # float32 where it was asked for; the 16 bits of float16 hold what bf16 computes too.
+        dtype = np.float32 if self.precision == "fp32" else np.float16
+        return Provenance(
+            self.spec, self.weights, self.views, *self.feature_layout, dtype, self.keep_clips
         )
 
 
-class _Batch:
-    """The fixed-shape batch on the device that clips of several videos fill together."""
+class _Run:
+    """One call of `Engine.extract`: what is queued, open, and on its way."""
 
-    def __init__(self, engine: Engine, on_clip: Callable[[int], None]) -> None:
-        self._engine = engine
-        self._on_clip = on_clip
-        self._views: list[torch.Tensor] = []
-        self._owners: list[_OpenVideo] = []
+    def __init__(
+        self,
+        engine: Engine,
+        pool: WorkerPool,
+        devices: Devices,
+        writer: Writer,
+        watch: Callable[[Activity], None],
+    ) -> None:
+        self._engine, self._pool, self._devices = engine, pool, devices
+        self._writer, self._watch = writer, watch
+        self._activity = Activity(num_devices=len(engine.devices))
+        self._videos: dict[str, OpenVideo] = {}
+        self._tasks: dict[int, Task] = {}
+        """Queued or running; what comes of a task that is not here is void."""
+        self._queue: deque[Task] = deque()
+        self._numbers = itertools.count()
 
-    def add(self, video: _OpenVideo, clip: Clip) -> None:
-        """Send a clip's views; run the network as often as a batch is full."""
-        pixels = torch.from_numpy(clip.pixels).to(self._engine.device, non_blocking=True)
-        for view in cut_views(pixels, self._engine.views):
-            self._views.append(view)
-            self._owners.append(video)
-            video.num_sent += 1
-            if len(self._views) == self._engine.batch_size:
-                self.flush()
-        self._on_clip(self._engine.spec.clip_stride)
+    def extract(self, videos: Sequence[SourceVideo]) -> Iterator[Extracted | FailedVideo]:
+        for source in sorted(videos, key=num_bytes, reverse=True):
+            self._videos[source.name] = OpenVideo(
+                source, self._writer.store, self._engine.provenance
+            )
+            self._queue.append(self._task(source, may_split=self._pool.limit > 1))
+        while self._videos or self._writer.num_waiting:
+            while self._queue and self._pool.has_room:
+                self._pool.assign(self._queue.popleft())
+            sources = self._pool.connections + self._devices.connections
+            for connection in wait([*sources, self._writer.connection]):
+                yield from self._hear(connection)
 
-    def flush(self) -> None:
-        """Run what is there, padded to the one shape."""
-        if not self._views:
+    def _task(self, source: SourceVideo, **how: Any) -> Task:
+        task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
+        self._tasks[task.number] = task
+        return task
+
+    def _hear(self, connection: object) -> Iterator[Extracted | FailedVideo]:
+        """Deal with the next message of the writer, a device or a worker."""
+        if connection is self._writer.connection:
+            yield self._writer.receive()
+        elif connection in self._devices.connections:
+            message = self._devices.receive(connection)
+            if isinstance(message, ClipTaken):
+                self._pool.release(message.worker, message.slot_index)
+            elif message is not None:
+                self._keep(message)
+        elif connection in self._pool.connections:
+            worker, news = self._pool.receive(connection)
+            if isinstance(news, ClipReady):
+                self._forward(worker, news)
+            elif news is not None and news.task in self._tasks:
+                yield from self._conclude(news)
+
+    def _forward(self, worker: int, clip: ClipReady) -> None:
+        """Send a clip to a device, if it is still wanted."""
+        if clip.task not in self._tasks:
+            self._pool.release(worker, clip.slot.index)
             return
-        padding = self._engine.batch_size - len(self._views)
-        views = torch.stack(self._views + self._views[-1:] * padding)
-        for video, features in zip(self._owners, self._engine.run(views), strict=False):
-            video.append(features)
-        self._views.clear()
-        self._owners.clear()
+        self._activity.num_clips_decoded += 1
+        self._activity.decode_seconds += clip.decode_seconds
+        video = self._videos[self._tasks[clip.task].video.name]
+        key = video.source.name, video.epoch, clip.clip_index
+        self._devices.send(ClipWork(key, worker, clip.slot))
+
+    def _keep(self, clip: ClipDone) -> None:
+        """Keep a clip's features, and see how many workers the devices need."""
+        activity = self._activity
+        activity.num_frames += self._engine.spec.clip_stride
+        activity.num_clips += 1
+        activity.busy_seconds = self._devices.busy_seconds
+        activity.waited_seconds = self._devices.waited_seconds
+        activity.disk_seconds = self._writer.waited_seconds
+        activity.num_workers = self._pool.num_running
+        self._pool.num_wanted = max(self._pool.num_wanted, activity.workers_needed)
+        self._watch(activity)
+        name, epoch, clip_index = clip.key
+        video = self._videos.get(name)
+        if video is not None and video.epoch == epoch:
+            video.put(clip_index, clip.features)
+            self._write_if_complete(video)
+
+    def _conclude(
+        self, news: Restarted | WasSplit | TaskFinished | TaskFailed | WorkerDied
+    ) -> Iterator[FailedVideo]:
+        """Go on from what a worker says of a task."""
+        task = self._tasks[news.task]
+        video = self._videos[task.video.name]
+        if isinstance(news, Restarted):
+            video.begin_anew()
+            return
+        del self._tasks[task.number]
+        if isinstance(news, TaskFinished):
+            video.finish(news.finished, task.part)
+            self._write_if_complete(video)
+        elif isinstance(news, WasSplit):
+            video.split(news.parts)
+            parts = [self._task(task.video, decoder=task.decoder, part=part) for part in news.parts]
+            self._queue.extendleft(reversed(parts))
+        elif task.part is not None or (
+            isinstance(news, WorkerDied) and video.num_deaths < DEATHS_FORGIVEN
+        ):
+            self._begin_anew(video, news)
+        else:
+            del self._videos[task.video.name]
+            yield _failure(task, news)
+        if not self._tasks:
+            self._devices.flush()
+
+    def _begin_anew(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
+        """Read a video again, in one piece, and by the sturdier decoder after a death."""
+        log.debug("%s is read again: %s", video.source.name, news.reason)
+        void = {task.number for task in self._tasks.values() if task.video is video.source}
+        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - void}
+        self._queue = deque(task for task in self._queue if task.number not in void)
+        video.begin_anew()
+        decoder = self._engine.decoder
+        if isinstance(news, WorkerDied):
+            video.num_deaths += 1
+            decoder = "pyav" if decoder == "auto" else decoder
+        self._queue.append(self._task(video.source, decoder=decoder))
+
+    def _write_if_complete(self, video: OpenVideo) -> None:
+        if video.is_complete and self._devices.ready is not None:
+            del self._videos[video.source.name]
+            self._writer.submit(video, self._devices.ready)
 
 
-Message = Clip | Restart | Finished | VideoError
+def _failure(task: Task, news: TaskFailed | WorkerDied) -> FailedVideo:
+    if isinstance(news, WorkerDied):
+        return FailedVideo(task.video.name, news.reason, task.decoder)
+    return FailedVideo(task.video.name, news.reason, news.decoder, news.frame_index)
 
 
-def _read_all(
-    videos: Iterable[SourceVideo], options: ReadingOptions
-) -> Iterator[tuple[SourceVideo, Message]]:
-    for video in videos:
-        try:
-            for message in read_video(video, options):
-                yield video, message
-        except VideoError as error:
-            yield video, error
-        except Exception as error:  # whatever is in one file, the others are to be extracted
-            log.debug("%s", video.name, exc_info=True)
-            yield video, VideoError(f"unexpected {type(error).__name__}: {error}")
-
-
-@dataclass
-class _Queue:
-    """What the two threads of `prefetch` share."""
-
-    items: queue.Queue[Any]
-    stopped: threading.Event = field(default_factory=threading.Event)
-
-    def put(self, item: object) -> bool:
-        """Wait for room; False once nobody wants the item any more."""
-        while not self.stopped.is_set():
-            try:
-                self.items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-
-Item = TypeVar("Item")
-_END = object()
-
-
-@contextmanager
-def prefetch(items: Iterator[Item], size: int) -> Iterator[Iterator[Item]]:
-    """Run an iterator in a thread, at most ``size`` items ahead, and stop it with the block.
-
-    What the iterator raises is raised to whoever takes the items.
-    """
-    shared = _Queue(queue.Queue(size))
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not shared.put(item):
-                    return
-            shared.put(_END)
-        except BaseException as error:
-            shared.put(error)
-
-    def consume() -> Iterator[Item]:
-        while (item := shared.items.get()) is not _END:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=produce, name="vigil-reader", daemon=True)
-    thread.start()
+def num_bytes(video: SourceVideo) -> int:
+    """Size of a file, 0 where there is none; the largest take longest and are begun first."""
     try:
-        yield consume()
-    finally:
-        shared.stopped.set()
-        thread.join()
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({platform.machine()})"
+        return video.path.stat().st_size
+    except OSError:
+        return 0

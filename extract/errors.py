@@ -1,4 +1,4 @@
-"""The base of every error a user can put right, and the record of a video that failed."""
+"""The base of every error a user can put right, and what is said of a video that failed."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,23 @@ class UserError(Exception):
 
     The command line prints the message without a traceback. Every other exception is a bug.
     """
+
+
+class VideoError(UserError):
+    """A video cannot be decoded, or no further.
+
+    Attributes:
+        reason: what is wrong, in one line.
+        decoder: name of the decoder that says so; empty before one was chosen.
+        frame_index: number of frames decoded before.
+    """
+
+    def __init__(self, reason: str, decoder: str = "", frame_index: int = 0) -> None:
+        """Keep the reason on one line."""
+        self.reason = " ".join(reason.split())
+        self.decoder = decoder
+        self.frame_index = frame_index
+        super().__init__(self.reason)
 
 
 @dataclass(frozen=True)

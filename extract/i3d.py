@@ -132,6 +132,14 @@ def _layer(name: str) -> nn.Module:
     return Mixed(*_MIXED[name])
 
 
+def clip_features(x: Tensor, endpoint: str) -> Tensor:
+    """(B, T, C) float32 from the last layer's output (B, C, T, H, W)."""
+    x = x.float()  # 16-bit average pooling loses precision, and the CPU has none
+    if endpoint == "AvgPool":
+        x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
+    return x.mean(dim=(3, 4)).transpose(1, 2)
+
+
 class I3D(nn.Module):
     """I3D up to an endpoint; only the layers that this needs exist."""
 
@@ -156,7 +164,4 @@ class I3D(nn.Module):
         """
         for layer in self.children():
             x = layer(x)
-        x = x.float()  # 16-bit average pooling loses precision, and the CPU has none
-        if self.endpoint == "AvgPool":
-            x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
-        return x.mean(dim=(3, 4)).transpose(1, 2)
+        return clip_features(x, self.endpoint)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from extract.errors import UserError
 from extract.segments import segment_ranges
+from extract.source import VideoIdentity
 from extract.spec import FeatureSpec
 
 FORMAT = "vigil-features"
@@ -38,18 +39,6 @@ class FeatureFileError(UserError):
 
 class ForeignFileError(FeatureFileError):
     """A file is whole, but none that this program may replace: of something else, or newer."""
-
-
-@dataclass(frozen=True)
-class VideoIdentity:
-    """Which video a feature file was made of."""
-
-    path: str
-    """Relative to the folder of videos, with forward slashes."""
-    num_bytes: int
-    modified_ns: int
-    digest: str
-    """sha256 of the file's bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +63,8 @@ class VideoFeatures:
     weights_trained: bool
     """False for random weights: the features then say nothing about the world."""
     precision: str
+    rung: str
+    """Form of the network that computed it, such as folded or plain; empty in older files."""
     device: str
     decoder: str
     video: VideoIdentity
@@ -210,6 +201,7 @@ def _attributes(video: VideoFeatures) -> dict[str, Any]:
         "weights_digest": video.spec.weights_digest,
         "weights_trained": video.weights_trained,
         "precision": video.precision,
+        "rung": video.rung,
         "device": video.device,
         "decoder": video.decoder,
         "video_path": video.video.path.encode(errors="backslashreplace").decode(),
@@ -346,6 +338,7 @@ def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
         weights_name=str(attributes["weights_name"]),
         weights_trained=bool(attributes["weights_trained"]),
         precision=str(attributes["precision"]),
+        rung=str(attributes.get("rung", "")),
         device=str(attributes["device"]),
         decoder=str(attributes["decoder"]),
         video=VideoIdentity(

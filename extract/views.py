@@ -1,6 +1,5 @@
 """Named views: rectangles of a frame, flipped or not, and cutting them on the device."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,21 +56,18 @@ def view_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in VIEWS if name in asked)
 
 
-def cut_views(clip: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-    """The named views of a clip, on the device where the clip is.
+def cut_view(clip: torch.Tensor, name: str) -> torch.Tensor:
+    """The named view of a clip, on the device where the clip is.
 
     Args:
         clip: (T, H, W, 3) uint8, no side below 224.
-        names: keys of `VIEWS`.
+        name: a key of `VIEWS`.
 
     Returns:
-        (V, 3, T, 224, 224) uint8.
+        (T, 224, 224, 3) uint8; it shares the clip's memory unless it is mirrored.
     """
     height, width = clip.shape[1:3]
-    channels_first = clip.permute(3, 0, 1, 2)
-    cuts = []
-    for name in names:
-        top, left = VIEWS[name].corner(height, width)
-        cut = channels_first[..., top : top + VIEW_SIZE, left : left + VIEW_SIZE]
-        cuts.append(cut.flip(-1) if VIEWS[name].mirrored else cut)
-    return torch.stack(cuts)
+    view = VIEWS[name]
+    top, left = view.corner(height, width)
+    cut = clip[:, top : top + VIEW_SIZE, left : left + VIEW_SIZE]
+    return cut.flip(2) if view.mirrored else cut

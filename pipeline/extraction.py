@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from extract.backbones import find_backbone, place_network
-from extract.decoder import VideoError
-from extract.engine import Engine, Extracted
-from extract.errors import FailedVideo, UserError
-from extract.reader import SourceVideo, identify
+from extract.activity import Activity
+from extract.backbones import find_backbone
+from extract.engine import Engine, num_bytes
+from extract.errors import FailedVideo, UserError, VideoError
+from extract.source import SourceVideo, identify
 from extract.spec import FeatureSpec, difference
 from extract.store import (
     FeatureFileError,
@@ -28,13 +28,15 @@ from extract.store import (
 )
 from extract.views import view_names
 from extract.weights import Weights, load_weights
-from pipeline.inference import select_device
+from extract.writer import Extracted
+from pipeline.inference import select_devices
 from pipeline.logs import RunningCount, download_progress, show_progress
 from pipeline.options import ComputeOptions, ExtractOptions
 from pipeline.results import MAX_FRAME_MISMATCH, write_failures
 from pipeline.videos import FoundVideos, find_videos
 
 GPU_BATCH_SIZE = 24
+MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 
 # From 9.8 until 9.15 cuDNN computed 16-bit 3-D convolutions wrongly, or not at all.
@@ -110,10 +112,13 @@ def make_engine(
     Raises:
         UserError: there is no such device, or the batch size is not positive.
     """
-    device = select_device(compute.device)
+    devices = select_devices(compute.device)
+    on_gpu = any(device.type == "cuda" for device in devices)
     if compute.batch_size is not None and not 1 <= compute.batch_size <= MAX_BATCH_SIZE:
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
-    if compute.precision == "fp16" and device.type == "cpu":
+    if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
+        raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
+    if compute.precision == "fp16" and not on_gpu:
         log.warning("CPUs without instructions for fp16 are very slow in it: use bf16 or fp32")
     return Engine(
         network=network,
@@ -121,20 +126,21 @@ def make_engine(
         weights=weights,
         spec=spec,
         views=views,
-        device=device,
-        precision=best_precision(device) if compute.precision == "auto" else compute.precision,
+        devices=devices,
+        precision=best_precision(devices) if compute.precision == "auto" else compute.precision,
         decoder=compute.decoder,
         keep_clips=keep_clips,
-        batch_size=compute.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else 1),
+        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        num_workers=None if compute.workers == "auto" else compute.workers,
     )
 
 
-def best_precision(device: torch.device) -> str:
+def best_precision(devices: Sequence[torch.device]) -> str:
     """The fastest precision whose error does not show in any measure (docs/yardstick.md).
 
     That is fp16 on CUDA, bf16 on a CPU with instructions for it, fp32 on any other.
     """
-    if device.type == "cuda":
+    if all(device.type == "cuda" for device in devices):
         version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         if version in BROKEN_CUDNN:
             log.warning("cuDNN %d cannot be trusted in fp16: computing in fp32", version)
@@ -187,6 +193,7 @@ def extract_videos(
             if plan.missing:
                 _run(plan.missing, store, engine, report)
         finally:
+            report.failures.sort(key=lambda failed: failed.video)
             write_failures(store, report.failures)
     _summarise(report, store)
     return report
@@ -195,17 +202,17 @@ def extract_videos(
 def _run(
     videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
 ) -> None:
-    place_network(engine.network, engine.device, engine.torch_precision)
-    count = RunningCount(total=len(videos))
+    sizes = {video.name: num_bytes(video) for video in videos}
+    count = RunningCount(len(videos), len(engine.views), sum(sizes.values()))
     with show_progress(count) as progress:
 
-        def on_clip(num_frames: int) -> None:
-            count.num_frames += num_frames
-            count.num_clips += len(engine.views)
+        def watch(activity: Activity) -> None:
+            count.activity = activity
             progress.update()
 
-        for outcome in engine.extract(videos, store, on_clip):
+        for outcome in engine.extract(videos, store, watch):
             count.done += 1
+            count.num_bytes_done += sizes[outcome.video]
             progress.update()
             if isinstance(outcome, FailedVideo):
                 log.error("%s: %s", outcome.video, outcome.reason)
@@ -213,6 +220,7 @@ def _run(
             else:
                 _say_damage(outcome)
                 report.extracted.append(outcome)
+    log.info("%s", count.describe())
 
 
 def _say_damage(video: Extracted) -> None:

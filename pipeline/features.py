@@ -27,6 +27,7 @@ SHOWN = (
     "num_frames_damaged",
     "decoder",
     "precision",
+    "rung",
     "device",
     "weights_name",
     "weights_trained",

@@ -54,6 +54,24 @@ def select_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def select_devices(names: str) -> tuple[torch.device, ...]:
+    """The devices that share an extraction: one or more names with commas, or ``all`` GPUs.
+
+    Raises:
+        UserError: one of them is not on this machine, or a GPU is named twice.
+    """
+    if names == "all":
+        num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not num_gpus:
+            raise UserError("device 'all' means every GPU, and torch finds none: use auto or cpu")
+        return tuple(torch.device("cuda", gpu) for gpu in range(num_gpus))
+    devices = tuple(select_device(name.strip()) for name in names.split(","))
+    gpus = [device.index or 0 for device in devices if device.type == "cuda"]
+    if len(set(gpus)) < len(gpus):
+        raise UserError(f"device {names!r} names a GPU twice: name each once, or use all")
+    return devices
+
+
 def score_views(model: JointModel, features: npt.NDArray[np.floating]) -> VideoScores:
     """The scores of one video from its views (V, S, D), computed in float32 on the model's device.
 

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from extract.activity import Activity
 from pipeline.options import LogOptions
 
 REPORT_SECONDS = 30
@@ -86,21 +87,25 @@ class RunningCount:
     """How far a long command is; told by its caller, shown by `show_progress`."""
 
     total: int
+    num_views: int
+    """Of every clip."""
+    num_bytes: int
+    """Of all videos: what is left is estimated from their size."""
     done: int = 0
-    num_frames: int = 0
-    num_clips: int = 0
+    num_bytes_done: int = 0
+    activity: Activity = field(default_factory=Activity)
     begun: float = field(default_factory=time.monotonic)
 
     def describe(self) -> str:
-        """Rates and the time left, in one line."""
+        """Rates, who waits for whom, and the time left, in one line."""
         seconds = max(time.monotonic() - self.begun, 1e-9)
-        left = "" if not self.done else f", {self._clock(seconds)} left"
-        frames, clips = self.num_frames / seconds, self.num_clips / seconds
-        return f"{frames:.0f} frames/s, {clips:.2f} clips/s{left}"
-
-    def _clock(self, seconds: float) -> str:
-        left = round(seconds / self.done * (self.total - self.done))
-        return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        frames = self.activity.num_frames / seconds
+        views = self.activity.num_clips * self.num_views / seconds
+        rates = f"{frames:.0f} frames/s, {views:.2f} clip-views/s, {self.activity.describe()}"
+        if 0 < self.done < self.total and self.num_bytes_done:
+            left = round(seconds * (self.num_bytes / self.num_bytes_done - 1))
+            return f"{rates}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        return rates
 
 
 class ProgressLine:

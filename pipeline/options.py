@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from pipeline.recipe import Recipe
 
 Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
-DecoderName = Literal["auto", "decord", "pyav"]
+DecoderName = Literal["auto", "decord", "pyav", "nvdec"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Which = Literal["best", "last"]
 
@@ -39,13 +39,17 @@ class ComputeOptions:
     """How videos are decoded and features computed; none of it changes what a feature means."""
 
     decoder: DecoderName = "auto"
-    """auto: decord, and PyAV for the videos that decord cannot read whole."""
+    """auto: decord, and PyAV for videos that are long, or that decord cannot read whole; nvdec: the
+    decoder of an NVIDIA GPU."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; several with commas, or all GPUs of the machine: all."""
     precision: PrecisionName = "auto"
     """auto: fp16 on CUDA, bf16 on a CPU that has instructions for it, fp32 on any other."""
     batch_size: int | None = None
     """Clip-views that the network sees at once; by default 1 on a CPU and 24 on CUDA."""
+    workers: Literal["auto"] | int = "auto"
+    """Processes that decode, each one video or part of it; auto: as many as the device is seen to
+    need; 0: decode in this process."""
     extensions: str = VIDEO_EXTENSIONS
     """Endings of the files that are taken for videos in a folder, with commas."""
     overwrite: bool = False

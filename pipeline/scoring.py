@@ -52,7 +52,7 @@ def run_score(options: ScoreOptions) -> int:
     names = {*extraction.present, *(video.video for video in extraction.extracted)}
     files = {name: feature_path(store, name) for name in sorted(names)}
     sources = {video.name: video.path for video in found.videos}
-    checkpoint.model.to(engine.device)
+    checkpoint.model.to(engine.devices[0])
     scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
     scored = replace(scored, failures=(*extraction.failures, *scored.failures))
     timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from extract.errors import UserError
-from extract.reader import SourceVideo
+from extract.source import SourceVideo
 
 
 @dataclass(frozen=True)

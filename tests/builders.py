@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from extract.segments import segment_ranges
+from extract.source import VideoIdentity
 from extract.spec import FeatureSpec
-from extract.store import VideoFeatures, VideoIdentity, feature_path, write_features
+from extract.store import VideoFeatures, feature_path, write_features
 from model.config import ModelConfig
 from model.joint import InputShape, JointModel
 from pipeline.checkpoint import CheckpointConfig, save_checkpoint
@@ -43,6 +44,7 @@ def make_features(video="a.mp4", num_frames=80, seed=0, **changes) -> VideoFeatu
         weights_name="none",
         weights_trained=True,
         precision="fp32",
+        rung="plain",
         device="cpu",
         decoder="decord",
         video=VideoIdentity(path=video, num_bytes=1, modified_ns=1, digest="0" * 64),

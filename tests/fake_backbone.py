@@ -24,13 +24,17 @@ class MeanColour(nn.Module):
         return x.float().mean(dim=(3, 4)).transpose(1, 2)
 
 
+def build(_endpoint: str) -> MeanColour:
+    return MeanColour()
+
+
 BACKBONE = Backbone(
     name="fake",
     frame_indices=FRAMES,
     mean=0,
     std=1,
     layout={"colour": (2, 3)},
-    build=lambda endpoint: MeanColour(),
+    build=build,
     source=WeightsSource("https://nowhere/a.pt", "a.pt", None, "none"),
 )
 
@@ -42,8 +46,9 @@ def make_engine(network=None, **changes) -> Engine:
         weights=Weights("random:0", SPEC.weights_digest, False),
         spec=SPEC,
         views=("center",),
-        device=torch.device("cpu"),
+        devices=(torch.device("cpu"),),
         precision="fp32",
+        num_workers=0,
     )
     return replace(engine, **changes)
 

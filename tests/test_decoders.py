@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from video_files import NUM_FRAMES, UNEVEN_TIMES, damage, draw_frames, encode, truncate
 
-from extract.decoder import VideoError, VideoInfo, frame_edges, frame_size, probe
-from extract.decoder_av import AvDecoder
+from extract.decoder import VideoInfo, frame_edges, frame_size, probe
+from extract.decoder_av import AvDecoder, NvdecDecoder
 from extract.decoder_decord import DecordDecoder
+from extract.errors import VideoError
 
 FAST_START = {"movflags": "faststart"}
 MJPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
@@ -227,6 +228,21 @@ def test_decord_refuses_a_file_whose_default_stream_it_may_not_choose(folder):
         decode(DecordDecoder, path)
 
 
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv420p10le"])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_both_decoders_give_the_same_pixels_of_reduced_frames(folder, pixel_format, rotation):
+    path = folder / f"large_{pixel_format}_{rotation}.mp4"
+    width, height = (448, 336) if rotation == 0 else (336, 448)
+    if not path.exists():
+        pictures = draw_frames(4, width, height)
+        encode(path, pictures, pixel_format=pixel_format, rotation=rotation)
+    short_sides = (224, 226, 229, 256, 261)
+    widths = {frame_size(448, 336, side)[0] % 2 for side in short_sides}
+    assert widths == {0, 1}  # an odd width takes the way by planes
+    for short_side in short_sides:
+        assert assert_same_pixels(path, short_side) == 4
+
+
 DAMAGE = {
     "zeroed": lambda path: damage(path, [8]),
     "overwritten": lambda path: damage(path, [8], fill=255, keep=0.3),
@@ -291,6 +307,14 @@ def test_a_real_file_that_decord_cannot_open(shared_data):
         decode(DecordDecoder, path)
     decoded = decode(AvDecoder, path)
     assert (len(decoded.frames), decoded.num_damaged) == (125, 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there may be a hardware decoder")
+def test_without_a_hardware_decoder_nvdec_says_so(video):
+    path = video("h264.mp4")
+    with pytest.raises(VideoError, match=r"no NVIDIA GPU .* use --decoder auto") as caught:
+        NvdecDecoder(path, probe(path), 256, 240)
+    assert caught.value.decoder == "nvdec"
 
 
 def refused(path, message):

@@ -1,7 +1,6 @@
 """The extraction engine, against recomputing every feature by brute force."""
 
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,15 +10,17 @@ import torch
 from fake_backbone import BACKBONE, SPEC, MeanColour, make_engine, mean_colours
 from torch import nn
 
-from extract import engine as engine_module
+from extract import worker, writer
+from extract.activity import Activity
 from extract.clips import ClipGrid
-from extract.decoder import VideoError, VideoInfo
-from extract.engine import Extracted, prefetch
-from extract.errors import FailedVideo, UserError
-from extract.reader import Clip, Finished, Restart, SourceVideo
-from extract.store import VideoIdentity, feature_path, list_features, verify_features
+from extract.decoder import VideoInfo
+from extract.errors import FailedVideo, UserError, VideoError
+from extract.reader import Clip, Finished, Restart
+from extract.source import SourceVideo, VideoIdentity
+from extract.store import feature_path, list_features, verify_features
 from extract.versions import installed_versions
 from extract.views import VIEW_SETS
+from extract.writer import Extracted
 
 GRID = ClipGrid(64, SPEC.clip_stride)
 HEIGHT, WIDTH = 226, 231
@@ -36,7 +37,7 @@ def messages_of(name, frames, **changes):
         info=VideoInfo(WIDTH, HEIGHT, 25.0, len(frames)),
         identity=VideoIdentity(name, 10, 20, "a" * 64),
         decoder="decord",
-        edges=np.arange(len(frames) + 1) / 25,
+        timestamps=np.arange(len(frames)) / 25,
         num_damaged=0,
     )
     return [*map(Clip, GRID.cut(frames)), replace(finished, **changes)]
@@ -47,13 +48,15 @@ def script(monkeypatch):
     """Video name -> what the reader says of it, an error to be raised included."""
     script = {}
 
-    def read_video(video, _options):
+    def read_video(video, _options, _decoder, new_clip, *, may_split):
         for message in script[video.name]:
             if isinstance(message, Exception):
                 raise message
+            if isinstance(message, Clip):
+                new_clip(message.pixels.shape)[:] = message.pixels
             yield message
 
-    monkeypatch.setattr(engine_module, "read_video", read_video)
+    monkeypatch.setattr(worker, "read_video", read_video)
     return script
 
 
@@ -276,24 +279,32 @@ def test_a_device_without_memory_says_what_to_do(tmp_path, script):
         run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
 
 
-def test_every_clip_is_told_once(tmp_path, script):
+def test_what_has_been_done_is_told_clip_by_clip(tmp_path, script):
     script["a.mp4"] = messages_of("a.mp4", draw(100, 0))
     script["b.mp4"] = messages_of("b.mp4", draw(3, 0))
     told = []
-    run(make_engine(views=VIEW_SETS["five"]), tmp_path, "a.mp4", "b.mp4", on_clip=told.append)
-    assert told == [SPEC.clip_stride] * 4
+
+    def watch(activity):
+        told.append((activity.num_clips, activity.num_frames, activity.num_workers))
+        assert activity.num_clips <= activity.num_clips_decoded
+        assert 0 <= activity.device_share <= 1
+
+    run(make_engine(views=VIEW_SETS["five"]), tmp_path, "a.mp4", "b.mp4", watch=watch)
+    assert told == [(clip, clip * SPEC.clip_stride, 1) for clip in (1, 2, 3, 4)]
 
 
 def test_while_it_runs_nothing_but_whole_files_is_in_the_store(tmp_path, script):
     for seed, name in enumerate(("a.mp4", "b.mp4")):
         script[name] = messages_of(name, draw(100, seed))
-    seen = []
+    seen = set()
 
-    def look(_num_frames):
-        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+    def look(_activity):
+        seen.update(path.name for path in tmp_path.iterdir())
+        for path in list_features(tmp_path).values():
+            verify_features(path)
 
-    run(make_engine(), tmp_path, "a.mp4", "b.mp4", on_clip=look)
-    assert seen == [[], [], [], ["a.mp4.h5"], ["a.mp4.h5"], ["a.mp4.h5"]]
+    run(make_engine(), tmp_path, "a.mp4", "b.mp4", watch=look)
+    assert {name for name in seen if not name.endswith(".partial")} <= {"a.mp4.h5", "b.mp4.h5"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4.h5", "b.mp4.h5"]
 
 
@@ -302,75 +313,64 @@ def test_an_error_of_the_disk_ends_the_run_and_keeps_what_was_finished(
 ):
     for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
         script[name] = messages_of(name, draw(64, seed))
-    write = engine_module.write_features
+    write = writer.write_features
 
-    def full_at_b(path, video):
-        if video.video.path == "b.mp4":
+    def full_from_b_on(path, video):
+        if video.video.path != "a.mp4":
             raise OSError(28, "No space left on device")
         write(path, video)
 
-    monkeypatch.setattr(engine_module, "write_features", full_at_b)
+    monkeypatch.setattr(writer, "write_features", full_from_b_on)
     with pytest.raises(OSError, match="No space left"):
         run(make_engine(), tmp_path, "a.mp4", "b.mp4", "c.mp4")
     assert list(list_features(tmp_path)) == ["a.mp4"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "vigil-reader"]
+    assert not own_threads()
+
+
+def test_a_caller_that_leaves_early_leaves_nothing_behind(tmp_path, script):
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        script[name] = messages_of(name, draw(64, seed))
+    videos = [SourceVideo(Path("videos", name), name) for name in script]
+    outcomes = make_engine().extract(videos, tmp_path)
+    assert next(outcomes).video == "a.mp4"
+    outcomes.close()
+    assert not own_threads()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".h5"}
+
+
+def own_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("vigil")]
+
+
+def test_a_slow_disk_holds_everything_up_and_is_named(tmp_path, script, monkeypatch):
+    names = [f"{number:02}.mp4" for number in range(12)]
+    for name in names:
+        script[name] = messages_of(name, draw(1, 0))
+    disk_is_free = threading.Event()
+    seen: list[Activity] = []
+    seen_at_first = []
+    write = writer.write_features
+
+    def slow(path, video):
+        disk_is_free.wait(30)
+        write(path, video)
+
+    def set_free():
+        seen_at_first.extend(seen)
+        disk_is_free.set()
+
+    monkeypatch.setattr(writer, "write_features", slow)
+    threading.Timer(0.5, set_free).start()
+    outcomes = run(
+        make_engine(), tmp_path, *names, watch=lambda activity: seen.append(replace(activity))
+    )
+    assert [outcome.video for outcome in outcomes] == names
+    assert len(seen_at_first) == writer.MAX_WAITING + 1
+    assert seen[-1].disk_seconds > 0.1
+    assert seen[-1].bottleneck == "disk"
 
 
 def test_the_fake_backbone_fits_its_layout():
-    engine = make_engine()
-    views = torch.zeros(2, 3, 64, 224, 224, dtype=torch.uint8)
-    assert engine.run(views).shape == (2, 6)
-    assert BACKBONE.layout["colour"] == engine.feature_layout
-
-
-class TestPrefetch:
-    def test_gives_everything_in_order(self):
-        with prefetch(iter(range(100)), 3) as items:
-            assert list(items) == list(range(100))
-
-    def test_is_bounded(self):
-        made = []
-
-        def produce():
-            for number in range(50):
-                made.append(number)
-                yield number
-
-        most = 0
-        with prefetch(produce(), 4) as items:
-            for number in items:
-                if number % 10 == 0:
-                    time.sleep(0.02)
-                most = max(most, len(made) - number - 1)
-        assert 1 <= most <= 5  # four in the queue, and one that waits for room
-
-    def test_passes_errors_on_in_their_place(self):
-        def produce():
-            yield 1
-            raise ValueError("broken")
-
-        with prefetch(produce(), 4) as items:
-            assert next(items) == 1
-            with pytest.raises(ValueError, match="broken"):
-                next(items)
-
-    def test_stops_with_a_consumer_that_leaves_early(self):
-        closed = threading.Event()
-
-        def produce():
-            try:
-                yield from range(10**9)
-            finally:
-                closed.set()
-
-        with prefetch(produce(), 2) as items:
-            next(items)
-        assert not [thread for thread in threading.enumerate() if thread.name == "vigil-reader"]
-        assert closed.wait(5)
-
-    def test_runs_in_another_thread(self):
-        def produce():
-            yield threading.current_thread().name
-
-        with prefetch(produce(), 1) as items:
-            assert list(items) == ["vigil-reader"]
+    network = BACKBONE.build("colour")
+    assert network(torch.zeros(2, 3, 2, 224, 224)).shape == (2, *BACKBONE.layout["colour"])
+    assert BACKBONE.layout["colour"] == make_engine().feature_layout

@@ -8,25 +8,18 @@ from video_files import NUM_FRAMES, damage, draw_frames, encode
 
 from extract import reader
 from extract.clips import ClipGrid
-from extract.decoder import VideoError, probe
+from extract.decoder import probe
 from extract.decoder_av import AvDecoder
-from extract.errors import UserError
-from extract.reader import (
-    Clip,
-    Finished,
-    ReadingOptions,
-    Restart,
-    SourceVideo,
-    identify,
-    read_video,
-)
+from extract.errors import UserError, VideoError
+from extract.reader import Clip, Finished, ReadingOptions, Restart, read_video
+from extract.source import SourceVideo, identify
 
 GRID = ClipGrid(8, 4)
 
 
-def read(path, **options):
-    options = {"grid": GRID, "short_side": None, **options}
-    return list(read_video(SourceVideo(path, "a/b.mp4"), ReadingOptions(**options)))
+def read(path, decoder="auto", **options):
+    options = ReadingOptions(**{"grid": GRID, "short_side": None, **options})
+    return list(read_video(SourceVideo(path, "a/b.mp4"), options, decoder))
 
 
 def frames_of(path, size=None):
@@ -45,7 +38,7 @@ def test_a_video_is_its_clips_and_what_is_known_at_its_end(tmp_path, decoder):
     assert finished.info == probe(path)
     assert finished.decoder == ("pyav" if decoder == "pyav" else "decord")
     assert finished.num_damaged == 0
-    np.testing.assert_allclose(finished.edges, np.arange(NUM_FRAMES + 1) / 25, atol=1e-6)
+    np.testing.assert_allclose(finished.timestamps, np.arange(NUM_FRAMES) / 25, atol=1e-6)
     identity = finished.identity
     assert identity.path == "a/b.mp4"
     assert identity.num_bytes == path.stat().st_size
@@ -88,7 +81,7 @@ def test_the_decoder_asked_for_is_not_replaced(tmp_path):
 def test_a_real_damaged_file_ends_with_49_frames(shared_data):
     path = shared_data / "fixtures" / "containers" / "corrupted.mp4"
     *_, finished = read(path, grid=ClipGrid())
-    assert (finished.decoder, len(finished.edges) - 1) == ("pyav", 49)
+    assert (finished.decoder, len(finished.timestamps)) == ("pyav", 49)
     assert finished.num_damaged >= 1
     assert finished.info.num_frames_container == 50
 
@@ -97,7 +90,7 @@ def test_a_real_file_beyond_decord_is_read_by_pyav(shared_data):
     path = shared_data / "fixtures" / "containers" / "tc_av1_video.mkv"
     restart, *clips, finished = read(path, grid=ClipGrid())
     assert isinstance(restart, Restart)
-    assert (finished.decoder, len(finished.edges) - 1, len(clips)) == ("pyav", 125, 2)
+    assert (finished.decoder, len(finished.timestamps), len(clips)) == ("pyav", 125, 2)
 
 
 def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypatch):
@@ -106,10 +99,22 @@ def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypa
     monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes)
     assert read(path)[-1].decoder == "decord"
     monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes - 1)
-    restart, *_, finished = read(path)
-    assert "reads ahead" in restart.reason
-    assert finished.decoder == "pyav"
-    assert read(path, decoder="decord")[-1].decoder == "decord"
+    for name in ("a.mp4", "a.mkv"):  # what the container promises is enough to know; or is not
+        restart, *_, finished = read(encode(tmp_path / name))
+        assert "reads ahead" in restart.reason
+        assert finished.decoder == "pyav"
+        assert read(tmp_path / name, decoder="decord")[-1].decoder == "decord"
+
+
+def test_clips_are_written_where_they_are_asked_for(tmp_path):
+    path = encode(tmp_path / "a.mp4")
+    memory = np.zeros((5, 8, 240, 256, 3), np.uint8)
+    given = iter(memory)
+    video, options = SourceVideo(path, "a.mp4"), ReadingOptions(GRID, None)
+    *clips, _ = read_video(video, options, new_clip=lambda shape: next(given)[: shape[0]])
+    for index, clip in enumerate(clips):
+        assert np.shares_memory(clip.pixels, memory[index])
+    np.testing.assert_array_equal(memory[: len(clips)], [clip.pixels for clip in read(path)[:-1]])
 
 
 def test_what_is_no_video_is_refused(tmp_path):
@@ -120,6 +125,6 @@ def test_what_is_no_video_is_refused(tmp_path):
         identify(SourceVideo(path, "a.mp4"))
 
 
-def test_unknown_decoders_are_refused():
-    with pytest.raises(UserError, match="no decoder 'ffmpeg': use one of auto, decord, pyav"):
-        ReadingOptions(GRID, None, "ffmpeg")
+def test_unknown_decoders_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no decoder 'ffmpeg': use one of auto, decord, pyav, nv"):
+        read(tmp_path / "a.mp4", decoder="ffmpeg")

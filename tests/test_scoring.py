@@ -200,7 +200,7 @@ def extraction(tmp_path, monkeypatch):
 
     class FakeEngine:
         views = VIEWS
-        device = torch.device("cpu")
+        devices = (torch.device("cpu"),)
 
     monkeypatch.setattr(scoring, "scoring_engine", lambda config, options: FakeEngine())
     monkeypatch.setattr(scoring, "extract_videos", lambda *arguments: report)

@@ -47,6 +47,7 @@ ATTRIBUTES = {
     "weights_digest": "0" * 64,
     "weights_trained": True,
     "precision": "fp32",
+    "rung": "plain",
     "device": "cpu",
     "decoder": "decord",
     "video_path": "a.mp4",

@@ -39,8 +39,12 @@ def encode(
     rotation=0,
     second: list[np.ndarray] | None = None,
     options: dict[str, str] | None = None,
+    codec_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames at 25 a second, or at ``times``; ``second`` becomes another video stream."""
+    """Write frames at 25 a second, or at ``times``; ``second`` becomes another video stream.
+
+    ``options`` are those of the container.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         streams = []
@@ -51,6 +55,7 @@ def encode(
             stream.pix_fmt = pixel_format
             stream.height, stream.width = pictures[0].shape[:2]
             stream.thread_count = 1
+            stream.options = codec_options or {}
             if times is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
             if rotation:

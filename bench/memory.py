@@ -1,0 +1,46 @@
+"""Peak memory of `vigil extract` against the length of the video: it should not grow.
+
+The network is the stand-in: the real one would add the same to both, and hide what grows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench import standin
+from bench.options import Options
+from bench.processes import peak_memory, vigil_extract
+from bench.table import Row
+from bench.videos import FPS, draw_video, repeat_video
+
+SECTION = "memory"
+SCENE_SECONDS = 10
+BITS_PER_PIXEL = 0.2  # as little as in a quiet scene: the length counts, not the content
+
+
+def measure(
+    options: Options, folder: Path, lengths_seconds: tuple[int, int] | None = None
+) -> Iterator[Row]:
+    """Yield the peak for a short and for a long video, each 320x240.
+
+    Args:
+        options: 2 and 10 minutes, or 2 minutes and 2 hours.
+        folder: where the videos are put.
+        lengths_seconds: other lengths than those.
+    """
+    scene_seconds = min(SCENE_SECONDS, *(lengths_seconds or (SCENE_SECONDS,)))
+    num_frames = scene_seconds * FPS
+    scene = draw_video(folder / "scene.mp4", 320, 240, num_frames, BITS_PER_PIXEL)
+    cheap = replace(options, backbone=standin.NAME, weights="random", endpoint=None)
+    shortest = 0
+    for seconds in lengths_seconds or (120, 7200 if options.long else 600):
+        video = repeat_video(scene, folder / f"{seconds}.mp4", seconds // scene_seconds)
+        peak = peak_memory(vigil_extract(cheap, video, folder / f"store_{seconds}"))
+        video.unlink()
+        shortest = shortest or peak["Pss"]
+        note = (
+            f"{peak['Pss_Anon'] / 1e6:.0f} own, {peak['Pss_Shmem'] / 1e6:.0f} shared, "
+            f"{peak['Pss_File'] / 1e6:.0f} of files"
+        )
+        what = f"peak, video of {seconds / 60:.3g} minutes"
+        yield Row(SECTION, what, peak["Pss"] / 1e6, "MB", peak["Pss"] / shortest, note)

@@ -1,0 +1,98 @@
+"""The naive way to get the same features, for comparison: `python -m bench.naive VIDEOS OUT`.
+
+It is what a first script does: a whole video in memory as float32, one view a pass, the plain
+network in fp32, one video after the other. Only the geometry is vigil's, so that the features are
+the same and can be compared.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import decord
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+from torch import Tensor, nn
+from tyro.conf import Positional
+
+from bench import standin
+from extract.backbones import CLIP_FRAMES, Backbone, find_backbone
+from extract.clips import ClipGrid
+from extract.decoder import VIEW_SIZE, frame_size
+from extract.segments import pool_clips, segment_ranges
+from extract.views import VIEWS, view_names
+from extract.weights import load_weights
+from pipeline.inference import select_device
+
+
+@dataclass(frozen=True)
+class NaiveOptions:
+    """Extract the features of videos the naive way, into one .npy file (V, 32, D) a video."""
+
+    videos: Positional[Path]
+    """Folder of videos."""
+    out: Positional[Path]
+    """Folder of the features."""
+    backbone: str = "i3d"
+    endpoint: str | None = None
+    weights: str = "random"
+    views: str = "five"
+    device: str = "auto"
+
+
+def main(options: NaiveOptions) -> None:
+    """Extract one video after the other."""
+    standin.register()
+    device = select_device(options.device)
+    backbone = find_backbone(options.backbone)
+    network = backbone.build(backbone.endpoint(options.endpoint)).eval()
+    load_weights(network, options.weights, backbone.source)
+    network.to(device)
+    options.out.mkdir(parents=True)
+    for video in sorted(options.videos.iterdir()):
+        features = extract_video(video, network, backbone, view_names(options.views), device)
+        np.save(options.out / f"{video.name}.npy", features)
+
+
+def extract_video(
+    video: Path,
+    network: nn.Module,
+    backbone: Backbone,
+    views: tuple[str, ...],
+    device: torch.device,
+    num_segments: int = 32,
+) -> npt.NDArray[np.floating]:
+    """(V, S, D) float32, the features of one video."""
+    height, width = decord.VideoReader(str(video))[0].shape[:2]
+    width, height = frame_size(width, height, 256)
+    reader = decord.VideoReader(str(video), width=width, height=height)
+    frames = torch.from_numpy(reader.get_batch(range(len(reader))).asnumpy()).float()
+    clip_frames = ClipGrid(CLIP_FRAMES, CLIP_FRAMES).frame_ranges(len(frames))
+    clips = []
+    for start, stop in clip_frames.tolist():
+        indices = torch.arange(start, start + CLIP_FRAMES).clamp(max=stop - 1)
+        for name in views:
+            top, left = VIEWS[name].corner(height, width)
+            view = frames[indices, top : top + VIEW_SIZE, left : left + VIEW_SIZE]
+            features = plain_features(network, backbone, view[None].to(device))
+            clips.append(features.flatten().cpu().numpy())
+    clips_NVD = np.stack(clips).reshape(len(clip_frames), len(views), -1)
+    segments_SVD = pool_clips(clips_NVD, clip_frames, segment_ranges(len(frames), num_segments))
+    return segments_SVD.transpose(1, 0, 2)
+
+
+def plain_features(network: nn.Module, backbone: Backbone, views: Tensor) -> Tensor:
+    """(B, time positions, channels) of views (B, 64, 224, 224, 3) in 0..255, as anyone would.
+
+    The network is the plain one in fp32, the channels come before the pixels, as PyTorch has them.
+    """
+    seen = views[:, list(backbone.frame_indices)]
+    clips = ((seen.float() - backbone.mean) / backbone.std).permute(0, 4, 1, 2, 3).contiguous()
+    with torch.inference_mode():
+        features: Tensor = network(clips)
+    return features
+
+
+if __name__ == "__main__":
+    main(tyro.cli(NaiveOptions))

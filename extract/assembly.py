@@ -1,0 +1,154 @@
+"""One video on its way: its clip features collected, and pooled when the last one is there.
+
+Clip features lie in a nameless temporary file until the video's length is known; memory does not
+grow with it. Legend: V views, S segments, D = time positions x channels.
+"""
+
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from extract.clips import ClipGrid
+from extract.decoder import frame_edges
+from extract.device import DeviceReady
+from extract.parts import Part
+from extract.reader import Finished
+from extract.segments import pool_clips, segment_ranges
+from extract.source import SourceVideo
+from extract.spec import FeatureSpec
+from extract.store import VideoFeatures
+from extract.versions import installed_versions
+from extract.weights import Weights
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every feature file of a run says of how it was made."""
+
+    spec: FeatureSpec
+    weights: Weights
+    views: tuple[str, ...]
+    time_positions: int
+    channels: int
+    dtype: type[np.floating]
+    keep_clips: bool
+
+    @property
+    def grid(self) -> ClipGrid:
+        """Clip index <-> frame range."""
+        return ClipGrid(self.spec.clip_frames, self.spec.clip_stride)
+
+
+@dataclass(eq=False)
+class OpenVideo:
+    """A video of which not every clip has come back from the device."""
+
+    source: SourceVideo
+    store: Path
+    provenance: Provenance
+    finished: Finished | None = None
+    epoch: int = 0
+    """How often it was begun anew; features of an earlier epoch are void."""
+    num_deaths: int = 0
+    """Workers that died over it."""
+    _back: set[int] = field(default_factory=set)
+    _parts: dict[int, Finished | None] = field(default_factory=dict)
+    """First clip of each part -> what is known of it once it has been read."""
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        self.store.mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=self.store)  # noqa: SIM115  (closed with this object)
+        weakref.finalize(self, file.close)
+        return file
+
+    def begin_anew(self) -> None:
+        """Forget every clip so far."""
+        self.epoch += 1
+        self.finished = None
+        self._back.clear()
+        self._parts.clear()
+
+    def split(self, parts: Sequence[Part]) -> None:
+        """The video is read in parts, given in their order."""
+        self._parts = {part.first_clip: None for part in parts}
+
+    def finish(self, finished: Finished, part: Part | None = None) -> None:
+        """The last clip of the video, or of a part of it, has been decoded."""
+        if part is None:
+            self.finished = finished
+            return
+        self._parts[part.first_clip] = finished
+        read = [known for known in self._parts.values() if known is not None]
+        if len(read) == len(self._parts):
+            timestamps = np.concatenate([known.timestamps for known in read])
+            self.finished = replace(finished, timestamps=timestamps)
+
+    def put(self, clip_index: int, features: npt.NDArray[np.floating]) -> None:
+        """Keep a clip's features (V, D); clips may come in any order."""
+        with np.errstate(over="ignore"):  # found, and named, when the video is written
+            content = features.astype(self.provenance.dtype).tobytes()
+        self._file.seek(clip_index * len(content))
+        self._file.write(content)
+        self._back.add(clip_index)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the video has ended and every clip of it has come back."""
+        if self.finished is None:
+            return False
+        num_frames = len(self.finished.timestamps)
+        return len(self._back) == self.provenance.grid.num_clips(num_frames)
+
+    def pool(self, computed: DeviceReady) -> VideoFeatures:
+        """The content of the video's feature file, its clips having been computed like that."""
+        made, finished = self.provenance, self.finished
+        if finished is None or not self.is_complete:
+            raise RuntimeError(f"{self.source.name} was closed before its end")
+        num_frames = len(finished.timestamps)
+        clip_frames = made.grid.frame_ranges(num_frames)
+        clip_features = self._clip_features()
+        segment_frames = segment_ranges(num_frames, made.spec.num_segments)
+        segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
+        edges = frame_edges(finished.timestamps, finished.info)
+        return VideoFeatures(
+            features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
+            segment_frames=segment_frames,
+            segment_seconds=edges[segment_frames],
+            clip_features=np.array(clip_features) if made.keep_clips else None,
+            clip_frames=clip_frames if made.keep_clips else None,
+            views=made.views,
+            spec=made.spec,
+            time_positions=made.time_positions,
+            channels=made.channels,
+            weights_name=made.weights.name,
+            weights_trained=made.weights.trained,
+            precision=computed.precision,
+            rung=computed.rung,
+            device=computed.name,
+            decoder=finished.decoder,
+            video=finished.identity,
+            fps=finished.info.fps,
+            width=finished.info.width,
+            height=finished.info.height,
+            num_frames_container=finished.info.num_frames_container,
+            num_frames_decoded=num_frames,
+            num_frames_damaged=finished.num_damaged,
+            versions=installed_versions(),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _clip_features(self) -> npt.NDArray[np.floating]:
+        """(n_clips, V, D), mapped from the file."""
+        self._file.flush()
+        made = self.provenance
+        shape = len(self._back), len(made.views), made.time_positions * made.channels
+        return np.memmap(self._file, self.provenance.dtype, "r", shape=shape)

@@ -1,0 +1,278 @@
+"""One device at work: clips in, clip features out, in batches of one fixed shape.
+
+A clip is uploaded once and all its views are cut on the device, into batches that mix clips of
+several videos and are padded only at the end: a feature never depends on what else was in its
+batch. On CUDA nothing waits for the host: clips are uploaded beside the computation, and a batch's
+features come back while the next one runs. Legend: B views in a batch, V views of a clip, T frames,
+D = time positions x channels.
+"""
+
+import logging
+import pickle
+import platform
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from extract.backbones import CLIP_FRAMES, Backbone
+from extract.decoder import VIEW_SIZE
+from extract.errors import UserError
+from extract.placement import place
+from extract.ring import ClipRing, Slot
+from extract.views import cut_view
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceJob:
+    """What a device does with every clip."""
+
+    network: nn.Module
+    """As it was loaded: plain, float32, on the CPU."""
+    backbone: Backbone
+    device: torch.device
+    precision: str
+    views: tuple[str, ...]
+    time_pool: str
+    batch_size: int
+    rungs: tuple[str, ...] | None = None
+    """Forms of the network to try, best first; None: the usual ones."""
+    num_threads: int | None = None
+    """Threads of a CPU that is shared by several devices."""
+
+
+ClipKey = tuple[str, int, int]
+"""Name of the video, how often that was begun anew, and clip index."""
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """A clip that lies in a slot of a worker's ring."""
+
+    key: ClipKey
+    worker: int
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class Flush:
+    """No clip is on its way: run the batch that is not full."""
+
+
+@dataclass(frozen=True)
+class DeviceReady:
+    """The network is on the device."""
+
+    name: str
+    rung: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class ClipTaken:
+    """A clip has been uploaded: its slot is free."""
+
+    worker: int
+    slot_index: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClipDone:
+    """A clip's features, and how the device has spent its time so far."""
+
+    key: ClipKey
+    features: npt.NDArray[np.float32]
+    """(V, D)."""
+    busy_seconds: float
+    waited_seconds: float
+
+
+@dataclass(frozen=True)
+class DeviceFailed:
+    """The device cannot go on."""
+
+    error: Exception
+
+
+def serve(connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> None:
+    """Answer every `ClipWork` until the connection ends."""
+    try:
+        _Device(connection, rings, job).serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # nobody wants the features any more
+    except torch.OutOfMemoryError:
+        reason = f"{job.device} has no memory for batches of {job.batch_size} clip-views"
+        connection.send(DeviceFailed(UserError(f"{reason}: use a smaller --batch-size")))
+    except Exception as error:
+        log.debug("%s", job.device, exc_info=True)
+        connection.send(DeviceFailed(error))
+
+
+def serve_in_process(connection: Connection, rings: Sequence[ClipRing], job: bytes) -> None:
+    """`serve` in a process of its own, for a pickled `DeviceJob`."""
+    loaded: DeviceJob = pickle.loads(job)
+    if loaded.num_threads is not None:
+        torch.set_num_threads(loaded.num_threads)
+    serve(connection, rings, loaded)
+
+
+@dataclass(frozen=True, eq=False)
+class _Launched:
+    """A batch whose features are on their way back."""
+
+    owners: list[tuple[ClipKey, int]]
+    """Clip and view index of each row."""
+    features: Tensor
+    done: torch.cuda.Event | None
+
+
+class _Device:
+    def __init__(self, connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> None:
+        self._connection, self._rings, self._job = connection, rings, job
+        self._is_cuda = job.device.type == "cuda"
+        if self._is_cuda:
+            torch.cuda.set_device(job.device)
+            self._upload_stream = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
+        rungs = {} if job.rungs is None else {"rungs": job.rungs}
+        self._placed = place(
+            job.network,
+            job.backbone,
+            job.device,
+            job.precision,
+            batch_size=job.batch_size,
+            **rungs,
+        )
+        shape = job.batch_size, CLIP_FRAMES, VIEW_SIZE, VIEW_SIZE, 3
+        self._batch = torch.zeros(shape, dtype=torch.uint8, device=job.device)
+        self._owners: list[tuple[ClipKey, int]] = []
+        self._launched: _Launched | None = None
+        self._uploads: deque[tuple[ClipWork, torch.cuda.Event | None]] = deque()
+        self._views_back: dict[ClipKey, list[npt.NDArray[np.float32]]] = {}
+        self._pinned: dict[int, npt.NDArray[np.uint8]] = {}
+        self._busy_seconds = self._waited_seconds = 0.0
+        connection.send(
+            DeviceReady(device_name(job.device), self._placed.rung, self._placed.precision)
+        )
+
+    def serve(self) -> None:
+        begun = time.perf_counter()
+        while True:
+            if not self._connection.poll():
+                self._settle()
+            ready = time.perf_counter()
+            self._busy_seconds += ready - begun
+            message = self._connection.recv()
+            begun = time.perf_counter()
+            self._waited_seconds += begun - ready
+            if isinstance(message, Flush):
+                self._run_batch()
+                self._settle()
+            else:
+                self._add(message)
+
+    def _add(self, work: ClipWork) -> None:
+        clip, uploaded = self._upload(work)
+        for index, name in enumerate(self._job.views):
+            self._batch[len(self._owners)].copy_(cut_view(clip, name))
+            self._owners.append((work.key, index))
+            if len(self._owners) == self._job.batch_size:
+                self._run_batch()
+        self._uploads.append((work, uploaded))
+        while self._uploads and _is_done(self._uploads[0][1]):
+            self._release()
+
+    def _upload(self, work: ClipWork) -> tuple[Tensor, torch.cuda.Event | None]:
+        """The clip (T, H, W, 3) on the device, and what tells that its slot has been read."""
+        ring = self._rings[work.worker]
+        pixels = torch.from_numpy(ring.clip(work.slot))
+        if not self._is_cuda:
+            return pixels, None
+        self._pin(work.worker)
+        compute = torch.cuda.current_stream(self._job.device)
+        with torch.cuda.stream(self._upload_stream):
+            clip = pixels.to(self._job.device, non_blocking=True)
+            uploaded = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            uploaded.record()
+        compute.wait_event(uploaded)
+        clip.record_stream(compute)
+        return clip, uploaded
+
+    def _pin(self, worker: int) -> None:
+        """Lock a ring's memory, so that the device can read it beside everything else."""
+        memory = self._rings[worker].memory
+        if self._pinned.get(worker) is not memory:
+            # Where it fails, as on machines that limit locked memory, uploads are merely slower.
+            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+            runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
+            self._pinned[worker] = memory
+
+    def _release(self) -> None:
+        work, _ = self._uploads.popleft()
+        self._connection.send(ClipTaken(work.worker, work.slot.index))
+
+    def _run_batch(self) -> None:
+        """Run what is there; the rows behind it, left from an earlier batch, are the padding."""
+        if not self._owners:
+            return
+        features = self._placed.run(self._batch)
+        if self._job.time_pool == "mean":
+            features = features.mean(dim=1, keepdim=True)
+        launched = self._bring_back(features.flatten(1))
+        self._deliver()
+        self._launched, self._owners = launched, []
+
+    def _bring_back(self, features: Tensor) -> _Launched:
+        if not self._is_cuda:
+            return _Launched(self._owners, features, None)
+        on_host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+        on_host.copy_(features, non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        return _Launched(self._owners, on_host, done)
+
+    def _settle(self) -> None:
+        """Give out whatever is finished or will be: nothing else is to be done."""
+        while self._uploads:
+            _wait(self._uploads[0][1])
+            self._release()
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Send the features of the launched batch, each clip when its last view is there."""
+        if self._launched is None:
+            return
+        _wait(self._launched.done)
+        rows = self._launched.features.numpy()
+        for (key, view), row in zip(self._launched.owners, rows, strict=False):
+            views = self._views_back.setdefault(key, [])
+            views.append(row)
+            if view == len(self._job.views) - 1:
+                features = np.stack(self._views_back.pop(key))
+                self._connection.send(
+                    ClipDone(key, features, self._busy_seconds, self._waited_seconds)
+                )
+        self._launched = None
+
+
+def _is_done(event: torch.cuda.Event | None) -> bool:
+    return event is None or bool(event.query())  # type: ignore[no-untyped-call]
+
+
+def _wait(event: torch.cuda.Event | None) -> None:
+    if event is not None:
+        event.synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """A device's name as feature files record it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()})"

@@ -1,0 +1,158 @@
+"""The devices that share a run's clips: one in a thread, several in a process each."""
+
+import errno
+import pickle
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+
+from extract.device import (
+    ClipDone,
+    ClipTaken,
+    ClipWork,
+    DeviceFailed,
+    DeviceJob,
+    DeviceReady,
+    Flush,
+    serve,
+    serve_in_process,
+)
+from extract.processes import spawn
+from extract.ring import ClipRing
+
+
+@dataclass(eq=False)
+class _Device:
+    name: str
+    connection: Connection
+    runner: threading.Thread | BaseProcess
+    num_clips: int = 0
+    """On their way to it, in it, or on their way back."""
+    busy_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    waited_at_first: float = 0.0
+    """Seconds until its first clip came, when nothing could have been there yet."""
+
+
+class Devices:
+    """Every clip goes to the device with the least to do."""
+
+    def __init__(self, jobs: Sequence[DeviceJob], rings: Sequence[ClipRing]) -> None:
+        """Start the devices; their networks are placed while the first videos are decoded."""
+        start = _start_thread if len(jobs) == 1 else _start_process
+        self._devices = [start(job, rings) for job in jobs]
+        self.ready: DeviceReady | None = None
+        """What the first device said when it was."""
+
+    def __enter__(self) -> "Devices":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the devices, whatever they are at."""
+        for device in self._devices:
+            device.connection.close()
+            if isinstance(device.runner, BaseProcess):
+                device.runner.terminate()
+            device.runner.join()
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Where messages come from."""
+        return [device.connection for device in self._devices]
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time spent on clips, summed over the devices."""
+        return sum(device.busy_seconds for device in self._devices)
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time without a clip after the first one, summed over the devices."""
+        return sum(device.waited_seconds - device.waited_at_first for device in self._devices)
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that have not come back."""
+        return sum(device.num_clips for device in self._devices)
+
+    def send(self, work: ClipWork) -> None:
+        """Give a clip to a device."""
+        device = min(self._devices, key=lambda device: device.num_clips)
+        device.num_clips += 1
+        _send(device, work)
+
+    def flush(self) -> None:
+        """Have the clips computed that wait for others to fill a batch."""
+        for device in self._devices:
+            _send(device, Flush())
+
+    def receive(self, connection: Connection) -> ClipTaken | ClipDone | None:
+        """The next message of a device.
+
+        Raises:
+            Exception: what went wrong on the device.
+            ChildProcessError: the device's process has died.
+        """
+        device = next(device for device in self._devices if device.connection is connection)
+        try:
+            message = connection.recv()
+        except (EOFError, OSError) as error:
+            raise _death(device) from error
+        if isinstance(message, DeviceFailed):
+            raise message.error
+        if isinstance(message, DeviceReady):
+            self.ready = self.ready or message
+            return None
+        if isinstance(message, ClipDone):
+            if not device.busy_seconds:
+                device.waited_at_first = message.waited_seconds
+            device.num_clips -= 1
+            device.busy_seconds = message.busy_seconds
+            device.waited_seconds = message.waited_seconds
+        taken_or_done: ClipTaken | ClipDone = message
+        return taken_or_done
+
+
+def _send(device: _Device, message: ClipWork | Flush) -> None:
+    try:
+        device.connection.send(message)
+    except OSError as error:
+        raise _death(device) from error
+
+
+def _death(device: _Device) -> ChildProcessError:
+    device.runner.join(1)
+    code = device.runner.exitcode if isinstance(device.runner, BaseProcess) else None
+    reason = f"its process has died (exit code {code}): run again to go on from what is finished"
+    return ChildProcessError(errno.ECHILD, reason, device.name)
+
+
+def _start_thread(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
+    ours, theirs = Pipe()
+
+    def run() -> None:
+        with theirs:
+            serve(theirs, tuple(rings), job)
+
+    thread = threading.Thread(target=run, name="vigil-device", daemon=True)
+    thread.start()
+    return _Device(str(job.device), ours, thread)
+
+
+def _start_process(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
+    ours, theirs = Pipe()
+    # As bytes: tensors that multiprocessing pickles would lie in shared memory, which containers
+    # often limit to 64 MB.
+    arguments = theirs, tuple(rings), pickle.dumps(job)
+    process = spawn(serve_in_process, arguments, f"vigil-{job.device}")
+    theirs.close()
+    return _Device(str(job.device), ours, process)

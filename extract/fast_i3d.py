@@ -1,0 +1,198 @@
+"""I3D for inference: the function that `extract.i3d` computes, in fewer and larger steps.
+
+Batch norm is folded into the convolutions in float64, and the input's scale into the first one.
+'SAME' padding is the convolutions' own where it is symmetric. The 1x1x1 convolutions that read the
+same input are one. Maxima are taken axis by axis. ReLU commutes with pooling and concatenation: the
+convolution that comes next begins with it. Every channel carries a scale close to 1 that makes its
+bias exact in 16 bits. Tensors are (B, C, T, H, W) in channels_last_3d: (B, T, H, W, C) in memory.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from extract.folding import folded
+from extract.i3d import I3D, ConvUnit, MaxPool, Mixed, clip_features, same_padding
+
+Block = tuple[int, int, int]
+
+STEMS: dict[str, Block] = {"direct": (1, 1, 1), "width": (1, 1, 2), "cubes": (2, 2, 2)}
+"""Pixels over (time, height, width) that the first convolution takes as one.
+
+A 7x7x7 convolution with stride 2 on 3 channels is also a 4x4x4 one with stride 1 on the 24 channels
+of 2x2x2 cubes; likewise on each axis alone. Units that multiply matrices want many channels, but on
+each such axis an eighth of the weights is zero.
+"""
+
+PIXEL_SCALE = 127.5
+"""Pixels minus this go up from -127.5 in steps of 1, which fp16 and bf16 hold exactly."""
+
+POSITIONS_AT_ONCE = 8
+"""Time positions for which a CPU computes the first layers: what lies between fits its cache."""
+
+
+class FastI3D(nn.Module):
+    """I3D up to the endpoint of the plain network from which it is made."""
+
+    def __init__(self, plain: I3D, precision: torch.dtype, block: Block = STEMS["direct"]) -> None:
+        """Compute what ``plain``, which stays as it is, does; ``block`` is one of `STEMS`."""
+        super().__init__()
+        first, *others = plain.children()
+        self.first = _First(first, others[:1], precision, block)
+        scale = self.first.scale
+        self.others = nn.Sequential()
+        for layer in others[1:]:
+            fast, scale = _fast(layer, scale, precision)
+            self.others.append(fast)
+        self.scale = nn.Buffer(scale.float())
+        self.endpoint = plain.endpoint
+        self.eval().requires_grad_(False)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(B, T, H, W, 3) uint8 -> (B, time positions, C) float32, as `I3D` for [-1, 1]."""
+        x = self.others(self.first(views))
+        return clip_features(x.relu_(), self.endpoint) / self.scale
+
+
+def _fast(layer: nn.Module, scale: Tensor, precision: torch.dtype) -> tuple[nn.Module, Tensor]:
+    """A layer for an input of the given scale, and the scale of its output, (C,) float64."""
+    if isinstance(layer, MaxPool):
+        return _MaxPool(layer), scale
+    if isinstance(layer, Mixed):
+        mixed = _Mixed(layer, scale, precision)
+        return mixed, mixed.scale
+    assert isinstance(layer, ConvUnit)
+    unit = _Unit([layer], scale, precision)
+    return unit, unit.scale
+
+
+def _folded(units: Sequence[ConvUnit], scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of units that read the same input of the given scale."""
+    convolutions = [folded(unit.conv3d, unit.bn) for unit in units]
+    weight = torch.cat([convolution.weight for convolution in convolutions])
+    bias = torch.cat([torch.as_tensor(convolution.bias) for convolution in convolutions])
+    return weight / scale[:, None, None, None], bias
+
+
+class _Convolution(nn.Conv3d):
+    """A convolution of which each channel is scaled so that its bias is a 16-bit number."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, precision: torch.dtype, stride: Block, padding: int
+    ) -> None:
+        outside, inside, *kernel = weight.shape
+        shape = kernel[0], kernel[1], kernel[2]
+        super().__init__(inside, outside, shape, stride, padding, device="meta")
+        rounded = bias.to(precision)
+        self.scale = torch.where(rounded == 0, 1, rounded / bias)
+        weight = (weight * self.scale[:, None, None, None, None]).to(precision)
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last_3d))
+        self.bias = nn.Parameter(rounded)
+
+
+class _Unit(_Convolution):
+    """The ReLU of the layer before, then units that read the same input, without their own."""
+
+    def __init__(self, units: Sequence[ConvUnit], scale: Tensor, precision: torch.dtype) -> None:
+        weight, bias = _folded(units, scale)
+        super().__init__(weight, bias, precision, (1, 1, 1), padding=weight.shape[2] // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.relu())
+
+
+class _First(nn.Module):
+    """The first convolution, from pixels on, and the pool after it."""
+
+    def __init__(
+        self, unit: nn.Module, pools: Sequence[nn.Module], precision: torch.dtype, block: Block
+    ) -> None:
+        super().__init__()
+        assert isinstance(unit, ConvUnit)
+        weight, bias = _folded([unit], torch.full((3,), PIXEL_SCALE))
+        weight = functional.pad(weight, [zeros for b in block[::-1] for zeros in (0, b - 1)])
+        weight = _join_blocks(weight.permute(0, 2, 3, 4, 1), block)
+        stride = 2 // block[0], 2 // block[1], 2 // block[2]
+        self.convolution = _Convolution(weight, bias, precision, stride, padding=0)
+        self.scale = self.convolution.scale
+        self.pools = nn.Sequential(*(_MaxPool(pool) for pool in pools))
+        self.block = block
+
+    def forward(self, views: Tensor) -> Tensor:
+        blocks = _join_blocks(self._padded(views), self.block)
+        kernel, stride = self.convolution.kernel_size[0], self.convolution.stride[0]
+        positions = views.shape[1] // 2
+        step = POSITIONS_AT_ONCE if views.device.type == "cpu" else positions
+        pieces = []
+        for start in range(0, positions, step):
+            last = min(start + step, positions) - 1
+            piece = blocks[:, :, start * stride : last * stride + kernel]
+            pieces.append(self.pools(self.convolution(piece)))
+        return torch.cat(pieces, dim=2)
+
+    def _padded(self, views: Tensor) -> Tensor:
+        """Pixels with 'SAME' padding, 2 and 3 zeros; one more fills the last block up."""
+        sizes = [size + 4 + b for size, b in zip(views.shape[1:4], self.block, strict=True)]
+        pixels = views.new_zeros(len(views), *sizes, 3, dtype=self.convolution.weight.dtype)
+        inside = pixels[:, 2:, 2:, 2:][tuple(map(slice, views.shape))]
+        inside.copy_(views).sub_(PIXEL_SCALE)
+        return pixels
+
+
+def _join_blocks(x: Tensor, block: Block) -> Tensor:
+    """(B, T, H, W, C) -> (B, t h w C, T / t, H / h, W / w) for blocks of (t, h, w)."""
+    batch, time, height, width, channels = x.shape
+    t, h, w = block
+    x = x.reshape(batch, time // t, t, height // h, h, width // w, w, channels)
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4).permute(0, 4, 1, 2, 3)
+
+
+class _MaxPool(nn.Module):
+    """Maximum pooling with 'SAME' padding, of numbers of any sign."""
+
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(plain, MaxPool)
+        self.kernel, self.stride = plain.kernel, plain.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, kernel, stride in zip((2, 3, 4), self.kernel, self.stride, strict=True):
+            if kernel > 1:
+                x = _maximum_along(x, axis, kernel, stride)
+        return x
+
+
+def _maximum_along(x: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
+    """The maximum over windows on one axis; those at its ends hold fewer elements."""
+    before, _ = same_padding(x.shape[axis], kernel, stride)
+    x = x.movedim(axis, 0)
+    maximum = x[::stride].clone()
+    for offset in range(-before, kernel - before):
+        if offset != 0:
+            first = -(offset // stride) if offset < 0 else 0
+            others = x[first * stride + offset :: stride]
+            inside = maximum[first : first + len(others)]
+            inside.clamp_(min=others[: len(inside)])
+    return maximum.movedim(0, axis)
+
+
+class _Mixed(nn.Module):
+    """An Inception block, the three 1x1x1 convolutions of its input in one."""
+
+    def __init__(self, plain: Mixed, scale: Tensor, precision: torch.dtype) -> None:
+        super().__init__()
+        heads = plain.b0, plain.b1a, plain.b2a
+        self.heads = _Unit(heads, scale, precision)
+        self.widths = [head.conv3d.out_channels for head in heads]
+        b0, b1a, b2a = torch.split(self.heads.scale, self.widths)
+        self.b1b = _Unit([plain.b1b], b1a, precision)
+        self.b2b = _Unit([plain.b2b], b2a, precision)
+        self.b3a = _MaxPool(plain.b3a)
+        self.b3b = _Unit([plain.b3b], scale, precision)
+        self.scale = torch.cat([b0, self.b1b.scale, self.b2b.scale, self.b3b.scale])
+
+    def forward(self, x: Tensor) -> Tensor:
+        b0, b1a, b2a = torch.split(self.heads(x), self.widths, dim=1)
+        return torch.cat([b0, self.b1b(b1a), self.b2b(b2a), self.b3b(self.b3a(x))], dim=1)

@@ -1,0 +1,205 @@
+"""A long video -> parts that several workers can read, with the exact frames each must give.
+
+A part is decoded from a keyframe on, and is good only if its frames are those that the packets of
+the whole video promise, none of them damaged: then they are, bit for bit, those that reading from
+the beginning gives. Where that cannot be promised a video is not split; where it is not kept, the
+whole video has to be read in one piece.
+"""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import dropwhile, pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.packet import Packet
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from extract.clips import ClipGrid
+from extract.decoder import VideoInfo, best_stream, open_container
+from extract.decoder_av import AvDecoder
+from extract.errors import VideoError
+from extract.source import VideoIdentity
+
+MIN_LEAD_FRAMES = 32
+"""Decoded and dropped behind the keyframe: around it codecs miss pictures of before, and say so."""
+MAX_LEAD = 0.25
+"""The most that may be decoded and dropped besides, as a share of the frames of a part."""
+SEEK_MARGIN_SECONDS = 10
+"""Where a file has no index, seeking lands somewhere near; packets cost little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive clips of a video, and the frames they are made of."""
+
+    first_clip: int
+    stop_clip: int
+    frame_pts: npt.NDArray[np.int64]
+    """(n,) presentation times of the part's frames, in order, in the stream's unit."""
+    keyframe_pts: int | None
+    """Where decoding begins; None: at the beginning of the file."""
+    num_own_frames: int
+    """Those before the first frame of the next part, which may share the others."""
+    info: VideoInfo
+    identity: VideoIdentity
+
+
+class PartDecoder(AvDecoder):
+    """A `Decoder` of one part that gives exactly the promised frames, or fails."""
+
+    def __init__(self, path: Path, part: Part, width: int, height: int) -> None:
+        """Open a video of whose part the frames are to have the given size in pixels.
+
+        Raises:
+            VideoError: the file cannot be opened as a video.
+        """
+        super().__init__(path, part.info, width, height)
+        self._part = part
+        self._begins_clean = part.keyframe_pts is None
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames.
+
+        Raises:
+            VideoError: they are not those promised, or damaged.
+        """
+        for decoded in self._decode():
+            if decoded.has_error and not self._is_dropped(decoded.packet):
+                raise self._error("damaged")
+            for frame in decoded.frames:
+                if self._is_wanted(frame):
+                    yield self._pixels(frame)
+                    if len(self._seconds) == len(self._part.frame_pts):
+                        return
+        raise self._error("too few frames")
+
+    def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
+        """Yield the packets from the keyframe on."""
+        keyframe_pts = self._part.keyframe_pts
+        if keyframe_pts is None:
+            return super()._packets()
+        margin = round(SEEK_MARGIN_SECONDS / (self._stream.time_base or 1))
+        begin = self._stream.start_time or 0
+        try:
+            self._container.seek(max(keyframe_pts - margin, begin), stream=self._stream)
+        except av.error.FFmpegError as error:
+            raise self._error("cannot be reached") from error
+        return dropwhile(
+            lambda packet: (
+                packet is not None and not (packet.is_keyframe and packet.pts == keyframe_pts)
+            ),
+            super()._packets(),
+        )
+
+    def _is_dropped(self, packet: "Packet[VideoStream] | None") -> bool:
+        """Whether a packet's frame is none of this part's: another part sees if it is damaged."""
+        if packet is None or packet.pts is None:
+            return False
+        return bool(packet.pts < self._part.frame_pts[0])
+
+    def _is_wanted(self, frame: VideoFrame) -> bool:
+        """Whether the frame is of this part; it must then be the next one, and sound."""
+        if frame.pts is not None and frame.pts == self._part.keyframe_pts:
+            # Pictures that are refreshed bit by bit, for one, have keyframes only by name.
+            self._begins_clean = frame.key_frame and frame.pict_type == PictureType.I
+        if frame.pts is not None and frame.pts < self._part.frame_pts[0]:
+            return False
+        if frame.pts != self._part.frame_pts[len(self._seconds)]:
+            raise self._error("not the frames that its packets promise")
+        if not self._begins_clean:
+            raise self._error("not decodable from its keyframe")
+        if frame.is_corrupt:
+            raise self._error("damaged")
+        return True
+
+    def _error(self, reason: str) -> VideoError:
+        clips = f"clips {self._part.first_clip} to {self._part.stop_clip}"
+        return VideoError(f"{clips}: {reason}", self.name, len(self._seconds))
+
+
+def split(
+    path: Path, info: VideoInfo, identity: VideoIdentity, grid: ClipGrid, clips_per_part: int
+) -> tuple[Part, ...]:
+    """The parts of a video, two or more, in their order; none where it is not to be split."""
+    shortest = 2 * clips_per_part
+    if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
+        return ()
+    promised = _scan(path)
+    if promised is None:
+        return ()
+    frame_pts, keyframes = promised
+    num_frames = len(frame_pts)
+    num_clips = grid.num_clips(num_frames)
+    if num_clips < shortest:
+        return ()
+    borders = [0, *_borders(num_clips, clips_per_part, grid.stride, keyframes), num_clips]
+    parts = []
+    for first_clip, stop_clip in pairwise(borders if len(borders) > 2 else ()):
+        first = first_clip * grid.stride
+        _, stop = grid.frame_range(stop_clip - 1, num_frames)
+        keyframe = _keyframes_before(np.array(first), keyframes)
+        parts.append(
+            Part(
+                first_clip,
+                stop_clip,
+                frame_pts[first:stop],
+                int(frame_pts[keyframe]) if first_clip else None,
+                (stop if stop == num_frames else stop_clip * grid.stride) - first,
+                info,
+                identity,
+            )
+        )
+    return tuple(parts)
+
+
+def _scan(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
+    """Presentation times (N,) of all frames, in order, and which of these are keyframes.
+
+    None where the packets do not tell.
+    """
+    all_pts, keyframe_pts = array("q"), array("q")
+    with open_container(path) as container:
+        try:
+            for packet in container.demux(best_stream(container)):
+                if packet.size == 0:
+                    continue
+                if packet.pts is None or packet.is_corrupt or packet.is_discard:
+                    return None
+                all_pts.append(packet.pts)
+                if packet.is_keyframe:
+                    keyframe_pts.append(packet.pts)
+        except av.error.FFmpegError:
+            return None
+    frame_pts = np.unique(np.array(all_pts))
+    if len(frame_pts) < len(all_pts):
+        return None
+    return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts)))
+
+
+def _borders(
+    num_clips: int, clips_per_part: int, stride: int, keyframes: npt.NDArray[np.intp]
+) -> Iterator[int]:
+    """Yield first clips of parts: clips that begin soon after a keyframe."""
+    num_parts = num_clips // clips_per_part
+    reach = clips_per_part // 4
+    for number in range(1, num_parts):
+        even = number * num_clips // num_parts
+        clips = np.arange(even - reach, even + reach + 1)
+        found = _keyframes_before(clips * stride, keyframes)
+        leads = clips * stride - found
+        best = np.lexsort([np.abs(clips - even), leads])[0]
+        if found[best] >= 0 and leads[best] <= MIN_LEAD_FRAMES + MAX_LEAD * clips_per_part * stride:
+            yield int(clips[best])
+
+
+def _keyframes_before(
+    frames: npt.NDArray[np.intp], keyframes: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """The keyframe from which to decode to reach each frame; -1 where there is none."""
+    numbers = np.searchsorted(keyframes, frames - MIN_LEAD_FRAMES, side="right")
+    return np.append(-1, keyframes)[numbers]

@@ -1,0 +1,21 @@
+"""Processes of ours: spawned, so that they share no open video or lock, and deaf to Ctrl-C."""
+
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+
+def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseProcess:
+    """A running process that ends with this one.
+
+    Ctrl-C in a terminal reaches every process; whoever started this one decides what becomes of it.
+    """
+    process = get_context("spawn").Process(target=target, args=args, name=name, daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process

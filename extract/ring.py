@@ -1,0 +1,113 @@
+"""Clips in shared memory: one worker fills the slots of its ring in turn, others read them.
+
+The memory has no name: it is gone with the last process that holds it, however that ends, and the
+small /dev/shm of a container does not limit it.
+"""
+
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BUDGET_BYTES = 256 << 20
+MIN_SLOTS, MAX_SLOTS = 2, 4
+"""One slot is filled while another is read; more than four gain nothing."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a clip lies in a ring."""
+
+    index: int
+    offset: int
+    """In bytes."""
+    shape: tuple[int, ...]
+
+
+class ClipRing:
+    """Slots of shared memory, two to four, as large as the largest clip so far.
+
+    The writer calls `next_clip`, fills what it gets, and calls `take`; whoever reads the slot sees
+    to it that `release` is called in the writer's process. Processes that are being spawned, or to
+    which it is sent, get a ring on the same memory, with all slots free: only one may write.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """Share the memory behind a file descriptor, which the ring owns; None: new memory."""
+        self._descriptor = os.memfd_create("vigil-clips") if descriptor is None else descriptor
+        self._finalizer = weakref.finalize(self, os.close, self._descriptor)
+        self._memory: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._slot_bytes = 0
+        self._is_taken: list[bool] = []
+        self._filling = Slot(0, 0, ())
+
+    def __reduce__(self) -> tuple[Callable[[Any], "ClipRing"], tuple[Any]]:
+        """How the other process comes by it."""
+        return _attach, (DupFd(self._descriptor),)
+
+    def next_clip(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+        """A buffer of that shape for the next clip, or None until a slot has been released.
+
+        Slots are given in turn, so the clip before stays as it is until this one is taken.
+        """
+        num_bytes = math.prod(shape)
+        if num_bytes > self._slot_bytes:
+            if any(self._is_taken):
+                return None
+            self._lay_out(num_bytes)
+        index = self._filling.index
+        if self._is_taken[index]:
+            return None
+        self._filling = Slot(index, index * self._slot_bytes, shape)
+        return self._view(self._filling)
+
+    def _lay_out(self, num_bytes: int) -> None:
+        self._slot_bytes = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        num_slots = min(max(BUDGET_BYTES // self._slot_bytes, MIN_SLOTS), MAX_SLOTS)
+        self._is_taken = [False] * num_slots
+        self._filling = Slot(0, 0, ())
+        total = num_slots * self._slot_bytes
+        if os.fstat(self._descriptor).st_size < total:
+            os.ftruncate(self._descriptor, total)
+
+    def take(self) -> Slot:
+        """The slot that `next_clip` gave last; it is not given again until it is released."""
+        slot = self._filling
+        self._is_taken[slot.index] = True
+        self._filling = Slot((slot.index + 1) % len(self._is_taken), 0, ())
+        return slot
+
+    def release(self, slot_index: int) -> None:
+        """Let a slot be filled again."""
+        self._is_taken[slot_index] = False
+
+    def clip(self, slot: Slot) -> npt.NDArray[np.uint8]:
+        """The clip in a slot, only to be read; it changes once the slot has been released."""
+        return self._view(slot)
+
+    @property
+    def memory(self) -> npt.NDArray[np.uint8]:
+        """Every byte as this process maps it now: a new array whenever the ring has grown."""
+        return self._memory
+
+    def _view(self, slot: Slot) -> npt.NDArray[np.uint8]:
+        stop = slot.offset + math.prod(slot.shape)
+        if stop > self._memory.size:
+            self._memory = np.frombuffer(mmap.mmap(self._descriptor, 0), np.uint8)
+        return self._memory[slot.offset : stop].reshape(slot.shape)
+
+    def close(self) -> None:
+        """Give up the memory; it is freed when no clip of it is in use any more."""
+        self._memory = np.empty(0, np.uint8)
+        self._finalizer()
+
+
+def _attach(descriptor: Any) -> ClipRing:
+    return ClipRing(descriptor.detach())

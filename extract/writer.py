@@ -1,0 +1,104 @@
+"""The one thread that writes feature files, beside decoding and computing."""
+
+import errno
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from extract.assembly import OpenVideo
+from extract.device import DeviceReady
+from extract.errors import FailedVideo
+from extract.store import feature_path, write_features
+
+MAX_WAITING = 4
+"""Videos that may wait for the disk before everything else does."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A video whose feature file is written."""
+
+    video: str
+    num_frames: int
+    num_damaged: int
+    num_frames_container: int
+    decoder: str
+
+
+class Writer:
+    """Pools and writes videos one after the other; says through a connection when one is done."""
+
+    def __init__(self, store: Path) -> None:
+        """Start the thread."""
+        self.store = store
+        self.waited_seconds = 0.0
+        """How long `submit` had to wait for the disk."""
+        self.connection, self._signal = Pipe(duplex=False)
+        self._thread = ThreadPoolExecutor(1, "vigil-writer")
+        self._futures: deque[Future[Extracted | FailedVideo]] = deque()
+
+    def __enter__(self) -> "Writer":
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the thread; after an error only the file that is being written is finished."""
+        self._thread.shutdown(cancel_futures=error is not None)
+        self.connection.close()
+        self._signal.close()
+
+    def submit(self, video: OpenVideo, computed: DeviceReady) -> None:
+        """Have a complete video written; waits where the disk is too far behind."""
+        future = self._thread.submit(_write, self.store, video, computed)
+        self._futures.append(future)
+        future.add_done_callback(lambda _: self._signal.send(None))
+        if len(self._futures) > MAX_WAITING:
+            begun = time.perf_counter()
+            wait([self._futures[-MAX_WAITING - 1]])
+            self.waited_seconds += time.perf_counter() - begun
+
+    def receive(self) -> Extracted | FailedVideo:
+        """What became of the next video, after a message in the connection.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.connection.recv()
+        return self._futures.popleft().result()
+
+    @property
+    def num_waiting(self) -> int:
+        """Videos of which `receive` has not told yet."""
+        return len(self._futures)
+
+
+def _write(store: Path, video: OpenVideo, computed: DeviceReady) -> Extracted | FailedVideo:
+    features = video.pool(computed)
+    name, decoder = video.source.name, features.decoder
+    if not np.isfinite(features.features).all():
+        reason = f"features overflow {features.features.dtype}: use --precision fp32"
+        return FailedVideo(name, reason, decoder, 0)
+    try:
+        write_features(feature_path(store, name), features)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return FailedVideo(name, f"{error.filename}: {error.strerror}")
+    return Extracted(
+        name,
+        features.num_frames_decoded,
+        features.num_frames_damaged,
+        features.num_frames_container,
+        decoder,
+    )

@@ -1,0 +1,189 @@
+"""The measurements: every section at a tiny size, and the tools they are made with."""
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench import __main__ as program
+from bench import decode, end_to_end, machine, memory, network, standin, start
+from bench.arithmetic import flop_per_clip, layers
+from bench.naive import plain_features
+from bench.options import Options
+from bench.processes import peak_memory, run_python
+from bench.table import Row, figure, render, shortest_seconds
+from bench.videos import chosen_videos, draw_video, repeat_video
+from extract.backbones import BACKBONES, find_backbone
+from extract.errors import UserError
+
+CHEAP = Options(backbone=standin.NAME, device="cpu", precisions=("fp32",), repeats=1)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    """The stand-in instead of I3D, in a table that is as before after the test."""
+    monkeypatch.setitem(BACKBONES, standin.NAME, None)
+    monkeypatch.setattr(standin, "SECONDS_PER_VIEW", 0)
+    standin.register()
+
+
+def require_ratios(rows, num_rows):
+    rows = list(rows)
+    assert len(rows) == num_rows
+    assert rows[0].ratio == 1
+    assert all(row.value > 0 and row.ratio > 0 for row in rows)
+    return rows
+
+
+class TestSections:
+    def test_network(self, tmp_path, monkeypatch):
+        for name in ("product_rate", "convolution_rate", "copy_rate"):
+            monkeypatch.setattr(machine, name, lambda *_arguments: 1e9)
+        rows = list(network.measure(CHEAP, tmp_path))
+        exact = [row for row in rows if "cosine 1.00000, relative L2 0.0e+00" in row.note]
+        usual = [row for row in rows if row.what.startswith("usual way") and row.ratio == 1]
+        assert exact
+        assert len(usual) == len({1, torch.get_num_threads()})
+        assert all(row.value > 0 and row.ratio > 0 for row in rows)
+
+    def test_decode(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(decode, "SIZES", ((64, 48),))
+        require_ratios(decode.measure(CHEAP, tmp_path, num_frames=5), 2 * len(decode.WAYS))
+
+    def test_end_to_end(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(end_to_end, "NUM_DRAWN", 1)
+        rows = require_ratios(end_to_end.measure(CHEAP, tmp_path), 6)
+        assert rows[-1].note.endswith("at least 1.00000")
+
+    def test_memory(self, tmp_path, monkeypatch):
+        hold = "import sys, time; from pathlib import Path; time.sleep(0.5)"
+        hold += "; held = Path(sys.argv[1]).read_bytes() * 1000; time.sleep(0.5)"
+        monkeypatch.setattr(
+            memory, "vigil_extract", lambda _options, video, _out: ["-c", hold, str(video)]
+        )
+        rows = require_ratios(memory.measure(CHEAP, tmp_path, lengths_seconds=(1, 3)), 2)
+        assert rows[1].ratio > 2  # what grows with the video is seen
+
+    def test_start(self, tmp_path, monkeypatch):
+        calls = []
+
+        def program(_options, videos, out, views):
+            calls.append((sorted(path.name for path in videos.iterdir()), out, views))
+            return ["-c", "pass"]
+
+        monkeypatch.setattr(start, "vigil_extract", program)
+        monkeypatch.setattr(start, "naive_extract", program)
+        rows = require_ratios(start.measure(CHEAP, tmp_path), 4)
+        assert rows[1].what == "vigil --help"
+        assert [(videos, views) for videos, _, views in calls] == [(["short.mp4"], "center")] * 2
+        assert len({out for _, out, _ in calls}) == 2  # nothing is there already
+
+    def test_the_program_prints_and_writes_what_is_known(self, tmp_path, capsys, monkeypatch):
+        def fail(_options, _folder):
+            yield Row("decode", "a figure", 12.345, "frames/s", 1, "a note")
+            raise UserError("no more")
+
+        monkeypatch.setattr(decode, "measure", fail)
+        out = tmp_path / "results" / "table.txt"
+        with pytest.raises(UserError, match="no more"):
+            program.main(Options(sections=("decode",), device="cpu", out=out))
+        printed = capsys.readouterr().out
+        assert printed == out.read_text()
+        assert printed.startswith("command: python -m bench ")
+        assert "| decode  | a figure |  12.3 | frames/s |  1.00 | a note |" in printed
+
+
+class TestDecode:
+    @pytest.mark.parametrize("way", decode.WAYS)
+    def test_every_way_decodes_every_frame(self, tmp_path, way):
+        video = draw_video(tmp_path / "a.mp4", 320, 240, 70)
+        assert decode.WAYS[way](video, (341, 256)) == 70
+
+
+class TestVideos:
+    def test_bit_rate_is_that_of_the_real_ones(self, tmp_path):
+        video = draw_video(tmp_path / "a.mp4", 320, 240, 150)
+        assert video.stat().st_size * 8 / 5 == pytest.approx(1.8e6, rel=0.2)
+
+    def test_repeated_packets_decode_to_repeated_frames_in_time(self, tmp_path):
+        once = draw_video(tmp_path / "once.mp4", 64, 48, 12)
+        thrice = repeat_video(once, tmp_path / "thrice.mp4", 3)
+        contents = []
+        for path in (once, thrice):
+            with av.open(str(path)) as container:
+                frames = list(container.decode(video=0))
+            contents.append(np.stack([frame.to_ndarray(format="rgb24") for frame in frames]))
+        assert np.array_equal(contents[1], np.concatenate([contents[0]] * 3))
+        assert len({frame.pts for frame in frames}) == 36
+        assert np.ptp(np.diff([frame.pts for frame in frames])) == 0
+
+    def test_chosen_videos_are_spread_evenly(self, tmp_path):
+        source = tmp_path / "source"
+        source.mkdir()
+        for number in range(7):
+            (source / f"{number}.mp4").touch()
+        options = Options(videos=source, max_videos=3)
+        chosen = sorted(chosen_videos(options, tmp_path, [], 0).iterdir())
+        assert [path.resolve().name for path in chosen] == ["0.mp4", "2.mp4", "4.mp4"]
+
+
+class TestArithmetic:
+    def test_flop_are_those_of_the_convolutions(self):
+        """Twice the products of a 7x7x7 kernel on 3 channels, for 64 channels of 32x112x112."""
+        expected = 2 * 7**3 * 3 * 64 * 32 * 112 * 112
+        assert flop_per_clip(find_backbone("i3d"), "Conv3d_1a_7x7") == expected
+
+    def test_layers_add_up(self):
+        backbone = find_backbone("i3d")
+        works = layers(backbone, "Mixed_3b")
+        assert [work.layer for work in works] == list(backbone.layout)[: len(works)]
+        assert sum(work.flop for work in works) == flop_per_clip(backbone, "Mixed_3b")
+        pool = works[1]  # reads and writes 64 channels
+        assert pool.num_bytes == 2 * 64 * 32 * (112 * 112 + 56 * 56)
+
+
+class TestMeasuring:
+    def test_variants_take_turns(self):
+        calls = []
+        seconds = shortest_seconds(
+            {name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2
+        )
+        assert "".join(calls) == "ab" + "ab" * 2
+        assert set(seconds) == {"a", "b"}
+
+    def test_memory_of_descendants_counts(self):
+        """A process that holds little starts one that holds 100 MB for a while."""
+        child = "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.8)"
+        code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+        assert 100e6 < peak_memory(["-c", code])["Pss"] < 160e6
+
+    @pytest.mark.parametrize("run", [run_python, peak_memory])
+    def test_a_program_that_fails_is_quoted(self, run):
+        with pytest.raises(UserError, match="ValueError: of this kind"):
+            run(["-c", "raise ValueError('of this kind')"])
+
+    def test_plain_features_see_the_frames_that_the_backbone_sees(self):
+        class Times(nn.Module):
+            def forward(self, x):
+                return x.mean(dim=(1, 3, 4))
+
+        backbone = find_backbone(standin.NAME)
+        views = torch.arange(64, dtype=torch.uint8)[None, :, None, None, None].expand(
+            1, 64, 2, 2, 3
+        )
+        seen = plain_features(Times(), backbone, views)[0]
+        assert torch.allclose(seen * 127.5 + 127.5, torch.arange(0, 56, 8).float(), atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(1234.5, "1234"), (99.94, "99.9"), (0.01234, "0.0123"), (0, "0")]
+    )
+    def test_figures_have_three_digits(self, value, text):
+        assert figure(value) == text
+
+    def test_table_lines_up(self):
+        rows = [Row("a", "b", 1, "s", 1, "c"), Row("aa", "[b]", 1000, "m/s", 0.5)]
+        lines = render(rows).splitlines()
+        bars = [[i for i, character in enumerate(line) if character == "|"] for line in lines]
+        assert bars.count(bars[0]) == len(lines) == 4
+        assert "[b]" in lines[-1]

@@ -1,0 +1,112 @@
+"""I3D for inference, against the plain network and the reference figures."""
+
+import numpy as np
+import pytest
+import torch
+from i3d_reference import reference_clip, relative_error, seeded_state
+from torch import nn
+
+from extract.fast_i3d import STEMS, FastI3D
+from extract.i3d import I3D, LAYOUT
+from extract.weights import load_state, read_state
+
+
+@pytest.fixture(scope="module")
+def state():
+    return seeded_state()
+
+
+@pytest.fixture(scope="module")
+def clip(shared_data):
+    """The reference clip as pixels, (1, 64, 224, 224, 3)."""
+    pixels = (reference_clip(shared_data) + 1) * 127.5
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def network(state, endpoint):
+    plain = I3D(endpoint).eval().requires_grad_(False)
+    load_state(plain, state, "seeded")
+    return plain
+
+
+def noise(*shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
+
+
+def plain_features(plain, views):
+    return plain(views.permute(0, 4, 1, 2, 3) / 127.5 - 1)
+
+
+@pytest.mark.parametrize("endpoint", LAYOUT)
+def test_every_endpoint_is_that_of_the_plain_network(state, endpoint):
+    size = 224 if endpoint == "AvgPool" else 32
+    plain, views = network(state, endpoint), noise(1, 10, size, size)
+    expected = plain_features(plain, views)
+    with torch.inference_mode():
+        actual = FastI3D(plain, torch.float32)(views)
+    assert actual.shape == expected.shape
+    assert actual.dtype == torch.float32
+    assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("block", STEMS.values(), ids=STEMS)
+@pytest.mark.parametrize("num_frames", [8, 16, 24, 40])
+def test_the_first_layers_are_the_same_in_blocks_and_in_pieces(state, block, num_frames):
+    plain, views = network(state, "MaxPool3d_2a_3x3"), noise(2, num_frames, 32, 64)
+    fast = FastI3D(plain, torch.float32, block)
+    assert relative_error(fast(views), plain_features(plain, views)) < 1e-5
+
+
+@pytest.mark.parametrize("block", STEMS.values(), ids=STEMS)
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_16_bits_stay_close(state, block, precision):
+    plain, views = network(state, "Mixed_4b"), noise(1, 8, 64, 64)
+    error = relative_error(FastI3D(plain, precision, block)(views), plain_features(plain, views))
+    assert error < {torch.bfloat16: 0.01, torch.float32: 1e-5}[precision]
+
+
+def test_biases_are_exact_in_16_bits(state):
+    plain = network(state, "Mixed_3c")
+    for unit in plain.modules():
+        if isinstance(unit, nn.Conv3d):
+            unit.weight.zero_()
+    views = noise(1, 4, 32, 32)
+    rough = FastI3D(plain, torch.bfloat16)(views)
+    assert relative_error(rough, plain_features(plain, views)) < 1e-6
+
+
+def test_a_view_does_not_depend_on_its_batch(state):
+    fast, views = FastI3D(network(state, "Mixed_5c"), torch.float32), noise(3, 16, 64, 64)
+    with torch.inference_mode():
+        together = fast(views)
+        alone = torch.cat([fast(view[None]) for view in views])
+    assert torch.equal(together, alone)
+
+
+def test_the_plain_network_stays_as_it_is(state):
+    plain, views = network(state, "Mixed_3b"), noise(1, 4, 32, 32)
+    before = plain_features(plain, views)
+    FastI3D(plain, torch.bfloat16)(views)
+    assert torch.equal(plain_features(plain, views), before)
+    assert {values.dtype for values in plain.parameters()} == {torch.float32}
+
+
+def test_the_whole_network_is_that_of_the_reference(state, golden, clip):
+    expected = np.load(golden / "i3d_seeded_full.npz")["features"]
+    with torch.inference_mode():
+        actual = FastI3D(network(state, "AvgPool"), torch.float32)(clip)[0]
+    assert relative_error(actual, expected) < 1e-4
+
+
+def test_real_weights_on_a_real_clip(golden, shared_data, clip):
+    path = shared_data / "weights" / "i3d_rgb_imagenet_partial.pt"
+    plain = network(read_state(path), "Mixed_4d")
+    expected = np.load(golden / "i3d_partial_endpoints.npz")["Mixed_4d"]
+    with torch.inference_mode():
+        exact = FastI3D(plain, torch.float32)(clip)[0]
+        rough = FastI3D(plain, torch.bfloat16, STEMS["width"])(clip)[0]
+    assert relative_error(exact, expected) < 1e-4
+    assert relative_error(rough, expected) < 0.005
+    cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0)
+    assert cosine > 0.9999

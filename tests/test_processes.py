@@ -1,0 +1,132 @@
+"""Extraction with decoders and devices in processes of their own, against doing all in one."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_backbone import make_engine
+from torch import nn
+from video_files import draw_frames, encode
+
+from extract.engine import Engine
+from extract.errors import FailedVideo
+from extract.source import SourceVideo
+from extract.store import feature_path, verify_features
+from extract.views import VIEW_SETS
+
+CPU = torch.device("cpu")
+LENGTHS = {"long.mp4": 1300, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
+
+
+def patches() -> nn.Module:
+    """A network whose features differ in their last bits when they are computed otherwise."""
+    torch.manual_seed(0)
+    convolution = nn.Conv3d(3, 3, (1, 16, 16), stride=(1, 16, 16))
+    return nn.Sequential(convolution, nn.ReLU(), _Mean())
+
+
+class _Mean(nn.Module):
+    def forward(self, x):
+        return x.float().mean(dim=(3, 4)).transpose(1, 2)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> list[SourceVideo]:
+    folder = tmp_path_factory.mktemp("videos")
+    found = []
+    for seed, (name, num_frames) in enumerate(LENGTHS.items()):
+        path = encode(
+            folder / name, draw_frames(num_frames, 240, 232, seed), options={"g": "25", "bf": "2"}
+        )
+        found.append(SourceVideo(path, name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(videos, tmp_path_factory) -> Path:
+    store = tmp_path_factory.mktemp("expected")
+    outcomes = extract(engine(num_workers=0), videos, store)
+    assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+    return store
+
+
+def engine(**changes) -> Engine:
+    # One decoder: decord and PyAV give the same pixels, but decord's times are float32.
+    settings = {"views": VIEW_SETS["five"], "keep_clips": True, "decoder": "pyav", **changes}
+    return make_engine(patches(), **settings)
+
+
+def extract(engine, videos, store, **options):
+    return list(engine.extract(videos, store, **options))
+
+
+def assert_same(store, expected):
+    for name in LENGTHS:
+        one = verify_features(feature_path(store, name))
+        other = verify_features(feature_path(expected, name))
+        for field in ("features", "clip_features", "clip_frames", "segment_seconds"):
+            np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+        assert one.num_frames_decoded == other.num_frames_decoded
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_workers": 1},
+        {"num_workers": 2, "batch_size": 4},
+        {"num_workers": 4, "clips_per_part": 3},
+        {"num_workers": None},
+        {"num_workers": 2, "devices": (CPU, CPU), "clips_per_part": 5},
+    ],
+    ids=str,
+)
+def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, changes):
+    outcomes = extract(engine(**changes), videos[::-1], tmp_path)
+    assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+    assert_same(tmp_path, expected)
+    assert not multiprocessing.active_children()
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".h5"}
+
+
+class TestADeath:
+    """What a killed process takes with it, and what not."""
+
+    def test_a_worker_is_replaced_and_its_video_read_again(self, videos, expected, tmp_path):
+        killed = []
+
+        def kill_one(_activity):
+            if not killed:
+                killed.append(kill("vigil-worker"))
+
+        outcomes = extract(engine(num_workers=2), videos, tmp_path, watch=kill_one)
+        assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+        assert_same(tmp_path, expected)
+        assert killed[0] > 0
+
+    def test_a_video_is_given_up_when_it_has_cost_two_workers(self, videos, tmp_path):
+        outcomes = extract(
+            engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
+        )
+        reason = "the decoder's process died (signal 9)"
+        assert outcomes == [FailedVideo("long.mp4", reason, "pyav")]
+        assert not multiprocessing.active_children()
+
+    def test_without_its_device_a_run_ends_and_keeps_what_was_finished(self, videos, tmp_path):
+        def kill_devices(_activity):
+            kill("vigil-cpu")
+
+        with pytest.raises(ChildProcessError, match=r"process has died \(exit code -9\): run ag"):
+            extract(engine(devices=(CPU, CPU)), videos, tmp_path, watch=kill_devices)
+        assert not multiprocessing.active_children()
+
+
+def kill(name: str) -> int:
+    """Kill the processes of that name; how many there were."""
+    found = [child for child in multiprocessing.active_children() if child.name == name]
+    for child in found:
+        os.kill(child.pid, signal.SIGKILL)
+    return len(found)
