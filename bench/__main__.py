@@ -35,6 +35,11 @@ def main(options: Options) -> int:
     return 0
 
 
+def parse() -> Options:
+    """The options on the command line."""
+    return tyro.cli(Options, prog="python -m bench", config=(tyro.conf.FlagCreatePairsOff,))
+
+
 def measure(section: str, options: Options) -> Iterator[Row]:
     """Yield the rows of one section, which has a folder to itself meanwhile."""
     module = importlib.import_module(f"bench.{section.replace('-', '_')}")
@@ -45,6 +50,6 @@ def measure(section: str, options: Options) -> Iterator[Row]:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(tyro.cli(Options, config=(tyro.conf.FlagCreatePairsOff,))))
+        sys.exit(main(parse()))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -29,7 +29,8 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precisions: tuple[Literal["fp32", "fp16", "bf16"], ...] = ()
-    """Precisions of the network; by default those the device has instructions for."""
+    """Precisions of the network; by default those the device has instructions for. The first one
+    is also that of vigil extract."""
     batch_size: int | None = None
     """Clip-views the network sees at once; by default as many as vigil extract gives it."""
     repeats: int = 3

@@ -18,12 +18,12 @@ SMAPS_SECONDS = 0.2
 def vigil_extract(options: Options, videos: Path, out: Path, views: str = "five") -> list[str]:
     """The arguments of `python` that extract a folder of videos with vigil."""
     module = "bench.standin" if options.backbone == standin.NAME else "pipeline.cli"
-    precision = options.precisions[:1]
-    return [
-        *("-m", module, "extract", str(videos), "--out", str(out), "--views", views),
-        *(["--precision", *precision] if precision else []),
-        *_network_flags(options),
-    ]
+    arguments = ["-m", module, "extract", str(videos), "--out", str(out), "--views", views]
+    if options.precisions:
+        arguments += ["--precision", options.precisions[0]]
+    if options.batch_size is not None:
+        arguments += ["--batch-size", str(options.batch_size)]
+    return arguments + _network_flags(options)
 
 
 def naive_extract(options: Options, videos: Path, out: Path, views: str = "five") -> list[str]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from extract.backbones import CLIP_FRAMES, Backbone
 from extract.decoder import VIEW_SIZE
 from extract.errors import UserError
-from extract.placement import place
+from extract.placement import RUNGS, place
 from extract.ring import ClipRing, Slot
 from extract.views import cut_view
 
@@ -43,8 +43,8 @@ class DeviceJob:
     views: tuple[str, ...]
     time_pool: str
     batch_size: int
-    rungs: tuple[str, ...] | None = None
-    """Forms of the network to try, best first; None: the usual ones."""
+    rungs: tuple[str, ...] = RUNGS
+    """Forms of the network to try, best first."""
     num_threads: int | None = None
     """Threads of a CPU that is shared by several devices."""
 
@@ -141,14 +141,13 @@ class _Device:
         if self._is_cuda:
             torch.cuda.set_device(job.device)
             self._upload_stream = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
-        rungs = {} if job.rungs is None else {"rungs": job.rungs}
         self._placed = place(
             job.network,
             job.backbone,
             job.device,
             job.precision,
             batch_size=job.batch_size,
-            **rungs,
+            rungs=job.rungs,
         )
         shape = job.batch_size, CLIP_FRAMES, VIEW_SIZE, VIEW_SIZE, 3
         self._batch = torch.zeros(shape, dtype=torch.uint8, device=job.device)

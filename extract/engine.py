@@ -27,6 +27,7 @@ from extract.backbones import Backbone
 from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from extract.devices import Devices
 from extract.errors import FailedVideo
+from extract.placement import RUNGS
 from extract.pool import WorkerDied, WorkerPool
 from extract.reader import ReadingOptions
 from extract.source import SourceVideo
@@ -59,8 +60,8 @@ class Engine:
     """Clip-views the network sees at once."""
     num_workers: int | None = None
     """Decode workers; None: as many as the devices turn out to need; 0: a thread, no process."""
-    rungs: tuple[str, ...] | None = None
-    """Forms of the network to try, best first; None: the usual ones."""
+    rungs: tuple[str, ...] = RUNGS
+    """Forms of the network to try, best first."""
     clips_per_part: int | None = None
     """Length of the parts in which a long video is read; None: the usual one."""
 

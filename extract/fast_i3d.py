@@ -3,10 +3,13 @@
 Batch norm is folded into the convolutions in float64, and the input's scale into the first one.
 'SAME' padding is the convolutions' own where it is symmetric. The 1x1x1 convolutions that read the
 same input are one. Maxima are taken axis by axis. ReLU commutes with pooling and concatenation: the
-convolution that comes next begins with it. Every channel carries a scale close to 1 that makes its
-bias exact in 16 bits. Tensors are (B, C, T, H, W) in channels_last_3d: (B, T, H, W, C) in memory.
+convolution that comes next begins with it. In 16 bits the rounding of weights would shift every
+feature; biases, which stay in float32 on a CPU, make up for it (Nagel et al., Data-free
+quantization, ICCV 2019, section 4.2). Tensors are (B, C, T, H, W) in channels_last_3d: in memory
+(B, T, H, W, C).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,63 +44,85 @@ class FastI3D(nn.Module):
         super().__init__()
         first, *others = plain.children()
         self.first = _First(first, others[:1], precision, block)
-        scale = self.first.scale
+        mean = self.first.mean
         self.others = nn.Sequential()
         for layer in others[1:]:
-            fast, scale = _fast(layer, scale, precision)
+            fast, mean = _fast(layer, mean, precision)
             self.others.append(fast)
-        self.scale = nn.Buffer(scale.float())
         self.endpoint = plain.endpoint
-        self.eval().requires_grad_(False)
+        self.eval()
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, T, H, W, 3) uint8 -> (B, time positions, C) float32, as `I3D` for [-1, 1]."""
         x = self.others(self.first(views))
-        return clip_features(x.relu_(), self.endpoint) / self.scale
+        return clip_features(x.relu_(), self.endpoint)
 
 
-def _fast(layer: nn.Module, scale: Tensor, precision: torch.dtype) -> tuple[nn.Module, Tensor]:
-    """A layer for an input of the given scale, and the scale of its output, (C,) float64."""
+def _fast(layer: nn.Module, mean: Tensor, precision: torch.dtype) -> tuple[nn.Module, Tensor]:
+    """A layer for an input with the given mean of each channel, and the mean of its output."""
     if isinstance(layer, MaxPool):
-        return _MaxPool(layer), scale
+        return _MaxPool(layer), mean  # a lower bound of it, which serves
     if isinstance(layer, Mixed):
-        mixed = _Mixed(layer, scale, precision)
-        return mixed, mixed.scale
+        mixed = _Mixed(layer, mean, precision)
+        return mixed, mixed.mean
     assert isinstance(layer, ConvUnit)
-    unit = _Unit([layer], scale, precision)
-    return unit, unit.scale
+    unit = _Unit([layer], mean, precision)
+    return unit, unit.mean
 
 
-def _folded(units: Sequence[ConvUnit], scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of units that read the same input of the given scale."""
-    convolutions = [folded(unit.conv3d, unit.bn) for unit in units]
-    weight = torch.cat([convolution.weight for convolution in convolutions])
-    bias = torch.cat([torch.as_tensor(convolution.bias) for convolution in convolutions])
-    return weight / scale[:, None, None, None], bias
+def _folded(units: Sequence[ConvUnit]) -> tuple[Tensor, Tensor]:
+    """Weight and bias, float64, of units that read the same input."""
+    states = [folded(unit.conv3d, unit.bn).state_dict() for unit in units]
+    return torch.cat([s["weight"] for s in states]), torch.cat([s["bias"] for s in states])
 
 
-class _Convolution(nn.Conv3d):
-    """A convolution of which each channel is scaled so that its bias is a 16-bit number."""
+def _expected_mean(unit: ConvUnit) -> Tensor:
+    """The mean of each channel after the ReLU, (C,) float64, of what batch norm has seen.
+
+    Its outputs have mean m and deviation s: of a normal distribution the positive part has the mean
+    m Phi(m / s) + s phi(m / s).
+    """
+    mean, deviation = unit.bn.bias.double(), unit.bn.weight.double().abs().clamp(min=1e-12)
+    ratio = mean / deviation
+    density = torch.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+    expected: Tensor = mean * torch.special.ndtr(ratio) + deviation * density
+    return expected.detach()
+
+
+class _Convolution(nn.Module):
+    """A convolution in a precision, right on average for an input with the given mean."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, precision: torch.dtype, stride: Block, padding: int
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        precision: torch.dtype,
+        stride: Block = (1, 1, 1),
+        padding: int = 0,
     ) -> None:
-        outside, inside, *kernel = weight.shape
-        shape = kernel[0], kernel[1], kernel[2]
-        super().__init__(inside, outside, shape, stride, padding, device="meta")
-        rounded = bias.to(precision)
-        self.scale = torch.where(rounded == 0, 1, rounded / bias)
-        weight = (weight * self.scale[:, None, None, None, None]).to(precision)
-        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last_3d))
-        self.bias = nn.Parameter(rounded)
+        super().__init__()
+        rounded = weight.to(precision, memory_format=torch.channels_last_3d)
+        shift = (rounded - weight).sum(dim=(2, 3, 4)) @ mean
+        self.weight = nn.Buffer(rounded)
+        self.bias = nn.Buffer((bias - shift).float())
+        self.stride, self.padding = stride, (padding,) * 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # what conv3d calls, but conv3d insists on a bias like the input
+            return torch.mkldnn_convolution(
+                x, self.weight, self.bias, self.padding, self.stride, (1, 1, 1), groups=1
+            )
+        return functional.conv3d(x, self.weight, self.bias.to(x.dtype), self.stride, self.padding)
 
 
 class _Unit(_Convolution):
     """The ReLU of the layer before, then units that read the same input, without their own."""
 
-    def __init__(self, units: Sequence[ConvUnit], scale: Tensor, precision: torch.dtype) -> None:
-        weight, bias = _folded(units, scale)
-        super().__init__(weight, bias, precision, (1, 1, 1), padding=weight.shape[2] // 2)
+    def __init__(self, units: Sequence[ConvUnit], mean: Tensor, precision: torch.dtype) -> None:
+        weight, bias = _folded(units)
+        super().__init__(weight, bias, mean, precision, padding=weight.shape[2] // 2)
+        self.mean = torch.cat([_expected_mean(unit) for unit in units])
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.relu())
@@ -111,18 +136,19 @@ class _First(nn.Module):
     ) -> None:
         super().__init__()
         assert isinstance(unit, ConvUnit)
-        weight, bias = _folded([unit], torch.full((3,), PIXEL_SCALE))
+        weight, bias = _folded([unit])
         weight = functional.pad(weight, [zeros for b in block[::-1] for zeros in (0, b - 1)])
-        weight = _join_blocks(weight.permute(0, 2, 3, 4, 1), block)
+        weight = _join_blocks(weight.permute(0, 2, 3, 4, 1) / PIXEL_SCALE, block)
         stride = 2 // block[0], 2 // block[1], 2 // block[2]
-        self.convolution = _Convolution(weight, bias, precision, stride, padding=0)
-        self.scale = self.convolution.scale
+        mean = weight.new_zeros(weight.shape[1])
+        self.convolution = _Convolution(weight, bias, mean, precision, stride)
+        self.mean = _expected_mean(unit)
         self.pools = nn.Sequential(*(_MaxPool(pool) for pool in pools))
         self.block = block
 
     def forward(self, views: Tensor) -> Tensor:
         blocks = _join_blocks(self._padded(views), self.block)
-        kernel, stride = self.convolution.kernel_size[0], self.convolution.stride[0]
+        kernel, stride = self.convolution.weight.shape[2], self.convolution.stride[0]
         positions = views.shape[1] // 2
         step = POSITIONS_AT_ONCE if views.device.type == "cpu" else positions
         pieces = []
@@ -181,17 +207,17 @@ def _maximum_along(x: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
 class _Mixed(nn.Module):
     """An Inception block, the three 1x1x1 convolutions of its input in one."""
 
-    def __init__(self, plain: Mixed, scale: Tensor, precision: torch.dtype) -> None:
+    def __init__(self, plain: Mixed, mean: Tensor, precision: torch.dtype) -> None:
         super().__init__()
         heads = plain.b0, plain.b1a, plain.b2a
-        self.heads = _Unit(heads, scale, precision)
+        self.heads = _Unit(heads, mean, precision)
         self.widths = [head.conv3d.out_channels for head in heads]
-        b0, b1a, b2a = torch.split(self.heads.scale, self.widths)
+        b0, b1a, b2a = torch.split(self.heads.mean, self.widths)
         self.b1b = _Unit([plain.b1b], b1a, precision)
         self.b2b = _Unit([plain.b2b], b2a, precision)
         self.b3a = _MaxPool(plain.b3a)
-        self.b3b = _Unit([plain.b3b], scale, precision)
-        self.scale = torch.cat([b0, self.b1b.scale, self.b2b.scale, self.b3b.scale])
+        self.b3b = _Unit([plain.b3b], mean, precision)
+        self.mean = torch.cat([b0, self.b1b.mean, self.b2b.mean, self.b3b.mean])
 
     def forward(self, x: Tensor) -> Tensor:
         b0, b1a, b2a = torch.split(self.heads(x), self.widths, dim=1)

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 RUNGS = ("folded", "plain")
 """The rungs of every device; "compiled" goes above them on CUDA, where it is asked for."""
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1}
-"""Relative error (L2) up to which a rung passes; random weights need a third of it, trained ones
-a thirtieth."""
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15}
+"""Relative error (L2) up to which a rung passes: three times what random weights lead to, and fifty
+times what trained ones do."""
 
 CPU_TEST_FRAMES = 10
 """Frames of the generated clip on a CPU: the fewest of which every layer makes something."""
@@ -169,8 +169,8 @@ def _disagreement(actual: Tensor, expected: Tensor, tolerance: float) -> str | N
     """What is wrong with features (B, T, C) of B times the clip of which (1, T, C) are right."""
     if not actual.isfinite().all():
         return "gives numbers that are not finite"
-    errors = (actual - expected).flatten(1).norm(dim=1)
-    error = float(errors.max() / expected.norm())
-    if error > tolerance:
-        return f"is off by {error:.2g} (relative error; allowed: {tolerance:g})"
+    error = (actual - expected).flatten(1).norm(dim=1).max()
+    if not error <= tolerance * expected.norm():
+        relative = float(error / expected.norm())
+        return f"is off by {relative:.2g} (relative error; allowed: {tolerance:g})"
     return None

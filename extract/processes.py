@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -13,6 +13,7 @@ def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseP
     Ctrl-C in a terminal reaches every process; whoever started this one decides what becomes of it.
     """
     process = get_context("spawn").Process(target=target, args=args, name=name, daemon=True)
+    resource_tracker.ensure_running()  # starting it would lift the block below
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
     try:
         process.start()

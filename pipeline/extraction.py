@@ -16,6 +16,7 @@ from extract.activity import Activity
 from extract.backbones import find_backbone
 from extract.engine import Engine, num_bytes
 from extract.errors import FailedVideo, UserError, VideoError
+from extract.placement import RUNGS
 from extract.source import SourceVideo, identify
 from extract.spec import FeatureSpec, difference
 from extract.store import (
@@ -131,6 +132,7 @@ def make_engine(
         decoder=compute.decoder,
         keep_clips=keep_clips,
         batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        rungs=("compiled", *RUNGS) if compute.compile else RUNGS,
         num_workers=None if compute.workers == "auto" else compute.workers,
     )
 

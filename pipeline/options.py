@@ -45,6 +45,8 @@ class ComputeOptions:
     """auto, cpu, cuda or cuda:N; several with commas, or all GPUs of the machine: all."""
     precision: PrecisionName = "auto"
     """auto: fp16 on CUDA, bf16 on a CPU that has instructions for it, fp32 on any other."""
+    compile: bool = False
+    """Have torch.compile fuse the steps of the network, which takes a minute or more. CUDA only."""
     batch_size: int | None = None
     """Clip-views that the network sees at once; by default 1 on a CPU and 24 on CUDA."""
     workers: Literal["auto"] | int = "auto"

@@ -1,11 +1,14 @@
 """`vigil extract`: what is written, what a second run does, and every way it can go wrong."""
 
+import contextlib
 import csv
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -381,6 +384,8 @@ class TestWrongUsage:
             (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
             (["--batch-size", "0"], "batch size 0 is not in 1.."),
             (["--device", "cuda:99"], "device 'cuda:99' is not on this machine: use auto or one o"),
+            (["--device", "cpu,cuda:99"], "device 'cuda:99' is not on this machine"),
+            (["--workers", "-1"], "-1 workers are not in 0..1024: use auto"),
             (["--extensions", ","], "names no ending"),
         ],
     )
@@ -396,6 +401,16 @@ class TestWrongUsage:
         code, said = extract(videos, "--device", "cuda")
         assert code == 2
         assert "device 'cuda' is not on this machine: use auto or one of cpu" in said
+        code, said = extract(videos, "--device", "all")
+        assert code == 2
+        assert "device 'all' means every GPU, and torch finds none: use auto or cpu" in said
+
+    def test_no_gpu_is_named_twice(self, videos, extract, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        code, said = extract(videos, "--device", "cuda:1,cuda:0,cuda:1")
+        assert code == 2
+        assert "names a GPU twice: name each once, or use all" in said
 
     def test_a_folder_without_videos_is_refused(self, tmp_path, extract):
         (tmp_path / "empty").mkdir()
@@ -484,12 +499,12 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("signal", "code"), [(9, -9), (2, 130)], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize(("number", "code"), [(9, -9), (2, 130)], ids=["kill -9", "Ctrl-C"])
 def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
-    videos, store, extract, tmp_path, signal, code
+    videos, store, extract, tmp_path, number, code
 ):
     settings = ["--backbone", "fake", *SETTINGS, "--keep-clips", "--views", "five"]
-    run = run_python("-c", INTERRUPTED, signal, "extract", videos, "--out", store, *settings)
+    run = run_python("-c", INTERRUPTED, number, "extract", videos, "--out", store, *settings)
     assert run.returncode == code, run.stderr
     # With Ctrl-C, the file that is being written is finished.
     assert len(list_features(store)) == (1 if code == -9 else 2)
@@ -507,6 +522,47 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     assert [path.name for path in store.rglob(".*")] == [LOCK_NAME]
     extract(videos, *settings[2:], out=tmp_path / "undisturbed")
     assert_equal_stores(store, tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
+    video = encode(tmp_path / "a.mp4", draw_frames(2000))
+    command = [sys.executable, "-m", "pipeline.cli", "extract", str(video)]
+    command += ["--out", str(tmp_path / "store"), "--weights", "random", "--workers", "2"]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
+    group = os.getpgid(run.pid)
+    wait_until(lambda: (tmp_path / "store" / LOCK_NAME).exists())
+    wait_until(lambda: num_processes(group) >= 3)
+    if signal_number == signal.SIGINT:
+        os.killpg(group, signal_number)  # as a terminal does
+    else:
+        run.send_signal(signal_number)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == (130 if signal_number == signal.SIGINT else -signal_number)
+    assert signal_number != signal.SIGINT or b"Traceback" not in said
+    wait_until(lambda: num_processes(group) == 0)
+    assert [path.name for path in (tmp_path / "store").iterdir()] in (
+        [LOCK_NAME],
+        [LOCK_NAME, "failures.csv"],
+        ["failures.csv", LOCK_NAME],
+    )
+
+
+def num_processes(group):
+    """Processes in a group that are alive."""
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _parent, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            states += [state] * (int(its_group) == group)
+    return sum(state != "Z" for state in states)
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from i3d_reference import reference_clip, relative_error, seeded_state
-from torch import nn
 
 from extract.fast_i3d import STEMS, FastI3D
 from extract.i3d import I3D, LAYOUT
@@ -66,22 +65,15 @@ def test_16_bits_stay_close(state, block, precision):
     assert error < {torch.bfloat16: 0.01, torch.float32: 1e-5}[precision]
 
 
-def test_biases_are_exact_in_16_bits(state):
-    plain = network(state, "Mixed_3c")
-    for unit in plain.modules():
-        if isinstance(unit, nn.Conv3d):
-            unit.weight.zero_()
-    views = noise(1, 4, 32, 32)
-    rough = FastI3D(plain, torch.bfloat16)(views)
-    assert relative_error(rough, plain_features(plain, views)) < 1e-6
-
-
-def test_a_view_does_not_depend_on_its_batch(state):
+def test_a_view_depends_neither_on_its_place_in_a_batch_nor_on_the_others(state):
     fast, views = FastI3D(network(state, "Mixed_5c"), torch.float32), noise(3, 16, 64, 64)
     with torch.inference_mode():
-        together = fast(views)
-        alone = torch.cat([fast(view[None]) for view in views])
-    assert torch.equal(together, alone)
+        features, turned = fast(views), fast(views.roll(1, dims=0))
+        padded = fast(views[:1].expand(views.shape).contiguous())
+    assert torch.equal(turned, features.roll(1, dims=0))
+    assert torch.equal(padded, features[:1].expand(features.shape))
+    alone = torch.cat([fast(view[None]) for view in views])
+    assert relative_error(alone, features) < 1e-5
 
 
 def test_the_plain_network_stays_as_it_is(state):
@@ -90,6 +82,15 @@ def test_the_plain_network_stays_as_it_is(state):
     FastI3D(plain, torch.bfloat16)(views)
     assert torch.equal(plain_features(plain, views), before)
     assert {values.dtype for values in plain.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("endpoint", LAYOUT)
+def test_the_layout_is_that_of_the_table_on_other_devices_too(endpoint):
+    with torch.device("meta"):
+        fast = FastI3D(I3D(endpoint).eval(), torch.float16, STEMS["cubes"])
+        features = fast(torch.empty(2, 64, 224, 224, 3, dtype=torch.uint8))
+    assert features.shape == (2, *LAYOUT[endpoint])
+    assert features.dtype == torch.float32
 
 
 def test_the_whole_network_is_that_of_the_reference(state, golden, clip):
@@ -107,6 +108,6 @@ def test_real_weights_on_a_real_clip(golden, shared_data, clip):
         exact = FastI3D(plain, torch.float32)(clip)[0]
         rough = FastI3D(plain, torch.bfloat16, STEMS["width"])(clip)[0]
     assert relative_error(exact, expected) < 1e-4
-    assert relative_error(rough, expected) < 0.005
+    assert relative_error(rough, expected) < 0.003  # 0.0034 with biases that make up for nothing
     cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0)
     assert cosine > 0.9999

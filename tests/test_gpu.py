@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 from builders import make_features, write_checkpoint, write_store
+from fake_backbone import make_engine
 from i3d_reference import relative_error, seeded_state
+from video_files import draw_frames, encode
 
-from extract.backbones import BACKBONES, PRECISIONS, place_network
+from extract.backbones import BACKBONES
+from extract.decoder import probe
+from extract.decoder_av import AvDecoder, NvdecDecoder
+from extract.placement import place
+from extract.source import SourceVideo
+from extract.store import feature_path, verify_features
+from extract.views import VIEW_SETS
 from extract.weights import load_state
 from pipeline.checkpoint import load_checkpoint
 from pipeline.cli import main
@@ -17,22 +25,48 @@ pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.02)])
-def test_i3d_features_are_those_of_the_cpu(gpu, precision, tolerance):
+@pytest.mark.parametrize(
+    ("rung", "precision", "tolerance"),
+    [
+        ("plain", "fp32", 1e-4),
+        ("folded", "fp32", 1e-4),
+        ("folded", "fp16", 0.02),
+        ("compiled", "fp16", 0.02),
+    ],
+)
+def test_i3d_features_are_those_of_the_cpu(gpu, rung, precision, tolerance):
     backbone = BACKBONES["i3d"]
+    network = backbone.build("AvgPool")
+    load_state(network, seeded_state(), "seeded")
     generator = torch.Generator().manual_seed(0)
-    views = torch.randint(0, 256, (1, 3, 64, 224, 224), dtype=torch.uint8, generator=generator)
+    views = torch.randint(0, 256, (2, 64, 224, 224, 3), dtype=torch.uint8, generator=generator)
+    expected = place(network, backbone, CPU, "fp32", rungs=["plain"]).run(views)
+    placed = place(network, backbone, gpu, precision, batch_size=2, rungs=[rung])
+    assert (placed.rung, placed.precision) == (rung, precision)
+    assert relative_error(placed.run(views.to(gpu)).cpu(), expected) < tolerance
 
-    def features(device, precision):
-        network = backbone.build("AvgPool")
-        load_state(network, seeded_state(), "seeded")
-        place_network(network, device, PRECISIONS[precision])
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
-            normalised = backbone.normalise(views.to(device), PRECISIONS[precision])
-            return network(normalised).cpu().numpy()
 
-    assert relative_error(features(gpu, precision), features(CPU, "fp32")) < tolerance
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_extraction_gives_what_it_gives_on_the_cpu(gpu, tmp_path, num_workers):
+    video = encode(tmp_path / "a.mp4", draw_frames(700, 320, 240))
+    sources = [SourceVideo(video, "a.mp4"), SourceVideo(video, "b.mp4")]
+    settings = {"keep_clips": True, "views": VIEW_SETS["five"]}
+    list(make_engine(**settings).extract(sources, tmp_path / "cpu"))
+    on_gpu = make_engine(devices=(gpu,), batch_size=8, num_workers=num_workers, **settings)
+    outcomes = list(on_gpu.extract(sources, tmp_path / "gpu"))
+    assert sorted(outcome.video for outcome in outcomes) == ["a.mp4", "b.mp4"]
+    for source in sources:
+        expected = verify_features(feature_path(tmp_path / "cpu", source.name))
+        actual = verify_features(feature_path(tmp_path / "gpu", source.name))
+        np.testing.assert_allclose(actual.clip_features, expected.clip_features, rtol=1e-5)
+
+
+def test_the_gpu_decodes_what_the_cpu_does(gpu, tmp_path):
+    path = encode(tmp_path / "a.mp4", draw_frames(50, 1280, 720))
+    info = probe(path)
+    expected = np.stack(list(AvDecoder(path, info, info.width, info.height)))
+    actual = np.stack(list(NvdecDecoder(path, info, info.width, info.height)))
+    assert np.abs(actual.astype(int) - expected).mean() < 1
 
 
 def test_scores_are_those_of_the_cpu(gpu, tmp_path):

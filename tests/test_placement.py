@@ -1,0 +1,176 @@
+"""Which form of a network is placed, and what is said of the forms that fail."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from i3d_reference import relative_error, seeded_state
+from torch import nn
+
+from extract import placement
+from extract.backbones import BACKBONES
+from extract.fast_i3d import FastI3D
+from extract.i3d import I3D
+from extract.placement import RUNGS, place
+from extract.weights import load_state, load_weights
+
+CPU = torch.device("cpu")
+
+
+class Small(nn.Module):
+    """Convolution, batch norm, ReLU, and the mean over space."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv3d(3, 8, 3, stride=(1, 8, 8))
+        self.norm = nn.BatchNorm3d(8)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.convolution(x)))
+        return x.float().mean(dim=(3, 4)).transpose(1, 2)
+
+
+class Winding(Small):
+    """One of which the way depends on what it computes."""
+
+    def forward(self, x):
+        features = super().forward(x)
+        return features if features.isfinite().all() else -features
+
+
+BACKBONE = dataclasses.replace(BACKBONES["i3d"], name="small", frame_indices=tuple(range(0, 64, 8)))
+
+
+def prepared(kind):
+    torch.manual_seed(0)
+    network = kind()
+    for values in (network.norm.weight, network.norm.bias, network.norm.running_var):
+        nn.init.uniform_(values, 0.5, 1.5)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def network():
+    return prepared(Small)
+
+
+@pytest.fixture(scope="module")
+def views():
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (2, 64, 224, 224, 3), np.uint8))
+
+
+def plain_features(network, views):
+    """What the network gives for every eighth frame."""
+    return network(views[:, ::8].permute(0, 4, 1, 2, 3) / 127.5 - 1)
+
+
+def stands_on(placed):
+    return placed.rung, placed.precision
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.01)])
+def test_every_rung_computes_what_the_network_does(
+    network, views, rung, precision, tolerance, caplog
+):
+    expected = plain_features(network, views)
+    placed = place(network, BACKBONE, CPU, precision, rungs=[rung])
+    features = placed.run(views)
+    assert stands_on(placed) == (rung, precision)
+    assert features.dtype == torch.float32
+    assert relative_error(features, expected) < tolerance
+    assert not caplog.text
+    assert torch.equal(plain_features(network, views), expected)
+
+
+def test_batch_norm_and_everything_else_but_convolutions_stay_in_fp32(network):
+    seen = {}
+
+    def keep(module, inputs, output):
+        seen[type(module)] = inputs[0].dtype, module.weight.dtype
+
+    network.convolution.register_forward_hook(keep)
+    network.norm.register_forward_hook(keep)
+    place(network, BACKBONE, CPU, "bf16", rungs=["plain"])
+    assert seen == {
+        nn.Conv3d: (torch.bfloat16, torch.bfloat16),
+        nn.BatchNorm3d: (torch.bfloat16, torch.float32),
+    }
+
+
+def test_i3d_is_placed_as_its_fast_form(views):
+    network = I3D("MaxPool3d_2a_3x3").eval()
+    load_state(network, seeded_state(), "seeded")
+    placed = place(network, BACKBONES["i3d"], CPU, "fp32")
+    assert stands_on(placed) == ("folded", "fp32")
+    with torch.inference_mode():
+        expected = FastI3D(network, torch.float32)(views[:1])
+    assert torch.equal(placed.run(views[:1]), expected)
+
+
+def test_i3d_r50_is_placed_folded(views):
+    backbone = BACKBONES["i3d_r50"]
+    network = backbone.build("AvgPool")
+    load_weights(network, "random", backbone.source)
+    placed = place(network, backbone, CPU, "bf16")
+    assert stands_on(placed) == ("folded", "bf16")
+    pixels = (views[:1, ::8].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225
+    with torch.inference_mode():
+        expected = network.eval()(pixels)
+    assert relative_error(placed.run(views[:1]), expected) < 0.01
+
+
+def test_a_form_that_computes_something_else_is_left_out(network, views, monkeypatch, caplog):
+    def wrongly_folded(network):
+        folded = prepared(Small)
+        folded.norm.bias.neg_()
+        return folded
+
+    monkeypatch.setattr(placement, "fold_batch_norms", wrongly_folded)
+    placed = place(network, BACKBONE, CPU, "bf16")
+    assert stands_on(placed) == ("plain", "bf16")
+    assert relative_error(placed.run(views), plain_features(network, views)) < 0.01
+    assert "cpu: the folded network in bf16 is off by 1 (relative error; allowed" in caplog.text
+
+
+def test_a_form_that_cannot_be_made_is_left_out(caplog):
+    placed = place(prepared(Winding), BACKBONE, CPU, "bf16")
+    assert stands_on(placed) == ("plain", "bf16")
+    assert "the folded network in bf16 fails with TraceError: symbolically traced" in caplog.text
+
+
+def test_compiling_is_for_cuda(network, caplog):
+    placed = place(network, BACKBONE, CPU, "fp32", rungs=["compiled", "folded"])
+    assert stands_on(placed) == ("folded", "fp32")
+    assert "the compiled network in fp32 fails with ValueError: it is slower than" in caplog.text
+
+
+@pytest.mark.parametrize("rungs", [RUNGS, ["folded"], ["plain"]])
+def test_the_plain_network_in_fp32_is_always_left(network, views, rungs, caplog):
+    network.norm.weight *= 1e6  # more than fp16 can hold
+    placed = place(network, BACKBONE, CPU, "fp16", rungs=rungs)
+    assert stands_on(placed) == ("plain", "fp32")
+    assert relative_error(placed.run(views), plain_features(network, views)) < 1e-5
+    for rung in rungs:
+        assert f"the {rung} network in fp16 gives numbers that are not finite" in caplog.text
+
+
+def test_too_little_memory_is_not_a_reason_for_another_form(network, monkeypatch):
+    def exhausted(network):
+        raise torch.OutOfMemoryError("80 GiB")
+
+    monkeypatch.setattr(placement, "fold_batch_norms", exhausted)
+    with pytest.raises(torch.OutOfMemoryError, match="80 GiB"):
+        place(network, BACKBONE, CPU, "fp32")
+
+
+def test_no_setting_of_torch_is_left_changed(network, views):
+    def settings():
+        cudnn = torch.backends.cudnn
+        return cudnn.benchmark, cudnn.allow_tf32, torch.is_inference_mode_enabled()
+
+    before = settings()
+    place(network, BACKBONE, CPU, "fp32").run(views)
+    assert settings() == before
