@@ -123,7 +123,7 @@ class OpenVideo:
             features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
             segment_frames=segment_frames,
             segment_seconds=edges[segment_frames],
-            clip_features=np.array(clip_features) if made.keep_clips else None,
+            clip_features=clip_features[:] if made.keep_clips else None,
             clip_frames=clip_frames if made.keep_clips else None,
             views=made.views,
             spec=made.spec,
@@ -146,9 +146,27 @@ class OpenVideo:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _clip_features(self) -> npt.NDArray[np.floating]:
-        """(n_clips, V, D), mapped from the file."""
+    def _clip_features(self) -> "_ClipFile":
         self._file.flush()
         made = self.provenance
         shape = len(self._back), len(made.views), made.time_positions * made.channels
-        return np.memmap(self._file, self.provenance.dtype, "r", shape=shape)
+        return _ClipFile(self._file, shape, np.dtype(made.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class _ClipFile:
+    """Clip features (n_clips, V, D) in a file, of which only those asked for are in memory."""
+
+    file: IO[bytes]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.floating]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, clips: slice) -> npt.NDArray[np.floating]:
+        start, stop, _ = clips.indices(len(self))
+        clip_size = self.shape[1] * self.shape[2]
+        self.file.seek(start * clip_size * self.dtype.itemsize)
+        values = np.fromfile(self.file, self.dtype, (stop - start) * clip_size)
+        return values.reshape(stop - start, *self.shape[1:])

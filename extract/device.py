@@ -11,8 +11,10 @@ import logging
 import pickle
 import platform
 import time
+import traceback
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -99,29 +101,54 @@ class ClipDone:
 class DeviceFailed:
     """The device cannot go on."""
 
-    error: Exception
+    error: UserError | RuntimeError
+
+
+@dataclass(frozen=True)
+class DeviceSaid:
+    """A message for the log, of a device in a process of its own."""
+
+    logger: str
+    level: int
+    message: str
 
 
 def serve(connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> None:
     """Answer every `ClipWork` until the connection ends."""
-    try:
-        _Device(connection, rings, job).serve()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # nobody wants the features any more
-    except torch.OutOfMemoryError:
-        reason = f"{job.device} has no memory for batches of {job.batch_size} clip-views"
-        connection.send(DeviceFailed(UserError(f"{reason}: use a smaller --batch-size")))
-    except Exception as error:
-        log.debug("%s", job.device, exc_info=True)
-        connection.send(DeviceFailed(error))
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody wants them any more
+        try:
+            _Device(connection, rings, job).serve()
+        except (EOFError, OSError):
+            raise
+        except torch.OutOfMemoryError:
+            reason = f"{job.device} has no memory for batches of {job.batch_size} clip-views"
+            connection.send(DeviceFailed(UserError(f"{reason}: use a smaller --batch-size")))
+        except Exception:  # of every type; not every one of them can be sent to another process
+            connection.send(DeviceFailed(RuntimeError(f"{job.device}: {traceback.format_exc()}")))
 
 
-def serve_in_process(connection: Connection, rings: Sequence[ClipRing], job: bytes) -> None:
-    """`serve` in a process of its own, for a pickled `DeviceJob`."""
-    loaded: DeviceJob = pickle.loads(job)
-    if loaded.num_threads is not None:
-        torch.set_num_threads(loaded.num_threads)
-    serve(connection, rings, loaded)
+def serve_in_process(connection: Connection, rings: Sequence[ClipRing]) -> None:
+    """`serve` in a process of its own, for a pickled `DeviceJob` that is received first."""
+    with suppress(EOFError, ConnectionResetError):
+        job: DeviceJob = pickle.loads(connection.recv_bytes())
+        if job.num_threads is not None:
+            torch.set_num_threads(job.num_threads)
+        extract_log = logging.getLogger("extract")
+        extract_log.setLevel(logging.DEBUG)
+        extract_log.propagate = False
+        extract_log.addHandler(_Forwarding(connection))
+        serve(connection, rings, job)
+
+
+class _Forwarding(logging.Handler):
+    """Has what is logged in this process said by the one that started it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._connection.send(DeviceSaid(record.name, record.levelno, record.getMessage()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +166,7 @@ class _Device:
         self._connection, self._rings, self._job = connection, rings, job
         self._is_cuda = job.device.type == "cuda"
         if self._is_cuda:
-            torch.cuda.set_device(job.device)
+            torch.cuda.set_device(job.device.index or 0)
             self._upload_stream = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
         self._placed = place(
             job.network,
@@ -155,27 +182,34 @@ class _Device:
         self._launched: _Launched | None = None
         self._uploads: deque[tuple[ClipWork, torch.cuda.Event | None]] = deque()
         self._views_back: dict[ClipKey, list[npt.NDArray[np.float32]]] = {}
-        self._pinned: dict[int, npt.NDArray[np.uint8]] = {}
+        self._pinned: dict[int, _Pinned] = {}
         self._busy_seconds = self._waited_seconds = 0.0
+        self._counted_until = time.perf_counter()
         connection.send(
             DeviceReady(device_name(job.device), self._placed.rung, self._placed.precision)
         )
 
     def serve(self) -> None:
-        begun = time.perf_counter()
-        while True:
-            if not self._connection.poll():
-                self._settle()
-            ready = time.perf_counter()
-            self._busy_seconds += ready - begun
-            message = self._connection.recv()
-            begun = time.perf_counter()
-            self._waited_seconds += begun - ready
-            if isinstance(message, Flush):
-                self._run_batch()
-                self._settle()
-            else:
-                self._add(message)
+        try:
+            while True:
+                if not self._connection.poll():
+                    self._settle()
+                self._busy_seconds += self._seconds()
+                message = self._connection.recv()
+                self._waited_seconds += self._seconds()
+                if isinstance(message, Flush):
+                    self._run_batch()
+                    self._settle()
+                else:
+                    self._add(message)
+        finally:
+            for pinned in self._pinned.values():
+                pinned.undo()
+
+    def _seconds(self) -> float:
+        """How long ago this was called last."""
+        before, self._counted_until = self._counted_until, time.perf_counter()
+        return self._counted_until - before
 
     def _add(self, work: ClipWork) -> None:
         clip, uploaded = self._upload(work)
@@ -198,7 +232,7 @@ class _Device:
         compute = torch.cuda.current_stream(self._job.device)
         with torch.cuda.stream(self._upload_stream):
             clip = pixels.to(self._job.device, non_blocking=True)
-            uploaded = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            uploaded = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             uploaded.record()
         compute.wait_event(uploaded)
         clip.record_stream(compute)
@@ -206,12 +240,12 @@ class _Device:
 
     def _pin(self, worker: int) -> None:
         """Lock a ring's memory, so that the device can read it beside everything else."""
-        memory = self._rings[worker].memory
-        if self._pinned.get(worker) is not memory:
-            # Where it fails, as on machines that limit locked memory, uploads are merely slower.
-            runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-            runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
-            self._pinned[worker] = memory
+        memory, pinned = self._rings[worker].memory, self._pinned.get(worker)
+        if pinned is not None and pinned.memory is memory:
+            return
+        if pinned is not None:  # the ring has grown, for which all its slots had to be free
+            pinned.undo()
+        self._pinned[worker] = _Pinned(memory, self._job.device)
 
     def _release(self) -> None:
         work, _ = self._uploads.popleft()
@@ -233,7 +267,7 @@ class _Device:
             return _Launched(self._owners, features, None)
         on_host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
         on_host.copy_(features, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record()
         return _Launched(self._owners, on_host, done)
 
@@ -249,6 +283,7 @@ class _Device:
         if self._launched is None:
             return
         _wait(self._launched.done)
+        self._busy_seconds += self._seconds()
         rows = self._launched.features.numpy()
         for (key, view), row in zip(self._launched.owners, rows, strict=False):
             views = self._views_back.setdefault(key, [])
@@ -259,6 +294,26 @@ class _Device:
                     ClipDone(key, features, self._busy_seconds, self._waited_seconds)
                 )
         self._launched = None
+
+
+class _Pinned:
+    """Memory that the GPU can read directly, until `undo`; it must stay mapped that long."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8], device: torch.device) -> None:
+        self.memory = memory
+        self._runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        result = self._runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
+        self._is_locked = int(result) == 0
+        if not self._is_locked:
+            log.warning("memory could not be locked (CUDA error %s): uploads are slower", result)
+            with suppress(RuntimeError):  # CUDA would give its last error to whoever asks next
+                torch.zeros(1, device=device)
+
+    def undo(self) -> None:
+        if self._is_locked:
+            torch.cuda.synchronize()
+            self._runtime.cudaHostUnregister(self.memory.ctypes.data)
+            self._is_locked = False
 
 
 def _is_done(event: torch.cuda.Event | None) -> bool:

@@ -1,6 +1,7 @@
 """The devices that share a run's clips: one in a thread, several in a process each."""
 
 import errno
+import logging
 import pickle
 import threading
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from extract.device import (
     DeviceFailed,
     DeviceJob,
     DeviceReady,
+    DeviceSaid,
     Flush,
     serve,
     serve_in_process,
@@ -31,10 +33,20 @@ class _Device:
     runner: threading.Thread | BaseProcess
     num_clips: int = 0
     """On their way to it, in it, or on their way back."""
+    num_unread: int = 0
+    """Of these, clips that may still be on their way to it."""
+    ready: DeviceReady | None = None
     busy_seconds: float = 0.0
     waited_seconds: float = 0.0
     waited_at_first: float = 0.0
     """Seconds until its first clip came, when nothing could have been there yet."""
+
+
+MAX_UNREAD = 32
+"""Clips on their way to a device: so few messages always fit into a pipe, and nobody has to wait
+to send one."""
+
+log = logging.getLogger(__name__)
 
 
 class Devices:
@@ -42,10 +54,14 @@ class Devices:
 
     def __init__(self, jobs: Sequence[DeviceJob], rings: Sequence[ClipRing]) -> None:
         """Start the devices; their networks are placed while the first videos are decoded."""
-        start = _start_thread if len(jobs) == 1 else _start_process
-        self._devices = [start(job, rings) for job in jobs]
-        self.ready: DeviceReady | None = None
-        """What the first device said when it was."""
+        if len(jobs) == 1:
+            self._devices = [_start_thread(jobs[0], rings)]
+            return
+        self._devices = [_start_process(job, rings) for job in jobs]
+        for device, job in zip(self._devices, jobs, strict=True):
+            # As bytes: tensors that multiprocessing pickles would lie in shared memory, which
+            # containers often limit to 64 MB.
+            device.connection.send_bytes(pickle.dumps(job))
 
     def __enter__(self) -> "Devices":
         """Itself."""
@@ -84,10 +100,31 @@ class Devices:
         """Clips that have not come back."""
         return sum(device.num_clips for device in self._devices)
 
+    @property
+    def ready(self) -> DeviceReady:
+        """How features are computed: names and forms of all the devices that are ready by now."""
+        ready = [device.ready for device in self._devices if device.ready is not None]
+
+        def join(values: Iterable[str]) -> str:
+            return ", ".join(sorted(set(values)))
+
+        return DeviceReady(
+            join(one.name for one in ready),
+            join(one.rung for one in ready),
+            join(one.precision for one in ready),
+        )
+
+    @property
+    def have_room(self) -> bool:
+        """Whether a clip may be sent now."""
+        return any(device.num_unread < MAX_UNREAD for device in self._devices)
+
     def send(self, work: ClipWork) -> None:
-        """Give a clip to a device."""
-        device = min(self._devices, key=lambda device: device.num_clips)
+        """Give a clip to the device with the least to do; they must `have_room`."""
+        with_room = [device for device in self._devices if device.num_unread < MAX_UNREAD]
+        device = min(with_room, key=lambda device: device.num_clips)
         device.num_clips += 1
+        device.num_unread += 1
         _send(device, work)
 
     def flush(self) -> None:
@@ -99,7 +136,8 @@ class Devices:
         """The next message of a device.
 
         Raises:
-            Exception: what went wrong on the device.
+            UserError: it has not enough memory.
+            RuntimeError: anything else that went wrong on the device.
             ChildProcessError: the device's process has died.
         """
         device = next(device for device in self._devices if device.connection is connection)
@@ -109,17 +147,23 @@ class Devices:
             raise _death(device) from error
         if isinstance(message, DeviceFailed):
             raise message.error
-        if isinstance(message, DeviceReady):
-            self.ready = self.ready or message
-            return None
+        if isinstance(message, ClipTaken):
+            device.num_unread -= 1
+            return message
         if isinstance(message, ClipDone):
             if not device.busy_seconds:
                 device.waited_at_first = message.waited_seconds
             device.num_clips -= 1
             device.busy_seconds = message.busy_seconds
             device.waited_seconds = message.waited_seconds
-        taken_or_done: ClipTaken | ClipDone = message
-        return taken_or_done
+            return message
+        if isinstance(message, DeviceSaid):
+            logging.getLogger(message.logger).log(message.level, "%s", message.message)
+        else:
+            device.ready = message
+            if "," in self.ready.rung + self.ready.precision:
+                log.warning("not all devices compute in the same way: %s", self.ready)
+        return None
 
 
 def _send(device: _Device, message: ClipWork | Flush) -> None:
@@ -150,9 +194,6 @@ def _start_thread(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
 
 def _start_process(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
     ours, theirs = Pipe()
-    # As bytes: tensors that multiprocessing pickles would lie in shared memory, which containers
-    # often limit to 64 MB.
-    arguments = theirs, tuple(rings), pickle.dumps(job)
-    process = spawn(serve_in_process, arguments, f"vigil-{job.device}")
+    process = spawn(serve_in_process, (theirs, tuple(rings)), f"vigil-{job.device}")
     theirs.close()
     return _Device(str(job.device), ours, process)

@@ -9,8 +9,9 @@ next where that is slower: memory grows neither with the number of videos nor wi
 import itertools
 import logging
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -70,7 +71,7 @@ class Engine:
         videos: Sequence[SourceVideo],
         store: Path,
         watch: Callable[[Activity], None] = lambda activity: None,
-    ) -> Iterator[Extracted | FailedVideo]:
+    ) -> Generator[Extracted | FailedVideo]:
         """Write the feature files of videos, the largest first; yield what became of each.
 
         Args:
@@ -80,6 +81,8 @@ class Engine:
 
         Raises:
             OSError: a feature file could not be written; those before it are whole.
+            UserError: a device has not enough memory.
+            RuntimeError: something else went wrong on a device.
         """
         with ExitStack() as stack:
             pool = stack.enter_context(self._pool())
@@ -92,8 +95,8 @@ class Engine:
         if self.clips_per_part is not None:
             options = replace(options, clips_per_part=self.clips_per_part)
         if self.num_workers is None:
-            limit = max(1, len(os.sched_getaffinity(0)) - 1)
-            return WorkerPool(options, limit)
+            num_cores = len(os.sched_getaffinity(0))
+            return WorkerPool(options, limit=max(1, num_cores - len(self.devices)))
         limit = max(1, self.num_workers)
         return WorkerPool(options, limit, self.num_workers == 0, num_wanted=limit)
 
@@ -148,6 +151,9 @@ class _Run:
         self._videos: dict[str, OpenVideo] = {}
         self._tasks: dict[int, Task] = {}
         """Queued or running; what comes of a task that is not here is void."""
+        self._clips: deque[ClipWork] = deque()
+        """Decoded, for devices that have enough to do."""
+        self._spill_seconds = 0.0
         self._queue: deque[Task] = deque()
         self._numbers = itertools.count()
 
@@ -160,6 +166,8 @@ class _Run:
         while self._videos or self._writer.num_waiting:
             while self._queue and self._pool.has_room:
                 self._pool.assign(self._queue.popleft())
+            if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
+                raise RuntimeError(f"clips of {', '.join(self._videos)} have been lost")
             sources = self._pool.connections + self._devices.connections
             for connection in wait([*sources, self._writer.connection]):
                 yield from self._hear(connection)
@@ -177,6 +185,7 @@ class _Run:
             message = self._devices.receive(connection)
             if isinstance(message, ClipTaken):
                 self._pool.release(message.worker, message.slot_index)
+                self._feed_devices()
             elif message is not None:
                 self._keep(message)
         elif connection in self._pool.connections:
@@ -195,7 +204,14 @@ class _Run:
         self._activity.decode_seconds += clip.decode_seconds
         video = self._videos[self._tasks[clip.task].video.name]
         key = video.source.name, video.epoch, clip.clip_index
-        self._devices.send(ClipWork(key, worker, clip.slot))
+        self._clips.append(ClipWork(key, worker, clip.slot))
+        self._feed_devices()
+
+    def _feed_devices(self) -> None:
+        while self._clips and self._devices.have_room:
+            self._devices.send(self._clips.popleft())
+        if not self._tasks and not self._clips:
+            self._devices.flush()
 
     def _keep(self, clip: ClipDone) -> None:
         """Keep a clip's features, and see how many workers the devices need."""
@@ -204,14 +220,17 @@ class _Run:
         activity.num_clips += 1
         activity.busy_seconds = self._devices.busy_seconds
         activity.waited_seconds = self._devices.waited_seconds
-        activity.disk_seconds = self._writer.waited_seconds
+        activity.disk_seconds = self._writer.waited_seconds + self._spill_seconds
         activity.num_workers = self._pool.num_running
-        self._pool.num_wanted = max(self._pool.num_wanted, activity.workers_needed)
+        if self._engine.num_workers is None:
+            self._pool.num_wanted = activity.workers_needed
         self._watch(activity)
         name, epoch, clip_index = clip.key
         video = self._videos.get(name)
         if video is not None and video.epoch == epoch:
+            begun = time.perf_counter()
             video.put(clip_index, clip.features)
+            self._spill_seconds += time.perf_counter() - begun
             self._write_if_complete(video)
 
     def _conclude(
@@ -221,6 +240,7 @@ class _Run:
         task = self._tasks[news.task]
         video = self._videos[task.video.name]
         if isinstance(news, Restarted):
+            log.debug("%s: %s; going on with PyAV", task.video.name, news.reason)
             video.begin_anew()
             return
         del self._tasks[task.number]
@@ -238,8 +258,7 @@ class _Run:
         else:
             del self._videos[task.video.name]
             yield _failure(task, news)
-        if not self._tasks:
-            self._devices.flush()
+        self._feed_devices()
 
     def _begin_anew(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
         """Read a video again, in one piece, and by the sturdier decoder after a death."""
@@ -252,10 +271,10 @@ class _Run:
         if isinstance(news, WorkerDied):
             video.num_deaths += 1
             decoder = "pyav" if decoder == "auto" else decoder
-        self._queue.append(self._task(video.source, decoder=decoder))
+        self._queue.appendleft(self._task(video.source, decoder=decoder))
 
     def _write_if_complete(self, video: OpenVideo) -> None:
-        if video.is_complete and self._devices.ready is not None:
+        if video.is_complete:
             del self._videos[video.source.name]
             self._writer.submit(video, self._devices.ready)
 

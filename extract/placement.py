@@ -7,6 +7,7 @@ compared with the plain network in float32, which is the last rung and needs no 
 import copy
 import functools
 import logging
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ def place(
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of every type: kernels, compilers and drivers differ
-            problem = f"fails with {type(error).__name__}: {error}"
+            problem = textwrap.shorten(f"fails with {type(error).__name__}: {error}", 300)
         if problem is None:
             return Placed(_views_runner(module, backbone), rung, precision)
         log.warning(

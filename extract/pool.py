@@ -102,12 +102,13 @@ class WorkerPool:
         """A worker without a task; one that is still to be started only if it is wanted."""
         resting = [worker for worker in self._workers if worker.task is None]
         for worker in resting:
-            if worker.connection is not None:
+            if worker.runner is not None and worker.runner.is_alive():
                 return worker
         if self.num_running >= min(self.num_wanted, self.limit):
             return None
         # What another worker left in a ring must have been read before a new one writes there.
-        return next((worker for worker in resting if worker.num_held == 0), None)
+        stopped = [worker for worker in resting if worker.connection is None]
+        return next((worker for worker in stopped if worker.num_held == 0), None)
 
     def assign(self, task: Task) -> None:
         """Give a task to a free worker; there must be one (`has_room`)."""

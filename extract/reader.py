@@ -51,8 +51,6 @@ class Restart:
 class Split:
     """Instead of clips: the parts in which a long video is to be read."""
 
-    info: VideoInfo
-    identity: VideoIdentity
     parts: tuple[Part, ...]
 
 
@@ -99,17 +97,18 @@ def read_video(
     *,
     may_split: bool = False,
 ) -> Iterator[Clip | Restart | Split | Finished]:
-    """Yield a video's clips in order, then `Finished`; or `Split` alone.
+    """Yield a video's clips in order, then `Finished`; or `Split` in their place.
 
     With ``auto`` decord reads the video. Where it cannot open it, meets damage, or would read too
-    far ahead, PyAV reads it from the beginning instead; `Restart` says so.
+    far ahead, PyAV reads it from the beginning instead; `Restart` says so. Only what comes to PyAV
+    is split, so that the decoder does not depend on whether that is allowed.
 
     Args:
         video: where it is.
         options: how it is turned into clips.
         decoder: one of `DECODERS`.
         new_clip: gives the memory for each clip, as for `ClipGrid.cut`.
-        may_split: whether a long video may be read in parts, where PyAV reads it.
+        may_split: whether a long video that PyAV is to read may be read in parts.
 
     Raises:
         UserError: there is no such decoder.
@@ -118,11 +117,6 @@ def read_video(
     check_decoder(decoder)
     info = probe(video.path)
     identity = identify(video)
-    if may_split and decoder in ("auto", "pyav"):
-        parts = split(video.path, info, identity, options.grid, options.clips_per_part)
-        if parts:
-            yield Split(info, identity, parts)
-            return
     width, height = frame_size(info.width, info.height, options.short_side)
     if decoder == "auto":
         try:
@@ -132,7 +126,13 @@ def read_video(
         except VideoError as error:
             log.debug("%s: %s; going on with PyAV", video.name, error.reason)
             yield Restart(error.reason)
-    chosen = _DECODERS["pyav" if decoder == "auto" else decoder](video.path, info, width, height)
+            decoder = AvDecoder.name
+    if may_split and decoder == AvDecoder.name:
+        parts = split(video.path, info, identity, options.grid, options.clips_per_part)
+        if parts:
+            yield Split(parts)
+            return
+    chosen = _DECODERS[decoder](video.path, info, width, height)
     yield from _read(chosen, identity, options, new_clip)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 BUDGET_BYTES = 256 << 20
+"""What more than two slots may take; two take what they need, such as 796 MB at 1080p."""
 MIN_SLOTS, MAX_SLOTS = 2, 4
 """One slot is filled while another is read; more than four gain nothing."""
 

@@ -4,6 +4,8 @@ A video of N frames is cut into S equal half-open frame ranges, its segments. A 
 is the maximum over the clips whose centre lies in it (Majhi et al., FG 2021, III-B).
 """
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +31,19 @@ def segment_of_clips(
     return np.searchsorted(segment_frames[:, 1], range_centres(clip_frames), side="right")
 
 
+class ClipFeatures(Protocol):
+    """Clip features (n_clips, ...): an array, or something that reads them from elsewhere."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype[np.floating]: ...  # noqa: D102
+    def __len__(self) -> int: ...  # noqa: D105
+    def __getitem__(self, clips: slice, /) -> npt.NDArray[np.floating]: ...  # noqa: D105
+
+
 def pool_clips(
-    clip_features: npt.NDArray[np.floating],
+    clip_features: ClipFeatures,
     clip_frames: npt.NDArray[np.int64],
     segment_frames: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.floating]:

@@ -1,6 +1,7 @@
 """The decode worker: tasks in, clips out, over one connection; the clips lie in its ring.
 
-It needs no torch, so that a process of it starts fast and stays small.
+It loads neither torch nor h5py, so that a process of it starts fast. What memory it needs is its
+ring's and its decoder's, of which decord may read `READ_AHEAD_LIMIT_BYTES` ahead.
 """
 
 import logging
@@ -15,7 +16,6 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from extract.decoder import VideoInfo
 from extract.errors import VideoError
 from extract.parts import Part
 from extract.reader import (
@@ -29,7 +29,7 @@ from extract.reader import (
     read_video,
 )
 from extract.ring import ClipRing, Slot
-from extract.source import SourceVideo, VideoIdentity
+from extract.source import SourceVideo
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,6 @@ class WasSplit:
     """The end of a task: its video is to be read in these parts."""
 
     task: int
-    info: VideoInfo
-    identity: VideoIdentity
     parts: tuple[Part, ...]
 
 
@@ -114,15 +112,15 @@ class _UnwantedError(Exception):
 
 def worker_process(connection: Connection, ring: ClipRing, options: ReadingOptions) -> NoReturn:
     """Entry of a spawned process; leaves it without waiting for threads of a decoder."""
-    # On two busy cores a network lost 35 % of its speed to a decoder, 17 % to one that gives way so
-    # much. With 10 it lost nothing, and the decoder fell to a tenth.
-    os.nice(5)
+    # A network on two cores lost more than half of its speed to one busy process beside it, and a
+    # tenth to one that gives way so much. Where the network waits, this process has the core.
+    os.nice(10)
     run_worker(connection, ring, options)
     os._exit(0)
 
 
 def run_worker(connection: Connection, ring: ClipRing, options: ReadingOptions) -> None:
-    """Do the tasks that come over a connection, until None comes or its other end is closed."""
+    """Do the tasks that come over a connection, until its other end is closed."""
     line = _Line(connection, ring)
     try:
         while True:
@@ -162,7 +160,7 @@ def _messages(
                 clip_index = first_clip
                 yield Restarted(task.number, read.reason)
             case Split():
-                yield WasSplit(task.number, read.info, read.identity, read.parts)
+                yield WasSplit(task.number, read.parts)
             case Finished():
                 yield TaskFinished(task.number, read)
 
@@ -227,5 +225,3 @@ class _Line:
                 self.ring.release(message.slot)
             case Task():
                 self._tasks.append(message)
-            case None:
-                raise _UnwantedError

@@ -4,7 +4,7 @@ import fcntl
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,8 @@ def make_engine(
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
     if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
         raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
-    if compute.precision == "fp16" and not on_gpu:
-        log.warning("CPUs without instructions for fp16 are very slow in it: use bf16 or fp32")
+    if compute.precision == "fp16" and not on_gpu and not _has("avx512_fp16", "amx_fp16"):
+        raise UserError("precision fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto")
     return Engine(
         network=network,
         backbone=find_backbone(spec.backbone),
@@ -148,8 +148,13 @@ def best_precision(devices: Sequence[torch.device]) -> str:
             log.warning("cuDNN %d cannot be trusted in fp16: computing in fp32", version)
             return "fp32"
         return "fp16"
+    return "bf16" if _has("avx512_bf16", "amx_bf16") else "fp32"
+
+
+def _has(*instructions: str) -> bool:
+    """Whether the CPU has one of these sets of instructions, by torch's names."""
     abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
-    return "bf16" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "fp32"
+    return any(abilities.get(name) for name in instructions)
 
 
 def _short_side(text: str) -> int | None:
@@ -212,16 +217,17 @@ def _run(
             count.activity = activity
             progress.update()
 
-        for outcome in engine.extract(videos, store, watch):
-            count.done += 1
-            count.num_bytes_done += sizes[outcome.video]
-            progress.update()
-            if isinstance(outcome, FailedVideo):
-                log.error("%s: %s", outcome.video, outcome.reason)
-                report.failures.append(outcome)
-            else:
-                _say_damage(outcome)
-                report.extracted.append(outcome)
+        with closing(engine.extract(videos, store, watch)) as outcomes:
+            for outcome in outcomes:
+                count.done += 1
+                count.num_bytes_done += sizes[outcome.video]
+                progress.update()
+                if isinstance(outcome, FailedVideo):
+                    log.error("%s: %s", outcome.video, outcome.reason)
+                    report.failures.append(outcome)
+                else:
+                    _say_damage(outcome)
+                    report.extracted.append(outcome)
     log.info("%s", count.describe())
 
 

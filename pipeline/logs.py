@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -95,17 +95,30 @@ class RunningCount:
     num_bytes_done: int = 0
     activity: Activity = field(default_factory=Activity)
     begun: float = field(default_factory=time.monotonic)
+    _earlier: tuple[tuple[float, Activity], ...] = ()
+    """What had been done at two moments, `REPORT_SECONDS` or more apart."""
 
     def describe(self) -> str:
-        """Rates, who waits for whom, and the time left, in one line."""
-        seconds = max(time.monotonic() - self.begun, 1e-9)
-        frames = self.activity.num_frames / seconds
-        views = self.activity.num_clips * self.num_views / seconds
-        rates = f"{frames:.0f} frames/s, {views:.2f} clip-views/s, {self.activity.describe()}"
+        """Rates and who waits for whom, all in all."""
+        return self._rates(time.monotonic() - self.begun, self.activity)
+
+    def describe_now(self) -> str:
+        """Rates of the last half minute or so, who waits for whom, and the time left."""
+        now = time.monotonic()
+        earlier = self._earlier or ((self.begun, Activity()),)
+        if now - earlier[-1][0] >= REPORT_SECONDS:
+            self._earlier = (earlier[-1], (now, replace(self.activity)))
+        since, before = earlier[0]
+        rates = self._rates(now - since, self.activity.since(before))
         if 0 < self.done < self.total and self.num_bytes_done:
-            left = round(seconds * (self.num_bytes / self.num_bytes_done - 1))
+            left = round((now - self.begun) * (self.num_bytes / self.num_bytes_done - 1))
             return f"{rates}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return rates
+
+    def _rates(self, seconds: float, activity: Activity) -> str:
+        frames = activity.num_frames / max(seconds, 1e-9)
+        views = activity.num_clips * self.num_views / max(seconds, 1e-9)
+        return f"{frames:.0f} frames/s, {views:.2f} clip-views/s, {activity.describe()}"
 
 
 class ProgressLine:
@@ -122,10 +135,10 @@ class ProgressLine:
         """Show the count as it is now."""
         count = self._count
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=count.done, rates=count.describe())
+            self._progress.update(self._task, completed=count.done, rates=count.describe_now())
         elif time.monotonic() - self._reported >= REPORT_SECONDS:
             self._reported = time.monotonic()
-            log.info("%d of %d videos, %s", count.done, count.total, count.describe())
+            log.info("%d of %d videos, %s", count.done, count.total, count.describe_now())
 
 
 def is_watched() -> bool:

@@ -79,11 +79,12 @@ class ExtractOptions:
     views: str = "center"
     """center, five (with the corners), ten (with mirror images), or names of views with commas."""
     segments: int = 32
-    """Equal parts into which each video is divided."""
+    """Number of segments: equal stretches into which each video is divided."""
     clip_stride: int = 64
     """Frames from the start of a clip to the start of the next; a clip has 64 frames."""
     short_side: str = "256"
-    """Short side in pixels to which frames are resized; native keeps them."""
+    """Short side in pixels to which frames are resized; native keeps them, which takes memory for 2
+    clips of full frames per worker (800 MB at 1080p)."""
     keep_clips: bool = False
     """Store every clip's feature beside the segments'."""
     dry_run: bool = False
@@ -149,7 +150,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Label videos: score every part of each, name its class, and write a report."""
+    """Label videos: score every segment of each, name its class, and write a report."""
 
     videos: Videos
     """Folders (searched with all their subfolders), video files, patterns with * or ?, or text
@@ -163,7 +164,7 @@ class ScoreOptions:
     views: str = "center"
     """Views whose scores are averaged; the paper tests on five."""
     threshold: str = "auto"
-    """Score from which a part is an event: auto takes the run's own, chosen on validation."""
+    """Score from which a segment belongs to an event; auto: the run's own, chosen on validation."""
     which: Which = "best"
     """The checkpoint that was best on validation, or the last one."""
     dry_run: bool = False

@@ -405,6 +405,12 @@ class TestWrongUsage:
         assert code == 2
         assert "device 'all' means every GPU, and torch finds none: use auto or cpu" in said
 
+    def test_fp16_is_refused_where_it_would_take_for_ever(self, videos, extract, monkeypatch):
+        monkeypatch.setattr(extraction, "_has", lambda *instructions: False)
+        code, said = extract(videos, "--precision", "fp16")
+        assert code == 2
+        assert "fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto" in said
+
     def test_no_gpu_is_named_twice(self, videos, extract, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
