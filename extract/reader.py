@@ -3,7 +3,6 @@
 Needs a decoder and numpy only, so that it can run in a process of its own.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ DECODERS = ("auto", *_DECODERS)
 # measured behind a reader that had taken 256. `auto` gives it only videos that would fit in this,
 # of which every worker may need as much.
 READ_AHEAD_LIMIT_BYTES = 256 << 20
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +121,6 @@ def read_video(
             yield from _read(frugal, identity, options, new_clip)
             return
         except VideoError as error:
-            log.debug("%s: %s; going on with PyAV", video.name, error.reason)
             yield Restart(error.reason)
             decoder = AvDecoder.name
     if may_split and decoder == AvDecoder.name:

@@ -1,8 +1,10 @@
 """Extraction with decoders and devices in processes of their own, against doing all in one."""
 
+import gc
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from fake_backbone import make_engine
 from torch import nn
 from video_files import draw_frames, encode
 
+from extract.assembly import OpenVideo
 from extract.engine import Engine
 from extract.errors import FailedVideo
 from extract.source import SourceVideo
@@ -39,9 +42,8 @@ def videos(tmp_path_factory) -> list[SourceVideo]:
     folder = tmp_path_factory.mktemp("videos")
     found = []
     for seed, (name, num_frames) in enumerate(LENGTHS.items()):
-        path = encode(
-            folder / name, draw_frames(num_frames, 240, 232, seed), options={"g": "25", "bf": "2"}
-        )
+        frames = draw_frames(num_frames, 240, 232, seed)
+        path = encode(folder / name, frames, codec_options={"g": "25", "bf": "2"})
         found.append(SourceVideo(path, name))
     return found
 
@@ -64,38 +66,100 @@ def extract(engine, videos, store, **options):
     return list(engine.extract(videos, store, **options))
 
 
-def assert_same(store, expected):
-    for name in LENGTHS:
+def assert_same(store, expected, names=LENGTHS):
+    for name in names:
         one = verify_features(feature_path(store, name))
         other = verify_features(feature_path(expected, name))
         for field in ("features", "clip_features", "clip_frames", "segment_seconds"):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
         assert one.num_frames_decoded == other.num_frames_decoded
+        assert one.decoder == other.decoder
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """What happens to the videos of a run: ``split`` and ``begin_anew``, with a video's name."""
+    calls = []
+
+    def watch(name):
+        method = getattr(OpenVideo, name)
+
+        def called(video, *arguments):
+            calls.append(f"{name} {video.source.name}")
+            method(video, *arguments)
+
+        monkeypatch.setattr(OpenVideo, name, called)
+
+    watch("split")
+    watch("begin_anew")
+    return calls
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_workers": 1},
+        {"num_workers": 1, "clips_per_part": 3},
         {"num_workers": 2, "batch_size": 4},
         {"num_workers": 4, "clips_per_part": 3},
-        {"num_workers": None},
+        {"num_workers": None, "clips_per_part": 4},
         {"num_workers": 2, "devices": (CPU, CPU), "clips_per_part": 5},
     ],
     ids=str,
 )
-def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, changes):
+def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, calls, monkeypatch, changes):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(5)))
+    is_split = "clips_per_part" in changes and changes["num_workers"] != 1
     outcomes = extract(engine(**changes), videos[::-1], tmp_path)
     assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
     assert_same(tmp_path, expected)
+    assert ("split long.mp4" in calls) == is_split
+    assert "begin_anew long.mp4" not in calls
     assert not multiprocessing.active_children()
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".h5"}
+
+
+def test_the_decoder_does_not_depend_on_the_number_of_workers(videos, tmp_path):
+    """Nor, therefore, do the times: those of decord are float32."""
+    for num_workers in (0, 2):
+        chosen = engine(decoder="auto", num_workers=num_workers, clips_per_part=3)
+        extract(chosen, videos[:1], tmp_path / str(num_workers))
+    assert verify_features(feature_path(tmp_path / "0", "long.mp4")).decoder == "decord"
+    assert_same(tmp_path / "2", tmp_path / "0", ["long.mp4"])
+
+
+def test_many_short_runs_leave_nothing_behind(tmp_path):
+    path = encode(tmp_path / "a.mp4", draw_frames(3))
+    videos = [SourceVideo(path, "a.mp4"), SourceVideo(path, "b.mp4")]
+    store = tmp_path / "store"
+
+    def run(number):
+        outcomes = engine(num_workers=number % 3).extract(videos, store)
+        if number % 2:
+            next(outcomes)
+            outcomes.close()
+        else:
+            assert len(list(outcomes)) == 2
+
+    for number in range(3):  # some things are opened once and for all
+        run(number)
+    before = num_open_files(), set(Path("/dev/shm").iterdir())
+    for number in range(25):
+        run(number)
+    assert (num_open_files(), set(Path("/dev/shm").iterdir())) == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vigil")]
+    assert not multiprocessing.active_children()
+    assert {file.suffix for file in store.iterdir()} == {".h5"}
+
+
+def num_open_files():
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class TestADeath:
     """What a killed process takes with it, and what not."""
 
-    def test_a_worker_is_replaced_and_its_video_read_again(self, videos, expected, tmp_path):
+    def test_a_worker_is_replaced_and_its_video_read_again(self, videos, expected, tmp_path, calls):
         killed = []
 
         def kill_one(_activity):
@@ -106,6 +170,7 @@ class TestADeath:
         assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
         assert_same(tmp_path, expected)
         assert killed[0] > 0
+        assert "begin_anew long.mp4" in calls
 
     def test_a_video_is_given_up_when_it_has_cost_two_workers(self, videos, tmp_path):
         outcomes = extract(

@@ -11,7 +11,7 @@ from extract.clips import ClipGrid
 from extract.decoder import probe
 from extract.decoder_av import AvDecoder
 from extract.errors import UserError, VideoError
-from extract.reader import Clip, Finished, ReadingOptions, Restart, read_video
+from extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
 from extract.source import SourceVideo, identify
 
 GRID = ClipGrid(8, 4)
@@ -104,6 +104,26 @@ def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypa
         assert "reads ahead" in restart.reason
         assert finished.decoder == "pyav"
         assert read(tmp_path / name, decoder="decord")[-1].decoder == "decord"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_only_what_decord_would_not_read_is_split(tmp_path, monkeypatch, name):
+    params = {"x264-params": "keyint=8:scenecut=0"}
+    path = encode(tmp_path / name, draw_frames(96, 224, 224), codec_options=params)
+    video, options = SourceVideo(path, name), ReadingOptions(GRID, None, clips_per_part=8)
+
+    def kinds(decoder="auto", may_split=True):
+        messages = list(read_video(video, options, decoder, may_split=may_split))
+        ends = {message.decoder for message in messages if isinstance(message, Finished)}
+        return {type(message) for message in messages}, ends
+
+    for decoder in ("auto", "decord"):
+        assert kinds(decoder) == kinds(decoder, may_split=False) == ({Clip, Finished}, {"decord"})
+    assert kinds("pyav") == ({Split}, set())
+    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", 96 * 224 * 224 * 3 - 1)
+    assert kinds() == ({Restart, Split}, set())
+    assert kinds(may_split=False) == ({Restart, Clip, Finished}, {"pyav"})
+    assert kinds("decord") == ({Clip, Finished}, {"decord"})
 
 
 def test_clips_are_written_where_they_are_asked_for(tmp_path):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import ROOT
 from video_files import damage, draw_frames, encode
 
 from extract import worker as worker_module

@@ -1,0 +1,78 @@
+"""Who waits for whom, and how many workers are needed, on figures worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from extract.activity import MIN_CLIPS, Activity
+from pipeline import logs
+from pipeline.logs import REPORT_SECONDS, RunningCount
+
+STEADY = Activity(
+    num_frames=6400,
+    num_clips=100,
+    num_clips_decoded=110,
+    num_workers=3,
+    decode_seconds=110 * 0.08,
+    busy_seconds=100 * 0.02,
+    waited_seconds=6.0,
+)
+
+
+def test_workers_decode_as_fast_as_the_devices_compute_with_a_quarter_to_spare():
+    assert STEADY.workers_needed == 5  # 0.08 s against 0.02 s, times 1.25
+    assert replace(STEADY, num_devices=3).workers_needed == 15
+    assert replace(STEADY, busy_seconds=100.0).workers_needed == 1
+
+
+def test_the_first_rates_are_not_believed():
+    first = replace(STEADY, num_clips=MIN_CLIPS - 1, busy_seconds=1e-6)
+    assert first.workers_needed == 1
+    assert Activity().workers_needed == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "bottleneck"),
+    [
+        ({}, "decode"),
+        ({"waited_seconds": 0.1}, "device"),
+        ({"disk_seconds": 4.0}, "disk"),
+        ({"disk_seconds": 2.0}, "decode"),
+        ({"disk_seconds": 2.0, "num_devices": 2}, "disk"),  # each device waited 3 s, 2 of them so
+        ({"disk_seconds": 4.0, "waited_seconds": 0.1}, "device"),
+    ],
+)
+def test_the_stage_that_the_others_wait_for_is_named(changes, bottleneck):
+    activity = replace(STEADY, **changes)
+    assert activity.bottleneck == bottleneck
+    assert activity.describe().endswith(f"3 decoding, waiting for {bottleneck}")
+
+
+def test_the_share_of_the_device_is_that_of_its_time():
+    assert STEADY.device_share == pytest.approx(0.25)
+    assert Activity().device_share == 0
+
+
+def test_a_difference_is_what_was_done_in_between():
+    later = replace(STEADY, num_clips=150, busy_seconds=2.5, num_workers=4)
+    between = later.since(STEADY)
+    assert (between.num_clips, between.busy_seconds, between.num_workers) == (50, 0.5, 4)
+    assert between.waited_seconds == 0
+
+
+def test_a_count_shows_recent_rates_and_sums_up_all(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    count = RunningCount(total=4, num_views=5, num_bytes=400, begun=now[0])
+    for seconds, num_clips in ((REPORT_SECONDS, 100), (2 * REPORT_SECONDS, 110)):
+        now[0] = 1000 + seconds
+        count.activity = Activity(num_clips=num_clips, num_frames=64 * num_clips)
+        count.done, count.num_bytes_done = count.done + 1, count.num_bytes_done + 100
+        said = count.describe_now()
+    assert said.startswith(f"{64 * 110 / 60:.0f} frames/s, {5 * 110 / 60:.2f} clip-views/s")
+    now[0] = 1000 + 3 * REPORT_SECONDS
+    count.activity = Activity(num_clips=120, num_frames=64 * 120)
+    said = count.describe_now()
+    assert said.startswith(f"{64 * 20 / 60:.0f} frames/s, {5 * 20 / 60:.2f} clip-views/s")
+    assert said.endswith(", 0:01:30 left")
+    assert count.describe().startswith(f"{64 * 120 / 90:.0f} frames/s")
