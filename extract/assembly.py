@@ -55,8 +55,8 @@ class OpenVideo:
     store: Path
     provenance: Provenance
     finished: Finished | None = None
-    epoch: int = 0
-    """How often it was begun anew; features of an earlier epoch are void."""
+    attempt: int = 0
+    """How often it was begun anew; features of an earlier attempt are void."""
     num_deaths: int = 0
     """Workers that died over it."""
     _back: set[int] = field(default_factory=set)
@@ -72,7 +72,7 @@ class OpenVideo:
 
     def begin_anew(self) -> None:
         """Forget every clip so far."""
-        self.epoch += 1
+        self.attempt += 1
         self.finished = None
         self._back.clear()
         self._parts.clear()

@@ -203,7 +203,7 @@ class _Run:
         self._activity.num_clips_decoded += 1
         self._activity.decode_seconds += clip.decode_seconds
         video = self._videos[self._tasks[clip.task].video.name]
-        key = video.source.name, video.epoch, clip.clip_index
+        key = video.source.name, video.attempt, clip.clip_index
         self._clips.append(ClipWork(key, worker, clip.slot))
         self._feed_devices()
 
@@ -225,9 +225,9 @@ class _Run:
         if self._engine.num_workers is None:
             self._pool.num_wanted = activity.workers_needed
         self._watch(activity)
-        name, epoch, clip_index = clip.key
+        name, attempt, clip_index = clip.key
         video = self._videos.get(name)
-        if video is not None and video.epoch == epoch:
+        if video is not None and video.attempt == attempt:
             begun = time.perf_counter()
             video.put(clip_index, clip.features)
             self._spill_seconds += time.perf_counter() - begun
