@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 
 from extract.device import (
     ClipDone,
@@ -63,16 +62,7 @@ class Devices:
             # containers often limit to 64 MB.
             device.connection.send_bytes(pickle.dumps(job))
 
-    def __enter__(self) -> "Devices":
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Stop the devices, whatever they are at."""
         for device in self._devices:
             device.connection.close()

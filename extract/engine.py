@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -85,9 +85,9 @@ class Engine:
             RuntimeError: something else went wrong on a device.
         """
         with ExitStack() as stack:
-            pool = stack.enter_context(self._pool())
-            devices = stack.enter_context(Devices(self._jobs(), pool.rings))
-            writer = stack.enter_context(Writer(store))
+            pool = stack.enter_context(closing(self._pool()))
+            devices = stack.enter_context(closing(Devices(self._jobs(), pool.rings)))
+            writer = stack.enter_context(closing(Writer(store)))
             yield from _Run(self, pool, devices, writer, watch).extract(videos)
 
     def _pool(self) -> WorkerPool:
@@ -164,8 +164,8 @@ class _Run:
             )
             self._queue.append(self._task(source, may_split=self._pool.limit > 1))
         while self._videos or self._writer.num_waiting:
-            while self._queue and self._pool.has_room:
-                self._pool.assign(self._queue.popleft())
+            while self._queue and self._pool.assign(self._queue[0]):
+                self._queue.popleft()
             if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
                 raise RuntimeError(f"clips of {', '.join(self._videos)} have been lost")
             sources = self._pool.connections + self._devices.connections

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 
 from extract.processes import spawn
 from extract.reader import ReadingOptions
@@ -62,16 +61,7 @@ class WorkerPool:
         """Make the rings; their memory is taken when it is first used."""
         self._workers = [_Worker(ClipRing()) for _ in range(self.limit)]
 
-    def __enter__(self) -> "WorkerPool":
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Stop the workers, whatever they are at, and free the rings."""
         for worker in self._workers:
             _stop(worker)
@@ -93,11 +83,6 @@ class WorkerPool:
         """Workers there are."""
         return len(self.connections)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a task can be given to a worker now."""
-        return self._free() is not None
-
     def _free(self) -> _Worker | None:
         """A worker without a task; one that is still to be started only if it is wanted."""
         resting = [worker for worker in self._workers if worker.task is None]
@@ -110,15 +95,16 @@ class WorkerPool:
         stopped = [worker for worker in resting if worker.connection is None]
         return next((worker for worker in stopped if worker.num_held == 0), None)
 
-    def assign(self, task: Task) -> None:
-        """Give a task to a free worker; there must be one (`has_room`)."""
+    def assign(self, task: Task) -> bool:
+        """Give a task to a worker; False where none is free."""
         worker = self._free()
         if worker is None:
-            raise RuntimeError("no worker is free")
+            return False
         if worker.connection is None:
             self._start(worker)
         worker.task = task.number
         _tell(worker, task)
+        return True
 
     def _start(self, worker: _Worker) -> None:
         worker.connection, theirs = Pipe()
@@ -166,8 +152,7 @@ class WorkerPool:
         """Let a worker use a slot again."""
         worker = self._workers[index]
         worker.num_held -= 1
-        if worker.connection is not None:
-            _tell(worker, Release(slot_index))
+        _tell(worker, Release(slot_index))
 
 
 def _tell(worker: _Worker, message: Task | Release) -> None:

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -43,18 +42,9 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "vigil-writer")
         self._futures: deque[Future[Extracted | FailedVideo]] = deque()
 
-    def __enter__(self) -> "Writer":
-        """Itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the thread; after an error only the file that is being written is finished."""
-        self._thread.shutdown(cancel_futures=error is not None)
+    def close(self) -> None:
+        """End the thread; a file that is being written is finished, others are not begun."""
+        self._thread.shutdown(cancel_futures=True)
         self.connection.close()
         self._signal.close()
 

@@ -228,7 +228,8 @@ def _run(
                 else:
                     _say_damage(outcome)
                     report.extracted.append(outcome)
-    log.info("%s", count.describe())
+    if count.activity.num_clips:
+        log.info("%s", count.describe())
 
 
 def _say_damage(video: Extracted) -> None:

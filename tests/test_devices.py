@@ -1,6 +1,7 @@
 """Devices in a thread and in processes: what is sent to them, and what comes back of them."""
 
 import logging
+from contextlib import closing
 from multiprocessing.connection import wait
 
 import numpy as np
@@ -63,7 +64,7 @@ def receive(devices):
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_no_more_clips_are_on_their_way_than_a_pipe_holds(ring, clip, num_devices):
     slot = ring.take()
-    with Devices([job(MeanColour())] * num_devices, [ring]) as devices:
+    with closing(Devices([job(MeanColour())] * num_devices, [ring])) as devices:
         sent = 0
         while devices.have_room:  # nothing is received meanwhile
             devices.send(ClipWork(("a.mp4", 0, sent), 0, slot))
@@ -85,7 +86,7 @@ def test_no_more_clips_are_on_their_way_than_a_pipe_holds(ring, clip, num_device
 def test_an_error_that_cannot_be_sent_is_told_all_the_same(ring, clip, num_devices):
     slot = ring.take()
     jobs = [job(Failing(), rungs=("plain",))] * num_devices
-    with Devices(jobs, [ring]) as devices:
+    with closing(Devices(jobs, [ring])) as devices:
         devices.send(ClipWork(("a.mp4", 0, 0), 0, slot))
         devices.flush()
         with pytest.raises(RuntimeError, match=r"cpu: Traceback[^$]*OddError: this and that"):
@@ -96,7 +97,7 @@ def test_an_error_that_cannot_be_sent_is_told_all_the_same(ring, clip, num_devic
 def test_what_a_device_warns_of_is_logged_here(ring, clip, num_devices, caplog):
     caplog.set_level(logging.WARNING)
     slot = ring.take()
-    with Devices([job(Winding())] * num_devices, [ring]) as devices:
+    with closing(Devices([job(Winding())] * num_devices, [ring])) as devices:
         for number in range(2 * num_devices):
             devices.send(ClipWork(("a.mp4", 0, number), 0, slot))
         devices.flush()
