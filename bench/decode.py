@@ -49,21 +49,22 @@ def measure(options: Options, folder: Path, num_frames: int = 150) -> Iterator[R
 
 
 def _measure_size(videos: list[Path], size: tuple[int, int], repeats: int) -> Iterator[Row]:
-    num_frames = 0
+    num_frames: dict[str, int] = {}
     variants: dict[str, Callable[[], int]] = {}
     with machine.one_core(), machine.threads(1):
         for name, way in WAYS.items():
             variants[name] = partial(_decode_all, way, videos, size)
             try:
-                num_frames = variants[name]()
+                num_frames[name] = variants[name]()
             except (VideoError, decord.DECORDError):
                 del variants[name]  # as it is with decord and AV1
         seconds = shortest_seconds(variants, repeats, warm_up=False)
     info = probe(videos[0])
     where = f"{info.width}x{info.height} to {size[0]}x{size[1]}"
-    first = next(iter(seconds.values()))
-    for name, taken in seconds.items():
-        yield Row(SECTION, f"{where}, {name}", num_frames / taken, "frames/s", first / taken)
+    rates = {name: num_frames[name] / taken for name, taken in seconds.items()}
+    for name, rate in rates.items():
+        ratio = rate / next(iter(rates.values()))
+        yield Row(SECTION, f"{where}, {name}", rate, "frames/s", ratio)
 
 
 def _decode_all(way: Way, videos: list[Path], size: tuple[int, int]) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from bench.table import shortest_seconds
 from extract.backbones import PRECISIONS
+from extract.placement import cpu_has
 from extract.versions import installed_versions
 
 # What decides the speed of a network on a CPU.
@@ -62,9 +63,8 @@ def fast_precisions(device: torch.device) -> tuple[str, ...]:
     """The precisions for which the device has instructions."""
     if device.type == "cuda":
         return "fp32", "fp16", "bf16"
-    _, flags = _processor()
-    sixteen = {"fp16": {"avx512_fp16", "amx_fp16"}, "bf16": {"avx512_bf16", "amx_bf16"}}
-    return "fp32", *(name for name, needs in sixteen.items() if needs & flags)
+    sixteen = ("fp16", "bf16")
+    return "fp32", *(name for name in sixteen if cpu_has(f"avx512_{name}", f"amx_{name}"))
 
 
 def wait_for(device: torch.device) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import standin
 from bench.options import Options
-from bench.processes import peak_memory, vigil_extract
+from bench.processes import own_memory, peak_memory, vigil_extract
 from bench.table import Row
 from bench.videos import FPS, draw_video, repeat_video
 
@@ -37,10 +37,11 @@ def measure(
         video = repeat_video(scene, folder / f"{seconds}.mp4", seconds // scene_seconds)
         peak = peak_memory(vigil_extract(cheap, video, folder / f"store_{seconds}"))
         video.unlink()
-        shortest = shortest or peak["Pss"]
+        own = own_memory(peak)
+        shortest = shortest or own
         note = (
-            f"{peak['Pss_Anon'] / 1e6:.0f} own, {peak['Pss_Shmem'] / 1e6:.0f} shared, "
-            f"{peak['Pss_File'] / 1e6:.0f} of files"
+            f"{peak['Pss_Shmem'] / 1e6:.0f} of it shared; {peak['Pss_File'] / 1e6:.0f} MB more "
+            "are pages of files, which other programs share"
         )
         what = f"peak, video of {seconds / 60:.3g} minutes"
-        yield Row(SECTION, what, peak["Pss"] / 1e6, "MB", peak["Pss"] / shortest, note)
+        yield Row(SECTION, what, own / 1e6, "MB", own / shortest, note)

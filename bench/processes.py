@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -56,25 +57,34 @@ def _failure(arguments: list[str], messages: str) -> str:
 
 
 def peak_memory(arguments: list[str]) -> Counter[str]:
-    """Bytes at the moment when `python` and all that it started held most, by kind.
+    """Bytes at the moment when `python` and all that it started held most of their own, by kind.
 
-    Pages that several processes share count once. Kinds are those of Linux's smaps_rollup: ``Pss``
-    is all, of which ``Pss_File`` can be read again from files whenever memory runs short.
+    Pages that several processes share count once. Kinds are those of Linux's smaps_rollup:
+    ``Pss_Anon`` and ``Pss_Shmem`` are what they hold themselves; ``Pss_File`` are pages of files,
+    which whoever else has the same library loaded takes a share of.
 
     Raises:
         UserError: it failed; says with what.
     """
     command = [sys.executable, *arguments]
     peak: Counter[str] = Counter()
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with tempfile.TemporaryFile("w+") as messages:  # a pipe that nobody reads would fill up
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=messages, text=True
+        )
         while process.poll() is None:
             now: Counter[str] = sum(map(_resident, _family(process.pid)), Counter())
-            peak = max(peak, now, key=lambda held: held["Pss"])
+            peak = max(peak, now, key=own_memory)
             time.sleep(SMAPS_SECONDS)
-        _, messages = process.communicate()
-    if process.returncode != 0:
-        raise UserError(_failure(arguments, messages))
+        messages.seek(0)
+        if process.returncode != 0:
+            raise UserError(_failure(arguments, messages.read()))
     return peak
+
+
+def own_memory(held: Counter[str]) -> int:
+    """Bytes that processes hold themselves, out of what `peak_memory` tells."""
+    return held["Pss_Anon"] + held["Pss_Shmem"]
 
 
 def _family(pid: int) -> Iterator[int]:

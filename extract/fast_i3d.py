@@ -53,7 +53,7 @@ class FastI3D(nn.Module):
         self.eval()
 
     def forward(self, views: Tensor) -> Tensor:
-        """(B, T, H, W, 3) uint8 -> (B, time positions, C) float32, as `I3D` for [-1, 1]."""
+        """(B, T, H, W, 3) uint8, even sizes -> (B, time positions, C) float32, as `I3D`."""
         x = self.others(self.first(views))
         return clip_features(x.relu_(), self.endpoint)
 
@@ -147,6 +147,8 @@ class _First(nn.Module):
         self.block = block
 
     def forward(self, views: Tensor) -> Tensor:
+        if any(size % 2 for size in views.shape[1:4]):
+            raise ValueError(f"views of the shape {tuple(views.shape)} have an odd size")
         blocks = _join_blocks(self._padded(views), self.block)
         kernel, stride = self.convolution.weight.shape[2], self.convolution.stride[0]
         positions = views.shape[1] // 2
@@ -156,7 +158,7 @@ class _First(nn.Module):
             last = min(start + step, positions) - 1
             piece = blocks[:, :, start * stride : last * stride + kernel]
             pieces.append(self.pools(self.convolution(piece)))
-        return torch.cat(pieces, dim=2)
+        return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
     def _padded(self, views: Tensor) -> Tensor:
         """Pixels with 'SAME' padding, 2 and 3 zeros; one more fills the last block up."""

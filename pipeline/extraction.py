@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from extract.activity import Activity
 from extract.backbones import find_backbone
 from extract.engine import Engine, num_bytes
 from extract.errors import FailedVideo, UserError, VideoError
-from extract.placement import RUNGS
+from extract.placement import RUNGS, cpu_has
 from extract.source import SourceVideo, identify
 from extract.spec import FeatureSpec, difference
 from extract.store import (
@@ -119,7 +118,7 @@ def make_engine(
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
     if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
         raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
-    if compute.precision == "fp16" and not on_gpu and not _has("avx512_fp16", "amx_fp16"):
+    if compute.precision == "fp16" and not on_gpu and not cpu_has("avx512_fp16", "amx_fp16"):
         raise UserError("precision fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto")
     return Engine(
         network=network,
@@ -148,13 +147,7 @@ def best_precision(devices: Sequence[torch.device]) -> str:
             log.warning("cuDNN %d cannot be trusted in fp16: computing in fp32", version)
             return "fp32"
         return "fp16"
-    return "bf16" if _has("avx512_bf16", "amx_bf16") else "fp32"
-
-
-def _has(*instructions: str) -> bool:
-    """Whether the CPU has one of these sets of instructions, by torch's names."""
-    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
-    return any(abilities.get(name) for name in instructions)
+    return "bf16" if cpu_has("avx512_bf16", "amx_bf16") else "fp32"
 
 
 def _short_side(text: str) -> int | None:

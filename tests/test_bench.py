@@ -4,14 +4,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from builders import make_features, write_store
 from torch import nn
 
 from bench import __main__ as program
-from bench import decode, end_to_end, machine, memory, network, standin, start
+from bench import decode, end_to_end, machine, memory, network, standin, start, table
 from bench.arithmetic import flop_per_clip, layers
+from bench.end_to_end import least_cosine
 from bench.naive import plain_features
 from bench.options import Options
-from bench.processes import peak_memory, run_python
+from bench.processes import own_memory, peak_memory, run_python
 from bench.table import Row, figure, render, shortest_seconds
 from bench.videos import chosen_videos, draw_video, repeat_video
 from extract.backbones import BACKBONES, find_backbone
@@ -152,11 +154,32 @@ class TestMeasuring:
         assert "".join(calls) == "ab" + "ab" * 2
         assert set(seconds) == {"a", "b"}
 
+    def test_the_shortest_time_counts(self, monkeypatch):
+        now = iter([0.0, 5.0, 5.0, 7.0, 7.0, 11.0])
+        monkeypatch.setattr(table.time, "perf_counter", lambda: next(now))
+        assert shortest_seconds({"a": list}, repeats=3, warm_up=False) == {"a": 2.0}
+
+    def test_the_least_cosine_of_all_videos_is_told(self, tmp_path):
+        views = make_features("a.mp4").features
+        write_store(tmp_path, make_features("a.mp4"), make_features("b.mp4"))
+        np.save(tmp_path / "a.mp4.npy", views)
+        other = views.copy()
+        other[..., 0] += 3
+        np.save(tmp_path / "b.mp4.npy", other)
+        expected = (views * other).sum() / np.linalg.norm(views) / np.linalg.norm(other)
+        least = least_cosine(tmp_path, tmp_path, ["a.mp4", "b.mp4"])
+        assert least == pytest.approx(expected, rel=1e-5)
+        assert least < 0.99
+
+    def test_a_talkative_program_is_not_held_up(self):
+        code = "import sys; sys.stderr.write('x' * 1_000_000); print('y' * 1_000_000)"
+        assert own_memory(peak_memory(["-c", code])) > 0
+
     def test_memory_of_descendants_counts(self):
         """A process that holds little starts one that holds 100 MB for a while."""
         child = "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.8)"
         code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-        assert 100e6 < peak_memory(["-c", code])["Pss"] < 160e6
+        assert 100e6 < own_memory(peak_memory(["-c", code])) < 160e6
 
     @pytest.mark.parametrize("run", [run_python, peak_memory])
     def test_a_program_that_fails_is_quoted(self, run):

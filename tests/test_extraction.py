@@ -406,7 +406,7 @@ class TestWrongUsage:
         assert "device 'all' means every GPU, and torch finds none: use auto or cpu" in said
 
     def test_fp16_is_refused_where_it_would_take_for_ever(self, videos, extract, monkeypatch):
-        monkeypatch.setattr(extraction, "_has", lambda *instructions: False)
+        monkeypatch.setattr(extraction, "cpu_has", lambda *instructions: False)
         code, said = extract(videos, "--precision", "fp16")
         assert code == 2
         assert "fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto" in said

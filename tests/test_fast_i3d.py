@@ -5,7 +5,7 @@ import pytest
 import torch
 from i3d_reference import reference_clip, relative_error, seeded_state
 
-from extract.fast_i3d import STEMS, FastI3D
+from extract.fast_i3d import STEMS, FastI3D, _expected_mean, _folded
 from extract.i3d import I3D, LAYOUT
 from extract.weights import load_state, read_state
 
@@ -111,3 +111,26 @@ def test_real_weights_on_a_real_clip(golden, shared_data, clip):
     assert relative_error(rough, expected) < 0.003  # 0.0034 with biases that make up for nothing
     cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0)
     assert cosine > 0.9999
+
+
+def test_the_mean_behind_a_relu_is_that_of_drawn_numbers(state):
+    unit = next(network(state, "Conv3d_1a_7x7").children())
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(100_000, 64, generator=generator, dtype=torch.float64)
+    expected = (drawn * unit.bn.weight + unit.bn.bias).relu().mean(dim=0)
+    torch.testing.assert_close(_expected_mean(unit), expected, atol=0.01, rtol=0.01)
+
+
+def test_a_mean_goes_through_a_pool_to_the_next_bias(state):
+    plain = network(state, "Conv3d_2b_1x1")
+    fast = FastI3D(plain, torch.bfloat16)
+    weight, bias = _folded([plain.Conv3d_2b_1x1])
+    mean = _expected_mean(plain.Conv3d_1a_7x7)
+    rounding = (weight.bfloat16().double() - weight).flatten(1)
+    torch.testing.assert_close(fast.others[-1].bias, (bias - rounding @ mean).float())
+
+
+@pytest.mark.parametrize("shape", [(1, 15, 32, 32), (1, 16, 31, 32), (1, 16, 32, 31)])
+def test_odd_sizes_are_refused(state, shape):
+    with pytest.raises(ValueError, match="have an odd size"):
+        FastI3D(network(state, "Conv3d_1a_7x7"), torch.float32)(noise(*shape))

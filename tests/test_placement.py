@@ -9,10 +9,10 @@ from i3d_reference import relative_error, seeded_state
 from torch import nn
 
 from extract import placement
-from extract.backbones import BACKBONES
-from extract.fast_i3d import FastI3D
+from extract.backbones import BACKBONES, PRECISIONS
+from extract.fast_i3d import STEMS, FastI3D
 from extract.i3d import I3D
-from extract.placement import RUNGS, place
+from extract.placement import RUNGS, TOLERANCES, place
 from extract.weights import load_state, load_weights
 
 CPU = torch.device("cpu")
@@ -100,14 +100,39 @@ def test_batch_norm_and_everything_else_but_convolutions_stay_in_fp32(network):
     }
 
 
-def test_i3d_is_placed_as_its_fast_form(views):
+@pytest.mark.parametrize(
+    ("precision", "instructions", "stem"),
+    [("fp32", {"amx_bf16"}, "direct"), ("bf16", {}, "width"), ("bf16", {"amx_bf16"}, "cubes")],
+)
+def test_i3d_is_placed_as_its_fast_form(views, precision, instructions, stem, monkeypatch):
+    made = []
+
+    class Spied(FastI3D):
+        def __init__(self, *how):
+            made.append(how[1:])
+            super().__init__(*how)
+
+    monkeypatch.setattr(placement, "FastI3D", Spied)
+    monkeypatch.setattr(placement, "cpu_has", lambda *names: bool({*names} & {*instructions}))
     network = I3D("MaxPool3d_2a_3x3").eval()
     load_state(network, seeded_state(), "seeded")
-    placed = place(network, BACKBONES["i3d"], CPU, "fp32")
-    assert stands_on(placed) == ("folded", "fp32")
+    placed = place(network, BACKBONES["i3d"], CPU, precision)
+    assert stands_on(placed) == ("folded", precision)
+    assert made == [(PRECISIONS[precision], STEMS[stem])]
     with torch.inference_mode():
-        expected = FastI3D(network, torch.float32)(views[:1])
+        expected = FastI3D(network, PRECISIONS[precision], STEMS[stem])(views[:1])
     assert torch.equal(placed.run(views[:1]), expected)
+
+
+def test_one_wrong_view_of_a_batch_is_a_disagreement():
+    right = torch.rand(1, 2, 3) + 1
+    batch = torch.cat([right, 1.3 * right])
+    for precision, tolerance in TOLERANCES.items():
+        assert "is off by 0.3" in placement._disagreement(batch, right, tolerance), precision
+        assert placement._disagreement(right, right, tolerance) is None
+    assert (
+        placement._disagreement(right * torch.nan, right, 1) == "gives numbers that are not finite"
+    )
 
 
 def test_i3d_r50_is_placed_folded(views):
