@@ -15,7 +15,7 @@ ANNOTATIONS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract train score evaluate test check lint types layers format bench clean
+.PHONY: help setup demo extract train score evaluate test check lint types layers format bench chaos fuzz soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,15 @@ format: $(VENV)/ready ## Format the code
 
 bench: $(VENV)/ready ## Measure extraction on this machine, as ratios in one run
 	$(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/ready ## Kill extraction and training at random moments: [RUNS=100]
+	$(BIN)/python -m bench.reliability.chaos $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+fuzz: $(VENV)/ready ## Feed damaged files to vigil: VIDEOS=folder [RUNS=2000]
+	$(BIN)/python -m bench.reliability.fuzz $(VIDEOS) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
+soak: $(VENV)/ready ## Score an hour of video, and plot the memory that takes
+	$(BIN)/python -m bench.reliability.soak $(ARGS)
 
 clean: ## Remove .venv and caches; videos, features and runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

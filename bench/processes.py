@@ -1,24 +1,39 @@
 """Running the programs to be measured, as a user does: in processes of their own."""
 
+import os
+import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from bench import standin
 from bench.options import Options
 from extract.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-SMAPS_SECONDS = 0.2
+SMAPS_SECONDS, SAMPLE_SECONDS = 0.2, 1.0
+MARK = "VIGIL_BENCH_MARK"
+"""Environment variable; all processes of one program have the same value of it."""
+
+
+def cheap_vigil(*arguments: object, backbone: str = standin.NAME) -> list[str]:
+    """The arguments of `python` that run vigil; its stand-ins are among the backbones."""
+    if arguments[0] == "extract":
+        arguments += ("--backbone", backbone, "--weights", "random", "--precision", "fp32")
+    return ["-m", "bench.vigil", *map(str, arguments)]
 
 
 def vigil_extract(options: Options, videos: Path, out: Path, views: str = "five") -> list[str]:
     """The arguments of `python` that extract a folder of videos with vigil."""
-    module = "bench.standin" if options.backbone == standin.NAME else "pipeline.cli"
+    module = "bench.vigil" if options.backbone == standin.NAME else "pipeline.cli"
     arguments = ["-m", module, "extract", str(videos), "--out", str(out), "--views", views]
     if options.precisions:
         arguments += ["--precision", options.precisions[0]]
@@ -56,50 +71,112 @@ def _failure(arguments: list[str], messages: str) -> str:
     return f"python {' '.join(arguments)} failed: {messages.strip()[-2000:]}"
 
 
-def peak_memory(arguments: list[str]) -> Counter[str]:
-    """Bytes at the moment when `python` and all that it started held most of their own, by kind.
+@dataclass(frozen=True)
+class Program:
+    """A running `python`, and all that it started."""
 
-    Pages that several processes share count once. Kinds are those of Linux's smaps_rollup:
-    ``Pss_Anon`` and ``Pss_Shmem`` are what they hold themselves; ``Pss_File`` are pages of files,
-    which whoever else has the same library loaded takes a share of.
+    process: subprocess.Popen[bytes]
+    arguments: list[str]
+    _mark: bytes
+    _messages: IO[bytes]
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code, -N after signal N; None if it still runs after so many seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.process.wait(seconds)
+        return None
+
+    def kill(self) -> int:
+        """Kill what still runs of it, and return how many processes that were."""
+        pids = self.family()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()  # in case it has just been started, and not yet been found
+        self.process.wait()
+        return len(pids)
+
+    def family(self) -> list[int]:
+        """Its processes, those whose parent has died included."""
+        pids = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended meanwhile, or is another user's
+                if self._mark in environment.read_bytes().split(b"\0"):
+                    pids.append(int(environment.parent.name))
+        return pids
+
+    def memory(self) -> Counter[str]:
+        """Bytes that its processes hold now, by kind; pages that several share count once.
+
+        Kinds are those of Linux's smaps_rollup: ``Pss_Anon`` and ``Pss_Shmem`` are what they hold
+        themselves; ``Pss_File`` are pages of files, which whoever else has the same library loaded
+        takes a share of.
+        """
+        return sum(map(_resident, self.family()), Counter())
+
+    def samples(self) -> Iterator[int]:
+        """Yield, every second until it ends, how many bytes it holds itself."""
+        while self.wait(SAMPLE_SECONDS) is None:
+            yield own_memory(self.memory())
+
+    def messages(self) -> str:
+        """What it has written to standard error."""
+        descriptor = self._messages.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    def require_success(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            UserError: it failed; says with what.
+        """
+        if self.process.wait() != 0:
+            raise UserError(_failure(self.arguments, self.messages()))
+
+
+@contextmanager
+def running(arguments: list[str], **environment: str) -> Iterator[Program]:
+    """`python` with some arguments; whatever of it still runs when the block ends is killed.
+
+    The environment is this process's and what is given.
+    """
+    mark = secrets.token_hex(8)
+    command = [sys.executable, *arguments]
+    environment |= {**os.environ, **environment, MARK: mark}
+    with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads would fill up
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        program = Program(process, arguments, f"{MARK}={mark}".encode(), messages)
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+def peak_memory(arguments: list[str]) -> Counter[str]:
+    """What `python` and all that it started held when they held most of their own.
 
     Raises:
         UserError: it failed; says with what.
     """
-    command = [sys.executable, *arguments]
     peak: Counter[str] = Counter()
-    with tempfile.TemporaryFile("w+") as messages:  # a pipe that nobody reads would fill up
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=messages, text=True
-        )
-        while process.poll() is None:
-            now: Counter[str] = sum(map(_resident, _family(process.pid)), Counter())
-            peak = max(peak, now, key=own_memory)
+    with running(arguments) as program:
+        while program.process.poll() is None:
+            peak = max(peak, program.memory(), key=own_memory)
             time.sleep(SMAPS_SECONDS)
-        messages.seek(0)
-        if process.returncode != 0:
-            raise UserError(_failure(arguments, messages.read()))
+        program.require_success()
     return peak
 
 
 def own_memory(held: Counter[str]) -> int:
-    """Bytes that processes hold themselves, out of what `peak_memory` tells."""
+    """Bytes that processes hold themselves, out of what `Program.memory` tells."""
     return held["Pss_Anon"] + held["Pss_Shmem"]
-
-
-def _family(pid: int) -> Iterator[int]:
-    """Yield a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue  # it has ended meanwhile
-        children.setdefault(parent, []).append(int(status.parent.name))
-    waiting = [pid]
-    while waiting:
-        waiting += children.get(waiting[0], [])
-        yield waiting.pop(0)
 
 
 def _resident(pid: int) -> Counter[str]:

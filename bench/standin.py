@@ -1,20 +1,17 @@
-"""vigil with a network that costs nothing, to see what the rest of it takes.
+"""Networks that cost nothing, to see what the rest of vigil takes.
 
-`python -m bench.standin` is `vigil` with one more backbone, `standin`. Its features are as large as
-I3D's, and by sleeping it is slower than decoding: where nothing holds clips back, they pile up
-before it as they would before a real network.
+Their features are as large as I3D's. By sleeping `standin` is slower than decoding: where nothing
+holds clips back, they pile up before it as they would before a real network. `instant` is not.
 """
 
-import sys
 import time
 
 from torch import Tensor, nn
 
 from extract.backbones import BACKBONES, Backbone
-from extract.weights import WeightsSource
-from pipeline import cli
+from extract.download import WeightsSource
 
-NAME = "standin"
+NAME, INSTANT = "standin", "instant"
 TIME_POSITIONS, CHANNELS = 7, 1024
 SECONDS_PER_VIEW = 0.014
 
@@ -22,26 +19,31 @@ SECONDS_PER_VIEW = 0.014
 class Standin(nn.Module):
     """The mean colour of seven frames, as often as I3D has channels."""
 
+    def __init__(self, seconds_per_view: float) -> None:
+        """Take so long for each clip-view."""
+        super().__init__()
+        self._seconds_per_view = seconds_per_view
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, 7, 224, 224) -> (B, 7, 1024) float32."""
-        time.sleep(len(x) * SECONDS_PER_VIEW)
+        time.sleep(len(x) * self._seconds_per_view)
         colours = x[..., ::16, ::16].float().mean(dim=(3, 4)).transpose(1, 2)
         return colours.repeat(1, 1, CHANNELS // 3 + 1)[..., :CHANNELS]
 
 
 def register() -> None:
-    """Add the backbone `standin` to those there are."""
-    BACKBONES[NAME] = Backbone(
-        name=NAME,
+    """Add both to the backbones there are."""
+    for name, seconds in {NAME: SECONDS_PER_VIEW, INSTANT: 0.0}.items():
+        BACKBONES[name] = _backbone(name, seconds)
+
+
+def _backbone(name: str, seconds_per_view: float) -> Backbone:
+    return Backbone(
+        name=name,
         frame_indices=tuple(range(0, 56, 8)),
         mean=127.5,
         std=127.5,
         layout={"colours": (TIME_POSITIONS, CHANNELS)},
-        build=lambda _endpoint: Standin(),
+        build=lambda _endpoint: Standin(seconds_per_view),
         source=WeightsSource("https://example.org/none.pt", "none.pt", None, "none"),
     )
-
-
-if __name__ == "__main__":
-    register()
-    sys.exit(cli.main())

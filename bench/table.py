@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -49,15 +49,23 @@ def figure(value: float) -> str:
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table that lines up as plain text too."""
-    table = Table("section", "what", box=box.MARKDOWN)
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("ratio", justify="right")
-    table.add_column("note")
+    """The rows as a Markdown table."""
+    return markdown(
+        ("section", "what", ">value", "unit", ">ratio", "note"),
+        [
+            (row.section, row.what, figure(row.value), row.unit, f"{row.ratio:.2f}", row.note)
+            for row in rows
+        ],
+    )
+
+
+def markdown(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table that lines up as plain text too; columns named ``>...`` to the right."""
+    table = Table(box=box.MARKDOWN)
+    for name in header:
+        table.add_column(name.lstrip(">"), justify="right" if name[0] == ">" else "left")
     for row in rows:
-        ratio = f"{row.ratio:.2f}"
-        table.add_row(row.section, row.what, figure(row.value), row.unit, ratio, row.note)
+        table.add_row(*row)
     text = io.StringIO()
     Console(file=text, width=10_000, markup=False, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())

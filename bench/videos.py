@@ -19,19 +19,24 @@ BITS_PER_PIXEL = {240: 0.78, 720: 0.2, 1080: 0.13}
 
 
 def draw_video(
-    path: Path, width: int, height: int, num_frames: int, bits_per_pixel: float | None = None
+    path: Path,
+    width: int,
+    height: int,
+    num_frames: int,
+    bits_per_pixel: float | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write a video of a fixed camera: a textured scene, textured things that move, and noise.
 
-    The encoder's settings are usual ones (CABAC, deblocking, B-frames): they decide how long
-    decoding takes, as does the bit rate.
+    The path's ending says which container. The encoder's settings are usual ones (CABAC,
+    deblocking, B-frames): they decide how long decoding takes, as does the bit rate.
     """
     bits = bits_per_pixel or BITS_PER_PIXEL.get(height, 0.2)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", FPS, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.bit_rate = int(bits * width * height * FPS)
-        for picture in _Scene(width, height).draw(num_frames):
+        for picture in _Scene(width, height, seed).draw(num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
         container.mux(stream.encode(None))
     return path
@@ -40,8 +45,8 @@ def draw_video(
 class _Scene:
     """Brightness and colour of a fixed camera's pictures, as the planes of yuv420p."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self._random = np.random.default_rng(0)
+    def __init__(self, width: int, height: int, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
         self._width, self._height = width, height
         self._still = np.full((height * 3 // 2, width), 128, np.uint8)
         self._still[:height] = self._texture(height, width)

@@ -16,9 +16,10 @@ truth, ``None``.
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -31,6 +32,8 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
 _FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
 _TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
 _NO_INTERVAL = (-1, -1)
+MAX_CHARACTERS = 1 << 24
+"""Of one file; the official ones have at most 100,000."""
 _CSV_HEADER = ["video", "class"]
 
 
@@ -121,29 +124,28 @@ def labels_from_folders(videos: Iterable[str]) -> list[Annotation]:
     return annotations
 
 
-def merge(first: Annotation, second: Annotation, add: bool = False) -> Annotation:
+def merge(first: Annotation, second: Annotation) -> Annotation:
     """What two annotations say of one video: frames win over none; the name is the first one's.
-
-    Args:
-        first: an annotation.
-        second: another annotation of the same video.
-        add: whether different intervals add up; otherwise they contradict each other.
 
     Raises:
         AnnotationError: they contradict each other; names both places.
     """
+    _require_same_class(first, second)
     known, new = first.intervals, second.intervals
+    if None not in (known, new) and known != new:
+        raise AnnotationError(
+            f"{first.video} has other anomalous frames at {first.source} than at {second.source}: "
+            "correct or leave out one of them"
+        )
+    return replace(first, intervals=new if known is None else known)
+
+
+def _require_same_class(first: Annotation, second: Annotation) -> None:
     if first.class_name != second.class_name:
-        conflict = f"is {first.class_name} at {first.source} but {second.class_name}"
-    elif known is None or new is None:
-        return replace(first, intervals=known if new is None else new)
-    elif add or known == new:
-        return replace(first, intervals=_union([*known, *new]))
-    else:
-        conflict = f"has other anomalous frames at {first.source} than"
-    raise AnnotationError(
-        f"{first.video} {conflict} at {second.source}: correct or leave out one of them"
-    )
+        raise AnnotationError(
+            f"{first.video} is {first.class_name} at {first.source} but {second.class_name} at "
+            f"{second.source}: correct or leave out one of them"
+        )
 
 
 def class_names_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
@@ -171,23 +173,31 @@ def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_
 
 def _read_file(path: Path) -> list[Annotation]:
     """One annotation per video path; several rows of one video add up."""
-    found: dict[str, Annotation] = {}
+    found: dict[str, list[Annotation]] = defaultdict(list)
     for number, cells in _rows(path, _read_lines(path)):
         source = f"{path}:{number}"
         try:
             annotation = replace(_from_cells(cells), source=source)
         except AnnotationError as error:
             raise AnnotationError(f"{source}: {error}") from error
-        known = found.get(annotation.video)
-        found[annotation.video] = merge(known, annotation, add=True) if known else annotation
+        found[annotation.video].append(annotation)
     if not found:
         raise AnnotationError(f"{path} names no video: give a file with one video per line")
-    return list(found.values())
+    return [_add_up(rows) for rows in found.values()]
+
+
+def _add_up(rows: Sequence[Annotation]) -> Annotation:
+    """The first row about a video, with the frames of all."""
+    for row in rows:
+        _require_same_class(rows[0], row)
+    known = [row.intervals for row in rows if row.intervals is not None]
+    return replace(rows[0], intervals=_union(chain.from_iterable(known)) if known else None)
 
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except OSError as error:
         remedy = "give the annotation file itself" if path.is_dir() else "check the path"
         raise AnnotationError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
@@ -196,6 +206,8 @@ def _read_lines(path: Path) -> list[str]:
             f"{path} is no UTF-8 text (byte {error.start}): give a text file, "
             "or save this one as UTF-8"
         ) from error
+    if len(text) > MAX_CHARACTERS:
+        raise AnnotationError(f"{path} has more than {MAX_CHARACTERS} characters: split it")
     if "\0" in text:
         raise AnnotationError(f"{path} is no text but binary: give a text file of annotations")
     return [line.strip() for line in text.split("\n")]

@@ -46,4 +46,4 @@ def hold_out(annotations: Iterable[Annotation], fraction: float, seed: int) -> S
 
 def _rank(seed: int, video: str) -> str:
     """A pseudo-random rank that no other video influences."""
-    return hashlib.sha256(f"{seed} {video}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed} {video}".encode(errors="surrogateescape")).hexdigest()

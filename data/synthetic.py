@@ -24,7 +24,7 @@ from data.synthetic_objects import bird, car, clock, light
 from data.synthetic_people import Blast, pair, walker
 from data.synthetic_scene import Floats, Shot, draw_scene, irregular
 from extract.errors import UserError
-from extract.store import replace_file
+from extract.files import replace_file
 
 EXPLOSION = "Explosion"
 FIGHTING = "Fighting"

@@ -141,7 +141,11 @@ class OpenVideo:
             height=finished.info.height,
             num_frames_container=finished.info.num_frames_container,
             num_frames_decoded=num_frames,
-            num_frames_damaged=finished.num_damaged,
+            num_frames_damaged=finished.damage.num_damaged,
+            num_frames_lost=finished.damage.num_lost,
+            damage_frames=finished.damage.frames,
+            damage_seconds=edges[finished.damage.frames],
+            duration_container=finished.info.duration_seconds,
             versions=installed_versions(),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from extract import i3d
+from extract.download import WeightsSource
 from extract.errors import UserError
-from extract.weights import WeightsSource
 
 CLIP_FRAMES = 64
 

@@ -21,6 +21,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from extract.damage import Damage
 from extract.errors import VideoError
 
 VIEW_SIZE = 224
@@ -35,6 +36,14 @@ CONTAINERS = (
 CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
 
 
+# What no camera makes: files that ask for more are damaged, or made to exhaust a machine.
+MAX_STREAMS = 64
+MAX_FRAME_PIXELS = 1 << 26
+"""Twice the pixels of 8K."""
+MAX_FRAMES = 10_000_000
+"""93 hours at 30 frames a second."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What a video file says of itself, and its first frame."""
@@ -46,6 +55,8 @@ class VideoInfo:
     """Frames per second on average; 25 where the container does not say."""
     num_frames_container: int
     """What the container promises; 0 where it does not say."""
+    duration_seconds: float = 0.0
+    """The same of its length."""
     has_timestamps: bool = True
     """False for containers that store no time per frame."""
     is_choice_clear: bool = True
@@ -58,8 +69,6 @@ class Decoder(Protocol):
 
     name: str
     info: VideoInfo
-    num_damaged: int
-    """Frames so far that could not be decoded, or only with errors."""
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield every frame that decodes.
@@ -71,6 +80,10 @@ class Decoder(Protocol):
 
     def timestamps(self) -> npt.NDArray[np.float64]:
         """(N,) seconds of the N frames yielded so far; not finite where they are not known."""
+        ...
+
+    def damage(self) -> Damage:
+        """What could not be decoded so far, or only with errors."""
         ...
 
     def close(self) -> None:
@@ -121,23 +134,33 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
         raise VideoError("the file is empty")
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        return av.open(
+        container = av.open(
             absolute, container_options=options, metadata_errors="replace", hwaccel=hardware
         )
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"not a video that FFmpeg can open ({reason})") from error
+    if (num_streams := len(container.streams)) > MAX_STREAMS:
+        container.close()
+        raise VideoError(f"the file holds {num_streams} streams, more than {MAX_STREAMS}")
+    return container
 
 
 def best_stream(container: InputContainer) -> VideoStream:
-    """The video stream that FFmpeg would choose.
+    """The video stream that FFmpeg would choose; it does not decode larger frames than are allowed.
 
     Raises:
-        VideoError: there is none.
+        VideoError: there is none, its codec is unknown, or its frames are too large.
     """
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         raise VideoError("the file holds no video stream")
+    codec = stream.codec_context
+    if codec is None:
+        raise VideoError("FFmpeg has no decoder for its video stream")
+    if codec.width * codec.height > MAX_FRAME_PIXELS:
+        raise VideoError(f"its frames of {codec.width}x{codec.height} pixels are too large")
+    codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # frames may grow on the way
     return stream
 
 
@@ -148,6 +171,13 @@ def _is_choice_clear(container: InputContainer) -> bool:
         if Disposition.attached_pic not in stream.disposition
     ]
     return len(set(marks)) <= 1
+
+
+def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """What the container says of the length of the stream, or else of all streams together."""
+    if stream.duration is not None and stream.time_base is not None:
+        return max(float(stream.duration * stream.time_base), 0.0)
+    return max((container.duration or 0) / av.time_base, 0.0)
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
@@ -177,11 +207,13 @@ def probe(path: Path) -> VideoInfo:
         if frame.rotation % 180 == 90:
             width, height = height, width
         fps = float(stream.average_rate or stream.guessed_rate or 0)
+        has_timestamps = container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS
         return VideoInfo(
             width=width,
             height=height,
             fps=fps if math.isfinite(fps) and fps > 0 else 25.0,
             num_frames_container=max(stream.frames, 0),
-            has_timestamps=container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS,
+            duration_seconds=_duration_seconds(container, stream) if has_timestamps else 0.0,
+            has_timestamps=has_timestamps,
             is_choice_clear=_is_choice_clear(container),
         )

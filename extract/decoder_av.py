@@ -1,9 +1,9 @@
 """The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
 
-import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,8 +16,15 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extract.decoder import VideoInfo, best_stream, open_container
+from extract.damage import Damage, DamageLog
+from extract.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
 from extract.errors import VideoError
+
+NO_PTS = -(1 << 63)
+"""FFmpeg's number for a time that is not known."""
+
+MAX_GRAPHS = 8
+"""Kinds of frames, by format, size and rotation, for which filters are kept."""
 
 # Counter-clockwise angle in degrees -> the filters that turn a frame by it.
 _ROTATIONS: dict[int, list[tuple[str, str | None]]] = {
@@ -36,6 +43,7 @@ class Decoded:
     frames: Sequence[VideoFrame]
     """Those that became ready, in the order in which they are shown; not always the packet's."""
     has_error: bool
+    """Met in the packet, or on the way to it."""
 
 
 class AvDecoder:
@@ -57,9 +65,12 @@ class AvDecoder:
             VideoError: the file cannot be opened as a video.
         """
         self.info = info
-        self.num_damaged = 0
         self._size = width, height
-        self._seconds = array("d")
+        self._pts = array("q")
+        self._damage = DamageLog()
+        self._num_packets = 0
+        self._is_cut = False
+        """Whether only a part of the packet before was there."""
         self._graphs: dict[tuple[str, int, int, int], Graph] = {}
         self._container = open_container(path, hardware)
         self._stream = best_stream(self._container)
@@ -67,10 +78,35 @@ class AvDecoder:
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield every frame FFmpeg returns, those with errors in them too."""
         for decoded in self._decode():
-            num_corrupt = sum(frame.is_corrupt for frame in decoded.frames)
-            self.num_damaged += max(decoded.has_error, num_corrupt)
+            self._note_damage(decoded)
             for frame in decoded.frames:
+                if frame.is_corrupt:
+                    self._damage.damaged.append(len(self._pts))
                 yield self._pixels(frame)
+
+    def _note_damage(self, decoded: Decoded) -> None:
+        """Note an error; at the end, what should have come behind it if the file breaks off."""
+        packet, log = decoded.packet, self._damage
+        if packet is None or packet.size == 0:
+            if decoded.has_error or self._is_cut:
+                num_missing = self._num_promised() - self._num_packets
+                log.num_cut_off = max(num_missing, int(decoded.has_error))
+            return
+        self._num_packets += 1
+        self._is_cut = packet.is_corrupt
+        if not decoded.has_error or packet.is_discard:  # edit lists hide frames
+            return
+        if packet.pts is not None:
+            log.error_pts.append(packet.pts)
+        elif decoded.frames:
+            log.damaged.append(len(self._pts))
+        else:
+            log.lost.append(len(self._pts))
+
+    def _num_promised(self) -> int:
+        """Frames that the container promises, or that fit into the length that it promises."""
+        by_length = self.info.duration_seconds * self.info.fps
+        return round(min(self.info.num_frames_container or by_length, MAX_FRAMES))
 
     def _decode(self) -> Iterator[Decoded]:
         av.logging.set_level(av.logging.PANIC)  # count errors, print nothing
@@ -83,7 +119,8 @@ class AvDecoder:
             except av.error.FFmpegError:
                 frames, failed = [], True
             num_before, num_errors = num_errors, _num_logged_errors()
-            yield Decoded(packet, frames, failed or packet is None or num_errors > num_before)
+            failed = failed or packet is None or packet.is_corrupt or num_errors > num_before
+            yield Decoded(packet, frames, failed)
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
         """Yield the packets; None where the container breaks off."""
@@ -99,9 +136,11 @@ class AvDecoder:
 
     def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
         """(H, W, 3) RGB, in FFmpeg's memory."""
-        self._seconds.append(_seconds(frame, self._stream))
+        self._pts.append(NO_PTS if frame.pts is None else frame.pts)
         kind = frame.format.name, frame.width, frame.height, frame.rotation % 360
         if kind not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                self._graphs.clear()
             self._graphs[kind] = _conversion(frame, *self._size)
         self._graphs[kind].vpush(frame)
         width, height = self._size
@@ -111,7 +150,14 @@ class AvDecoder:
 
     def timestamps(self) -> npt.NDArray[np.float64]:
         """(N,) presentation times in seconds."""
-        return np.array(self._seconds)
+        # Frames that were waiting in the codec do not know their time base: the stream does.
+        unit, pts = self._stream.time_base or Fraction(0), np.array(self._pts, np.float64)
+        is_known = (pts != NO_PTS) & (unit != 0)
+        return np.where(is_known, pts * unit.numerator / unit.denominator, np.nan)
+
+    def damage(self) -> Damage:
+        """Every error so far at its place."""
+        return self._damage.place(np.array(self._pts))
 
     def close(self) -> None:
         """Close the file."""
@@ -143,13 +189,6 @@ class NvdecDecoder(AvDecoder):
             codec = self._stream.codec_context.name
             self.close()
             raise VideoError(f"NVIDIA GPUs do not decode {codec}: use --decoder auto", self.name)
-
-
-def _seconds(frame: VideoFrame, stream: VideoStream) -> float:
-    """When a frame is shown; frames that were waiting in the codec do not know their time base."""
-    if frame.pts is None or stream.time_base is None:
-        return math.nan
-    return float(frame.pts * stream.time_base)
 
 
 def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:

@@ -3,6 +3,8 @@
 decord conceals damage: its FFmpeg paints over broken macroblocks and only says so in the log.
 Features of invented pixels are worse than none, so this decoder listens to that log and stops at
 the first error; `PyAV <extract.decoder_av>` then decodes the video and counts what is damaged.
+It also opens whatever its FFmpeg takes a file for, playlists of other files and of the network
+among them, and has no switch for that: so it gets only files that cannot be taken for one.
 """
 
 import atexit
@@ -17,6 +19,7 @@ import decord
 import numpy as np
 import numpy.typing as npt
 
+from extract.damage import Damage
 from extract.decoder import VideoInfo
 from extract.errors import VideoError
 
@@ -24,6 +27,14 @@ AV_LOG_ERROR = 16
 # For a frame that it does not get decord gives the one before again. This share of all frames, and
 # so not a single one, may be such a copy; 0 would mean any number.
 DUPLICATES_TOLERATED = 1e-9
+
+# Playlists and other lists of files are texts. A file that begins with a zero byte, or with one of
+# these, is none: MPEG transport stream, Matroska, AVI, Flash, Ogg, ASF.
+_BEGINNINGS = re.compile(
+    rb"\x00|(?:\x47.{187}){3}|\x1a\x45\xdf\xa3|RIFF....AVI |FLV\x01|OggS\x00|\x30\x26\xb2\x75",
+    re.DOTALL,
+)
+_BEGINNING_BYTES = 3 * 188
 
 
 class DecordDecoder:
@@ -35,13 +46,15 @@ class DecordDecoder:
         """Open a video whose frames are to have the given size in pixels.
 
         Raises:
-            VideoError: decord cannot open the file, or may choose another of its streams.
+            VideoError: decord cannot open the file, or may choose another of its streams, or take
+                it for a list of other files.
         """
+        if not _is_no_list(path):
+            raise VideoError("decord may take it for a list of other files", self.name)
         if not info.is_choice_clear:
             reason = "decord may not choose the video stream that the file marks as default"
             raise VideoError(reason, self.name)
         self.info = info
-        self.num_damaged = 0
         self._num_yielded = 0
         self._size = width, height
         self._log = _ffmpeg_log()
@@ -100,9 +113,21 @@ class DecordDecoder:
         seconds = np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
         return np.where(np.abs(seconds) < 2**17, seconds, np.nan)
 
+    def damage(self) -> Damage:
+        """None: it stops at the first."""
+        return Damage()
+
     def close(self) -> None:
         """Free decord's threads and read-ahead."""
         del self._reader
+
+
+def _is_no_list(path: Path) -> bool:
+    """Whether the file is certain to be a video of its own, by its first bytes and its name."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING_BYTES)
+    # FFmpeg takes a name with a number pattern, such as %03d, for a series of pictures.
+    return _BEGINNINGS.match(beginning) is not None and "%" not in path.name
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from extract.devices import Devices
 from extract.errors import FailedVideo
 from extract.placement import RUNGS
-from extract.pool import WorkerDied, WorkerPool
+from extract.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from extract.reader import ReadingOptions
 from extract.source import SourceVideo
 from extract.spec import FeatureSpec
@@ -65,6 +65,9 @@ class Engine:
     """Forms of the network to try, best first."""
     clips_per_part: int | None = None
     """Length of the parts in which a long video is read; None: the usual one."""
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
+    max_damage: float = 1.0
+    """Share of a video's frames, 0..1, that may be damaged."""
 
     def extract(
         self,
@@ -91,14 +94,15 @@ class Engine:
             yield from _Run(self, pool, devices, writer, watch).extract(videos)
 
     def _pool(self) -> WorkerPool:
-        options = ReadingOptions(self.provenance.grid, self.spec.short_side)
+        grid, short_side = self.provenance.grid, self.spec.short_side
+        options = ReadingOptions(grid, short_side, max_damage=self.max_damage)
         if self.clips_per_part is not None:
             options = replace(options, clips_per_part=self.clips_per_part)
         if self.num_workers is None:
             num_cores = len(os.sched_getaffinity(0))
-            return WorkerPool(options, limit=max(1, num_cores - len(self.devices)))
+            return WorkerPool(options, max(1, num_cores - len(self.devices)), self.limits)
         limit = max(1, self.num_workers)
-        return WorkerPool(options, limit, self.num_workers == 0, num_wanted=limit)
+        return WorkerPool(options, limit, self.limits, self.num_workers == 0, num_wanted=limit)
 
     def _jobs(self) -> list[DeviceJob]:
         num_sharing = sum(device.type == "cpu" for device in self.devices)
@@ -169,8 +173,9 @@ class _Run:
             if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
                 raise RuntimeError(f"clips of {', '.join(self._videos)} have been lost")
             sources = self._pool.connections + self._devices.connections
-            for connection in wait([*sources, self._writer.connection]):
+            for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
                 yield from self._hear(connection)
+            self._pool.watch()
 
     def _task(self, source: SourceVideo, **how: Any) -> Task:
         task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
@@ -257,12 +262,14 @@ class _Run:
             self._begin_anew(video, news)
         else:
             del self._videos[task.video.name]
-            yield _failure(task, news)
+            name, frame = task.video.name, news.frame_index
+            yield FailedVideo(name, news.reason, news.decoder, frame)
         self._feed_devices()
 
     def _begin_anew(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
         """Read a video again, in one piece, and by the sturdier decoder after a death."""
-        log.debug("%s is read again: %s", video.source.name, news.reason)
+        level = logging.WARNING if isinstance(news, WorkerDied) else logging.DEBUG
+        log.log(level, "%s is read again: %s", video.source.name, news.reason)
         void = {task.number for task in self._tasks.values() if task.video is video.source}
         self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - void}
         self._queue = deque(task for task in self._queue if task.number not in void)
@@ -277,12 +284,6 @@ class _Run:
         if video.is_complete:
             del self._videos[video.source.name]
             self._writer.submit(video, self._devices.ready)
-
-
-def _failure(task: Task, news: TaskFailed | WorkerDied) -> FailedVideo:
-    if isinstance(news, WorkerDied):
-        return FailedVideo(task.video.name, news.reason, task.decoder)
-    return FailedVideo(task.video.name, news.reason, news.decoder, news.frame_index)
 
 
 def num_bytes(video: SourceVideo) -> int:

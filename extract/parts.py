@@ -7,7 +7,7 @@ whole video has to be read in one piece.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import dropwhile, pairwise
 from pathlib import Path
@@ -74,7 +74,7 @@ class PartDecoder(AvDecoder):
             for frame in decoded.frames:
                 if self._is_wanted(frame):
                     yield self._pixels(frame)
-                    if len(self._seconds) == len(self._part.frame_pts):
+                    if len(self._pts) == len(self._part.frame_pts):
                         return
         raise self._error("too few frames")
 
@@ -109,7 +109,7 @@ class PartDecoder(AvDecoder):
             self._begins_clean = frame.key_frame and frame.pict_type == PictureType.I
         if frame.pts is not None and frame.pts < self._part.frame_pts[0]:
             return False
-        if frame.pts != self._part.frame_pts[len(self._seconds)]:
+        if frame.pts != self._part.frame_pts[len(self._pts)]:
             raise self._error("not the frames that its packets promise")
         if not self._begins_clean:
             raise self._error("not decodable from its keyframe")
@@ -119,17 +119,25 @@ class PartDecoder(AvDecoder):
 
     def _error(self, reason: str) -> VideoError:
         clips = f"clips {self._part.first_clip} to {self._part.stop_clip}"
-        return VideoError(f"{clips}: {reason}", self.name, len(self._seconds))
+        return VideoError(f"{clips}: {reason}", self.name, len(self._pts))
 
 
 def split(
-    path: Path, info: VideoInfo, identity: VideoIdentity, grid: ClipGrid, clips_per_part: int
+    path: Path,
+    info: VideoInfo,
+    identity: VideoIdentity,
+    grid: ClipGrid,
+    clips_per_part: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> tuple[Part, ...]:
-    """The parts of a video, two or more, in their order; none where it is not to be split."""
+    """The parts of a video, two or more, in their order; none where it is not to be split.
+
+    ``beat`` is called for every packet of the file that has been read.
+    """
     shortest = 2 * clips_per_part
     if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
         return ()
-    promised = _scan(path)
+    promised = _scan(path, beat)
     if promised is None:
         return ()
     frame_pts, keyframes = promised
@@ -157,7 +165,9 @@ def split(
     return tuple(parts)
 
 
-def _scan(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
+def _scan(
+    path: Path, beat: Callable[[], None]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
     """Presentation times (N,) of all frames, in order, and which of these are keyframes.
 
     None where the packets do not tell.
@@ -166,6 +176,7 @@ def _scan(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | No
     with open_container(path) as container:
         try:
             for packet in container.demux(best_stream(container)):
+                beat()
                 if packet.size == 0:
                     continue
                 if packet.pts is None or packet.is_corrupt or packet.is_discard:

@@ -1,13 +1,15 @@
-"""The decode workers of a run: started, given tasks, replaced when they die."""
+"""The decode workers of a run: started, given tasks, watched, replaced when they die."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
 from extract.processes import spawn
-from extract.reader import ReadingOptions
+from extract.pulse import Pulse
+from extract.reader import ReadingOptions, decoder_name
 from extract.ring import ClipRing
 from extract.worker import (
     ClipReady,
@@ -21,6 +23,11 @@ from extract.worker import (
     worker_process,
 )
 
+WATCH_SECONDS = 1.0
+"""How often workers should be looked at."""
+MAX_TASKS = 200
+"""A worker is replaced after so many, as decoders lose memory over damaged videos."""
+
 Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed
 
 
@@ -30,16 +37,37 @@ class WorkerDied:
 
     task: int
     reason: str
+    decoder: str
+    """Empty where none was chosen yet."""
+    frame_index: int
+    """Number of frames decoded before."""
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """What a worker may cost before it is stopped."""
+
+    stall_seconds: float = 60.0
+    """Time without a sign of life: a frame, or a piece of a file that is only looked through."""
+    memory_bytes: int = 4 << 30
+    """Memory besides that of a worker at rest and the clips it shares."""
 
 
 @dataclass(eq=False)
 class _Worker:
     ring: ClipRing
+    pulse: Pulse
     connection: Connection | None = None
     runner: threading.Thread | BaseProcess | None = None
     task: int | None = None
     num_held: int = 0
     """Slots of the ring with clips that are still needed."""
+    num_tasks: int = 0
+    """That were given to this process."""
+    num_beats: int = 0
+    """When it was last looked at."""
+    still_seconds: float = 0.0
+    """How long there has been no sign of life."""
 
 
 @dataclass
@@ -51,15 +79,17 @@ class WorkerPool:
 
     options: ReadingOptions
     limit: int
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
     in_thread: bool = False
     """Run the one worker in a thread of this process, to look for errors."""
     num_wanted: int = 1
     """How many may run; more are started only when there is something for them to do."""
     _workers: list[_Worker] = field(default_factory=list)
+    _watched_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Make the rings; their memory is taken when it is first used."""
-        self._workers = [_Worker(ClipRing()) for _ in range(self.limit)]
+        self._workers = [_Worker(ClipRing(), Pulse()) for _ in range(self.limit)]
 
     def close(self) -> None:
         """Stop the workers, whatever they are at, and free the rings."""
@@ -87,7 +117,9 @@ class WorkerPool:
         """A worker without a task; one that is still to be started only if it is wanted."""
         resting = [worker for worker in self._workers if worker.task is None]
         for worker in resting:
-            if worker.runner is not None and worker.runner.is_alive():
+            if worker.num_tasks >= MAX_TASKS:
+                _stop(worker)
+            elif worker.runner is not None and worker.runner.is_alive():
                 return worker
         if self.num_running >= min(self.num_wanted, self.limit):
             return None
@@ -103,6 +135,9 @@ class WorkerPool:
         if worker.connection is None:
             self._start(worker)
         worker.task = task.number
+        worker.num_tasks += 1
+        worker.still_seconds = 0.0
+        worker.pulse.begin()
         _tell(worker, task)
         return True
 
@@ -112,12 +147,13 @@ class WorkerPool:
 
             def run() -> None:
                 with theirs:
-                    run_worker(theirs, worker.ring, self.options)
+                    run_worker(theirs, worker.ring, self.options, worker.pulse)
 
             worker.runner = threading.Thread(target=run, name="vigil-worker", daemon=True)
             worker.runner.start()
             return
-        worker.runner = spawn(worker_process, (theirs, worker.ring, self.options), "vigil-worker")
+        arguments = theirs, worker.ring, self.options, worker.pulse, self.limits.memory_bytes
+        worker.runner = spawn(worker_process, arguments, "vigil-worker")
         theirs.close()
 
     def receive(self, connection: Connection) -> tuple[int, Message | WorkerDied | None]:
@@ -141,12 +177,33 @@ class WorkerPool:
         runner, task = worker.runner, worker.task
         if runner is not None:
             runner.join(1)  # the connection may end a moment before the process
+        is_stalled = worker.still_seconds >= self.limits.stall_seconds
         _stop(worker)
         if task is None:
             return None
         code = runner.exitcode if isinstance(runner, BaseProcess) else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return WorkerDied(task, f"the decoder's process died ({how})")
+        reason = f"the decoder's process died ({how})"
+        if is_stalled:
+            reason = f"no sign of life for {self.limits.stall_seconds:g} s (--stall-seconds)"
+        return WorkerDied(task, reason, decoder_name(worker.pulse), worker.pulse.num_frames)
+
+    def watch(self) -> None:
+        """Kill the workers that have stalled; that they died is then `receive`d."""
+        now = time.monotonic()
+        # Where everything stood still, as while the user had the run suspended, nobody is to blame.
+        passed = min(now - self._watched_at, 2 * WATCH_SECONDS)
+        if passed < WATCH_SECONDS:
+            return
+        self._watched_at = now
+        for worker in self._workers:
+            num_beats, runner = worker.pulse.num_beats, worker.runner
+            if num_beats != worker.num_beats or worker.pulse.is_waiting:
+                worker.num_beats, worker.still_seconds = num_beats, 0.0
+            elif worker.task is not None and isinstance(runner, BaseProcess):
+                worker.still_seconds += passed
+                if worker.still_seconds >= self.limits.stall_seconds:
+                    runner.kill()
 
     def release(self, index: int, slot_index: int) -> None:
         """Let a worker use a slot again."""
@@ -169,7 +226,8 @@ def _stop(worker: _Worker) -> None:
     if worker.connection is not None:
         worker.connection.close()
     if isinstance(worker.runner, BaseProcess):
-        worker.runner.terminate()
+        worker.runner.kill()
     if worker.runner is not None:
         worker.runner.join()
     worker.connection = worker.runner = worker.task = None
+    worker.num_tasks = 0

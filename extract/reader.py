@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extract.clips import ClipGrid, new_array
-from extract.decoder import Decoder, VideoInfo, frame_size, probe
+from extract.damage import Damage, excess
+from extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
 from extract.decoder_av import AvDecoder, NvdecDecoder
 from extract.decoder_decord import DecordDecoder
 from extract.errors import UserError, VideoError
 from extract.parts import Part, PartDecoder, split
-from extract.source import SourceVideo, VideoIdentity, identify
+from extract.pulse import Pulse
+from extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
 _DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]] = {
     decoder.name: decoder for decoder in (DecordDecoder, AvDecoder, NvdecDecoder)
@@ -60,7 +62,7 @@ class Finished:
     decoder: str
     timestamps: npt.NDArray[np.float64]
     """(N,) seconds of the N decoded frames; of a part's, those that are not the next part's too."""
-    num_damaged: int
+    damage: Damage
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,16 @@ class ReadingOptions:
     short_side: int | None
     clips_per_part: int = 256
     """Videos of twice as many are split, where that is allowed."""
+    max_damage: float = 1.0
+    """Share of a video's frames, 0..1, that may be damaged."""
 
 
 NewClip = Callable[[tuple[int, ...]], npt.NDArray[np.uint8]]
+
+
+def decoder_name(pulse: Pulse) -> str:
+    """The decoder that gives these signs of life; empty before one was chosen."""
+    return DECODERS[pulse.decoder] if pulse.decoder else ""
 
 
 def check_decoder(name: str) -> None:
@@ -93,6 +102,7 @@ def read_video(
     new_clip: NewClip = new_array,
     *,
     may_split: bool = False,
+    pulse: Pulse | None = None,
 ) -> Iterator[Clip | Restart | Split | Finished]:
     """Yield a video's clips in order, then `Finished`; or `Split` in their place.
 
@@ -106,46 +116,54 @@ def read_video(
         decoder: one of `DECODERS`.
         new_clip: gives the memory for each clip, as for `ClipGrid.cut`.
         may_split: whether a long video that PyAV is to read may be read in parts.
+        pulse: where signs of life are given, for someone who watches.
 
     Raises:
         UserError: there is no such decoder.
-        VideoError: no decoder gets a frame out of it.
+        VideoError: no decoder gets a frame out of it, or too many are damaged.
     """
     check_decoder(decoder)
+    pulse = pulse or Pulse()
     info = probe(video.path)
-    identity = identify(video)
+    identity = identify(video, pulse.beat)
     width, height = frame_size(info.width, info.height, options.short_side)
     if decoder == "auto":
+        pulse.decoder = DECODERS.index(DecordDecoder.name)
         try:
             frugal = _frugal_decord(video.path, info, width, height)
-            yield from _read(frugal, identity, options, new_clip)
+            yield from _read(frugal, video, identity, options, new_clip, pulse)
             return
-        except VideoError as error:
-            yield Restart(error.reason)
+        except (VideoError, MemoryError) as error:
+            yield Restart(str(error) or "decord takes too much memory")
             decoder = AvDecoder.name
+    pulse.decoder = DECODERS.index(decoder)
     if may_split and decoder == AvDecoder.name:
-        parts = split(video.path, info, identity, options.grid, options.clips_per_part)
+        parts = split(video.path, info, identity, options.grid, options.clips_per_part, pulse.beat)
         if parts:
             yield Split(parts)
             return
     chosen = _DECODERS[decoder](video.path, info, width, height)
-    yield from _read(chosen, identity, options, new_clip)
+    yield from _read(chosen, video, identity, options, new_clip, pulse)
 
 
 def read_part(
-    video: SourceVideo, part: Part, options: ReadingOptions, new_clip: NewClip = new_array
+    video: SourceVideo,
+    part: Part,
+    options: ReadingOptions,
+    new_clip: NewClip = new_array,
+    pulse: Pulse | None = None,
 ) -> Iterator[Clip | Finished]:
     """Yield the clips of a part of a video in order, then `Finished`.
 
     Raises:
         VideoError: what the part promises cannot be kept; the video is to be read in one piece.
     """
-    status, identity = video.path.stat(), part.identity
-    if (status.st_size, status.st_mtime_ns) != (identity.num_bytes, identity.modified_ns):
-        raise VideoError("the file changed while it was being read")
+    require_unchanged(video, part.identity)
     width, height = frame_size(part.info.width, part.info.height, options.short_side)
+    pulse = pulse or Pulse()
+    pulse.decoder = DECODERS.index(PartDecoder.name)
     decoder = PartDecoder(video.path, part, width, height)
-    yield from _read(decoder, identity, options, new_clip, part.num_own_frames)
+    yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
 
 
 def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
@@ -164,17 +182,36 @@ def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> Deco
 
 def _read(
     decoder: Decoder,
+    video: SourceVideo,
     identity: VideoIdentity,
     options: ReadingOptions,
     new_clip: NewClip,
+    pulse: Pulse,
     num_own_frames: int | None = None,
 ) -> Iterator[Clip | Finished]:
     try:
-        for pixels in options.grid.cut(decoder, new_clip):
+        for pixels in options.grid.cut(_watched(decoder, pulse), new_clip):
             yield Clip(pixels)
         timestamps = decoder.timestamps()[:num_own_frames]
         if len(timestamps) == 0:
             raise VideoError("no frame can be decoded", decoder.name)
-        yield Finished(decoder.info, identity, decoder.name, timestamps, decoder.num_damaged)
+        require_unchanged(video, identity)
+        damage, num_frames = decoder.damage(), len(timestamps)
+        if reason := excess(damage.share(num_frames), options.max_damage):
+            raise VideoError(reason, decoder.name, num_frames)
+        yield Finished(decoder.info, identity, decoder.name, timestamps, damage)
     finally:
         decoder.close()
+
+
+def _watched(decoder: Decoder, pulse: Pulse) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield a decoder's frames, with a sign of life for each.
+
+    Raises:
+        VideoError: there is no end to them.
+    """
+    for number, frame in enumerate(decoder, start=1):
+        if number > MAX_FRAMES:
+            raise VideoError(f"the video has more than {MAX_FRAMES} frames", decoder.name, number)
+        pulse.num_frames = number
+        yield frame

@@ -2,13 +2,17 @@
 
 Anyone can read it with h5py alone: ``/segments/features`` (V, S, D), ``/segments/frames`` (S, 2),
 ``/segments/seconds`` (S, 2), with ``--keep-clips`` ``/clips/features`` (N_clips, V, D) and
-``/clips/frames``; everything else is in the attributes of the root group.
+``/clips/frames``, for damaged videos ``/damage/frames`` (n, 2) and ``/damage/seconds`` (n, 2);
+everything else is in the attributes of the root group. In front of HDF5's own bytes, in the user
+block, stand format, version and the sha256 of all that follows. That is checked before HDF5 sees a
+byte: on damaged ones it may crash, or never come back.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
 
 import hashlib
+import io
 import json
-import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +23,20 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from extract.clips import ClipGrid
+from extract.damage import damaged_share
 from extract.errors import UserError
+from extract.files import path_below, replace_file
 from extract.segments import segment_ranges
 from extract.source import VideoIdentity
 from extract.spec import FeatureSpec
 
 FORMAT = "vigil-features"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # version 1 had no user block
 SUFFIX = ".h5"
-PARTIAL_SUFFIX = ".partial"
+USER_BLOCK_SIZE = 512
+USER_BLOCK = re.compile(rb"vigil-features (\d{1,9}) ([0-9a-f]{64})\n\0+")
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # What h5py raises on bytes that are not what they should be.
 DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
@@ -75,15 +84,29 @@ class VideoFeatures:
     """What the container promises; 0 where it does not say."""
     num_frames_decoded: int
     num_frames_damaged: int
-    """Frames that could not be decoded, or only with errors."""
+    """Frames that are lost, or were decoded with errors."""
+    num_frames_lost: int
+    """Those of them that are missing; 0 in files of version 1."""
+    damage_frames: npt.NDArray[np.int64]
+    """(n, 2) where frames are damaged, as `Damage.frames`; empty in files of version 1."""
+    damage_seconds: npt.NDArray[np.float64]
+    """(n, 2) the same from the frames' own timestamps."""
+    duration_container: float
+    """Seconds that the container promises; 0 where it does not say."""
     versions: dict[str, str]
     created_at: str
+
+    @property
+    def damaged_share(self) -> float:
+        """Share of the frames there should be that are lost or damaged, 0..1."""
+        return damaged_share(self.num_frames_damaged, self.num_frames_lost, self.num_frames_decoded)
 
     def select_views(self, names: Sequence[str]) -> npt.NDArray[np.floating]:
         """(v, S, D), the features of the named views in the order given.
 
         Raises:
-            FeatureFileError: names the views that the file does not hold.
+            FeatureFileError: names the views that the file does not hold, or the first place where
+                a value is not finite.
         """
         missing = [name for name in names if name not in self.views]
         if missing:
@@ -91,53 +114,20 @@ class VideoFeatures:
                 f"{self.video.path}: features hold the views {', '.join(self.views)}, not "
                 f"{', '.join(missing)}: extract again with more --views, or ask for fewer"
             )
-        return self.features[[self.views.index(name) for name in names]]
-
-
-@contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder that becomes ``path`` when the block ends well.
-
-    File and folder are synced before and after the rename, so that after a crash the old content
-    or the new one is there, never a part. When the block raises, the temporary file is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name_digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    partial = path.with_name(f".{name_digest}{PARTIAL_SUFFIX}")
-    try:
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        raise
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_leftovers(root: Path) -> list[Path]:
-    """Remove what killed runs left half-written below a folder, and return those paths.
-
-    Call it only while no other run can be writing there.
-    """
-    leftovers = sorted(root.rglob(f".*{PARTIAL_SUFFIX}"))
-    for path in leftovers:
-        path.unlink()
-    return leftovers
+        features = self.features[[self.views.index(name) for name in names]]
+        is_finite = np.isfinite(features).all(axis=2)
+        if not is_finite.all():
+            view, segment = np.argwhere(~is_finite)[0]
+            raise FeatureFileError(
+                f"{self.video.path}: its features are not finite (view {names[view]}, segment "
+                f"{segment}): repair them with vigil features verify --videos VIDEOS --repair"
+            )
+        return features
 
 
 def feature_path(root: Path, video: str) -> Path:
     """Where the features of a video lie: ``<root>/<video path relative to its root>.h5``."""
-    return root / (video + SUFFIX)
+    return path_below(root, video + SUFFIX)
 
 
 def list_features(root: Path) -> dict[str, Path]:
@@ -164,20 +154,30 @@ def write_features(path: Path, video: VideoFeatures) -> None:
     """
     # Made in memory: HDF5 writing to a disk that fills up does not raise, it crashes the process.
     # From HDF5 1.10 on, its own structures have checksums, too.
-    with h5py.File(path.name, "w", driver="core", backing_store=False, libver="v110") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
         _write_array(file, "segments/features", video.features, by_view=True)
         _write_array(file, "segments/frames", video.segment_frames)
         _write_array(file, "segments/seconds", video.segment_seconds)
         if video.clip_features is not None and video.clip_frames is not None:
             _write_array(file, "clips/features", video.clip_features, by_view=True)
             _write_array(file, "clips/frames", video.clip_frames)
+        if len(video.damage_frames):
+            _write_array(file, "damage/frames", video.damage_frames)
+            _write_array(file, "damage/seconds", video.damage_seconds)
         file.attrs.update(_attributes(video))
         file.attrs["content_digest"] = _content_digest(file)
         file.attrs["complete"] = np.uint8(1)
-        file.flush()
-        image = file.id.get_file_image()
+    seal(content.getbuffer())
     with replace_file(path) as partial:
-        partial.write_bytes(image)
+        partial.write_bytes(content.getbuffer())
+
+
+def seal(content: memoryview) -> None:
+    """Write the user block at the front of a feature file's bytes, which `read_features` checks."""
+    digest = hashlib.sha256(content[USER_BLOCK_SIZE:]).hexdigest()
+    block = f"{FORMAT} {FORMAT_VERSION} {digest}\n".encode()
+    content[:USER_BLOCK_SIZE] = block.ljust(USER_BLOCK_SIZE, b"\0")
 
 
 def _write_array(
@@ -214,6 +214,8 @@ def _attributes(video: VideoFeatures) -> dict[str, Any]:
         "num_frames_container": video.num_frames_container,
         "num_frames_decoded": video.num_frames_decoded,
         "num_frames_damaged": video.num_frames_damaged,
+        "num_frames_lost": video.num_frames_lost,
+        "duration_container": video.duration_container,
         "versions": json.dumps(video.versions, sort_keys=True),
         "created_at": video.created_at,
     }
@@ -241,20 +243,22 @@ def _content_digest(file: h5py.File) -> str:
 
 
 def read_features(path: Path) -> VideoFeatures:
-    """The content of a feature file; the checksums of what is read are checked.
+    """The content of a feature file; its checksums, shapes and frame ranges are checked.
 
     Raises:
         FeatureFileError: the file is not there, no feature file, incomplete or damaged.
     """
     try:
         with _open(path) as file:
-            return _read(file)
+            video = _read(file)
+        _check_fit(video)
     except DAMAGE as error:
         raise _damaged(path, str(error)) from error
+    return video
 
 
 def read_identity(path: Path) -> VideoFeatures:
-    """`read_features` without the arrays of features (they are empty): quick, to plan a run."""
+    """`read_features` without the arrays of features (they are empty), to plan a run."""
     try:
         with _open(path) as file:
             return _read(file, arrays=False)
@@ -267,27 +271,51 @@ def verify_features(path: Path) -> VideoFeatures:
 
     Raises:
         FeatureFileError: as `read_features`, and where the digest over all datasets and
-            attributes, the shapes, the frame ranges or a value that is not finite is wrong.
+            attributes is wrong, or a value is not finite.
     """
     try:
         with _open(path) as file:
             if file.attrs["content_digest"] != _content_digest(file):
                 raise _damaged(path, "its content does not match its digest")
             video = _read(file)
+        _check_fit(video)
+        clips = video.features[:0] if video.clip_features is None else video.clip_features
+        if not (np.isfinite(video.features).all() and np.isfinite(clips).all()):
+            raise _damaged(path, "it holds values that are not finite")
     except DAMAGE as error:
         raise _damaged(path, str(error)) from error
-    num_segments, size = video.spec.num_segments, video.time_positions * video.channels
-    if video.features.shape != (len(video.views), num_segments, size):
-        raise _damaged(path, f"features have the shape {video.features.shape}")
-    expected = segment_ranges(video.num_frames_decoded, num_segments)
-    if not np.array_equal(video.segment_frames, expected):
-        raise _damaged(path, "segments do not partition the decoded frames")
-    arrays = [video.features, video.segment_seconds]
-    if video.clip_features is not None:
-        arrays.append(video.clip_features)
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise _damaged(path, "it holds values that are not finite")
     return video
+
+
+def _check_fit(video: VideoFeatures) -> None:
+    """Refuse a file of which the parts do not fit each other, although its bytes are as written.
+
+    Raises:
+        ValueError: names the part.
+    """
+    num_views, num_frames = len(video.views), video.num_frames_decoded
+    num_segments, size = video.spec.num_segments, video.time_positions * video.channels
+    shape = (num_views, num_segments, size)
+    if video.features.shape != shape or video.features.dtype.kind != "f" or not num_views:
+        raise ValueError(f"features have the shape {video.features.shape}, {video.features.dtype}")
+    ranges = segment_ranges(num_frames, num_segments)
+    if num_frames < 1 or not np.array_equal(video.segment_frames, ranges):
+        raise ValueError("segments do not partition the decoded frames")
+    if video.segment_seconds.shape != (num_segments, 2):
+        raise ValueError(f"segment seconds have the shape {video.segment_seconds.shape}")
+    if video.clip_features is not None and video.clip_frames is not None:
+        grid = ClipGrid(video.spec.clip_frames, video.spec.clip_stride)
+        num_clips = grid.num_clips(num_frames)
+        if video.clip_features.shape != (num_clips, num_views, size):
+            raise ValueError(f"clip features have the shape {video.clip_features.shape}")
+        if not np.array_equal(video.clip_frames, grid.frame_ranges(num_frames)):
+            raise ValueError("clips are not those of the decoded frames")
+    edges = np.concatenate([[0], video.damage_frames.ravel(), [num_frames]])
+    if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
+        raise ValueError("its damage does not lie in the decoded frames")
+    times = np.concatenate([video.segment_seconds, video.damage_seconds]).ravel()
+    if not np.isfinite([*times, video.fps, video.duration_container]).all():
+        raise ValueError("it holds times that are not finite")
 
 
 def _damaged(path: Path, reason: str) -> FeatureFileError:
@@ -301,27 +329,72 @@ def _damaged(path: Path, reason: str) -> FeatureFileError:
 def _open(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise FeatureFileError(f"{path} is not there: run vigil extract first")
-    if not h5py.is_hdf5(path):
-        raise FeatureFileError(f"{path} is no HDF5 file: delete it and extract again")
-    with h5py.File(path, "r") as file:
-        if file.attrs.get("format") != FORMAT:
-            raise ForeignFileError(
-                f"{path} is an HDF5 file of something else: move it out of the folder of features"
-            )
-        if file.attrs["format_version"] != FORMAT_VERSION:
-            raise ForeignFileError(
-                f"{path} has format version {file.attrs['format_version']}, this program reads "
-                f"{FORMAT_VERSION}: extract again, or use the matching version of vigil"
-            )
-        if file.attrs.get("complete") != 1:
-            raise FeatureFileError(f"{path} is incomplete: delete it and extract again")
-        yield file
+    with path.open("rb") as content:
+        version = _check_bytes(path, content)
+        with h5py.File(content, "r") as file:
+            _check_format(path, file, version)
+            _check_parts(file, path.stat().st_size)
+            yield file
+
+
+def _check_bytes(path: Path, content: io.BufferedReader) -> int:
+    """The format version of a file of which no byte has changed, as far as that can be known."""
+    block = content.read(USER_BLOCK_SIZE)
+    if block.startswith(HDF5_SIGNATURE):
+        return 1
+    if not block.startswith(FORMAT.encode()):
+        raise FeatureFileError(f"{path} is no feature file: delete it and extract again")
+    match = USER_BLOCK.fullmatch(block)
+    digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if match is None or digest.encode() != match[2]:
+        raise _damaged(path, "its bytes do not match their digest")
+    return int(match[1])
+
+
+def _check_format(path: Path, file: h5py.File, sealed_version: int) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise ForeignFileError(
+            f"{path} is an HDF5 file of something else: move it out of the folder of features"
+        )
+    version = int(file.attrs["format_version"])
+    if version != sealed_version:
+        raise _damaged(path, f"format version {sealed_version} in front, {version} inside")
+    if not 1 <= version <= FORMAT_VERSION:
+        raise ForeignFileError(
+            f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}: "
+            "extract again, or use the matching version of vigil"
+        )
+    if file.attrs.get("complete") != 1:
+        raise FeatureFileError(f"{path} is incomplete: delete it and extract again")
+
+
+def _check_parts(file: h5py.File, num_bytes: int) -> None:
+    """Refuse what would have HDF5 open other files or plugins, or take memory beyond the file's.
+
+    Raises:
+        ValueError: names the part.
+    """
+    links: dict[str, Any] = {}
+    file.visititems_links(links.__setitem__)
+    for name, link in links.items():
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} is a link to something else")
+        part = file[name]
+        if isinstance(part, h5py.Group):
+            continue
+        creation = part.id.get_create_plist()
+        filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
+        is_plain = filters <= {h5py.h5z.FILTER_FLETCHER32} and part.maxshape == part.shape
+        if part.is_virtual or part.external or not is_plain or part.nbytes > num_bytes:
+            raise ValueError(f"{name} does not hold its values itself")
 
 
 def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
     attributes = dict(file.attrs)
     features = file["segments/features"]
     clips = file.get("clips/features")
+    none = {"frames": np.empty((0, 2), np.int64), "seconds": np.empty((0, 2))}
+    damage = file.get("damage", none)
     spec = FeatureSpec.from_json(attributes["spec"])
     if spec.digest != attributes["spec_digest"]:
         raise ValueError("its spec does not match the spec's digest")
@@ -353,6 +426,10 @@ def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
         num_frames_container=int(attributes["num_frames_container"]),
         num_frames_decoded=int(attributes["num_frames_decoded"]),
         num_frames_damaged=int(attributes["num_frames_damaged"]),
+        num_frames_lost=int(attributes.get("num_frames_lost", 0)),
+        damage_frames=damage["frames"][()],
+        damage_seconds=damage["seconds"][()],
+        duration_container=float(attributes.get("duration_container", 0)),
         versions=json.loads(attributes["versions"]),
         created_at=str(attributes["created_at"]),
     )

@@ -1,4 +1,4 @@
-"""Pretrained weights: find, download, verify and load them; nothing is ever unpickled.
+"""Pretrained weights: read, check and load them; no program in them is ever run.
 
 A network is built up to the endpoint asked for, and must find every one of its layers in the file;
 what the file holds beyond that is not needed. Weights are identified by a digest over the tensors
@@ -6,14 +6,11 @@ that are used, so the same network in a ``.pt`` and a ``.safetensors`` file is t
 """
 
 import hashlib
-import http.client
 import math
-import os
 import pickle
-import urllib.error
-import urllib.request
+import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +19,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from extract.errors import UserError
-from extract.store import replace_file
+from extract.download import Progress, WeightsError, WeightsSource, fetch_weights
 
-DOWNLOAD_BLOCK = 1 << 20
-TIMEOUT_SECONDS = 30
-
-
-class WeightsError(UserError):
-    """Weights cannot be had, are not what they claim to be, or do not fit the network."""
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """Where a backbone's official weights are, and how a download is checked."""
-
-    url: str
-    file_name: str
-    git_blob_sha1: str | None
-    """Name of the file's content in its git repository; None where none is published."""
-    licence: str
+MAX_SEED_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -53,17 +33,6 @@ class Weights:
     digest: str
     """sha256 over names, shapes and values of the tensors used."""
     trained: bool
-
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, where it is known."""
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $VIGIL_CACHE, else $XDG_CACHE_HOME/vigil, else ~/.cache/vigil."""
-    if folder := os.environ.get("VIGIL_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigil"
 
 
 def load_weights(
@@ -94,7 +63,7 @@ def load_weights(
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > MAX_SEED_DIGITS:
         raise WeightsError(f"seed {text!r} of random weights is no number: use random:0")
     return int(text)
 
@@ -141,6 +110,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
+            _refuse_bomb(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -158,20 +128,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
     state = {
-        str(name).removeprefix("module."): value
+        name.removeprefix("module."): value
         for name, value in content.items()
-        if isinstance(value, Tensor)
+        if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not state:
         raise WeightsError(f"{path} holds no tensors: give a state dict or a .safetensors file")
     return state
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Refuse what would fill the memory: torch stores tensors as they are, never compressed.
+
+    Raises:
+        ValueError: the parts of the file unfold to more than the file.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(part.file_size for part in archive.infolist())
+        if unfolded > (size := path.stat().st_size):
+            raise ValueError(f"its {size} bytes unfold to {unfolded}")
+
+
 def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Copy into a network every tensor it needs.
 
     Raises:
-        WeightsError: names the layers that are missing, of another shape, or not finite.
+        WeightsError: names the layers that are missing, of another kind or shape, or not finite.
     """
     needed = _used_state(network)
     missing = sorted({_layer_of(key) for key in needed if key not in state})
@@ -181,12 +164,14 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> No
             "before them with --endpoint"
         )
     for key, tensor in needed.items():
+        if state[key].layout != torch.strided or not state[key].is_floating_point():
+            raise WeightsError(f"{name}: {key} is no plain tensor of floats: give other weights")
         if state[key].shape != tensor.shape:
             raise WeightsError(
                 f"{name}: {key} has the shape {tuple(state[key].shape)}, the network needs "
                 f"{tuple(tensor.shape)}: these are the weights of another network"
             )
-        if not torch.isfinite(state[key]).all():
+        if not torch.isfinite(state[key].float()).all():
             raise WeightsError(f"{name}: {key} holds values that are not finite: fetch it again")
     network.load_state_dict({key: state[key] for key in needed}, strict=False)
 
@@ -194,89 +179,3 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> No
 def _layer_of(key: str) -> str:
     """A unit's name stands for its convolution and its batch norm."""
     return key.rpartition(".")[0].removesuffix(".conv3d").removesuffix(".bn")
-
-
-def cached_weights(source: WeightsSource) -> Path:
-    """Where the official weights lie once they are downloaded."""
-    return cache_folder() / source.file_name
-
-
-def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Path:
-    """The path of the official weights, from the cache or else downloaded into it.
-
-    Raises:
-        WeightsError: they cannot be downloaded; says how to bring them by hand.
-    """
-    path = cached_weights(source)
-    if path.is_file():
-        check_identity(path, source)
-        return path
-    partial = path.with_name(path.name + ".download")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(source.url, partial, progress)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"the weights could not be downloaded ({reason}): fetch {source.url} on another "
-            f"machine and save it as {path}, give --weights PATH, or use --weights random to try "
-            "the program without trained features"
-        ) from error
-    try:
-        check_identity(partial, source)
-    except WeightsError:
-        partial.unlink()
-        raise
-    with replace_file(path) as temporary:
-        partial.replace(temporary)
-    return path
-
-
-def _download(url: str, partial: Path, progress: Progress | None) -> None:
-    """Download to a file, going on where an earlier try broke off."""
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        return  # nothing is left to download
-    with response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        have = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        with partial.open("ab" if resumed else "wb") as file:
-            while block := response.read(DOWNLOAD_BLOCK):
-                file.write(block)
-                have += len(block)
-                if progress:
-                    progress(have, total)
-    if total is not None and have < total:
-        raise ConnectionError(f"the connection broke off after {have} of {total} bytes; run again")
-
-
-def check_identity(path: Path, source: WeightsSource) -> None:
-    """Compare a file's content with what is published of it; some sources publish nothing.
-
-    Raises:
-        WeightsError: the content is not the published one.
-    """
-    if source.git_blob_sha1 is None:
-        return
-    actual = git_blob_sha1(path)
-    if actual != source.git_blob_sha1:
-        raise WeightsError(
-            f"{path} is not the file published at {source.url} (git blob {actual}, not "
-            f"{source.git_blob_sha1}): remove it if it is still there, and fetch it again"
-        )
-
-
-def git_blob_sha1(path: Path) -> str:
-    """The name git gives a file's content: sha1 of ``blob <size>``, a zero byte, the bytes."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(DOWNLOAD_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

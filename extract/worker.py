@@ -6,11 +6,13 @@ ring's and its decoder's, of which decord may read `READ_AHEAD_LIMIT_BYTES` ahea
 
 import logging
 import os
+import resource
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy.typing as npt
 
 from extract.errors import VideoError
 from extract.parts import Part
+from extract.pulse import Pulse
 from extract.reader import (
     Clip,
     Finished,
@@ -25,6 +28,7 @@ from extract.reader import (
     Restart,
     Split,
     check_decoder,
+    decoder_name,
     read_part,
     read_video,
 )
@@ -110,18 +114,38 @@ class _UnwantedError(Exception):
     """Nobody wants clips any more."""
 
 
-def worker_process(connection: Connection, ring: ClipRing, options: ReadingOptions) -> NoReturn:
-    """Entry of a spawned process; leaves it without waiting for threads of a decoder."""
+def worker_process(
+    connection: Connection,
+    ring: ClipRing,
+    options: ReadingOptions,
+    pulse: Pulse,
+    memory_bytes: int,
+) -> NoReturn:
+    """Entry of a spawned process; leaves it without waiting for threads of a decoder.
+
+    It may take so much memory besides what it has now and the ring's, which is shared.
+    """
+    most = _private_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A network on two cores lost more than half of its speed to one busy process beside it, and a
     # tenth to one that gives way so much. Where the network waits, this process has the core.
     os.nice(10)
-    run_worker(connection, ring, options)
+    run_worker(connection, ring, options, pulse)
     os._exit(0)
 
 
-def run_worker(connection: Connection, ring: ClipRing, options: ReadingOptions) -> None:
+def _private_bytes() -> int:
+    """Writable memory of this process, as RLIMIT_DATA counts it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+
+
+def run_worker(
+    connection: Connection, ring: ClipRing, options: ReadingOptions, pulse: Pulse
+) -> None:
     """Do the tasks that come over a connection, until its other end is closed."""
-    line = _Line(connection, ring)
+    line = _Line(connection, ring, pulse)
     try:
         while True:
             _do(line.next_task(), line, options)
@@ -141,7 +165,10 @@ def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
     except Exception as error:
         log.debug("%s", task.video.name, exc_info=True)
         reason = f"unexpected {type(error).__name__}: {error}"
-        line.send(TaskFailed(task.number, reason, "", 0))
+        if isinstance(error, MemoryError):
+            reason = "it takes more memory than a worker may have: raise --worker-memory-gib"
+        decoder = decoder_name(line.pulse)
+        line.send(TaskFailed(task.number, reason, decoder, line.pulse.num_frames))
 
 
 def _messages(
@@ -169,15 +196,22 @@ def _read(
     task: Task, line: "_Line", options: ReadingOptions
 ) -> Iterator[Clip | Restart | Split | Finished]:
     if task.part is not None:
-        return read_part(task.video, task.part, options, line.new_clip)
-    return read_video(task.video, options, task.decoder, line.new_clip, may_split=task.may_split)
+        return read_part(task.video, task.part, options, line.new_clip, line.pulse)
+    return read_video(
+        task.video,
+        options,
+        task.decoder,
+        line.new_clip,
+        may_split=task.may_split,
+        pulse=line.pulse,
+    )
 
 
 class _Line:
     """The worker's end of the connection, and its ring: the two that can make it wait."""
 
-    def __init__(self, connection: Connection, ring: ClipRing) -> None:
-        self.ring = ring
+    def __init__(self, connection: Connection, ring: ClipRing, pulse: Pulse) -> None:
+        self.ring, self.pulse = ring, pulse
         self._connection = connection
         self._tasks: deque[Task] = deque()
         self._waited_seconds = 0.0
@@ -200,7 +234,9 @@ class _Line:
             self._receive()
         began = time.perf_counter()
         while (clip := self.ring.next_clip(shape)) is None:
+            self.pulse.is_waiting = True
             self._receive()
+        self.pulse.is_waiting = False
         self._waited_seconds += time.perf_counter() - began
         return clip
 

@@ -1,10 +1,9 @@
 """The one thread that writes feature files, beside decoding and computing."""
 
-import errno
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import numpy as np
 from extract.assembly import OpenVideo
 from extract.device import DeviceReady
 from extract.errors import FailedVideo
-from extract.store import feature_path, write_features
+from extract.files import NAME_ERRNOS
+from extract.store import VideoFeatures, feature_path, write_features
 
 MAX_WAITING = 4
 """Videos that may wait for the disk before everything else does."""
@@ -24,10 +24,8 @@ class Extracted:
     """A video whose feature file is written."""
 
     video: str
-    num_frames: int
-    num_damaged: int
-    num_frames_container: int
-    decoder: str
+    features: VideoFeatures
+    """What the file says, as `read_identity <extract.store>` gives it: the arrays are empty."""
 
 
 class Writer:
@@ -79,16 +77,12 @@ def _write(store: Path, video: OpenVideo, computed: DeviceReady) -> Extracted | 
     if not np.isfinite(features.features).all():
         reason = f"features overflow {features.features.dtype}: use --precision fp32"
         return FailedVideo(name, reason, decoder, 0)
+    path = feature_path(store, name)
     try:
-        write_features(feature_path(store, name), features)
+        write_features(path, features)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in NAME_ERRNOS:
             raise
-        return FailedVideo(name, f"{error.filename}: {error.strerror}")
-    return Extracted(
-        name,
-        features.num_frames_decoded,
-        features.num_frames_damaged,
-        features.num_frames_container,
-        decoder,
-    )
+        return FailedVideo(name, f"{path} cannot be written ({error.strerror}): rename the video")
+    empty = features.features[:0].copy()
+    return Extracted(name, replace(features, features=empty, clip_features=None))

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from extract.errors import UserError
+from extract.files import replace_file, sync
 from extract.spec import FeatureSpec
-from extract.store import replace_file
 from model.config import require
 from model.joint import InputShape, JointModel
 from pipeline.recipe import Recipe
-from pipeline.results import write_json
+from pipeline.results import read_json, write_json
 
-FORMAT, FORMAT_VERSION = "vigil-checkpoint", 1
+FORMAT, FORMAT_VERSION = "vigil-checkpoint", 2
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
@@ -107,24 +107,52 @@ def save_checkpoint(
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
+    settle_checkpoint(folder)
     new, previous = _beside(folder, "new"), _beside(folder, "previous")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     _save_tensors(new / MODEL_NAME, model.state_dict())
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
-    content["spec_digest"] = config.spec.digest
-    content["model_digest"] = _file_digest(new / MODEL_NAME)
-    write_json(new / CONFIG_NAME, content)
     if resume is not None:
         _save_tensors(new / OPTIMIZER_NAME, resume.optimizer)
         write_json(new / RESUME_NAME, resume.scaler)
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
+    content["spec_digest"] = config.spec.digest
+    content["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
+    content["content_digest"] = content_digest(content)
+    write_json(new / CONFIG_NAME, content)
     # No system swaps two folders at once everywhere. Between the two renames the last good
     # checkpoint is the previous one, and `existing_checkpoint` finds it there.
     if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
     new.rename(folder)
+    sync(new.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def settle_checkpoint(folder: Path) -> None:
+    """Put back, or clear away, what a save that was killed left beside a checkpoint.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    new, previous = _beside(folder, "new"), _beside(folder, "previous")
+    if previous.exists() and not folder.exists():
+        previous.rename(folder)
+        sync(previous.parent)
+    for leftover in (new, previous):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint so that, wherever this is killed, it is there whole or does not count.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    settle_checkpoint(folder)
+    if folder.exists():
+        (folder / CONFIG_NAME).unlink(missing_ok=True)
+        sync(folder)
+        shutil.rmtree(folder)
 
 
 def load_checkpoint(path: Path, which: str = "best") -> Checkpoint:
@@ -139,11 +167,10 @@ def load_checkpoint(path: Path, which: str = "best") -> Checkpoint:
             f"{path} holds no checkpoint (no {which}/{CONFIG_NAME}): "
             "give the folder that vigil train wrote, or one of its checkpoints"
         )
-    config, model_digest = _read_config(folder)
-    tensors = folder / MODEL_NAME
-    if not tensors.is_file() or _file_digest(tensors) != model_digest:
-        raise _damaged(tensors, f"it is not the file that {CONFIG_NAME} was written with")
-    return Checkpoint(config, _load_model(tensors, config).eval(), folder, model_digest)
+    config, digests = _read_config(folder)
+    _require_digest(folder / MODEL_NAME, digests)
+    model = _load_model(folder / MODEL_NAME, config).eval()
+    return Checkpoint(config, model, folder, digests[MODEL_NAME])
 
 
 def find_checkpoint(path: Path, which: str) -> Path | None:
@@ -172,13 +199,22 @@ def load_resume_state(folder: Path) -> ResumeState:
     Raises:
         CheckpointError: the files are missing or damaged.
     """
+    _, digests = _read_config(folder)
+    for name in (OPTIMIZER_NAME, RESUME_NAME):
+        _require_digest(folder / name, digests)
     return ResumeState(_load_tensors(folder / OPTIMIZER_NAME), _load_json(folder / RESUME_NAME))
 
 
-def _read_config(folder: Path) -> tuple[CheckpointConfig, str]:
-    """What is in `config.json`, and the digest of the tensors beside it."""
+def _require_digest(path: Path, digests: Mapping[str, str]) -> None:
+    if not path.is_file() or _file_digest(path) != digests.get(path.name):
+        raise _damaged(path, f"it is not the file that {CONFIG_NAME} was written with")
+
+
+def _read_config(folder: Path) -> tuple[CheckpointConfig, dict[str, str]]:
+    """What is in `config.json`, and the digests of the files beside it."""
     path = folder / CONFIG_NAME
     content = _load_json(path)
+    digest = content_digest(content)
     if content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not the config of a checkpoint: give another folder")
     if (version := content.pop("format_version", None)) != FORMAT_VERSION:
@@ -186,7 +222,11 @@ def _read_config(folder: Path) -> tuple[CheckpointConfig, str]:
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}: "
             "use the version of vigil that wrote it, or train again"
         )
-    spec_digest, model_digest = content.pop("spec_digest", ""), content.pop("model_digest", "")
+    if content.pop("content_digest", None) != digest:
+        raise _damaged(path, "its content does not match its digest")
+    spec_digest, file_digests = content.pop("spec_digest", ""), content.pop("file_digests", None)
+    if not isinstance(file_digests, dict):
+        raise _damaged(path, "it lists no digests of the files beside it")
     try:
         reading = dacite.Config(strict=True, cast=[tuple])
         config = dacite.from_dict(CheckpointConfig, content, reading)
@@ -194,27 +234,34 @@ def _read_config(folder: Path) -> tuple[CheckpointConfig, str]:
         raise _damaged(path, str(error)) from error
     if spec_digest != config.spec.digest:
         raise _damaged(path, "the digest is not that of the feature settings")
-    return config, model_digest
+    return config, file_digests
 
 
 def _load_model(path: Path, config: CheckpointConfig) -> JointModel:
     tensors = _load_tensors(path)
-    with torch.device("meta"):  # shapes without memory: the file's own tensors become the weights
-        model = JointModel(config.recipe.model, config.shape)
+    try:
+        with torch.device("meta"):  # shapes without memory: the file's tensors become the weights
+            model = JointModel(config.recipe.model, config.shape)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 2**63
+        raise _damaged(path.with_name(CONFIG_NAME), "there is no model of its sizes") from error
     expected = model.state_dict()
     differences = [
         *(f"{name} is missing" for name in expected.keys() - tensors.keys()),
         *(f"{name} is unknown" for name in tensors.keys() - expected.keys()),
         *(
-            f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
+            f"{name} is {_kind(tensors[name])}, not {_kind(expected[name])}"
             for name in expected.keys() & tensors.keys()
-            if tensors[name].shape != expected[name].shape
+            if _kind(tensors[name]) != _kind(expected[name])
         ),
     ]
     if differences:
         raise _damaged(path, f"it does not fit {CONFIG_NAME}: {'; '.join(sorted(differences)[:3])}")
     model.load_state_dict(tensors, assign=True)
     return model
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"
 
 
 def _beside(folder: Path, state: str) -> Path:
@@ -225,6 +272,12 @@ def _beside(folder: Path, state: str) -> Path:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """sha256 over everything in `config.json` but this."""
+    others = {name: value for name, value in content.items() if name != "content_digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
@@ -247,9 +300,6 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "it holds no JSON object")
-    return content

@@ -1,13 +1,15 @@
 """The command line: a table of commands, and errors turned into messages and exit codes.
 
 Exit codes: 0 all done · 1 an unexpected error · 2 wrong usage, or nothing to do it on · 3 some
-videos failed · 4 every video failed · 130 interrupted; what was finished is kept.
+videos failed · 4 every video failed · 130 interrupted or terminated; what was finished is kept.
 """
 
 import errno
 import importlib
+import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -15,7 +17,8 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
@@ -33,7 +36,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "score": (options.ScoreOptions, "pipeline.scoring:run_score"),
     "report": (options.ReportOptions, "pipeline.report:run_report"),
     "features": {
-        "verify": (options.FeaturesVerifyOptions, "pipeline.features:run_verify"),
+        "verify": (options.FeaturesVerifyOptions, "pipeline.verification:run_verify"),
         "show": (options.FeaturesShowOptions, "pipeline.features:run_show"),
     },
     "weights": {
@@ -62,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; errors become one line on standard error."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     set_up_logging(options.LogOptions())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte for byte
+    earlier = signal.signal(signal.SIGTERM, _terminate)
     try:
         chosen = parse(arguments)
         set_up_logging(chosen.logs)
@@ -71,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         log.error("%s", error)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         log.error(
-            "interrupted: what was finished is kept; the same command goes on from there "
-            "(vigil train with --resume)"
+            "%s: what was finished is kept; the same command goes on from there (vigil train with "
+            "--resume)",
+            str(error) or "interrupted",
         )
         return 130
     except BrokenPipeError:
@@ -88,6 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("%s", _explain(error))
         log.debug("where it happened:", exc_info=True)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does; a second SIGTERM ends the program at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt("terminated")
 
 
 def parse(arguments: Sequence[str]) -> Any:

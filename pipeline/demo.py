@@ -14,8 +14,8 @@ from pathlib import Path
 
 from data.synthetic import ANNOTATION_FILE, SyntheticConfig, generate
 from extract.backbones import find_backbone
+from extract.download import WeightsError, fetch_weights
 from extract.errors import UserError
-from extract.weights import WeightsError, fetch_weights
 from pipeline import cli
 from pipeline.evaluation import METRICS_NAME
 from pipeline.logs import download_progress

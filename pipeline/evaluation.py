@@ -17,13 +17,15 @@ from extract.store import VideoFeatures, list_features, read_features
 from extract.versions import installed_versions
 from extract.views import view_names
 from pipeline.checkpoint import Checkpoint, load_checkpoint
+from pipeline.damage import MAX_FRAME_MISMATCH, frame_warnings
 from pipeline.evaluation_files import draw_evaluation, evaluation_json, measure_lines
 from pipeline.inference import select_device
+from pipeline.locks import locked
 from pipeline.measures import EvaluatedVideo, evaluate_videos
 from pipeline.options import EvaluateOptions
 from pipeline.provenance import as_json, describe_checkpoint
-from pipeline.results import MAX_FRAME_MISMATCH, write_json
-from pipeline.store_scoring import UNTRAINED_WARNING, frame_warnings, score_features
+from pipeline.results import write_json
+from pipeline.store_scoring import UNTRAINED_WARNING, score_features
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +62,14 @@ def run_evaluate(options: EvaluateOptions) -> int:
         problems += frame_problems(annotation, features)
     chosen = choose_figures(videos, options.figures)
     names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
-    evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
-    problems += evaluation.undefined
-
     folder = options.out or checkpoint.folder.absolute().parent / "evaluation"
-    content = evaluation_json(evaluation, videos, names)
-    write_json(
-        folder / METRICS_NAME,
-        {
+    with locked(folder):
+        evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
+        problems += evaluation.undefined
+        content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            **content,
+            **evaluation_json(evaluation, videos, names),
             "problems": problems,
             "without_features": list(matching.missing),
             "without_annotation": list(matching.extra),
@@ -78,9 +77,9 @@ def run_evaluate(options: EvaluateOptions) -> int:
             "checkpoint": describe_checkpoint(checkpoint),
             "versions": installed_versions(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-    draw_evaluation(folder, evaluation, names, chosen)
+        }
+        write_json(folder / METRICS_NAME, content)
+        draw_evaluation(folder, evaluation, names, chosen)
     for problem in problems:
         logger.warning("%s", problem)
     print("\n".join(measure_lines(evaluation, videos)))
@@ -105,7 +104,7 @@ def evaluate_video(
     Raises:
         UnknownClassError: the model has no such class.
         ScoringError: the features are not of the kind that the model was trained on.
-        FeatureFileError: a view is not stored.
+        FeatureFileError: a view is not stored, or values of it are not finite.
     """
     unknown = annotation.is_anomalous and annotation.intervals is None
     video, class_names = annotation.video, checkpoint.config.class_names

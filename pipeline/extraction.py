@@ -1,10 +1,9 @@
 """`vigil extract`: videos into a folder of feature files, going on where an earlier run stopped."""
 
-import fcntl
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +12,11 @@ from torch import nn
 
 from extract.activity import Activity
 from extract.backbones import find_backbone
+from extract.damage import excess
 from extract.engine import Engine, num_bytes
 from extract.errors import FailedVideo, UserError, VideoError
 from extract.placement import RUNGS, cpu_has
+from extract.pool import WorkerLimits
 from extract.source import SourceVideo, identify
 from extract.spec import FeatureSpec, difference
 from extract.store import (
@@ -24,15 +25,16 @@ from extract.store import (
     VideoFeatures,
     feature_path,
     read_identity,
-    remove_leftovers,
 )
 from extract.views import view_names
 from extract.weights import Weights, load_weights
 from extract.writer import Extracted
+from pipeline.damage import frame_warnings, read_max_damage
 from pipeline.inference import select_devices
-from pipeline.logs import RunningCount, download_progress, show_progress
+from pipeline.locks import locked
+from pipeline.logs import RunningCount, download_progress, printable, show_progress
 from pipeline.options import ComputeOptions, ExtractOptions
-from pipeline.results import MAX_FRAME_MISMATCH, write_failures
+from pipeline.results import write_failures
 from pipeline.videos import FoundVideos, find_videos
 
 GPU_BATCH_SIZE = 24
@@ -41,7 +43,6 @@ MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2
 
 # From 9.8 until 9.15 cuDNN computed 16-bit 3-D convolutions wrongly, or not at all.
 BROKEN_CUDNN = range(90800, 91500)
-LOCK_NAME = ".lock"
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Plan:
     missing: tuple[SourceVideo, ...]
     present: tuple[SourceVideo, ...]
     failed: tuple[FailedVideo, ...]
-    """Videos that changed since they were extracted, without --overwrite."""
+    """Videos that changed since they were extracted, without --overwrite, or are too damaged."""
 
 
 @dataclass
@@ -78,7 +79,8 @@ def run_extract(options: ExtractOptions) -> int:
     Raises:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
-    found = find_videos(options.videos, options.compute.extensions)
+    compute = options.compute
+    found = find_videos(options.videos, compute.extensions, compute.follow_links)
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
     network = backbone.build(endpoint)
@@ -94,8 +96,9 @@ def run_extract(options: ExtractOptions) -> int:
         short_side=_short_side(options.short_side),
     )
     views = view_names(options.views)
-    engine = make_engine(network, weights, spec, views, options.compute, options.keep_clips)
-    report = extract_videos(found, options.out, engine, options.compute.overwrite, options.dry_run)
+    engine = make_engine(network, weights, spec, views, compute, options.keep_clips)
+    with nullcontext() if options.dry_run else locked(options.out):
+        report = extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
     return report.exit_code
 
 
@@ -131,9 +134,57 @@ def make_engine(
         decoder=compute.decoder,
         keep_clips=keep_clips,
         batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        limits=_worker_limits(compute),
+        max_damage=read_max_damage(compute.max_damage),
         rungs=("compiled", *RUNGS) if compute.compile else RUNGS,
         num_workers=None if compute.workers == "auto" else compute.workers,
     )
+
+
+def rebuild_engine(
+    spec: FeatureSpec,
+    used: Weights,
+    weights_name: str | None,
+    views: tuple[str, ...],
+    compute: ComputeOptions,
+    keep_clips: bool = False,
+) -> Engine:
+    """The engine that makes features like those that were made with a spec and its weights.
+
+    Args:
+        spec: of the features that are there.
+        used: the weights that they were made with.
+        weights_name: where those are now; None: where they were then, or else the official ones.
+        views: to make features of.
+        compute: how to compute.
+        keep_clips: store every clip's feature, too.
+
+    Raises:
+        UserError: the weights cannot be had, or are others.
+    """
+    backbone = find_backbone(spec.backbone)
+    network = backbone.build(spec.endpoint)
+    if weights_name is None:
+        weights_name = used.name
+        if used.trained and not Path(used.name).is_file():
+            log.warning("the weights %s are not there: trying the official ones", used.name)
+            weights_name = "auto"
+    with download_progress() as progress:
+        weights = load_weights(network, weights_name, backbone.source, progress)
+    if weights.digest != used.digest:
+        raise UserError(
+            f"weights {weights.name} are not those that the features were made with ({used.name}, "
+            f"digest {used.digest[:12]}): give that file with --weights"
+        )
+    return make_engine(network, weights, spec, views, compute, keep_clips)
+
+
+def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
+    if not compute.stall_seconds >= 1:
+        raise UserError(f"--stall-seconds {compute.stall_seconds:g} is less than 1")
+    if not 0.1 <= compute.worker_memory_gib <= 2**20:
+        raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
+    return WorkerLimits(compute.stall_seconds, int(compute.worker_memory_gib * 2**30))
 
 
 def best_precision(devices: Sequence[torch.device]) -> str:
@@ -163,12 +214,20 @@ def extract_videos(
 ) -> ExtractionReport:
     """Write the feature files that are missing; each is there whole or not at all.
 
+    The caller holds the lock of the store, unless it is a dry run, which writes nothing.
+
     Raises:
-        UserError: the store holds features of another spec, or another run is writing there.
+        UserError: the store holds features of another spec.
         OSError: the store cannot be written; what was finished is kept.
     """
     if found.num_other_files:
         log.info("%d files are no videos by their endings: left alone", found.num_other_files)
+    if found.num_linked_folders:
+        log.warning(
+            "%d links to folders are left alone: to have the videos behind them, name those "
+            "folders themselves",
+            found.num_linked_folders,
+        )
     plan = plan_extraction(found.videos, store, engine, overwrite)
     log.info(
         "%d videos: %d to extract, %d already there",
@@ -177,26 +236,37 @@ def extract_videos(
         len(plan.present),
     )
     report = ExtractionReport(present=[video.name for video in plan.present])
-    report.failures.extend(plan.failed)
+    report.failures.extend((*found.failures, *plan.failed))
+    for failed in report.failures:
+        log.error("%s: %s", failed.video, failed.reason)
     if dry_run:
         for video in plan.missing:
-            print(f"extract {video.name}")
-        return report
-    with locked(store):
-        remove_leftovers(store)
-        if plan.missing and not engine.weights.trained:
-            log.warning(
-                "the backbone's weights are RANDOM: these features are untrained, good for "
-                "trying the program and for nothing else"
-            )
-        try:
-            if plan.missing:
-                _run(plan.missing, store, engine, report)
-        finally:
-            report.failures.sort(key=lambda failed: failed.video)
-            write_failures(store, report.failures)
-    _summarise(report, store)
+            print(f"extract {printable(video.name)}")
+    else:
+        extract_missing(plan.missing, store, engine, report)
     return report
+
+
+def extract_missing(
+    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+) -> None:
+    """Write feature files, replacing any that are there, and add to the report how it went.
+
+    Raises:
+        OSError: the store cannot be written; what was finished is kept.
+    """
+    if videos and not engine.weights.trained:
+        log.warning(
+            "the backbone's weights are RANDOM: these features are untrained, good for trying the "
+            "program and for nothing else"
+        )
+    try:
+        if videos:
+            _run(videos, store, engine, report)
+    finally:
+        report.failures.sort(key=lambda failed: failed.video)
+        write_failures(store, report.failures)
+    _summarise(report, store)
 
 
 def _run(
@@ -219,32 +289,15 @@ def _run(
                     log.error("%s: %s", outcome.video, outcome.reason)
                     report.failures.append(outcome)
                 else:
-                    _say_damage(outcome)
+                    for warning in frame_warnings(outcome.features):
+                        log.warning("%s: %s", outcome.video, warning)
                     report.extracted.append(outcome)
     if count.activity.num_clips:
         log.info("%s", count.describe())
 
 
-def _say_damage(video: Extracted) -> None:
-    if video.num_damaged:
-        log.warning(
-            "%s: %d frames are damaged, %d were decoded",
-            video.video,
-            video.num_damaged,
-            video.num_frames,
-        )
-    promised = video.num_frames_container
-    if promised and abs(promised - video.num_frames) > MAX_FRAME_MISMATCH:
-        log.warning(
-            "%s: the container promises %d frames, %d were decoded",
-            video.video,
-            promised,
-            video.num_frames,
-        )
-
-
 def _summarise(report: ExtractionReport, store: Path) -> None:
-    decoders = Counter(video.decoder for video in report.extracted)
+    decoders = Counter(video.features.decoder for video in report.extracted)
     by_decoder = ", ".join(f"{number} with {name}" for name, number in sorted(decoders.items()))
     log.info(
         "%d extracted%s, %d already there, %d failed%s",
@@ -262,7 +315,8 @@ def plan_extraction(
     """Sort videos into those to extract and those whose features are there already.
 
     A file counts as there where it is complete, of this spec, of this very video, and holds the
-    views and clips asked for. One that is damaged or holds too little is extracted again.
+    views and clips asked for. One that is damaged or holds too little is extracted again. Features
+    of a video that is too damaged stay, but the video is a failure.
 
     Raises:
         UserError: a file is of another spec, or would lose what it holds; names the file, the
@@ -288,11 +342,14 @@ def plan_extraction(
             continue
         if not is_same and not overwrite:
             failed.append(_changed(video, path))
-        elif is_same and wanted:
+        elif not (is_same and wanted):
+            missing.append(video)
+        elif reason := excess(there.damaged_share, engine.max_damage):
+            num_frames = there.num_frames_decoded
+            failed.append(FailedVideo(video.name, reason, there.decoder, num_frames))
+        else:
             present.append(video)
             num_other_precision += there.precision != engine.precision
-        else:
-            missing.append(video)
     if num_other_precision:
         log.warning(
             "%d of the videos that are there were not computed in %s as this run would: the "
@@ -362,21 +419,3 @@ def _changed(video: SourceVideo, path: Path) -> FailedVideo:
         f"{video.path} is not the video that {path} was made of, which had another content: "
         "extract it anew with --overwrite, or choose another --out",
     )
-
-
-@contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Keep every other run out of a folder; the system lifts the lock when a run is killed.
-
-    Raises:
-        UserError: another run holds it.
-    """
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another run is writing to {store}: wait for it, or choose another --out"
-            ) from error
-        yield

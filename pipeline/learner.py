@@ -129,26 +129,27 @@ def restore(learner: Learner, model: JointModel, state: ResumeState) -> None:
     optimizer's state is empty where the scaler skipped every step, the scaler's where it was off.
 
     Raises:
-        CheckpointError: the state lacks a part.
+        CheckpointError: the state lacks a part, or holds one of another shape.
     """
     learner.model.load_state_dict(model.state_dict())
     parameters = learner.model.named_parameters() if state.optimizer else ()
+    states: dict[int, dict[str, torch.Tensor]] = {}
     try:
-        states = {
-            index: {
-                key: state.optimizer[f"{name}.{key}"].clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-            for index, (name, _) in enumerate(parameters)
-        }
-    except KeyError as error:
+        for index, (name, parameter) in enumerate(parameters):
+            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            parts = {key: state.optimizer[f"{name}.{key}"].clone() for key in shapes}
+            if any(part.shape != shapes[key] for key, part in parts.items()):
+                raise ValueError(f"the optimizer's state of {name} has another shape")
+            states[index] = parts
+        groups = learner.optimizer.state_dict()["param_groups"]
+        learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        if state.scaler:
+            learner.scaler.load_state_dict(state.scaler)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"the optimizer lacks {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"the last checkpoint is damaged (the optimizer lacks {error}): train with --overwrite"
+            f"the last checkpoint is damaged ({reason}): train with --overwrite"
         ) from error
-    groups = learner.optimizer.state_dict()["param_groups"]
-    learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    if state.scaler:
-        learner.scaler.load_state_dict(state.scaler)
 
 
 def _seed_torch(generator: np.random.Generator) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,6 +31,22 @@ PACKAGES = ("extract", "data", "model", "pipeline")
 log = logging.getLogger(__name__)
 
 
+def printable(text: str) -> str:
+    """The text, with escapes for all that a terminal obeys or hides, line breaks included.
+
+    Names of files hold what their makers like: colours, other titles, lines that look like ours.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+class _LineFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """One line of a message; only a traceback behind it has several."""
+        return printable(super().formatMessage(record))
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object of a message."""
@@ -41,7 +57,7 @@ class _JsonFormatter(logging.Formatter):
             "module": record.name,
             "message": record.getMessage(),
         }
-        return json.dumps(content, ensure_ascii=False)
+        return json.dumps(content)
 
 
 def console() -> Console:
@@ -49,10 +65,19 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def print_table(table: Table) -> None:
+def print_lines(lines: Iterable[str]) -> None:
+    """Print an answer on standard output, whatever names it holds."""
+    for line in lines:
+        print(printable(line))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print an answer on standard output; as wide as it is where that is no terminal."""
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*map(printable, row))
     width = None if sys.stdout.isatty() else 10_000
-    Console(highlight=False, markup=False, width=width).print(table)
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def set_up_logging(options: LogOptions) -> None:
@@ -63,9 +88,10 @@ def set_up_logging(options: LogOptions) -> None:
     """
     level = logging.ERROR if options.quiet else logging.INFO
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_LineFormatter("%(levelname)s: %(message)s"))
     if sys.stderr.isatty():
         handler = RichHandler(console=console(), show_time=False, show_path=False)
+        handler.setFormatter(_LineFormatter("%(message)s"))
     handler.setLevel(logging.DEBUG if options.verbose else level)
     handlers = [handler]
     if options.log_json is not None:

@@ -52,10 +52,16 @@ class ComputeOptions:
     workers: Literal["auto"] | int = "auto"
     """Processes that decode, each one video or part of it; auto: as many as the device is seen to
     need; 0: decode in this process."""
+    stall_seconds: float = 60.0
+    """A process that decodes is given up when no frame has come for so long."""
+    worker_memory_gib: float = 4.0
+    """Memory that each process that decodes may take."""
+    max_damage: str | None = None
+    """A video of which more than this share of the frames is damaged is a failure: 10% or 0.1."""
     extensions: str = VIDEO_EXTENSIONS
     """Endings of the files that are taken for videos in a folder, with commas."""
-    overwrite: bool = False
-    """Extract again what is there with other settings, or of another version of a video."""
+    follow_links: bool = False
+    """Also take videos in a folder that are links to files outside of it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class ExtractOptions:
     clips of full frames per worker (800 MB at 1080p)."""
     keep_clips: bool = False
     """Store every clip's feature beside the segments'."""
+    overwrite: bool = False
+    """Extract again what is there with other settings, or of another version of a video."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
@@ -165,6 +173,8 @@ class ScoreOptions:
     """Views whose scores are averaged; the paper tests on five."""
     threshold: str = "auto"
     """Score from which a segment belongs to an event; auto: the run's own, chosen on validation."""
+    overwrite: bool = False
+    """Extract again what is there with other settings, or of another version of a video."""
     which: Which = "best"
     """The checkpoint that was best on validation, or the last one."""
     dry_run: bool = False
@@ -184,10 +194,18 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class FeaturesVerifyOptions:
-    """Check every byte of feature files; ends with 3 if any is damaged."""
+    """Check every byte of feature files; ends with 3 if any is damaged, and 4 if all are."""
 
     features: Positional[Path]
     """Folder of feature files, or one of them."""
+    videos: tuple[str, ...] = ()
+    """Check, too, that each of these has features, and is still the video that they were made of:
+    folders, video files, patterns or lists, as for vigil extract."""
+    repair: bool = False
+    """Extract again what is damaged, missing or changed, with the settings of the whole files."""
+    weights: str | None = None
+    """The backbone's weights file for that, where it is not where it was."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 

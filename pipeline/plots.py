@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from extract.store import replace_file
+from extract.files import replace_file
+from pipeline.logs import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,9 +78,9 @@ def plot_confusion(
         if count:
             color = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right", fontsize=8, parse_math=False)
-    axes.set_yticks(ticks, class_names, fontsize=8, parse_math=False)
+    ticks, names = range(len(class_names)), [printable(name) for name in class_names]
+    axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     axes.set_xlabel("label")
     axes.set_ylabel("truth")
     _save(figure, path)
@@ -114,7 +115,7 @@ def plot_video(
         axes.set_ylabel(name)
         axes.set_xlim(0, edges[-1])
         axes.set_ylim(0, 1.05 * max(1.0 if name == "score" else 0.0, float(values.max())))
-    figure.suptitle(" ".join(title.split()), fontsize=9).set_parse_math(False)
+    figure.suptitle(printable(title), fontsize=9).set_parse_math(False)
     rows[-1].set_xlabel("frame" if truth is None else "frame (shaded: anomalous in truth)")
     _save(figure, path)
 

@@ -3,6 +3,7 @@
 Importing this module does not import torch: the command line is built from it.
 """
 
+import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -79,9 +80,10 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, default=str)  # refuses numbers that are too long to be shown
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a TOML file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no TOML file: {error}") from error
     allowed = ", ".join(f"[{section.name}]" for section in fields(Recipe))
     for name, section in content.items():

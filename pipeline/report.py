@@ -18,6 +18,7 @@ REPORT_NAME = "report.html"
 TEMPLATE_NAME = "report.html"
 
 TIMELINE_WIDTH, TIMELINE_HEIGHT = 1000.0, 100.0
+MIN_DAMAGE_WIDTH = 3.0
 MAX_TICKS = 8
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 NUM_LIKELY_CLASSES = 3
@@ -41,6 +42,7 @@ class Timeline:
     threshold_y: str
     segments: tuple[Block, ...]
     events: tuple[Block, ...]
+    damage: tuple[Block, ...]
     ticks: tuple[Block, ...]
     """Times below the drawing; x in percent of its width."""
 
@@ -120,7 +122,7 @@ def video_link(source: str | None, folder: Path) -> str | None:
 
     The leading ``./`` and the quoting make any name a path: never a scheme, query or fragment.
     """
-    if source is None or not Path(source).is_file():
+    if source is None or not os.path.isfile(source):  # noqa: PTH113  (a Path's may raise)
         return None
     relative = os.path.relpath(Path(source).resolve(), folder.resolve())
     return "./" + quote(os.fsencode(relative))
@@ -130,8 +132,8 @@ def draw_timeline(result: VideoResult) -> Timeline:
     """The drawing of a result's scores and events."""
     scale = TIMELINE_WIDTH / (result.duration_seconds or 1.0)
 
-    def block(start_seconds: float, stop_seconds: float, title: str) -> Block:
-        width = max(stop_seconds - start_seconds, 0.0) * scale
+    def block(start_seconds: float, stop_seconds: float, title: str, least: float = 0.0) -> Block:
+        width = max((stop_seconds - start_seconds) * scale, least)
         times = f"{clock_time(start_seconds)} to {clock_time(stop_seconds, round_up=True)}"
         return Block(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
 
@@ -151,8 +153,23 @@ def draw_timeline(result: VideoResult) -> Timeline:
             block(event.start_seconds, event.stop_seconds, event.class_name)
             for event in result.events
         ),
+        damage=tuple(
+            block(*seconds, "damaged frames", MIN_DAMAGE_WIDTH)
+            for seconds in visible_damage(result, MIN_DAMAGE_WIDTH / scale)
+        ),
         ticks=draw_ticks(result.duration_seconds),
     )
+
+
+def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[float, float]]:
+    """Where a result's frames are damaged, in seconds; places less far apart are made one."""
+    places: list[tuple[float, float]] = []
+    for place in result.damage:
+        start_seconds = place.start_seconds
+        if places and start_seconds - places[-1][1] < apart_seconds:
+            start_seconds, _ = places.pop()
+        places.append((start_seconds, place.stop_seconds))
+    return places
 
 
 def draw_ticks(duration_seconds: float) -> tuple[Block, ...]:

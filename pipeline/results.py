@@ -8,15 +8,16 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dacite
 
 from extract.errors import FailedVideo, UserError
-from extract.store import replace_file
+from extract.files import NAME_ERRNOS, path_below, replace_file
 from pipeline.events import Event
 
 FORMAT = "vigil-result"
@@ -28,8 +29,7 @@ EVENTS_NAME = "events.csv"
 FAILURES_NAME = "failures.csv"
 SUFFIX = ".json"
 
-# A container's count may differ from the decoded one by this much without a word.
-MAX_FRAME_MISMATCH = 2
+Kind = TypeVar("Kind")
 
 
 class ResultsError(UserError):
@@ -45,6 +45,16 @@ class SegmentScore:
     start_seconds: float
     stop_seconds: float
     score: float
+
+
+@dataclass(frozen=True)
+class DamagedFrames:
+    """A range of frames decoded with errors; an empty one: frames are missing before the next."""
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,18 @@ class VideoResult:
     spec_digest: str
     """Of the settings that the features were extracted with."""
     warnings: tuple[str, ...]
+    num_frames_lost: int = 0
+    """Those of the damaged frames that are missing."""
+    damage: tuple[DamagedFrames, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be shown.
+
+        Raises:
+            ValueError: there is no segment, or the label has no probability.
+        """
+        if not self.segments or self.label not in self.class_probabilities:
+            raise ValueError("it lacks segments, or the probability of its label")
 
     @property
     def duration_seconds(self) -> float:
@@ -89,6 +111,23 @@ class VideoResult:
 
 
 @dataclass(frozen=True)
+class _CheckpointOf:
+    path: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What the report needs of ``manifest.json``."""
+
+    videos: tuple[str, ...]
+    created_at: str
+    checkpoint: _CheckpointOf
+    threshold: float
+    warnings: tuple[str, ...]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Results:
     """All of a RESULTS folder."""
 
@@ -100,13 +139,28 @@ class Results:
 
 def result_path(folder: Path, video: str) -> Path:
     """Where the result of a video lies: ``<folder>/<video path relative to its root>.json``."""
-    return folder / (video + SUFFIX)
+    return path_below(folder, video + SUFFIX)
 
 
 def write_result(folder: Path, result: VideoResult) -> None:
-    """Write the JSON file of one video."""
+    """Write the JSON file of one video.
+
+    Raises:
+        ResultsError: the video's name cannot be that of a result.
+        OSError: the disk is full or the folder cannot be written.
+    """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
-    write_json(result_path(folder, result.video), content)
+    path = result_path(folder, result.video)
+    if path == folder / MANIFEST_NAME:
+        raise ResultsError(f"{path} is the list of all results: rename the video")
+    try:
+        write_json(path, content)
+    except OSError as error:
+        if error.errno not in NAME_ERRNOS:
+            raise
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror}): rename the video"
+        ) from error
 
 
 def read_result(path: Path) -> VideoResult:
@@ -115,11 +169,7 @@ def read_result(path: Path) -> VideoResult:
     Raises:
         ResultsError: the file is missing, or not such a file.
     """
-    content = _read_json(path, FORMAT)
-    try:
-        return dacite.from_dict(VideoResult, content, dacite.Config(cast=[tuple], strict=True))
-    except (dacite.DaciteError, TypeError) as error:
-        raise ResultsError(f"{path} is no result of vigil score ({error}): score again") from error
+    return _from_json(path, VideoResult, _read_json(path, FORMAT), strict=True)
 
 
 def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
@@ -201,8 +251,10 @@ def read_results(folder: Path) -> Results:
     Raises:
         ResultsError: the folder has no manifest, or a file in it is missing or not ours.
     """
-    manifest = _read_json(folder / MANIFEST_NAME, MANIFEST_FORMAT)
-    videos = [read_result(result_path(folder, video)) for video in manifest["videos"]]
+    path = folder / MANIFEST_NAME
+    manifest = _read_json(path, MANIFEST_FORMAT)
+    names = _from_json(path, _Manifest, manifest, strict=False).videos
+    videos = [read_result(result_path(folder, video)) for video in names]
     return Results(manifest, tuple(by_peak_score(videos)), _read_failures(folder / FAILURES_NAME))
 
 
@@ -211,12 +263,14 @@ def _read_failures(path: Path) -> tuple[FailedVideo, ...]:
         return ()
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return tuple(_read_failure(row) for row in csv.DictReader(file))
-    except (KeyError, TypeError, ValueError) as error:
+            return tuple(_read_failure(row) for row in csv.DictReader(file, strict=True))
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} is damaged ({error}): run vigil score again") from error
 
 
 def _read_failure(row: dict[str, str]) -> FailedVideo:
+    if None in row.values():
+        raise ValueError("a row is too short")
     frame = int(row["frame"]) if row["frame"] else None
     return FailedVideo(row["video"], row["reason"], row["decoder"], frame)
 
@@ -228,6 +282,37 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         ValueError: the content holds a number that is not finite.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that `write_json` may have written.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else; says what.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        # Refuses what `write_json` and `write_text` would: NaN, infinity, halves of characters.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="surrogateescape")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
+
+
+def _from_json(path: Path, kind: type[Kind], content: dict[str, Any], *, strict: bool) -> Kind:
+    reading = dacite.Config(strict=strict, cast=[tuple], type_hooks={float: _as_float})
+    try:
+        return dacite.from_dict(kind, content, reading)
+    except (dacite.DaciteError, ArithmeticError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is no result of vigil score ({error}): score again") from error
+
+
+def _as_float(value: object) -> object:
+    """A whole number as a float, which it may be too large for; anything else as it is."""
+    return float(value) if type(value) is int else value
 
 
 def write_text(path: Path, text: str) -> None:
@@ -245,13 +330,13 @@ def _write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> Non
 
 
 def _read_json(path: Path, expected_format: str) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113  (a Path's raises where a name is too long)
         raise ResultsError(f"{path} is not there: finish vigil score for this folder first")
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except ValueError as error:
         raise ResultsError(f"{path} is damaged ({error}): run vigil score again") from error
-    if not isinstance(content, dict) or content.pop("format", None) != expected_format:
+    if content.pop("format", None) != expected_format:
         raise ResultsError(f"{path} was not written by vigil score: is this the right folder?")
     if content.pop("format_version", None) != FORMAT_VERSION:
         raise ResultsError(

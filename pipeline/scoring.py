@@ -1,22 +1,20 @@
 """`vigil score`: a folder of videos and a checkpoint into a folder of results."""
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from extract.backbones import find_backbone
 from extract.engine import Engine
 from extract.errors import UserError
 from extract.store import feature_path
 from extract.versions import installed_versions
 from extract.views import view_names
-from extract.weights import load_weights
+from extract.weights import Weights
 from pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
-from pipeline.extraction import extract_videos, make_engine
-from pipeline.logs import download_progress
+from pipeline.extraction import extract_videos, rebuild_engine
+from pipeline.locks import locked
 from pipeline.options import ScoreOptions
 from pipeline.provenance import as_json, describe_checkpoint
 from pipeline.report import write_report
@@ -25,8 +23,6 @@ from pipeline.store_scoring import UNTRAINED_WARNING, ScoredStore, score_store
 from pipeline.videos import find_videos
 
 FEATURES_FOLDER = "features"
-
-log = logging.getLogger(__name__)
 
 
 def run_score(options: ScoreOptions) -> int:
@@ -40,23 +36,25 @@ def run_score(options: ScoreOptions) -> int:
     """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
     threshold = read_threshold(options.threshold, checkpoint.config)
-    found = find_videos(options.videos, options.compute.extensions)
+    compute = options.compute
+    found = find_videos(options.videos, compute.extensions, compute.follow_links)
     engine = scoring_engine(checkpoint.config, options)
-    store, overwrite = options.out / FEATURES_FOLDER, options.compute.overwrite
-    begun = time.monotonic()
-    extraction = extract_videos(found, store, engine, overwrite, options.dry_run)
+    store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
     if options.dry_run:
-        return extraction.exit_code
+        return extract_videos(found, store, engine, overwrite, options.dry_run).exit_code
 
-    extracted = time.monotonic()
-    names = {*extraction.present, *(video.video for video in extraction.extracted)}
-    files = {name: feature_path(store, name) for name in sorted(names)}
-    sources = {video.name: video.path for video in found.videos}
-    checkpoint.model.to(engine.devices[0])
-    scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
-    scored = replace(scored, failures=(*extraction.failures, *scored.failures))
-    timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
-    print(finish_results(options, checkpoint, threshold, scored, timings))
+    with locked(options.out), locked(store):
+        begun = time.monotonic()
+        extraction = extract_videos(found, store, engine, overwrite)
+        extracted = time.monotonic()
+        names = {*extraction.present, *(video.video for video in extraction.extracted)}
+        files = {name: feature_path(store, name) for name in sorted(names)}
+        sources = {video.name: video.path for video in found.videos}
+        checkpoint.model.to(engine.devices[0])
+        scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
+        scored = replace(scored, failures=(*extraction.failures, *scored.failures))
+        timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
+        print(finish_results(options, checkpoint, threshold, scored, timings))
     if not scored.failures:
         return 0
     return 3 if scored.results else 4
@@ -85,27 +83,9 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
     Raises:
         UserError: the backbone's weights cannot be had, or are others than in the training.
     """
-    spec = config.spec
-    backbone = find_backbone(spec.backbone)
-    network = backbone.build(spec.endpoint)
-    weights_name = options.weights or _known_weights(config)
-    with download_progress() as progress:
-        weights = load_weights(network, weights_name, backbone.source, progress)
-    if weights.digest != spec.weights_digest:
-        raise UserError(
-            f"weights {weights.name} are not those of the training ({config.weights_name}, digest "
-            f"{spec.weights_digest[:12]}): give that file with --weights"
-        )
-    return make_engine(network, weights, spec, view_names(options.views), options.compute)
-
-
-def _known_weights(config: CheckpointConfig) -> str:
-    """The weights of the training: random ones by their seed, a file where it still lies."""
-    name = config.weights_name
-    if not config.weights_trained or Path(name).is_file():
-        return name
-    log.warning("the weights of the training, %s, are not there: trying the official ones", name)
-    return "auto"
+    used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
+    views = view_names(options.views)
+    return rebuild_engine(config.spec, used, options.weights, views, options.compute)
 
 
 def finish_results(

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract.errors import FailedVideo, UserError
+from extract.files import make_folder, sync
 from extract.spec import difference
 from extract.store import VideoFeatures, read_features
 from pipeline.checkpoint import Checkpoint
+from pipeline.damage import damaged_frames, frame_warnings
 from pipeline.events import find_events, peak_score
 from pipeline.inference import VideoScores, score_views
 from pipeline.report import REPORT_NAME
@@ -19,7 +21,6 @@ from pipeline.results import (
     EVENTS_NAME,
     FAILURES_NAME,
     MANIFEST_NAME,
-    MAX_FRAME_MISMATCH,
     SUMMARY_NAME,
     SegmentScore,
     VideoResult,
@@ -69,20 +70,22 @@ def score_store(
         views: what to average over; None takes all that a file holds.
         sources: video -> video file, for the links of the report, as far as known.
     """
+    make_folder(folder)
     for name in OVERVIEW_NAMES:
         (folder / name).unlink(missing_ok=True)
+    sync(folder)
     results, failures = [], []
     for video, path in files.items():
         try:
             features = read_features(path)
             scores = score_features(checkpoint, video, features, views)
+            source = (sources or {}).get(video)
+            result = video_result(checkpoint, video, features, scores, threshold, views, source)
+            write_result(folder, result)
         except UserError as error:
             logger.error("%s", error)
             failures.append(FailedVideo(video, str(error)))
             continue
-        source = (sources or {}).get(video)
-        result = video_result(checkpoint, video, features, scores, threshold, views, source)
-        write_result(folder, result)
         results.append(result)
     return ScoredStore(tuple(results), tuple(failures))
 
@@ -98,7 +101,7 @@ def score_features(
     Raises:
         ScoringError: the features are not of the kind that the checkpoint was trained on, or the
             model has no finite answer.
-        FeatureFileError: a view is not stored.
+        FeatureFileError: a view is not stored, or values of it are not finite.
     """
     differences = difference(features.spec, checkpoint.config.spec)
     if differences:
@@ -148,6 +151,8 @@ def video_result(
         num_frames_container=features.num_frames_container,
         num_frames_decoded=features.num_frames_decoded,
         num_frames_damaged=features.num_frames_damaged,
+        num_frames_lost=features.num_frames_lost,
+        damage=damaged_frames(features),
         spec_digest=features.spec.digest,
         warnings=tuple(feature_warnings(features)),
     )
@@ -157,16 +162,3 @@ def feature_warnings(features: VideoFeatures) -> list[str]:
     """What a person should know before trusting the scores of a video, a sentence each."""
     untrained = [] if features.weights_trained else [UNTRAINED_WARNING]
     return untrained + frame_warnings(features)
-
-
-def frame_warnings(features: VideoFeatures) -> list[str]:
-    """What is wrong with the frames of a video, a sentence each."""
-    warnings = []
-    decoded, promised = features.num_frames_decoded, features.num_frames_container
-    if features.num_frames_damaged:
-        warnings.append(
-            f"{features.num_frames_damaged} frames are damaged; {decoded} could be decoded."
-        )
-    if promised and abs(promised - decoded) > MAX_FRAME_MISMATCH:
-        warnings.append(f"The container promises {promised} frames, {decoded} could be decoded.")
-    return warnings

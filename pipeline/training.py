@@ -3,7 +3,6 @@
 A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`.
 """
 
-import json
 import logging
 import shutil
 from dataclasses import asdict, replace
@@ -23,7 +22,9 @@ from pipeline.checkpoint import (
     load_checkpoint,
     load_config,
     load_resume_state,
+    remove_checkpoint,
     save_checkpoint,
+    settle_checkpoint,
 )
 from pipeline.inference import select_device
 from pipeline.learner import (
@@ -35,9 +36,10 @@ from pipeline.learner import (
     resume_state,
     train_epoch,
 )
+from pipeline.locks import locked
 from pipeline.options import TrainOptions
 from pipeline.recipe import Recipe, TrainingConfig
-from pipeline.results import write_json
+from pipeline.results import read_json, write_json
 from pipeline.training_data import TrainingData, load_training_data, splits_of
 from pipeline.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
 from pipeline.validation import FALLBACK_RULE, FALLBACK_THRESHOLD, rank, validate
@@ -66,7 +68,9 @@ def run_train(options: TrainOptions) -> int:
         options.recipe.training.validation_fraction,
         options.seed,
     )
-    best = train_model(data, options.recipe, options.out, options.seed, device, options.resume)
+    with locked(options.out):
+        _check_run(options)  # again: another run may have been there since
+        best = train_model(data, options.recipe, options.out, options.seed, device, options.resume)
     print(f"best_epoch {best.epoch}")
     print(f"validation_auc {best.metrics['auc']:.4f}")
     print(f"validation_maa {best.metrics['maa']:.4f}")
@@ -122,6 +126,8 @@ def train_model(
     config = _config_of(data, recipe, seed)
     learner = new_learner(recipe, config.shape, seed, device)
     best: CheckpointConfig | None = None
+    for which in (BEST, LAST):
+        settle_checkpoint(out / which)
     if resume and (last := existing_checkpoint(out / LAST)):
         config = _go_on(learner, config, data, last)
         best = load_config(existing_checkpoint(out / BEST) or out / BEST)
@@ -182,9 +188,9 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
 
 def _begin(out: Path, data: TrainingData) -> None:
     """Clear the folder of what an earlier training left, and write which videos are used."""
-    for pattern in (BEST, LAST, f".{BEST}.*", f".{LAST}.*", TENSORBOARD_NAME):
-        for folder in out.glob(pattern):
-            shutil.rmtree(folder)
+    for which in (LAST, BEST):  # in this order: what is resumed has both
+        remove_checkpoint(out / which)
+    shutil.rmtree(out / TENSORBOARD_NAME, ignore_errors=True)
     (out / CSV_NAME).unlink(missing_ok=True)
     write_json(out / SPLITS_NAME, splits_of(data))
 
@@ -201,13 +207,13 @@ def _go_on(
     changes = _changes(checkpoint.config, expected)
     path = last.parent / SPLITS_NAME
     try:
-        splits = json.loads(path.read_bytes())
+        splits = read_json(path)
         known, used = (
             {**of["train"], **of["validation"]}.items() for of in (splits, splits_of(data))
         )
+        videos = sorted({video for video, _ in known ^ used})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is missing or damaged: train with --overwrite") from error
-    videos = sorted({video for video, _ in known ^ used})
     if videos:
         changes.append(f"{len(videos)} videos or their labels, {', '.join(videos[:3])}")
     if changes:

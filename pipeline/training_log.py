@@ -11,7 +11,9 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from extract.files import sync
 from pipeline.logs import console, is_watched
+from pipeline.results import write_text
 
 CSV_NAME = "log.csv"
 TENSORBOARD_NAME = "tensorboard"
@@ -30,7 +32,7 @@ class TrainingLog:
         self._num_epochs = num_epochs
         rows = self._csv.read_text().splitlines() if self._csv.is_file() else []
         kept = rows[: 1 + last_epoch]  # a header, then a row an epoch
-        self._csv.write_text("".join(f"{row}\n" for row in kept))
+        write_text(self._csv, "".join(f"{row}\n" for row in kept))
         self._board = SummaryWriter(str(out / TENSORBOARD_NAME), purge_step=last_epoch + 1)
         self._progress = Progress(
             TextColumn("epoch"),
@@ -66,6 +68,7 @@ class TrainingLog:
             if file.tell() == 0:
                 writer.writerow(["epoch", *values])
             writer.writerow([epoch, *(repr(value) for value in values.values())])
+        sync(self._csv)  # before the checkpoint of this epoch, from which a resumed run goes on
         for name, value in values.items():
             self._board.add_scalar(name, value, epoch)
         line = " ".join(f"{name} {values[name]:.4f}" for name in SHOWN)

@@ -1,13 +1,26 @@
-"""What the user named on the command line -> the videos, each with its name in every output."""
+"""What the user named on the command line -> the videos, each with its name in every output.
+
+What the user names is followed wherever it leads. What only lies in a folder that is searched may
+have been put there by somebody else, so that no link in it leads out of it.
+"""
 
 import glob
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from extract.errors import UserError
+from extract.errors import FailedVideo, UserError
 from extract.source import SourceVideo
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 
 
 @dataclass(frozen=True)
@@ -18,38 +31,88 @@ class FoundVideos:
     """Sorted by name; the names are unique."""
     num_other_files: int
     """Files in the folders that are no videos by their endings."""
+    failures: tuple[FailedVideo, ...] = ()
+    """What is no file, leads out of the folders, or cannot be read; nothing of it was opened."""
+    num_linked_folders: int = 0
+    """Links to folders within the folders; they are not followed."""
 
 
-def find_videos(arguments: Sequence[str], extensions: str) -> FoundVideos:
+@dataclass(frozen=True)
+class _Found:
+    """A file behind an argument."""
+
+    name: str
+    path: Path
+    searched: Path | None = None
+    """The folder in which it was searched for; None for what the user named."""
+
+
+@dataclass
+class _Search:
+    """What is a video in a folder, and what else lies there."""
+
+    endings: set[str]
+    other_files: set[Path] = field(default_factory=set)
+    linked_folders: set[Path] = field(default_factory=set)
+    unreadable: list[OSError] = field(default_factory=list)
+
+    def among(self, path: Path, root: Path) -> Iterator[_Found]:
+        """Yield a file in a folder if it is a video by its ending."""
+        if path.suffix.lower() in self.endings:
+            yield _Found(path.relative_to(root).as_posix(), path, root)
+        else:
+            self.other_files.add(path)
+
+
+def find_videos(
+    arguments: Sequence[str], extensions: str, follow_links: bool = False
+) -> FoundVideos:
     """The videos in folders, named directly, matching patterns, or listed in text files.
 
     A video's name is its path relative to the folder it was found in; one that was named directly
-    has its file name, and one from a list its path as it stands there, if that is relative.
+    has its file name, and one from a list its path as it stands there, if that is relative. No name
+    leads upwards, so that no output lies outside of its folder.
+
+    Args:
+        arguments: folders, files, patterns and lists.
+        extensions: endings of videos in folders, with commas.
+        follow_links: whether links in folders may lead to videos outside of them.
 
     Raises:
         UserError: nothing is there, it holds no videos, or two videos have the same name.
     """
-    endings = _endings(extensions)
-    found: dict[str, Path] = {}
-    num_other = 0
-    for argument in arguments:
-        for name, path, in_folder in _expand(argument):
-            if in_folder and path.suffix.lower() not in endings:
-                num_other += 1
-                continue
-            if found.setdefault(name, path).absolute() != path.absolute():
-                raise UserError(
-                    f"two videos have the name {name!r}: {found[name]} and {path}: name a folder "
-                    "above both, so that their paths differ"
-                )
-    if not found:
+    search = _Search(_endings(extensions))
+    found = _by_name(one for argument in arguments for one in _expand(argument, search))
+    failures = [_unreadable(error) for error in search.unreadable]
+    videos = []
+    for one in found:
+        if reason := _why_not(one.path, None if follow_links else one.searched):
+            failures.append(FailedVideo(one.name, reason))
+        else:
+            videos.append(SourceVideo(one.path, one.name))
+    num_other = len(search.other_files)
+    if not videos and not failures:
         looked = f" ({num_other} other files)" if num_other else ""
         raise UserError(
             f"no videos in {', '.join(arguments) or 'nothing'}{looked}: name a folder with videos "
-            f"ending in {', '.join(sorted(endings))}, or say others with --extensions"
+            f"ending in {', '.join(sorted(search.endings))}, or say others with --extensions"
         )
-    videos = tuple(SourceVideo(path, name) for name, path in sorted(found.items()))
-    return FoundVideos(videos, num_other)
+    return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
+
+
+def _by_name(found: Iterable[_Found]) -> list[_Found]:
+    """Each file once, sorted by name; naming one counts for more than finding it in a folder."""
+    by_name: dict[str, _Found] = {}
+    for new in found:
+        known = by_name.setdefault(new.name, new)
+        if known.path.absolute() != new.path.absolute():
+            raise UserError(
+                f"two videos have the name {new.name!r}: {known.path} and {new.path}: name a "
+                "folder above both, so that their paths differ"
+            )
+        if new.searched is None:
+            by_name[new.name] = new
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def _endings(extensions: str) -> set[str]:
@@ -59,45 +122,80 @@ def _endings(extensions: str) -> set[str]:
     return endings
 
 
-def _expand(argument: str) -> Iterator[tuple[str, Path, bool]]:
-    """Yield (name, path, whether it was found in a folder) of each file behind an argument."""
+def _why_not(path: Path, searched: Path | None) -> str | None:
+    """Why a file is not to be opened, in one line; None where it may be."""
+    try:
+        real = os.path.realpath(path, strict=True)
+        kind = stat.S_IFMT(os.stat(real).st_mode)  # noqa: PTH116
+    except OSError as error:
+        what = "the link leads nowhere" if path.is_symlink() else "the file cannot be read"
+        return f"{what} ({error.strerror})"
+    if kind != stat.S_IFREG:
+        return f"it is {_KINDS.get(kind, 'something else')} and no file"
+    if searched is None or Path(real).is_relative_to(os.path.realpath(searched)):
+        return None
+    return f"the link leads out of {searched}, to {real}: allow that with --follow-links"
+
+
+def _unreadable(error: OSError) -> FailedVideo:
+    return FailedVideo(str(error.filename), f"the folder cannot be read ({error.strerror})")
+
+
+def _expand(argument: str, search: _Search) -> Iterator[_Found]:
+    """Yield the files behind an argument."""
     path = Path(argument)
     if path.is_dir():
-        for file in _files_below(path):
-            yield file.relative_to(path).as_posix(), file, True
+        yield from _files_below(path, path, search)
     elif path.is_file() and path.suffix.lower() == ".txt":
-        yield from ((name, file, False) for name, file in _listed(path))
+        yield from _listed(path)
     elif path.exists():
-        yield path.name, path, False
-    elif matches := sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207
-        yield from _matching(argument, map(Path, matches))
+        yield _Found(path.name, path)
+    elif glob.has_magic(argument):
+        yield from _matching(argument, search)
     else:
         raise UserError(f"{argument} is not there: name a folder of videos, a video or a pattern")
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
     """Every file below a folder but hidden ones; links to folders are not followed."""
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=search.unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+        paths = (Path(parent, name) for name in folders)
+        search.linked_folders.update(path for path in paths if path.is_symlink())
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield from search.among(Path(parent, name), root)
 
 
-def _matching(pattern: str, paths: Iterable[Path]) -> Iterator[tuple[str, Path, bool]]:
-    fixed = list(Path(pattern).parts[:-1])
-    while any(glob.has_magic(part) for part in fixed):
-        fixed.pop()
-    root = Path(*fixed)
-    for path in paths:
-        if path.is_dir():
-            for file in _files_below(path):
-                yield file.relative_to(root).as_posix(), file, True
-        else:
-            yield path.relative_to(root).as_posix(), path, True
-
-
-def _listed(path: Path) -> Iterator[tuple[str, Path]]:
+def _matching(pattern: str, search: _Search) -> Iterator[_Found]:
+    """What matches a pattern; as in a shell, hidden files match only a pattern with a dot."""
+    parts = Path(pattern).parts
+    num_fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    root, wanted = Path(*parts[:num_fixed]), parts[num_fixed:]
+    if ".." in wanted:
+        raise UserError(f"{pattern} has .. behind a wildcard: name the folder itself")
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        matches = sorted(root.glob(str(Path(*wanted))))
+    except ValueError as error:
+        raise UserError(f"{pattern} is no pattern ({error}): use **/*.mp4 or the like") from error
+    if not matches:
+        raise UserError(f"{pattern} is not there: name a folder of videos, a video or a pattern")
+    may_be_hidden = any(part.startswith(".") for part in wanted)
+    for path in matches:
+        is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if is_hidden and not may_be_hidden:
+            continue
+        if not path.is_dir():
+            yield from search.among(path, root)
+        elif path.is_symlink():
+            search.linked_folders.add(path)
+        else:
+            yield from _files_below(path, root, search)
+
+
+def _listed(path: Path) -> Iterator[_Found]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     for number, line in enumerate(lines, start=1):
@@ -105,8 +203,8 @@ def _listed(path: Path) -> Iterator[tuple[str, Path]]:
         if not line.strip() or line.startswith("#"):
             continue
         file = listed if listed.is_absolute() else path.parent / listed
-        if not file.is_file():
+        if not os.path.isfile(file):  # noqa: PTH113  (a Path's raises for a name too long)
             raise UserError(f"{path}, line {number}: {file} is not there")
         name = PurePosixPath(listed.as_posix())
         within = not listed.is_absolute() and ".." not in listed.parts
-        yield (str(name) if within else name.name), file
+        yield _Found(str(name) if within else name.name, file)

@@ -3,10 +3,9 @@
 import logging
 from pathlib import Path
 
-from rich.table import Table
-
-from extract.backbones import BACKBONES, find_backbone
-from extract.weights import cached_weights, check_identity, fetch_weights, load_weights
+from extract.backbones import BACKBONES, Backbone, find_backbone
+from extract.download import cached_weights, check_identity, fetch_weights
+from extract.weights import load_weights
 from pipeline.logs import download_progress, print_table
 from pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
 
@@ -15,20 +14,22 @@ log = logging.getLogger(__name__)
 
 def run_list(_options: WeightsListOptions) -> int:
     """Print every backbone with its feature, its licence, and where its weights are."""
-    table = Table("backbone", "frames", "feature", "licence", "official weights", "here")
-    for backbone in BACKBONES.values():
-        time_positions, channels = backbone.layout[backbone.endpoint(None)]
-        path = cached_weights(backbone.source)
-        table.add_row(
-            backbone.name,
-            str(len(backbone.frame_indices)),
-            f"{time_positions} x {channels}",
-            backbone.source.licence,
-            backbone.source.url,
-            str(path) if path.is_file() else "no",
-        )
-    print_table(table)
+    header = ("backbone", "frames", "feature", "licence", "official weights", "here")
+    print_table(header, map(_row, BACKBONES.values()))
     return 0
+
+
+def _row(backbone: Backbone) -> tuple[str, ...]:
+    time_positions, channels = backbone.layout[backbone.endpoint(None)]
+    path = cached_weights(backbone.source)
+    return (
+        backbone.name,
+        str(len(backbone.frame_indices)),
+        f"{time_positions} x {channels}",
+        backbone.source.licence,
+        backbone.source.url,
+        str(path) if path.is_file() else "no",
+    )
 
 
 def run_fetch(options: WeightsFetchOptions) -> int:

@@ -1,7 +1,10 @@
 """Small feature files and checkpoints for tests, without a video or a training."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +15,7 @@ from extract.spec import FeatureSpec
 from extract.store import VideoFeatures, feature_path, write_features
 from model.config import ModelConfig
 from model.joint import InputShape, JointModel
-from pipeline.checkpoint import CheckpointConfig, save_checkpoint
+from pipeline.checkpoint import CheckpointConfig, content_digest, save_checkpoint
 from pipeline.recipe import Recipe
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
@@ -54,6 +57,10 @@ def make_features(video="a.mp4", num_frames=80, seed=0, **changes) -> VideoFeatu
         num_frames_container=num_frames,
         num_frames_decoded=num_frames,
         num_frames_damaged=0,
+        num_frames_lost=0,
+        damage_frames=np.empty((0, 2), np.int64),
+        damage_seconds=np.empty((0, 2)),
+        duration_container=num_frames / 25.0,
         versions={},
         created_at="2021-01-01T00:00:00+00:00",
     )
@@ -64,6 +71,14 @@ def write_store(root: Path, *videos: VideoFeatures) -> Path:
     for video in videos:
         write_features(feature_path(root, video.video.path), video)
     return root
+
+
+def rewrite_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a checkpoint's config.json as somebody does who puts its digest right, too."""
+    content = json.loads(path.read_text())
+    change(content)
+    content["content_digest"] = content_digest(content)
+    path.write_text(json.dumps(content))
 
 
 def write_checkpoint(run: Path, which="best", threshold=0.5, seed=0, **changes) -> Path:

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from extract.backbones import Backbone
+from extract.download import WeightsSource
 from extract.engine import Engine
 from extract.spec import FeatureSpec
-from extract.weights import Weights, WeightsSource
+from extract.weights import Weights
 
 FRAMES = (0, 40)
 """The frames of a clip that it sees; its two time positions."""

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from builders import rewrite_config
+from dying import Killed, dying
 from safetensors.torch import load_file
 
 from extract.spec import FeatureSpec
@@ -19,9 +21,12 @@ from pipeline.checkpoint import (
     CheckpointConfig,
     CheckpointError,
     ResumeState,
+    find_checkpoint,
     load_checkpoint,
     load_resume_state,
+    remove_checkpoint,
     save_checkpoint,
+    settle_checkpoint,
 )
 from pipeline.recipe import Recipe, TrainingConfig
 
@@ -88,7 +93,7 @@ def test_a_folder_of_plain_formats(run: Path) -> None:
         "model.safetensors",
     ]
     content = json.loads((run / "best" / "config.json").read_text())
-    assert (content["format"], content["format_version"]) == ("vigil-checkpoint", 1)
+    assert (content["format"], content["format_version"]) == ("vigil-checkpoint", 2)
     assert content["spec_digest"] == CONFIG.spec.digest
     assert content["class_names"] == ["Normal", "Arson", "Fighting"]
     assert "standardize.mean" in load_file(run / "best" / "model.safetensors")
@@ -115,44 +120,64 @@ def test_what_training_goes_on_from(run: Path) -> None:
     read = load_resume_state(run / "last")
     assert read.optimizer["a.step"].item() == 3
     assert read.scaler == state.scaler
-    with pytest.raises(CheckpointError, match=r"best/optimizer\.safetensors is damaged \(No such"):
+    with pytest.raises(
+        CheckpointError, match=r"best/optimizer\.safetensors is damaged \(it is not the"
+    ):
         load_resume_state(run / "best")
 
 
-@pytest.mark.parametrize("killed_at", ["model.safetensors", "config.json", "first", "second"])
-def test_a_killed_run_leaves_a_whole_checkpoint(
-    run: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The power goes out while epoch 13 is being written in place of epoch 12."""
-    dying_at = {"first": ".best.previous", "second": "best"}.get(killed_at, killed_at)
+def test_wherever_a_save_is_killed_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
+    """While epoch 13 is being written in place of epoch 12."""
+    models = {12: make_model(), 13: make_model(seed=1)}
+    state = ResumeState({"a.step": torch.tensor(3.0)}, {})
+    for after in count():
+        best = tmp_path / str(after) / "best"
+        save_checkpoint(best, replace(CONFIG, epoch=12), models[12], state)
+        with dying(after) as calls:
+            try:
+                save_checkpoint(best, replace(CONFIG, epoch=13), models[13], state)
+            except Killed:
+                pass
+            else:
+                break
+        found = load_checkpoint(best.parent)
+        assert same_weights(found.model, models[found.config.epoch])
+        assert load_resume_state(found.folder).optimizer["a.step"] == 3
+        settle_checkpoint(best)
+        assert load_checkpoint(best.parent).config.epoch == found.config.epoch
+        assert [path.name for path in best.parent.iterdir()] == ["best"]
+        save_checkpoint(best, replace(CONFIG, epoch=14), models[12])
+        assert load_checkpoint(best.parent).config.epoch == 14
+    assert calls.count("rename") == 2
+    # The folder is on the disk under its new name before the old one goes.
+    last_rename = len(calls) - calls[::-1].index("rename")
+    assert calls[last_rename] == "fsync"
+    assert "unlink" not in calls[:last_rename]
 
-    def rename(source: Path, target: Path) -> Path:
-        if target.name == dying_at:
-            raise KeyboardInterrupt
-        os.rename(source, target)  # noqa: PTH104
-        return target
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename)
-        patch.setattr(Path, "replace", rename)
-        with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(run / "best", replace(CONFIG, epoch=13), make_model(seed=1))
-    assert load_checkpoint(run).config.epoch == 12
-    assert same_weights(load_checkpoint(run).model, make_model())
-
-    save_checkpoint(run / "best", replace(CONFIG, epoch=14), make_model(seed=2))
-    assert load_checkpoint(run).config.epoch == 14
-    assert [path.name for path in run.iterdir()] == ["best"]
+def test_wherever_a_removal_is_killed_no_half_of_a_checkpoint_counts(tmp_path: Path) -> None:
+    model = make_model()
+    for after in count():
+        best = tmp_path / str(after) / "best"
+        save_checkpoint(best, CONFIG, model)
+        with dying(after) as calls:
+            try:
+                remove_checkpoint(best)
+            except Killed:
+                pass
+            else:
+                break
+        if find_checkpoint(best, "best") is not None:
+            assert same_weights(load_checkpoint(best).model, model)
+        save_checkpoint(best, replace(CONFIG, epoch=14), model)
+        assert load_checkpoint(best).config.epoch == 14
+        assert [path.name for path in best.parent.iterdir()] == ["best"]
+    assert not best.exists()
+    assert calls == ["unlink", "fsync", "unlink", "rmdir"]
 
 
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    def apply(folder: Path) -> None:
-        path = folder / "config.json"
-        content = json.loads(path.read_text())
-        change(content)
-        path.write_text(json.dumps(content))
-
-    return apply
+    return lambda folder: rewrite_config(folder / "config.json", change)
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
@@ -169,13 +194,22 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("[]"), "holds no JSON object"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff"), r"config\.json is damaged"),
         (lambda folder: (folder / "config.json").write_text("{}"), "is not the config of a check"),
-        (edit(lambda c: c.update(format_version=2)), "format version 2, this program reads 1"),
+        (edit(lambda c: c.update(format_version=1)), "format version 1, this program reads 2"),
+        (edit(lambda c: c.pop("file_digests")), "lists no digests of the files beside it"),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                (folder / "config.json").read_text().replace('"Arson"', '"Arsom"')
+            ),
+            "its content does not match its digest",
+        ),
         (edit(lambda c: c.update(extra=2)), r"config\.json is damaged .*extra"),
         (edit(lambda c: c.pop("threshold")), r"config\.json is damaged .*threshold"),
         (edit(lambda c: c.update(threshold="high")), r"damaged .*threshold"),
-        (edit(lambda c: c.update(threshold=float("nan"))), "threshold = nan is not allowed"),
+        (edit(lambda c: c.update(threshold=float("nan"))), "float values are not JSON compliant"),
         (edit(lambda c: c["recipe"]["model"].update(lstm_size=0)), "lstm_size = 0 is not allowed"),
         (edit(lambda c: c["spec"].update(clip_stride=32)), "digest is not that of the feature set"),
+        (lambda folder: (folder / "config.json").write_text("[" * 10**5), "nested too deeply"),
+        (edit(lambda c: c["recipe"]["model"].update(lstm_size=10**30)), "no model of its sizes"),
         (edit(lambda c: c["class_names"].pop()), "number of class names = 2 is not allowed"),
         (edit(lambda c: c["shape"].update(channels=4)), "it does not fit .* is .*, not "),
         (edit(lambda c: c["recipe"]["model"].update(temporal=False)), "temporal.* is unknown"),
@@ -200,6 +234,16 @@ def test_every_byte_of_the_tensors_counts(run: Path) -> None:
         load_checkpoint(run)
 
 
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "resume.json"])
+def test_every_byte_that_training_goes_on_from_counts(tmp_path: Path, name: str) -> None:
+    state = ResumeState({"a.step": torch.tensor(3.0)}, {"scale": 65536.0})
+    save_checkpoint(tmp_path / "last", CONFIG, make_model(), state)
+    path = tmp_path / "last" / name
+    path.write_bytes(path.read_bytes().replace(b"6", b"7").replace(b"a.step", b"b.step"))
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged \(it is not the file that"):
+        load_resume_state(tmp_path / "last")
+
+
 def test_missing_tensors_are_named(tmp_path: Path) -> None:
     model = make_model()
     del model.detection.out.bias
@@ -213,6 +257,6 @@ def test_no_pickle_is_opened(run: Path) -> None:
     path = run / "best" / "model.safetensors"
     torch.save(make_model().state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    edit(lambda content: content.update(model_digest=digest))(run / "best")
+    edit(lambda content: content["file_digests"].update({path.name: digest}))(run / "best")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         load_checkpoint(run)

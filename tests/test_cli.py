@@ -14,7 +14,7 @@ import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
 
-from pipeline import features
+from pipeline import verification
 from pipeline.cli import COMMANDS, main, parse
 from pipeline.recipe import Recipe, load_recipe
 
@@ -91,7 +91,7 @@ def test_options_reach_the_command():
     assert (chosen.keep_clips, chosen.short_side, chosen.time_pool) == (True, "native", "mean")
     assert (chosen.endpoint, chosen.weights, chosen.backbone) == ("Mixed_4d", "random", "i3d")
     assert (chosen.compute.decoder, chosen.compute.device) == ("pyav", "cpu")
-    assert (chosen.compute.precision, chosen.compute.overwrite) == ("bf16", True)
+    assert (chosen.compute.precision, chosen.overwrite) == ("bf16", True)
     assert chosen.compute.extensions == ".mp4"
     assert chosen.logs.quiet
 
@@ -139,7 +139,7 @@ class TestMessages:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert [line["level"] for line in lines] == ["error"]
         assert lines[0]["message"].startswith(str(store / "a.mp4.h5"))
-        assert lines[0]["module"] == "pipeline.features"
+        assert lines[0]["module"] == "pipeline.verification"
         assert set(lines[0]) == {"time", "level", "module", "message"}
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestMessages:
                 logging.getLogger("extract.x").log(getattr(logging, level), "a%s", "b")
             return 0
 
-        monkeypatch.setattr(features, "run_verify", talk)
+        monkeypatch.setattr(verification, "run_verify", talk)
         assert main(["features", "verify", str(store), *flags]) == 0
         assert capsys.readouterr().err.splitlines() == [f"{level}: ab" for level in levels]
 
@@ -178,7 +178,7 @@ class TestMessages:
         def fail(_options):
             raise error
 
-        monkeypatch.setattr(features, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify", fail)
         assert main(["features", "verify", str(store)]) == code
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1
@@ -188,7 +188,7 @@ class TestMessages:
         def fail(_options):
             raise OSError("odd")
 
-        monkeypatch.setattr(features, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify", fail)
         assert main(["features", "verify", str(store), "--verbose"]) == 1
         assert "Traceback" in capsys.readouterr().err
 
@@ -196,7 +196,7 @@ class TestMessages:
         def fail(_options):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(features, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify", fail)
         with pytest.raises(ZeroDivisionError):
             main(["features", "verify", str(store)])
 
@@ -225,7 +225,7 @@ class TestWeightsCommand:
             raise OSError("no network")
 
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
-        monkeypatch.setattr("urllib.request.urlopen", refuse)
+        monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
         assert main(["weights", "fetch", "i3d"]) == 2
         said = capsys.readouterr().err
         assert "could not be downloaded (no network): fetch https://" in said

@@ -14,6 +14,7 @@ from torch import nn
 from extract import worker, writer
 from extract.activity import Activity
 from extract.clips import ClipGrid
+from extract.damage import Damage
 from extract.decoder import VideoInfo
 from extract.errors import FailedVideo, UserError, VideoError
 from extract.reader import Clip, Finished, Restart
@@ -21,7 +22,6 @@ from extract.source import SourceVideo, VideoIdentity
 from extract.store import feature_path, list_features, verify_features
 from extract.versions import installed_versions
 from extract.views import VIEW_SETS
-from extract.writer import Extracted
 
 GRID = ClipGrid(64, SPEC.clip_stride)
 HEIGHT, WIDTH = 226, 231
@@ -39,7 +39,7 @@ def messages_of(name, frames, **changes):
         identity=VideoIdentity(name, 10, 20, "a" * 64),
         decoder="decord",
         timestamps=np.arange(len(frames)) / 25,
-        num_damaged=0,
+        damage=Damage(),
     )
     return [*map(Clip, GRID.cut(frames)), replace(finished, **changes)]
 
@@ -49,7 +49,7 @@ def script(monkeypatch):
     """Video name -> what the reader says of it, an error to be raised included."""
     script = {}
 
-    def read_video(video, _options, _decoder, new_clip, *, may_split):
+    def read_video(video, _options, _decoder, new_clip, **_):
         for message in script[video.name]:
             if isinstance(message, Exception):
                 raise message
@@ -108,9 +108,8 @@ def test_features_are_those_of_a_literal_recomputation(tmp_path, script, num_fra
     script["a.mp4"] = messages_of("a.mp4", frames)
     views = VIEW_SETS["five"]
     engine = make_engine(views=views, keep_clips=True, batch_size=batch_size)
-    assert run(engine, tmp_path, "a.mp4") == [
-        Extracted("a.mp4", num_frames, 0, num_frames, "decord")
-    ]
+    (extracted,) = run(engine, tmp_path, "a.mp4")
+    assert extracted.video == "a.mp4"
     video = features_of(tmp_path, "a.mp4")
     segments, clips = expected_features(frames, views)
     np.testing.assert_allclose(video.features, segments, rtol=1e-5)
@@ -123,14 +122,20 @@ def test_a_file_says_how_it_was_made(tmp_path, script):
     script["b/a.mp4"] = messages_of(
         "b/a.mp4",
         draw(70, 0),
-        info=VideoInfo(WIDTH, HEIGHT, 12.5, 90),
+        info=VideoInfo(WIDTH, HEIGHT, 12.5, 90, 7.2),
         decoder="pyav",
-        num_damaged=3,
+        damage=Damage(np.array([[4, 6]]), num_lost=1),
     )
-    assert run(make_engine(), tmp_path, "b/a.mp4") == [Extracted("b/a.mp4", 70, 3, 90, "pyav")]
+    (extracted,) = run(make_engine(), tmp_path, "b/a.mp4")
     video = features_of(tmp_path, "b/a.mp4")
+    said = extracted.features
+    assert (extracted.video, said.video, said.features.size) == ("b/a.mp4", video.video, 0)
+    assert (said.num_frames_damaged, said.num_frames_lost) == (3, 1)
     assert (video.num_frames_container, video.num_frames_decoded) == (90, 70)
     assert (video.num_frames_damaged, video.decoder, video.fps) == (3, "pyav", 12.5)
+    assert (video.num_frames_lost, video.duration_container) == (1, 7.2)
+    assert video.damage_frames.tolist() == [[4, 6]]
+    np.testing.assert_allclose(video.damage_seconds, [[4 / 25, 6 / 25]])
     assert (video.width, video.height) == (WIDTH, HEIGHT)
     assert (video.time_positions, video.channels) == (2, 3)
     assert (video.views, video.spec) == (("center",), SPEC)

@@ -28,6 +28,7 @@ from pipeline.evaluation import (
     run_evaluate,
 )
 from pipeline.inference import VideoScores, score_views
+from pipeline.locks import LockedError, locked
 from pipeline.measures import EvaluatedVideo, evaluate_videos
 from pipeline.options import EvaluateOptions
 from pipeline.plots import plot_video, true_runs
@@ -256,6 +257,13 @@ def test_features_of_another_spec_are_refused(options):
     with pytest.raises(ScoringError, match=r"Normal/n2\.mp4: .*clip_stride: 32 != 64"):
         run_evaluate(options)
     assert not (options.run / "evaluation").exists()
+
+
+def test_another_evaluation_in_the_same_folder_is_kept_out(options):
+    folder = options.run / "evaluation"
+    with locked(folder), pytest.raises(LockedError, match="another run is writing to"):
+        run_evaluate(options)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_annotations_of_other_videos_are_refused(options):

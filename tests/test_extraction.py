@@ -25,10 +25,11 @@ from extract import worker, writer
 from extract.backbones import BACKBONES
 from extract.decoder import frame_size, probe
 from extract.decoder_av import AvDecoder
+from extract.files import LOCK_NAME
 from extract.store import feature_path, list_features, read_features, verify_features
 from pipeline import extraction
 from pipeline.cli import main
-from pipeline.extraction import LOCK_NAME, locked
+from pipeline.locks import locked
 
 HEADER = ["video", "reason", "decoder", "frame"]
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 130}
@@ -260,7 +261,8 @@ class TestAnotherRun:
         with locked(store):
             code, said = extract(videos)
         assert code == 2
-        assert f"another run is writing to {store}: wait for it, or choose another --out" in said
+        assert f"another run is writing to {store} (pid {os.getpid()} on " in said
+        assert "): wait for it, or choose another folder" in said
         assert list_features(store) == {}
         assert extract(videos)[0] == 0
 
@@ -298,7 +300,34 @@ class TestVideosThatFail:
         assert 1 <= video.num_frames_damaged <= 3
         assert video.num_frames_decoded >= NUM_FRAMES - 1
         assert "damaged.mp4: " in said
-        assert " frames are damaged, " in said
+        assert f"Damaged frames: {video.num_frames_damaged}" in said
+        assert ", the first at 0:00:00; " in said
+
+    def test_more_damage_than_is_allowed_is_a_failure(self, broken, store, extract):
+        code, _ = extract(broken / "damaged.mp4", "--max-damage", "0.01")
+        assert code == 4
+        assert list_features(store) == {}
+        ((name, reason, decoder, frame),) = failures_in(store)
+        assert (name, decoder) == ("damaged.mp4", "pyav")
+        assert int(frame) >= NUM_FRAMES - 1
+        assert "of its frames are damaged, more than --max-damage 1%: allow more" in reason
+        assert extract(broken / "damaged.mp4", "--max-damage", "50%")[0] == 0
+
+    def test_so_it_is_where_features_are_there_and_they_stay(self, broken, store, extract):
+        extract(broken / "damaged.mp4")
+        before = snapshot(store)
+        code, _ = extract(broken / "damaged.mp4", "--max-damage", "0%")
+        assert code == 4
+        assert "more than --max-damage 0%" in failures_in(store)[0][1]
+        assert snapshot(store) == before
+        code, said = extract(broken / "damaged.mp4", "--max-damage", "50%")
+        assert (code, failures_in(store)) == (0, [])
+        assert "1 already there" in said
+
+    def test_what_is_no_share_of_frames_is_wrong_usage(self, broken, extract):
+        code, said = extract(broken, "--max-damage", "10")
+        assert code == 2
+        assert "--max-damage '10' is no share of frames: use 10% or 0.1" in said
 
     def test_only_failures_end_with_4(self, broken, store, extract):
         code, _ = extract(broken / "empty.mp4", broken / "text.mp4")
@@ -488,37 +517,41 @@ INTERRUPTED = """
 import os, sys, time
 sys.path[:0] = ["tests"]
 from fake_backbone import BACKBONE
-from extract import store
+from extract import files
 from extract.backbones import BACKBONES
 from pipeline.cli import main
-sync, num_synced = store._sync, 0
+sync, num_files = files.sync, 0
 def interrupt(path):
-    global num_synced
-    num_synced += 1
-    if num_synced == 3:  # each file is synced, then its folder
+    global num_files
+    num_files += path.suffix == files.PARTIAL_SUFFIX
+    if num_files == 2 and path.suffix == files.PARTIAL_SUFFIX:
         os.kill(os.getpid(), int(sys.argv[1]))
         time.sleep(0.5)  # until the other thread has been interrupted
     sync(path)
-store._sync = interrupt
+files.sync = interrupt
 BACKBONES["fake"] = BACKBONE
 sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(9, -9), (2, 130)], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(signal.SIGKILL, ""), (signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
+)
 def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
-    videos, store, extract, tmp_path, number, code
+    videos, store, extract, tmp_path, number, message
 ):
     settings = ["--backbone", "fake", *SETTINGS, "--keep-clips", "--views", "five"]
-    run = run_python("-c", INTERRUPTED, number, "extract", videos, "--out", store, *settings)
-    assert run.returncode == code, run.stderr
-    # With Ctrl-C, the file that is being written is finished.
-    assert len(list_features(store)) == (1 if code == -9 else 2)
+    run = run_python("-c", INTERRUPTED, int(number), "extract", videos, "--out", store, *settings)
+    was_killed = number == signal.SIGKILL
+    assert run.returncode == (-9 if was_killed else 130), run.stderr
+    # Unless it is killed, the file that is being written is finished.
+    assert len(list_features(store)) == (1 if was_killed else 2)
     finished = snapshot(store)
     partial = [path for path in store.rglob(".*") if path.name != LOCK_NAME]
-    assert len(partial) == (1 if code == -9 else 0)
-    if code == 130:
-        assert "interrupted: what was finished is kept; the same command goes on" in run.stderr
+    assert len(partial) == was_killed
+    if not was_killed:
+        assert f"{message}: what was finished is kept; the same command goes on" in run.stderr
         assert "Traceback" not in run.stderr
 
     code, said = extract(videos, *settings[2:])
@@ -544,8 +577,8 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     else:
         run.send_signal(signal_number)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == (130 if signal_number == signal.SIGINT else -signal_number)
-    assert signal_number != signal.SIGINT or b"Traceback" not in said
+    assert run.returncode == (-9 if signal_number == signal.SIGKILL else 130)
+    assert b"Traceback" not in said
     wait_until(lambda: num_processes(group) == 0)
     assert [path.name for path in (tmp_path / "store").iterdir()] in (
         [LOCK_NAME],

@@ -43,6 +43,7 @@ def test_a_file_is_shown_in_full(store, capsys):
     assert shown["features"] == "2 views x 8 segments x 6"
     assert shown["clips"] == "not kept"
     assert shown["num_frames_decoded"] == "80"
+    assert (shown["num_frames_lost"], shown["damage_frames"]) == ("0", "none")
     assert shown["spec"] == SPEC.to_json()
     assert shown["spec_digest"] == SPEC.digest
 

@@ -84,7 +84,7 @@ def assert_same_as_unsplit(path, parts, grid=GRID):
     np.testing.assert_array_equal(times, finished.timestamps)
     for end in ends:
         assert (end.info, end.identity) == (finished.info, finished.identity)
-        assert (end.decoder, end.num_damaged) == (finished.decoder, 0)
+        assert (end.decoder, end.damage.num_damaged) == (finished.decoder, 0)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
@@ -191,7 +191,7 @@ def test_damage_is_refused_by_the_part_that_it_is_in(folder, packet):
         pts = [packet.pts for packet in container.demux(video=0) if packet.size][packet]
     owner = next(k for k, part in enumerate(parts) if pts <= part.frame_pts[-1])
     assert owner in refused
-    assert read(path)[-1].num_damaged >= 1
+    assert read(path)[-1].damage.num_damaged >= 1
 
 
 def test_keyframes_only_by_name_are_refused(folder, monkeypatch):

@@ -52,7 +52,7 @@ def videos(tmp_path_factory) -> list[SourceVideo]:
 def expected(videos, tmp_path_factory) -> Path:
     store = tmp_path_factory.mktemp("expected")
     outcomes = extract(engine(num_workers=0), videos, store)
-    assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+    assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
     return store
 
 
@@ -110,7 +110,7 @@ def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, calls, mo
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(5)))
     is_split = "clips_per_part" in changes and changes["num_workers"] != 1
     outcomes = extract(engine(**changes), videos[::-1], tmp_path)
-    assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+    assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
     assert_same(tmp_path, expected)
     assert ("split long.mp4" in calls) == is_split
     assert "begin_anew long.mp4" not in calls
@@ -167,7 +167,7 @@ class TestADeath:
                 killed.append(kill("vigil-worker"))
 
         outcomes = extract(engine(num_workers=2), videos, tmp_path, watch=kill_one)
-        assert {outcome.video: outcome.num_frames for outcome in outcomes} == LENGTHS
+        assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
         assert_same(tmp_path, expected)
         assert killed[0] > 0
         assert "begin_anew long.mp4" in calls
@@ -177,7 +177,7 @@ class TestADeath:
             engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
         )
         reason = "the decoder's process died (signal 9)"
-        assert outcomes == [FailedVideo("long.mp4", reason, "pyav")]
+        assert outcomes == [FailedVideo("long.mp4", reason, "pyav", outcomes[0].frame)]
         assert not multiprocessing.active_children()
 
     def test_without_its_device_a_run_ends_and_keeps_what_was_finished(self, videos, tmp_path):

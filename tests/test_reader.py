@@ -1,6 +1,7 @@
 """One video -> its clips, through the first decoder that can."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_a_video_is_its_clips_and_what_is_known_at_its_end(tmp_path, decoder):
     assert isinstance(finished, Finished)
     assert finished.info == probe(path)
     assert finished.decoder == ("pyav" if decoder == "pyav" else "decord")
-    assert finished.num_damaged == 0
+    assert finished.damage.num_damaged == 0
     np.testing.assert_allclose(finished.timestamps, np.arange(NUM_FRAMES) / 25, atol=1e-6)
     identity = finished.identity
     assert identity.path == "a/b.mp4"
@@ -63,7 +64,7 @@ def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
     assert "decord" in messages[restart].reason
     assert all(isinstance(message, Clip) for message in messages[:restart])
     *clips, finished = messages[restart + 1 :]
-    assert (finished.decoder, finished.num_damaged >= 1) == ("pyav", True)
+    assert (finished.decoder, finished.damage.num_damaged >= 1) == ("pyav", True)
     frames = frames_of(path)
     ranges = GRID.frame_ranges(len(frames))
     for clip, (start, stop) in zip(clips, ranges, strict=True):
@@ -75,14 +76,25 @@ def test_the_decoder_asked_for_is_not_replaced(tmp_path):
     with pytest.raises(VideoError, match="decord stopped") as caught:
         read(path, decoder="decord")
     assert caught.value.decoder == "decord"
-    assert read(path, decoder="pyav")[-1].num_damaged >= 1
+    assert read(path, decoder="pyav")[-1].damage.num_damaged >= 1
+
+
+def test_a_video_may_not_be_more_damaged_than_is_allowed(tmp_path):
+    path = damage(encode(tmp_path / "a.avi", codec="mpeg4"), [8, 9], keep=0)
+    video = SourceVideo(path, "a.avi")
+    for decoder in ("auto", "pyav"):
+        options = ReadingOptions(GRID, None, max_damage=2 / NUM_FRAMES)
+        assert list(read_video(video, options, decoder))[-1].damage.share(NUM_FRAMES - 2) == 0.1
+        with pytest.raises(VideoError, match=r"^10% of its frames are damaged") as caught:
+            list(read_video(video, replace(options, max_damage=0.09), decoder))
+        assert (caught.value.decoder, caught.value.frame_index) == ("pyav", NUM_FRAMES - 2)
 
 
 def test_a_real_damaged_file_ends_with_49_frames(shared_data):
     path = shared_data / "fixtures" / "containers" / "corrupted.mp4"
     *_, finished = read(path, grid=ClipGrid())
     assert (finished.decoder, len(finished.timestamps)) == ("pyav", 49)
-    assert finished.num_damaged >= 1
+    assert finished.damage.num_damaged >= 1
     assert finished.info.num_frames_container == 50
 
 
@@ -148,3 +160,14 @@ def test_what_is_no_video_is_refused(tmp_path):
 def test_unknown_decoders_are_refused(tmp_path):
     with pytest.raises(UserError, match="no decoder 'ffmpeg': use one of auto, decord, pyav, nv"):
         read(tmp_path / "a.mp4", decoder="ffmpeg")
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_a_file_that_is_still_being_recorded_is_no_video_yet(tmp_path, decoder):
+    path = encode(tmp_path / "a.mkv", draw_frames(40))
+    messages = read_video(SourceVideo(path, "a"), ReadingOptions(GRID, None), decoder)
+    next(messages)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(VideoError, match="the file changed while it was being read: run again"):
+        list(messages)

@@ -14,6 +14,7 @@ from pipeline.report import draw_ticks, draw_timeline, run_report, video_link, w
 from pipeline.results import (
     FAILURES_NAME,
     MANIFEST_NAME,
+    DamagedFrames,
     ResultsError,
     SegmentScore,
     VideoResult,
@@ -145,8 +146,8 @@ def test_hostile_names_do_nothing_in_the_page(tmp_path):
     for name in HOSTILE:
         source = videos / name.replace("/", "_")
         source.touch()
-        results.append(make_result(name, source=str(source), label="<i>x</i>"))
-        results[-1] = replace(results[-1], class_probabilities={"<i>x</i>": 1.0})
+        label = {"label": "<i>x</i>", "class_probabilities": {"<i>x</i>": 1.0}}
+        results.append(make_result(name, source=str(source), **label))
     folder = tmp_path / "results"
     folder.mkdir()
     write_folder(folder, results, [["<img src=x>.mp4", "<b>no</b>", "decord", 7]])
@@ -167,12 +168,19 @@ def test_nothing_in_the_page_comes_from_elsewhere(tmp_path):
     text = write_report(tmp_path).read_text()
     for outside in ("http:", "https:", "//", "url(", "@import", "<script", "<link", "<img"):
         assert outside not in text.replace("http-equiv", "")
+    policy = dict(read_page(tmp_path / "report.html").attributes)["content"]
+    assert set(policy.split("; ")) == {
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    }
 
 
 def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_path):
     results = [
         make_result("low.mp4", 0.2),
-        make_result("high.mp4", 0.8, num_frames_damaged=3, warnings=("3 frames are damaged.",)),
+        make_result("high.mp4", 0.8, num_frames_damaged=3, warnings=("Damaged frames: 3.",)),
     ]
     write_folder(tmp_path, results, [["gone.mp4", "no frame decodes", "pyav", None]])
     page = read_page(write_report(tmp_path))
@@ -180,7 +188,7 @@ def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_pa
     for expected in (
         "gone.mp4",
         "no frame decodes",
-        "3 frames are damaged.",
+        "Damaged frames: 3.",
         "The weights are untrained & mean nothing.",
         "No segment reaches the threshold.",
         "Fighting 25.0%",
@@ -217,6 +225,8 @@ def test_link_is_relative_and_only_where_the_video_is(tmp_path):
     source.parent.mkdir()
     source.touch()
     assert video_link(str(source), folder) == "./../../in%23put/a%20b%3F.mp4"
+    for nowhere in ("", "\0", "x" * 5000, str(tmp_path), "javascript:alert(1)"):
+        assert video_link(nowhere, folder) is None
 
 
 def test_timeline_draws_scores_over_time_without_empty_segments():
@@ -245,6 +255,30 @@ def test_clock_time():
     assert clock_time(3600 * 25 + 61) == "25:01:01"
 
 
+def test_damage_is_marked_where_it_lies_in_marks_that_can_be_seen(tmp_path):
+    # The drawing is 1000 wide for 0.8 s: a mark of the least width, 3, is 0.0024 s.
+    damage = (
+        DamagedFrames(2, 2, 0.08, 0.08),
+        DamagedFrames(4, 9, 0.16, 0.36),
+        DamagedFrames(10, 10, 0.362, 0.362),
+        DamagedFrames(12, 12, 0.366, 0.366),
+    )
+    result = make_result(damage=damage, num_frames_damaged=8)
+    marks = draw_timeline(result).damage
+    assert [(mark.x, mark.width) for mark in marks] == [
+        ("100.00", "3.00"),
+        ("200.00", "252.50"),
+        ("457.50", "3.00"),
+    ]
+    assert marks[0].title == "0:00:00 to 0:00:01: damaged frames"
+    write_folder(tmp_path, [result])
+    page = read_page(write_report(tmp_path))
+    assert page.attributes.count(("class", "damage")) == 2 * len(marks)
+    assert "marked along the bottom: damaged frames" in page.text
+    write_folder(tmp_path, [make_result()])
+    assert "damaged" not in read_page(write_report(tmp_path)).text
+
+
 def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match=r"manifest\.json is not there: finish vigil score"):
         write_report(tmp_path)
@@ -252,6 +286,9 @@ def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match=r"manifest\.json is damaged"):
         write_report(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("[]")
+    with pytest.raises(ResultsError, match="it holds no JSON object"):
+        write_report(tmp_path)
+    (tmp_path / MANIFEST_NAME).write_text("{}")
     with pytest.raises(ResultsError, match="was not written by vigil score"):
         write_report(tmp_path)
     write_manifest(tmp_path, ["a.mp4"], MANIFEST)

@@ -1,5 +1,6 @@
 """Scoring feature files into a folder of results."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from extract.weights import load_weights
 from pipeline import scoring
 from pipeline.checkpoint import load_checkpoint
 from pipeline.extraction import ExtractionReport
+from pipeline.locks import LockedError, locked
 from pipeline.options import ComputeOptions, ScoreOptions
 from pipeline.results import (
     ResultsError,
@@ -151,11 +153,29 @@ def test_warnings_say_what_to_doubt():
     )
     assert feature_warnings(doubtful) == [
         UNTRAINED_WARNING,
-        "3 frames are damaged; 50 could be decoded.",
+        "Damaged frames: 3; 50 could be decoded.",
         "The container promises 60 frames, 50 could be decoded.",
     ]
     assert feature_warnings(make_features(num_frames=50, num_frames_container=52)) == []
     assert feature_warnings(make_features(num_frames_container=0)) == []
+
+
+def test_a_result_says_where_the_video_is_damaged(tmp_path, checkpoint):
+    features = make_features(
+        num_frames_damaged=3,
+        num_frames_lost=1,
+        damage_frames=np.array([[10, 12], [80, 80]]),
+        damage_seconds=np.array([[0.4, 0.48], [3.2, 3.2]]),
+    )
+    store = write_store(tmp_path / "features", features)
+    score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    content = json.loads(result_path(tmp_path / "results", "a.mp4").read_text())
+    names = "start_frame", "stop_frame", "start_seconds", "stop_seconds"
+    places = (10, 12, 0.4, 0.48), (80, 80, 3.2, 3.2)
+    assert content["damage"] == [dict(zip(names, place, strict=True)) for place in places]
+    assert (content["num_frames_damaged"], content["num_frames_lost"]) == (3, 1)
+    said = "Damaged frames: 3 (1 of them lost), the first at 0:00:00; 80 could be decoded."
+    assert content["warnings"] == [said]
 
 
 ENDPOINT_SPEC = replace(SPEC, endpoint="Conv3d_1a_7x7")
@@ -175,7 +195,7 @@ def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
     assert engine.weights == weights
     assert len(engine.views) == 5
     with pytest.raises(
-        UserError, match=r"weights random:4 are not those of the training \(random:3, digest"
+        UserError, match=r"random:4 are not those that the features were made with \(random:3, d"
     ):
         scoring_engine(config, replace(options, weights="random:4"))
 
@@ -213,14 +233,14 @@ def test_a_folder_of_videos_becomes_a_folder_of_results(tmp_path, extraction, ca
     folder = tmp_path / "results"
     videos = [make_features(name, weights_trained=trained) for name in ("a.mp4", "in/b.mp4")]
     write_store(folder / "features", *videos, make_features("from an earlier run.mp4"))
-    extraction.extracted = [Extracted("a.mp4", 80, 0, 80, "decord")]
+    extraction.extracted = [Extracted("a.mp4", make_features("a.mp4"))]
     extraction.present = ["in/b.mp4"]
     extraction.failures = [FailedVideo("gone.mp4", "it is empty", "decord", 0)]
     options = ScoreOptions((str(tmp_path / "videos"),), run, folder)
 
     assert run_score(options) == 3
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
-    outputs = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".h5"]
+    outputs = [path for path in folder.rglob("[!.]*") if path.is_file() and path.suffix != ".h5"]
     assert {path.relative_to(folder).as_posix() for path in outputs} == {
         "a.mp4.json",
         "in/b.mp4.json",
@@ -256,6 +276,29 @@ def test_where_every_video_failed_the_exit_code_is_4_and_the_report_says_why(tmp
     extraction.failures = [FailedVideo("a.mp4", "no frame can be decoded")]
     assert run_score(ScoreOptions((str(tmp_path / "videos"),), run, folder)) == 4
     assert "no frame can be decoded" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["results", "results/features"])
+def test_results_and_features_are_locked(tmp_path, extraction, name):
+    run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
+    options = ScoreOptions((str(tmp_path / "videos"),), run, folder)
+    with locked(tmp_path / name), pytest.raises(LockedError, match=f"is writing to {tmp_path}"):
+        run_score(options)
+    assert not (folder / "failures.csv").exists()
+    assert run_score(options) == 0
+
+
+def test_features_that_are_not_finite_are_no_fault_of_the_model(tmp_path, checkpoint):
+    broken = make_features("broken.mp4")
+    broken.features[0, 5] = np.nan
+    store = write_store(tmp_path / "features", broken, make_features("whole.mp4"))
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    assert [result.video for result in scored.results] == ["whole.mp4"]
+    [failure] = scored.failures
+    assert (failure.video, failure.reason[:50]) == (
+        "broken.mp4",
+        "broken.mp4: its features are not finite (view cent",
+    )
 
 
 def test_a_dry_run_writes_nothing(tmp_path, extraction):

@@ -1,23 +1,24 @@
 """The feature file: what h5py alone reads, and that nothing damaged is ever taken for whole."""
 
+import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import h5py
 import numpy as np
 import pytest
 from builders import CHANNELS, SPEC, TIME_POSITIONS, VIEWS, make_features, write_store
-from commands import run_python
 
 from extract import store
 from extract.store import (
     FeatureFileError,
+    ForeignFileError,
     feature_path,
     list_features,
     read_features,
     read_identity,
-    remove_leftovers,
-    replace_file,
+    seal,
     verify_features,
     write_features,
 )
@@ -28,6 +29,12 @@ CLIP_FEATURES = np.random.default_rng(1).standard_normal((2, 2, 6)).astype(np.fl
 WITH_CLIPS = make_features(
     clip_features=CLIP_FEATURES, clip_frames=CLIP_FRAMES, versions={"python": "3.11"}
 )
+DAMAGE = {
+    "num_frames_damaged": 4,
+    "num_frames_lost": 2,
+    "damage_frames": np.array([[3, 5], [80, 80]]),
+    "damage_seconds": np.array([[0.12, 0.2], [3.2, 3.2]]),
+}
 DATASETS = {
     "segments/features": (np.float32, (2, 8, 6), (1, 8, 6)),
     "segments/frames": (np.int64, (8, 2), (8, 2)),
@@ -37,7 +44,7 @@ DATASETS = {
 }
 ATTRIBUTES = {
     "format": "vigil-features",
-    "format_version": 1,
+    "format_version": 2,
     "spec": SPEC.to_json(),
     "spec_digest": SPEC.digest,
     "backbone": "i3d",
@@ -60,6 +67,8 @@ ATTRIBUTES = {
     "num_frames_container": 80,
     "num_frames_decoded": 80,
     "num_frames_damaged": 0,
+    "num_frames_lost": 0,
+    "duration_container": 3.2,
     "versions": '{"python": "3.11"}',
     "created_at": "2021-01-01T00:00:00+00:00",
     "complete": 1,
@@ -71,6 +80,16 @@ def path(tmp_path):
     path = tmp_path / "store" / "a.mp4.h5"
     write_features(path, WITH_CLIPS)
     return path
+
+
+@contextmanager
+def edited(path):
+    """The HDF5 file, for a change that the digest in front of it does not give away."""
+    with h5py.File(path, "r+") as file:
+        yield file
+    content = bytearray(path.read_bytes())
+    seal(memoryview(content))
+    path.write_bytes(content)
 
 
 def names_in(folder):
@@ -114,7 +133,7 @@ def test_h5py_alone_reads_what_the_contract_says(path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_reading_gives_back_what_was_written(path, dtype):
     video = make_features("ä/b c.mp4", features=WITH_CLIPS.features.astype(dtype))
-    for written in (WITH_CLIPS, video):
+    for written in (WITH_CLIPS, video, replace(video, **DAMAGE)):
         write_features(path, written)
         for read in (read_features, verify_features):
             assert_same(read(path), written)
@@ -141,7 +160,7 @@ def changed(value):
 
 @pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
 def test_an_attribute_with_one_other_byte_is_found(path, name, capsys):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         before = file.attrs[name]
         file.attrs[name] = changed(before)
         assert not np.array_equal(file.attrs[name], before)
@@ -161,43 +180,71 @@ def test_a_dataset_with_one_other_byte_is_found(path, name):
         other = bytearray(content.tobytes())
         other[position] ^= 1 << position % 8
         path.write_bytes(whole)
-        with h5py.File(path, "r+") as file:
+        with edited(path) as file:
             file[name][...] = np.frombuffer(bytes(other), content.dtype).reshape(content.shape)
         with pytest.raises(FeatureFileError, match="damaged"):
             verify_features(path)
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_a_byte_flipped_on_the_disk_is_found(path, name):
+@pytest.mark.parametrize("read", [read_features, read_identity, verify_features])
+def test_a_byte_flipped_on_the_disk_is_found_before_hdf5_sees_it(path, monkeypatch, read):
     whole = path.read_bytes()
+    monkeypatch.setattr(h5py, "File", None)
+    for position in [*range(100), *range(100, len(whole), 13)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(FeatureFileError, match=r"is damaged|is no feature file") as error:
+            read(path)
+        assert not isinstance(error.value, ForeignFileError)
+
+
+def test_the_digest_in_front_is_that_of_the_bytes_behind_it(path):
+    content = path.read_bytes()
+    digest = hashlib.sha256(content[512:]).hexdigest()
+    assert content[:512].rstrip(b"\0").decode() == f"vigil-features 2 {digest}\n"
     with h5py.File(path) as file:
-        chunks = [file[name].id.get_chunk_info(k) for k in range(file[name].id.get_num_chunks())]
-    for chunk in chunks:
-        for position in range(chunk.byte_offset, chunk.byte_offset + chunk.size, 11):
-            damaged = bytearray(whole)
-            damaged[position] ^= 1 << position % 8
-            path.write_bytes(damaged)
-            for read in (read_features, verify_features):
-                with pytest.raises(FeatureFileError, match="damaged"):
-                    read(path)
+        assert file.userblock_size == 512
 
 
-def test_the_files_own_structures_have_checksums(path):
+@pytest.fixture
+def old_path(path):
+    """A file as version 1 of the format had it."""
+    old_path = path.with_name("old.mp4.h5")
+    with h5py.File(path) as file, h5py.File(old_path, "w", libver="v110") as old:
+        for name in DATASETS:
+            file.copy(name, old.require_group(name.partition("/")[0]))
+        old.attrs.update({**file.attrs, "format_version": 1})
+        for name in ("num_frames_lost", "duration_container"):
+            del old.attrs[name]
+        old.attrs["content_digest"] = store._content_digest(old)
+    return old_path
+
+
+def test_files_of_version_1_can_still_be_read(path, old_path):
+    for read in (read_features, read_identity, verify_features):
+        assert_same(read(old_path), replace(read(path), duration_container=0.0))
+    damaged = bytearray(old_path.read_bytes())
+    damaged[damaged.index(WITH_CLIPS.features[1].tobytes())] ^= 1
+    old_path.write_bytes(damaged)
+    with pytest.raises(FeatureFileError, match="is damaged"):
+        verify_features(old_path)
+
+
+def test_the_structures_of_version_1_have_checksums(old_path):
     """A flipped byte in a header is refused, not read as arrays of terabytes."""
-    whole = path.read_bytes()
-    header = whole.index(b"OHDR")
-    damaged = bytearray(whole)
-    damaged[header + 20] ^= 4
-    path.write_bytes(damaged)
-    with pytest.raises(FeatureFileError, match=r"damaged|no HDF5 file"):
-        verify_features(path)
+    damaged = bytearray(old_path.read_bytes())
+    damaged[damaged.index(b"OHDR") + 20] ^= 4
+    old_path.write_bytes(damaged)
+    with pytest.raises(FeatureFileError, match="damaged"):
+        verify_features(old_path)
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
 def test_a_truncated_file_is_refused(path, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     for read in (read_features, read_identity, verify_features):
-        with pytest.raises(FeatureFileError, match=r"a\.mp4\.h5 is (damaged|no HDF5 file)"):
+        with pytest.raises(FeatureFileError, match=r"a\.mp4\.h5 is (damaged|no feature file)"):
             read(path)
 
 
@@ -206,7 +253,7 @@ def test_what_is_no_feature_file_is_refused(tmp_path):
     with pytest.raises(FeatureFileError, match=r"a\.h5 is not there: run vigil extract first"):
         read_features(path)
     path.write_text("frames")
-    with pytest.raises(FeatureFileError, match=r"a\.h5 is no HDF5 file: delete it"):
+    with pytest.raises(FeatureFileError, match=r"a\.h5 is no feature file: delete it"):
         read_features(path)
     with h5py.File(path, "w") as file:
         file["features"] = np.zeros(3)
@@ -216,16 +263,21 @@ def test_what_is_no_feature_file_is_refused(tmp_path):
         list_features(tmp_path / "nowhere")
 
 
-def test_another_version_of_the_format_is_refused(path):
-    with h5py.File(path, "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(FeatureFileError, match="has format version 2, this program reads 1"):
+def test_another_version_of_the_format_is_refused(path, monkeypatch):
+    monkeypatch.setattr(store, "FORMAT_VERSION", 3)
+    write_features(path, WITH_CLIPS)
+    monkeypatch.undo()
+    with pytest.raises(ForeignFileError, match="has format version 3, this program reads 1 to 2"):
+        read_features(path)
+    with edited(path) as file:
+        file.attrs["format_version"] = 1
+    with pytest.raises(FeatureFileError, match="format version 2 in front, 1 inside"):
         read_features(path)
 
 
 @pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
 def test_a_missing_attribute_is_found(path, name):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file.attrs[name]
     with pytest.raises(FeatureFileError, match=r"damaged|something else|incomplete"):
         verify_features(path)
@@ -233,14 +285,14 @@ def test_a_missing_attribute_is_found(path, name):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_missing_dataset_is_found(path, name):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file[name]
     with pytest.raises(FeatureFileError, match="damaged"):
         verify_features(path)
 
 
 def test_an_incomplete_file_is_refused(path):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file.attrs["complete"]
     for read in (read_features, read_identity, verify_features):
         with pytest.raises(FeatureFileError, match="is incomplete: delete it and extract again"):
@@ -255,6 +307,12 @@ def test_an_incomplete_file_is_refused(path):
         ({"features": np.full((2, 8, 6), np.inf, np.float32)}, "not finite"),
         ({"clip_features": CLIP_FEATURES * np.float16("nan")}, "not finite"),
         ({"segment_seconds": WITH_CLIPS.segment_seconds * np.nan}, "not finite"),
+        ({"segment_seconds": WITH_CLIPS.segment_seconds[1:]}, r"seconds have the shape \(7, 2\)"),
+        ({**DAMAGE, "damage_frames": np.array([[3, 5], [81, 81]])}, "does not lie in the decoded"),
+        ({**DAMAGE, "damage_frames": np.array([[3, 5], [4, 6]])}, "does not lie in the decoded"),
+        ({**DAMAGE, "damage_seconds": np.zeros((1, 2))}, "does not lie in the decoded"),
+        ({"clip_frames": CLIP_FRAMES - 1}, "clips are not those of the decoded frames"),
+        ({"clip_features": CLIP_FEATURES[:, :1]}, r"clip features have the shape \(2, 1, 6\)"),
     ],
 )
 def test_verifying_finds_what_never_was_right(path, change, message):
@@ -270,6 +328,16 @@ def test_views_are_chosen_by_name():
     )
     with pytest.raises(FeatureFileError, match=r"a\.mp4: .*center, top_left, not top_right"):
         video.select_views(["center", "top_right"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_views_that_are_not_finite_are_named(value):
+    video = make_features()
+    video.features[1, 6, 2] = value
+    assert video.select_views(["center"]).shape == (1, 8, 6)
+    message = r"a\.mp4: .* not finite \(view top_left, segment 6\): repair .*--repair"
+    with pytest.raises(FeatureFileError, match=message):
+        video.select_views(["center", "top_left"])
 
 
 def test_a_store_lists_its_videos_by_their_relative_paths(tmp_path):
@@ -291,54 +359,3 @@ def test_every_name_the_file_system_allows_can_be_written(tmp_path, name):
     write_features(path, make_features(name))
     assert verify_features(path).video.path == name
     assert names_in(tmp_path) == [path.name]
-
-
-def test_replacing_a_file_is_all_or_nothing(tmp_path):
-    path = tmp_path / "new" / "a.txt"
-    with replace_file(path) as partial:
-        assert partial.parent == path.parent
-        partial.write_text("old")
-        assert not path.exists()
-    assert path.read_text() == "old"
-    for error in (OSError("disk"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), replace_file(path) as partial:  # noqa: PT012
-            partial.write_text("half")
-            raise error
-        assert path.read_text() == "old"
-        assert names_in(path.parent) == ["a.txt"]
-
-
-def test_a_file_that_was_never_written_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), replace_file(tmp_path / "a.txt"):
-        pass
-    assert names_in(tmp_path) == []
-
-
-def test_file_and_folder_are_synced_around_the_rename(tmp_path, monkeypatch):
-    synced = []
-    path = tmp_path / "a.txt"
-
-    def sync(descriptor):
-        synced.append((os.path.realpath(f"/proc/self/fd/{descriptor}"), path.exists()))
-
-    monkeypatch.setattr(store.os, "fsync", sync)
-    with replace_file(path) as partial:
-        partial.write_text("x")
-    assert synced == [(str(partial), False), (str(tmp_path), True)]
-
-
-def test_a_killed_writer_leaves_nothing_that_counts_and_what_it_left_goes(tmp_path):
-    script = (
-        "import os, signal, sys; from pathlib import Path; from extract.store import replace_file\n"
-        "with replace_file(Path(sys.argv[1])) as partial:\n"
-        "    partial.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    target = tmp_path / "deep" / "a.mp4.h5"
-    assert run_python("-c", script, str(target)).returncode == -9
-    left = list(target.parent.iterdir())
-    assert len(left) == 1
-    assert list_features(tmp_path) == {}
-    write_features(tmp_path / "b.mp4.h5", make_features("b.mp4"))
-    assert remove_leftovers(tmp_path) == left
-    assert list(list_features(tmp_path)) == ["b.mp4"]
-    assert list(target.parent.iterdir()) == []

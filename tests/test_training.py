@@ -4,8 +4,11 @@ import csv
 import errno
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from builders import CHANNELS, MODEL, SPEC, TIME_POSITIONS, make_features, write_store
+from dying import Killed, dying
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -25,11 +29,12 @@ from pipeline.checkpoint import ResumeState, load_checkpoint, load_config
 from pipeline.cli import main
 from pipeline.inference import score_videos
 from pipeline.learner import bags_on_device, new_learner, restore, resume_state, train_epoch
+from pipeline.locks import LockedError, locked
 from pipeline.logs import set_up_logging
 from pipeline.options import LogOptions, TrainOptions
 from pipeline.recipe import Recipe, TrainingConfig
 from pipeline.training import run_train
-from pipeline.training_data import load_training_data
+from pipeline.training_data import TrainingData, load_training_data
 from pipeline.training_log import TrainingLog
 from pipeline.validation import choose_threshold, rank
 
@@ -178,6 +183,33 @@ def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
     assert content_of(killed) == content_of(tmp_path / "whole")
 
 
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same(
+    features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of the calls that change the disk, while a run begins anew where another was."""
+    data = load_training_data(features, [labels], ["center"], 0.3, 0)
+    monkeypatch.setattr("pipeline.training.load_training_data", lambda *_: data)
+    monkeypatch.setattr("pipeline.training_log.SummaryWriter", Mock())
+    monkeypatch.setattr(os, "fsync", Mock())
+    train(features, labels, tmp_path / "whole", with_training(epochs=2))
+    train(features, labels, tmp_path / "before", with_training(epochs=1))
+    for after in count():
+        run = tmp_path / str(after)
+        shutil.copytree(tmp_path / "before", run)
+        with dying(after):
+            try:
+                train(features, labels, run, with_training(epochs=2), overwrite=True)
+            except Killed:
+                pass
+            else:
+                break
+        train(features, labels, run, with_training(epochs=2), resume=True)
+        assert content_of(run) == content_of(tmp_path / "whole")
+        names = {".lock", "best", "last", "log.csv", "splits.json"}
+        assert {path.name for path in run.iterdir()} == names
+    assert after > 50
+
+
 def test_resuming_a_finished_run_changes_nothing(
     features: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,12 +239,10 @@ def test_a_full_disk_ends_the_run_with_what_to_do(
     arguments += ["--out", str(tmp_path / "run"), "--device", "cpu", "--lstm-size", "4"]
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        patch.setattr("pipeline.training.write_json", lambda path, content: path.write_text("{}"))
-        (tmp_path / "run").mkdir()
         assert main(arguments) == 1
     said = capsys.readouterr().err
     assert "no space is left for" in said
-    assert "model.safetensors" in said
+    assert "splits.json" in said
     assert main(arguments) == 0
 
 
@@ -360,7 +390,7 @@ def test_missing_and_extra_videos_are_named(
             FeatureFileError,
             "views top_left",
         ),
-        ({"features": np.nan}, UserError, r"Normal/Normal0\.mp4: features .* not finite"),
+        ({"features": np.nan}, UserError, r"Normal/Normal0\.mp4: .* not finite \(view ce"),
     ],
 )
 def test_features_that_cannot_be_used_are_named(
@@ -515,3 +545,22 @@ def test_progress_is_logged_without_a_terminal(
     train(features, labels, tmp_path)
     assert "epoch 1/4 loss/total" in caplog.text
     assert "epoch 4/4 loss/total" in caplog.text
+
+
+def test_two_runs_in_one_folder_do_not_meet(features: Path, labels: Path, tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(LockedError, match="another run is writing to"):
+        train(features, labels, tmp_path / "run")
+    assert not (tmp_path / "run" / "splits.json").exists()
+
+
+def test_a_run_that_came_to_be_meanwhile_is_not_overwritten(
+    features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_slowly(*arguments: Any) -> TrainingData:
+        monkeypatch.undo()
+        train(features, labels, tmp_path / "run", with_training(epochs=1))
+        return load_training_data(*arguments)
+
+    monkeypatch.setattr("pipeline.training.load_training_data", load_slowly)
+    with pytest.raises(UserError, match="already holds a training"):
+        train(features, labels, tmp_path / "run")

@@ -1,10 +1,14 @@
 """What the user named on the command line -> the videos, each with its name in every output."""
 
+import os
+import socket
+import sys
 from pathlib import Path
 
 import pytest
 
-from extract.errors import UserError
+from extract.errors import FailedVideo, UserError
+from extract.source import SourceVideo
 from pipeline.options import VIDEO_EXTENSIONS
 from pipeline.videos import find_videos
 
@@ -87,6 +91,10 @@ def test_a_list_names_the_line_that_is_wrong(tmp_path, root):
     listing.write_text("videos/b.mp4\nvideos/c.mp4\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: .*videos/c\.mp4 is not there"):
         found(listing)
+    for line in ("x" * 5000, "\0", "videos"):
+        listing.write_text(line)
+        with pytest.raises(UserError, match=r"list\.txt, line 1: .* is not there"):
+            found(listing)
 
 
 def test_a_video_named_twice_is_one_video(root):
@@ -99,10 +107,124 @@ def test_two_videos_of_one_name_are_refused(root):
         found(root, root / "A")
 
 
-def test_links_to_folders_are_not_followed(root):
+def test_links_to_folders_are_not_followed_but_counted(root, tmp_path):
     (root / "A" / "loop").symlink_to(root)
-    (root / "link.mp4").symlink_to(root / "b.mp4")
+    (root / "up").symlink_to(tmp_path)
+    (root / "link.mp4").symlink_to("b.mp4")
     assert list(found(root)) == sorted([*ALL, "link.mp4"])
+    for argument in (root, root / "**", root / "**" / "*", root / "*"):
+        videos = find_videos([str(argument), str(argument)], VIDEO_EXTENSIONS)
+        assert [video.name for video in videos.videos] == sorted([*ALL, "link.mp4"])
+        assert (videos.num_linked_folders, videos.num_other_files) == (2, 2)
+    assert "videos/b.mp4" in found(root / "up")
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret.mp4"
+    path.write_text("")
+    return path
+
+
+def test_a_link_out_of_the_folder_is_named_and_followed_where_that_is_asked_for(root, secret):
+    link = root / "A" / "out.mp4"
+    link.symlink_to("../../secret.mp4")
+    for argument in (root, f"{root}/A/*", f"{root}/**/*.mp4"):
+        videos = find_videos([str(argument)], VIDEO_EXTENSIONS)
+        assert "out.mp4" not in {video.path.name for video in videos.videos}
+        (failure,) = videos.failures
+        assert failure.video.endswith("out.mp4")
+        assert failure.reason.startswith("the link leads out of ")
+        assert failure.reason.endswith(f", to {secret}: allow that with --follow-links")
+    videos = find_videos([str(root)], VIDEO_EXTENSIONS, follow_links=True)
+    assert SourceVideo(link, "A/out.mp4") in videos.videos
+    assert videos.failures == ()
+
+
+def test_a_link_that_the_user_names_is_followed(root, secret, tmp_path):
+    link, listing = root / "out.mp4", tmp_path / "list.txt"
+    link.symlink_to(secret)
+    listing.write_text("videos/out.mp4\n")
+    assert found(link) == {"out.mp4": link}
+    assert found(listing) == {"videos/out.mp4": link}
+    assert found(root, link)["out.mp4"] == found(link, root)["out.mp4"] == link
+    (tmp_path / "linked").symlink_to(root)
+    assert "b.mp4" in found(tmp_path / "linked")
+
+
+def test_what_is_no_file_is_named_and_not_opened(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)  # a socket's path must be short
+    os.mkfifo("pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.mp4")
+    Path("null.mp4").symlink_to(os.devnull)
+    Path("gone.mp4").symlink_to("nowhere")
+    Path("loop.mp4").symlink_to("loop.mp4")
+    reasons = {
+        "pipe.mp4": "it is a pipe and no file",
+        "socket.mp4": "it is a socket and no file",
+        "null.mp4": "it is a device and no file",
+        "gone.mp4": "the link leads nowhere (No such file or directory)",
+        "loop.mp4": "the link leads nowhere (Too many levels of symbolic links)",
+    }
+    for follow_links in (False, True):
+        videos = find_videos([str(root)], VIDEO_EXTENSIONS, follow_links)
+        assert [video.name for video in videos.videos] == ALL
+        assert {failure.video: failure.reason for failure in videos.failures} == reasons
+    videos = find_videos(["pipe.mp4"], VIDEO_EXTENSIONS)
+    assert (len(videos.videos), len(videos.failures)) == (0, 1)
+
+
+def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    videos = find_videos([str(root)], VIDEO_EXTENSIONS)
+    assert [video.name for video in videos.videos] == ["-x.mkv", "A/a.MP4", "b.mp4"]
+    reason = "the folder cannot be read (Permission denied)"
+    assert videos.failures == (FailedVideo(str(root / "A" / "deep"), reason),)
+
+
+def test_two_loops_below_a_pattern_end(root):
+    for name in ("x", "y"):  # glob.glob tries their 2^40 combinations
+        (root / name).symlink_to(".")
+    assert list(found(f"{root}/**/*.mkv")) == ["-x.mkv"]
+
+
+def test_names_never_lead_upwards(root, tmp_path):
+    (tmp_path / "list.txt").write_text(f"videos/../videos/b.mp4\n{root}/A/a.MP4\n./videos/-x.mkv\n")
+    for argument in ("list.txt", "videos/../videos", "videos/A/../*.mp4", "videos/A/../b.mp4"):
+        for name in found(tmp_path / argument):
+            assert ".." not in name.split("/")
+            assert not name.startswith("/")
+    with pytest.raises(UserError, match=r"has \.\. behind a wildcard: name the folder itself"):
+        found(f"{root}/*/../../*")
+
+
+def test_lines_of_a_list_end_only_where_an_editor_ends_them(tmp_path):
+    names = ["a\u2028b.mp4", "c\x0bd.mp4", "e\x85f \udce4.mp4"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    listing = tmp_path / "list.txt"
+    text = "\ufeff" + "\r\n".join(names)
+    listing.write_bytes(text.encode(errors="surrogateescape"))
+    assert list(found(listing)) == names
+
+
+def test_hidden_files_match_a_pattern_that_names_them(root):
+    assert list(found(f"{root}/.*")) == [".cache/x.mp4", ".hidden.mp4"]
+    assert list(found(f"{root}/.cache/*")) == ["x.mp4"]
+
+
+def test_a_pattern_that_is_none_is_refused(root):
+    if sys.version_info < (3, 13):
+        with pytest.raises(UserError, match=r"is no pattern \(.*\): use \*\*/\*\.mp4 or the like"):
+            found(f"{root}/**.mp4")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Finding, downloading, verifying and loading weights; nothing is unpickled."""
 
 import hashlib
+import json
 import pickle
 import threading
+import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,23 +13,23 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from extract import download
 from extract.backbones import BACKBONES
-from extract.i3d import I3D
-from extract.weights import (
+from extract.download import (
     WeightsError,
     WeightsSource,
     cache_folder,
     cached_weights,
     fetch_weights,
     git_blob_sha1,
-    load_state,
-    load_weights,
-    read_state,
-    state_digest,
 )
+from extract.i3d import I3D
+from extract.weights import load_state, load_weights, read_state, state_digest
 
 SOURCE = BACKBONES["i3d"].source
+PLACED = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 SMALL = "Conv3d_2b_1x1"
 """The third endpoint: two layers with weights."""
 
@@ -149,6 +151,55 @@ class TestFilesThatAreRefused:
                 load(refused)
         assert not (tmp_path / "ran").exists()
 
+    def test_a_file_that_unfolds_to_more_than_it_holds_is_refused(self, tmp_path):
+        plain = saved(tmp_path / "a.pt", {"a": torch.zeros(1 << 20)})
+        bomb = tmp_path / "bomb.pt"
+        with zipfile.ZipFile(plain) as old, zipfile.ZipFile(bomb, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
+        assert bomb.stat().st_size < 1 << 16
+        with pytest.raises(WeightsError, match=r"bomb\.pt cannot be read .* unfold to 419\d{4}\)"):
+            read_state(bomb)
+
+    @pytest.mark.parametrize(
+        ("length", "header"),
+        [
+            (1 << 62, {}),
+            (None, {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
+            (None, {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 16]}}),
+            (None, dict.fromkeys("ab", PLACED)),
+            (None, {"a": PLACED | {"data_offsets": [16, 0]}}),
+            (None, {"a": PLACED | {"data_offsets": [-16, 0]}}),
+            (None, {"a": PLACED | {"dtype": "OBJECT"}}),
+        ],
+    )
+    def test_a_header_that_lies_is_refused(self, tmp_path, length, header):
+        path = tmp_path / "a.safetensors"
+        text = json.dumps(header).encode()
+        path.write_bytes((length or len(text)).to_bytes(8, "little") + text + bytes(16))
+        with pytest.raises(WeightsError, match=r"a\.safetensors cannot be read as weights \(Saf"):
+            read_state(path)
+
+    def test_a_storage_that_claims_more_than_the_file_holds_is_refused(self, tmp_path):
+        path = saved(tmp_path / "a.pt", {"a": torch.zeros(4)})
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                if name.endswith("data.pkl"):  # K: the next byte is a number; J: the next four
+                    content = content.replace(b"K\x04", b"J" + (1 << 30).to_bytes(4, "little"))
+                archive.writestr(name, content)
+        with pytest.raises(WeightsError, match=r"a\.pt cannot be read as weights"):
+            read_state(path)
+
+    def test_what_is_no_plain_tensor_of_floats_is_refused(self):
+        network, key = I3D(SMALL), "Conv3d_2b_1x1.bn.bias"
+        for convert in (Tensor.to_sparse, Tensor.long, lambda tensor: tensor.to(torch.complex64)):
+            state = full_state()
+            state[key] = convert(state[key])
+            with pytest.raises(WeightsError, match=rf"a: {key} is no plain tensor of floats"):
+                load_state(network, state, "a")
+
     @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
     @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])
     def test_a_truncated_file_is_refused(self, tmp_path, suffix, share):
@@ -213,8 +264,9 @@ class TestRandomWeights:
         assert torch.rand(1) == expected
 
     def test_a_seed_that_is_no_number_is_refused(self):
-        with pytest.raises(WeightsError, match="seed 'x' of random weights is no number: use rand"):
-            load_weights(I3D(SMALL), "random:x", SOURCE)
+        for seed in ("x", "1" * 5000):
+            with pytest.raises(WeightsError, match=f"seed '{seed}' of random weights is no number"):
+                load_weights(I3D(SMALL), f"random:{seed}", SOURCE)
 
 
 CONTENT = hashlib.sha512(b"weights").digest() * 1000
@@ -227,6 +279,11 @@ class Handler(BaseHTTPRequestHandler):
         if server.takes_ranges and (asked := self.headers["Range"]):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
         server.starts.append(start)
+        if server.leads_to is not None:
+            self.send_response(302)
+            self.send_header("Location", server.leads_to)
+            self.end_headers()
+            return
         if server.status is not None:
             self.send_error(server.status)
             return
@@ -234,7 +291,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(server.content) - start))
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(server.content) - start))
         self.end_headers()
         self.wfile.write(server.content[start : server.breaks_after])
 
@@ -250,6 +308,8 @@ def server(monkeypatch, tmp_path):
     server.daemon_threads = True
     server.content, server.starts, server.status = CONTENT, [], None
     server.takes_ranges, server.breaks_after = True, None
+    server.leads_to, server.tells_length = None, True
+    monkeypatch.setattr(download, "SCHEME", "http")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -322,6 +382,30 @@ class TestDownload:
             r"save it as .*cache/a\.pt, give --weights PATH, or use --weights random",
         ):
             load_weights(I3D(SMALL), "auto", source)
+
+    @pytest.mark.parametrize("url", ["http://a.b/c.pt", "ftp://a.b/c.pt", "file:///etc/passwd"])
+    def test_nothing_is_fetched_in_the_open(self, tmp_path, monkeypatch, url):
+        monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
+        with pytest.raises(WeightsError, match=f"{url} is not https: weights are fetched over htt"):
+            fetch_weights(WeightsSource(url, "a.pt", None, "none"))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "url", ["ftp://a.b/c.pt", "https://a.b/c.pt", "file:///etc/passwd", "data:,x"]
+    )
+    def test_no_redirect_leads_to_another_scheme(self, server, source, url):
+        server.leads_to = url
+        with pytest.raises(WeightsError, match=r"is not http: weights are f|is not allowed"):
+            fetch_weights(source)
+        assert not cached_weights(source).exists()
+
+    @pytest.mark.parametrize("tells_length", [True, False])
+    def test_what_is_too_large_is_not_kept(self, server, source, tells_length, monkeypatch):
+        monkeypatch.setattr(download, "MAX_DOWNLOAD_BYTES", len(CONTENT) - 1)
+        server.tells_length = tells_length
+        with pytest.raises(WeightsError, match="larger than 63999 bytes: that cannot be the offi"):
+            fetch_weights(source)
+        assert list(cache_folder().iterdir()) == []
 
     def test_without_a_network_the_same_is_said(self, server, source):
         away = replace(source, url="http://127.0.0.1:9/a.pt")

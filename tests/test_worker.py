@@ -19,6 +19,7 @@ from extract import worker as worker_module
 from extract.clips import ClipGrid
 from extract.errors import UserError
 from extract.processes import spawn
+from extract.pulse import Pulse
 from extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_part, read_video
 from extract.ring import ClipRing
 from extract.source import SourceVideo
@@ -79,12 +80,12 @@ def start(kind):
 
         def run():
             with there:
-                run_worker(there, ring, OPTIONS)
+                run_worker(there, ring, OPTIONS, Pulse())
 
         runner = threading.Thread(target=run, daemon=True)
         runner.start()
     else:
-        runner = spawn(worker_process, (there, ring, OPTIONS), "vigil-worker")
+        runner = spawn(worker_process, (there, ring, OPTIONS, Pulse(), 1 << 30), "vigil-worker")
         there.close()
     with here:
         yield Line(here, ring, runner)
@@ -143,8 +144,10 @@ def assert_same(messages, should_be):
     for left, right in zip(messages, should_be, strict=True):
         if isinstance(left, TaskFinished):
             np.testing.assert_array_equal(left.finished.timestamps, right.finished.timestamps)
-            times = left.finished.timestamps
-            assert replace(right.finished, timestamps=times).__dict__ == left.finished.__dict__
+            np.testing.assert_array_equal(left.finished.damage.frames, right.finished.damage.frames)
+            assert left.finished.damage.num_lost == right.finished.damage.num_lost
+            arrays = {name: getattr(left.finished, name) for name in ("timestamps", "damage")}
+            assert replace(right.finished, **arrays).__dict__ == left.finished.__dict__
         elif isinstance(left, tuple):
             assert left[0] == right[0]
             np.testing.assert_array_equal(left[1], right[1])
@@ -252,7 +255,7 @@ def test_waiting_for_a_slot_does_not_count_as_decoding(thread_line, tmp_path, mo
         pass_time(1000 if clip is None else 0)
         return clip
 
-    def read(video, options, decoder, new_clip, may_split):
+    def read(video, options, decoder, new_clip, may_split, pulse):
         for _ in range(2 * NUM_SLOTS):
             pass_time(1)
             clip = new_clip((8, 2, 2, 3))

@@ -1,0 +1,108 @@
+"""`make chaos`: kill runs at random moments, and compare what is left at last.
+
+Extraction and training run again and again on what the run before them left, and are killed,
+starved or hindered. Files are spoiled in between. In the end everything must be as undisturbed runs
+leave it, bit for bit, and nothing else may be there.
+"""
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import tyro
+
+from bench.reliability.chaos_extraction import Extraction
+from bench.reliability.chaos_training import Training
+from bench.reliability.disks import small_disk
+from bench.reliability.faults import EXTRACTION_KILLS, HINDRANCES, TRAINING_KILL, Tally
+from bench.reliability.tiny import HEIGHT, WIDTH, draw_corpus
+from bench.videos import draw_video
+from extract.errors import UserError
+
+TRAINING_SHARE = 0.2
+HINDRANCE_SHARE = 0.2
+LONG_FRAMES = 2112
+"""With a clip every 4 frames these are 512: as many as a video must have to be read in parts."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Kill extraction and training at random moments; compare what is left with undisturbed runs.
+
+    Ends with 1 unless all is as it should be.
+    """
+
+    runs: int = 100
+    """Kills."""
+    seed: int = 0
+    """Decides what is done to which run, and to which files."""
+    short: bool = False
+    """Without the long video and the training, as for a test."""
+
+
+def main(options: Options) -> int:
+    """Print a table of what was done and a line that says what came of it; 0 if all is well."""
+    tally = Tally()
+    decoders = ("pyav",) if options.short else ("auto", "pyav")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vigil-chaos-")))
+        (folder / "tmp").mkdir()
+        draw_videos(folder / "videos", with_long=not options.short)
+        disk = stack.enter_context(small_disk(folder / "disk"))
+        if disk is None:
+            say("no small disk can be mounted here: a full disk is not tried")
+        # Where a worker dies a video goes to PyAV, whose features differ in the last bits.
+        extraction = Extraction(folder, disk, tally, decoders)
+        training = None if options.short else Training(folder, extraction.reference, tally)
+        before = temporary_files(folder / "tmp")
+        for number in range(options.runs):
+            _disturb(Random(f"{options.seed} {number}"), extraction, training)
+            say(f"{number + 1} kills: {tally.summary()}")
+        extraction.finish()
+        if training is not None:
+            training.finish()
+        tally.leftovers += map(str, temporary_files(folder / "tmp") - before)
+    print(tally.table())
+    print(*tally.problems(), f"{options.runs} kills, {tally.summary()}", sep="\n")
+    return 1 if tally.problems() else 0
+
+
+def _disturb(random: Random, extraction: Extraction, training: Training | None) -> None:
+    """Kill one run, perhaps after others were hindered."""
+    if training is not None and random.random() < TRAINING_SHARE:
+        training.disturb(TRAINING_KILL, random)
+        return
+    if random.random() < HINDRANCE_SHARE:
+        extraction.disturb(random.choice(HINDRANCES), random)
+    extraction.disturb(random.choice(EXTRACTION_KILLS), random)
+
+
+def draw_videos(folder: Path, with_long: bool) -> None:
+    """Write a corpus, a video that is read in parts, a damaged one, and one that is none at all."""
+    draw_corpus(folder)
+    if with_long:
+        draw_video(folder / "Normal" / "long.mp4", WIDTH, HEIGHT, LONG_FRAMES)
+    damaged = bytearray((folder / "Normal" / "short.mp4").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (folder / "Normal" / "damaged.mp4").write_bytes(damaged)
+    (folder / "Normal" / "broken.mp4").write_bytes(bytes(1000))
+
+
+def temporary_files(folder: Path) -> set[Path]:
+    """What lies in a folder for temporary files, and in shared memory."""
+    return {*folder.iterdir(), *Path("/dev/shm").iterdir()}
+
+
+def say(text: str) -> None:
+    """Tell whoever waits."""
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Options, prog="python -m bench.reliability.chaos")))
+    except UserError as error:
+        sys.exit(f"error: {error}")

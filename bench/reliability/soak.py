@@ -1,0 +1,129 @@
+"""`make soak`: an hour of video through `vigil score`, and the memory that takes.
+
+Plots what the processes of the run hold themselves, sampled all along: it should be flat.
+"""
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import tyro
+from matplotlib.figure import Figure
+
+from bench.processes import cheap_vigil, running
+from bench.reliability.tiny import make_run
+from bench.standin import NAME
+from bench.videos import FPS, draw_video, repeat_video
+from extract.errors import UserError
+
+SCENE_SECONDS = 60
+MAX_GROWTH = 0.1
+"""Of the last quarter over the first, in memory, that counts as flat."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Score long videos, and plot the memory that takes; 1 unless it is flat."""
+
+    minutes: float = 60
+    """Length of all the videos together."""
+    videos: int = 4
+    """In how many files they are; the first is half of it all, and read in parts."""
+    backbone: str = NAME
+    """The network; by default a stand-in that only waits, as a fast device would make us."""
+    plot: Path = Path("docs/soak.png")
+    """Where the plot is written."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Memory at a moment."""
+
+    seconds: float
+    """Since the start of the program."""
+    num_bytes: int
+
+
+def main(options: Options) -> int:
+    """Print how the memory of the run went, and write the plot; 0 if it was flat."""
+    with tempfile.TemporaryDirectory(prefix="vigil-soak-") as name:
+        folder = Path(name)
+        videos = draw_hours(options, folder / "videos")
+        run = make_run(folder, options.backbone)
+        samples = score(videos, run, folder / "results")
+    first, last = quarter_means(samples)
+    plot(samples, options)
+    print(
+        f"{options.minutes:g} minutes of video in {samples[-1].seconds:.0f} s: mean of the first "
+        f"quarter {first / 1e6:.0f} MB, of the last {last / 1e6:.0f} MB ({last / first - 1:+.1%}), "
+        f"peak {max(sample.num_bytes for sample in samples) / 1e6:.0f} MB; plot {options.plot}"
+    )
+    return 0 if last <= (1 + MAX_GROWTH) * first else 1
+
+
+def draw_hours(options: Options, folder: Path) -> Path:
+    """Write the videos: a scene, again and again."""
+    folder.mkdir()
+    scene = draw_video(folder.parent / "scene.mp4", 320, 240, SCENE_SECONDS * FPS)
+    turns = max(2, round(options.minutes * 60 / SCENE_SECONDS))
+    others = turns // 2 // max(1, options.videos - 1)
+    repeat_video(scene, folder / "0.mp4", turns - others * (options.videos - 1))
+    for number in range(1, options.videos):
+        repeat_video(scene, folder / f"{number}.mp4", others)
+    return folder
+
+
+def score(videos: Path, run: Path, results: Path) -> list[Sample]:
+    """What `vigil score` held, from its start to its end.
+
+    Raises:
+        UserError: it failed; says with what.
+    """
+    where = videos, "--checkpoint", run, "--out", results
+    arguments = cheap_vigil("score", *where, "--workers", 2)
+    begun = time.monotonic()
+    with running(arguments) as program:
+        samples = [Sample(time.monotonic() - begun, held) for held in program.samples()]
+        program.require_success()
+    return samples
+
+
+def quarter_means(samples: list[Sample]) -> tuple[float, float]:
+    """Mean bytes in the first and in the last quarter of the time.
+
+    Without the tenth at either end, where the program starts and writes its results.
+
+    Raises:
+        UserError: the run was too short to tell.
+    """
+    tenth = len(samples) // 10
+    steady = [sample.num_bytes for sample in samples[tenth : len(samples) - tenth]]
+    quarter = len(steady) // 4
+    if not quarter:
+        raise UserError("the run was too short to see how its memory goes: give more --minutes")
+    return fmean(steady[:quarter]), fmean(steady[-quarter:])
+
+
+def plot(samples: list[Sample], options: Options) -> None:
+    """Draw memory over time."""
+    figure = Figure(figsize=(8, 3), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(
+        [sample.seconds for sample in samples], [sample.num_bytes / 1e6 for sample in samples]
+    )
+    axes.set(xlabel="seconds", ylabel="MB", ylim=(0, None))
+    axes.set_title(
+        f"vigil score, {options.minutes:g} minutes of video: memory of all its processes"
+    )
+    options.plot.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.plot)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(tyro.cli(Options, prog="python -m bench.reliability.soak")))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,13 @@
+"""`python -m bench.vigil` is `vigil` with the stand-ins for a network among its backbones.
+
+Decode workers import it too, as the program's main module; then it loads nothing.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    from bench import standin
+    from pipeline import cli
+
+    standin.register()
+    sys.exit(cli.main())

@@ -1,0 +1,161 @@
+"""The official weights: fetched once, over https only, checked before anything reads them."""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from extract.errors import UserError
+from extract.files import replace_file
+
+SCHEME = "https"
+DOWNLOAD_BLOCK = 1 << 20
+MAX_DOWNLOAD_BYTES = 1 << 30
+"""No official file comes near it."""
+TIMEOUT_SECONDS = 30
+
+
+class WeightsError(UserError):
+    """Weights cannot be had, are not what they claim to be, or do not fit the network."""
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a backbone's official weights are, and how a download is checked."""
+
+    url: str
+    file_name: str
+    git_blob_sha1: str | None
+    """Name of the file's content in its git repository; None where none is published."""
+    licence: str
+
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes downloaded so far and their total, where it is known."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $VIGIL_CACHE, else $XDG_CACHE_HOME/vigil, else ~/.cache/vigil."""
+    if folder := os.environ.get("VIGIL_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigil"
+
+
+def cached_weights(source: WeightsSource) -> Path:
+    """Where the official weights lie once they are downloaded."""
+    return cache_folder() / source.file_name
+
+
+def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Path:
+    """The path of the official weights, from the cache or else downloaded into it.
+
+    Raises:
+        WeightsError: they cannot be downloaded; says how to bring them by hand.
+    """
+    path = cached_weights(source)
+    if path.is_file():
+        check_identity(path, source)
+        return path
+    partial = path.with_name(path.name + ".download")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(source.url, partial, progress)
+        check_identity(partial, source)
+    except WeightsError:
+        partial.unlink(missing_ok=True)
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"the weights could not be downloaded ({reason}): fetch {source.url} on another "
+            f"machine and save it as {path}, give --weights PATH, or use --weights random to try "
+            "the program without trained features"
+        ) from error
+    with replace_file(path) as temporary:
+        partial.replace(temporary)
+    return path
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to encrypted addresses only."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """The request that a redirect leads to."""
+        _require_encrypted(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _require_encrypted(url: str) -> None:
+    if urlsplit(url).scheme != SCHEME:
+        raise WeightsError(f"{url} is not {SCHEME}: weights are fetched over {SCHEME} only")
+
+
+def _download(url: str, partial: Path, progress: Progress | None) -> None:
+    """Download to a file, going on where an earlier try broke off."""
+    _require_encrypted(url)
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        opener = urllib.request.build_opener(_SafeRedirects)
+        response = opener.open(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        return  # nothing is left to download
+    with response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with partial.open("ab" if resumed else "wb") as file:
+            while block := response.read(DOWNLOAD_BLOCK):
+                have += len(block)
+                if max(have, total or 0) > MAX_DOWNLOAD_BYTES:
+                    raise WeightsError(
+                        f"{url} is larger than {MAX_DOWNLOAD_BYTES} bytes: that cannot be the "
+                        "official file"
+                    )
+                file.write(block)
+                if progress:
+                    progress(have, total)
+    if total is not None and have < total:
+        raise ConnectionError(f"the connection broke off after {have} of {total} bytes; run again")
+
+
+def check_identity(path: Path, source: WeightsSource) -> None:
+    """Compare a file's content with what is published of it; some sources publish nothing.
+
+    Raises:
+        WeightsError: the content is not the published one.
+    """
+    if source.git_blob_sha1 is None:
+        return
+    actual = git_blob_sha1(path)
+    if actual != source.git_blob_sha1:
+        raise WeightsError(
+            f"{path} is not the file published at {source.url} (git blob {actual}, not "
+            f"{source.git_blob_sha1}): remove it if it is still there, and fetch it again"
+        )
+
+
+def git_blob_sha1(path: Path) -> str:
+    """The name git gives a file's content: sha1 of ``blob <size>``, a zero byte, the bytes."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(DOWNLOAD_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

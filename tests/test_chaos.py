@@ -1,0 +1,191 @@
+"""The harness that kills runs: its parts, what it sees, and a short form of it."""
+
+import errno
+import signal
+import time
+from dataclasses import replace
+from random import Random
+
+import pytest
+from builders import make_features, write_store
+
+from bench.processes import running
+from bench.reliability import chaos, faults
+from bench.reliability.chaos_store import DisturbedStore, damage
+from bench.reliability.compare import feature_content, training_content
+from bench.reliability.disks import small_disk
+from bench.reliability.faults import LITTLE_MEMORY, WORKER_KILL, Tally, processes_left, strike
+from extract.store import feature_path
+
+SLEEP = ["-c", "import time; time.sleep(60)"]
+VIDEOS = [make_features(f"{name}.mp4", seed=seed) for seed, name in enumerate("abc")]
+
+
+@pytest.fixture
+def tally():
+    return Tally()
+
+
+@pytest.fixture
+def store(tmp_path, tally):
+    """A store like its reference, which was written at another time."""
+    write_store(tmp_path / "reference", *VIDEOS)
+    later = "2022-02-02T00:00:00+00:00"
+    write_store(tmp_path / "store", *(replace(video, created_at=later) for video in VIDEOS))
+    return DisturbedStore(tmp_path / "store", [tmp_path / "reference"], tally)
+
+
+class TestStore:
+    def test_the_same_but_for_the_time_is_as_expected(self, store, tally):
+        store.check_end()
+        assert tally.problems() == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"features": VIDEOS[0].features + 1e-7},
+            {"num_frames_container": 81},
+            {"weights_name": "some"},
+            {"segment_seconds": VIDEOS[0].segment_seconds + 1e-12},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_anything_else_differs(self, store, tally, change):
+        write_store(store.folder, replace(VIDEOS[0], **change))
+        store.check(set(), is_complete=False)
+        assert tally.problems() == ["differing: a.mp4"]
+
+    def test_missing_and_additional_files_are_seen(self, store, tally):
+        whole = store.whole()
+        feature_path(store.folder, "b.mp4").unlink()
+        (store.folder / ".half").touch()
+        store.check(whole - {"b.mp4"}, is_complete=False)
+        assert tally.problems() == []
+        store.check(whole, is_complete=False)
+        assert tally.problems() == ["lost: b.mp4"]
+        store.check_end()
+        assert tally.problems() == ["lost: b.mp4", "lost: b.mp4", "leftovers: .half"]
+
+    def test_spoiled_files_may_stay_until_a_run_is_over(self, store, tally):
+        store.spoil(Random(1))
+        assert store.share_missing() > 0
+        whole = store.whole()
+        store.check(whole, is_complete=False)
+        assert tally.problems() == []
+        store.check(whole, is_complete=True)
+        assert len(tally.lost) + len(tally.differing) == 3 - len(whole)
+
+    def test_a_torn_file_differs(self, store, tally):
+        path = feature_path(store.folder, "c.mp4")
+        path.write_bytes(path.read_bytes()[:700])
+        store.check(set(), is_complete=False)
+        assert tally.differing == ["c.mp4"]
+
+    def test_damage_is_seeded_and_real(self, tmp_path):
+        path = tmp_path / "a"
+        for seed in range(20):
+            path.write_bytes(bytes(100))
+            damaged = damage(path, Random(seed))
+            assert path.read_bytes() == damaged != bytes(100)
+            path.write_bytes(bytes(100))
+            assert damage(path, Random(seed)) == damaged
+
+
+class TestTally:
+    def test_ends_that_are_not_expected_are_problems(self, tally):
+        tally.end("SIGINT", 130, {130}, "")
+        tally.end("SIGINT", 1, {130}, "Traceback")
+        tally.end("SIGINT", None, set(), "hung")
+        tally.end(LITTLE_MEMORY, -6, set(), "")
+        assert len(tally.unexpected) == 2
+        assert "| SIGINT        |     1 |        0 | 130: 1     |" in tally.table()
+        assert tally.summary() == ("0 files lost, 0 differing, 0 leftovers, 2 unexpected ends")
+
+
+class TestFaults:
+    @pytest.mark.parametrize("kind", faults.SIGNALS)
+    def test_signals_reach_the_program(self, kind):
+        with running(SLEEP) as program:
+            time.sleep(0.3)
+            assert strike(kind, program, 0, Random(0))
+            assert program.wait(10) == -faults.SIGNALS[kind]
+
+    @pytest.mark.parametrize("kind", [*faults.SIGNALS, LITTLE_MEMORY, WORKER_KILL])
+    def test_a_program_that_has_ended_cannot_be_struck(self, kind):
+        with running(["-c", "pass"]) as program:
+            assert not strike(kind, program, 10, Random(0))
+
+    def test_only_a_worker_is_killed(self):
+        """A spawned process is a worker; this one's parent says how it ended."""
+        code = """
+import multiprocessing, sys, time
+process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+process.start()
+process.join()
+sys.exit(-process.exitcode)
+"""
+        with running(["-c", code]) as program:
+            assert strike(WORKER_KILL, program, 0, Random(0))
+            assert program.wait(10) == signal.SIGKILL
+
+    def test_a_starved_program_gets_no_more_memory(self):
+        code = """
+import sys, time
+time.sleep(0.5)
+try:
+    bytearray(1 << 30)
+except MemoryError:
+    sys.exit(7)
+"""
+        with running(["-c", code]) as program:
+            assert strike(LITTLE_MEMORY, program, 0.2, Random(0))
+            assert program.wait(10) == 7
+
+    def test_orphans_are_found_and_killed(self, monkeypatch):
+        monkeypatch.setattr(faults, "GRACE_SECONDS", 0.5)
+        code = f"import subprocess, sys; subprocess.Popen([sys.executable, *{SLEEP!r}])"
+        with running(["-c", code]) as program:
+            assert program.wait(10) == 0
+            assert processes_left(program) == 1
+            assert processes_left(program) == 0
+
+
+def test_a_small_disk_fills_up(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("no disk can be mounted here")
+        (disk.folder / "a").write_bytes(bytes(100_000))
+        disk.leave(50_000)
+        with pytest.raises(OSError, match="No space left") as error:
+            (disk.folder / "b").write_bytes(bytes(100_000))
+        assert error.value.errno == errno.ENOSPC
+        disk.resize()
+        (disk.folder / "b").write_bytes(bytes(100_000))
+    assert not list((tmp_path / "disk").iterdir())
+
+
+def test_times_are_no_content_of_a_training(tmp_path):
+    for name, created_at in {"a": "1999", "b": "2000"}.items():
+        (tmp_path / name / "last").mkdir(parents=True)
+        (tmp_path / name / "last" / "config.json").write_text(
+            f'{{"seed": 1, "created_at": "{created_at}"}}'
+        )
+        (tmp_path / name / "tensorboard").mkdir()
+        (tmp_path / name / "tensorboard" / created_at).touch()
+        (tmp_path / name / ".lock").write_text(created_at)
+    assert training_content(tmp_path / "a") == training_content(tmp_path / "b")
+    (tmp_path / "a" / "log.csv").touch()
+    assert training_content(tmp_path / "a") != training_content(tmp_path / "b")
+
+
+def test_strings_and_numbers_of_a_feature_file_are_its_content(store):
+    content = feature_content(feature_path(store.folder, "a.mp4"))
+    assert {"/segments/features", "views", "video_path", "num_frames_decoded"} <= content.keys()
+    assert "created_at" not in content
+
+
+def test_a_killed_extraction_ends_like_one_that_was_not(capsys):
+    assert chaos.main(chaos.Options(runs=1, short=True)) == 0
+    assert capsys.readouterr().out.endswith(
+        "1 kills, 0 files lost, 0 differing, 0 leftovers, 0 unexpected ends\n"
+    )

@@ -1,0 +1,227 @@
+"""Damage: counted, placed where it lies, said in words, and how much of it is allowed."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from builders import make_features
+from hypothesis import given
+from hypothesis import strategies as st
+from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
+
+from extract.damage import Damage, DamageLog, damaged_share, excess
+from extract.decoder import probe
+from extract.decoder_av import AvDecoder
+from extract.errors import UserError
+from pipeline.damage import damaged_frames, frame_warnings, read_max_damage
+from pipeline.results import DamagedFrames
+
+ENCODINGS = {
+    "a.mp4": {"options": {"movflags": "faststart"}},
+    "fragments.mp4": {"options": {"movflags": "frag_keyframe+empty_moov"}},
+    "hevc.mp4": {
+        "codec": "libx265",
+        "codec_options": {"x265-params": "log-level=none"},
+        "options": {"movflags": "faststart"},
+    },
+    "a.mkv": {},
+    "a.flv": {},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+}
+PACKET = 8
+
+
+@pytest.fixture
+def video(tmp_path_factory):
+    """Make a video of `ENCODINGS` that a test may damage."""
+
+    def make(name):
+        return encode(tmp_path_factory.mktemp("videos") / name, **ENCODINGS[name])
+
+    return make
+
+
+def decode(path) -> tuple[int, Damage]:
+    """Number of frames, and the damage."""
+    decoder = AvDecoder(path, probe(path), 256, 240)
+    try:
+        return sum(1 for _ in decoder), decoder.damage()
+    finally:
+        decoder.close()
+
+
+def frame_of_packet(path, number):
+    """Where the frame of a packet comes among all frames of the video."""
+    with av.open(str(path)) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.size]
+    return sum(other < pts[number] for other in pts)
+
+
+@given(
+    frame_pts=st.lists(st.integers(-99, 99), unique=True),
+    error_pts=st.lists(st.integers(-99, 99)),
+    known=st.tuples(*[st.lists(st.integers(0, 50))] * 2),
+    num_cut_off=st.integers(0, 3),
+)
+def test_every_error_is_counted_at_its_place(frame_pts, error_pts, known, num_cut_off):
+    num_frames = len(frame_pts)
+    damaged, lost = ([index for index in indices if index < num_frames] for indices in known)
+    log = DamageLog(num_cut_off=num_cut_off)
+    for noted, values in ((log.error_pts, error_pts), (log.damaged, damaged), (log.lost, lost)):
+        noted.extend(values)
+    found = log.place(np.array(frame_pts, np.int64))
+
+    is_damaged = {*damaged, *(frame_pts.index(pts) for pts in error_pts if pts in frame_pts)}
+    gone = [pts for pts in error_pts if pts not in frame_pts]
+    places = {*lost, *(sum(pts < time for pts in frame_pts) for time in gone)}
+    places |= {num_frames} if num_cut_off else set()
+    ranges = [range(start, stop) for start, stop in found.frames]
+    assert [index for frames in ranges for index in frames] == sorted(is_damaged)
+    assert all(after.start > frames.stop for frames, after in pairwise(ranges))
+    assert all(any(r.start <= place <= r.stop for r in ranges) for place in places)
+    assert {r.start for r in ranges if not r} <= places
+    assert found.num_lost == len(lost) + len(gone) + num_cut_off
+    assert found.num_damaged == len(is_damaged) + found.num_lost
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_whole_video_has_no_damage(video, name):
+    num_frames, found = decode(video(name))
+    assert (num_frames, found.num_damaged, found.frames.shape) == (NUM_FRAMES, 0, (0, 2))
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODINGS if name not in {"a.mkv", "a.flv"}])
+def test_a_packet_without_content_is_a_frame_lost_at_its_place(video, name):
+    path = video(name)
+    place = frame_of_packet(path, PACKET)
+    num_frames, found = decode(damage(path, [PACKET], keep=0))
+    assert (num_frames, found.num_lost) == (NUM_FRAMES - 1, 1)
+    assert found.frames.tolist() == [[place, place]]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "fragments.mp4", "mpeg4.avi", "mjpeg.avi"])
+def test_a_packet_with_other_content_is_a_frame_damaged_at_its_place(video, name):
+    path = video(name)
+    place = frame_of_packet(path, PACKET)
+    num_frames, found = decode(damage(path, [PACKET], fill=255, keep=0.3))
+    assert (num_frames, found.num_lost) == (NUM_FRAMES, 0)
+    assert found.frames.tolist() == [[place, place + 1]]
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("share", [0.6, 0.8])
+def test_what_a_file_that_breaks_off_promised_is_lost(video, name, share):
+    """By its number of frames, or by its length and its frame rate."""
+    num_frames, found = decode(truncate(video(name), share))
+    assert num_frames < NUM_FRAMES
+    allowed = 2 if name == "a.flv" else 0  # which counts its length from 0, and begins at 0.08 s
+    assert 0 <= num_frames + found.num_lost - NUM_FRAMES <= allowed
+    assert num_frames - 1 <= found.frames[-1, 0] <= found.frames[-1, 1] == num_frames
+
+
+def hide_frames(source, path, num_hidden):
+    """A copy in which an edit list has the video begin later."""
+    options = {"avoid_negative_ts": "disabled", "movflags": "faststart"}
+    with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.pts -= num_hidden * packet.duration
+                packet.dts -= num_hidden * packet.duration
+                packet.stream = stream
+                new.mux(packet)
+    return path
+
+
+def test_frames_that_an_edit_list_hides_are_not_lost(tmp_path):
+    path = hide_frames(encode(tmp_path / "a.mp4"), tmp_path / "hidden.mp4", 5)
+    num_frames, found = decode(path)
+    assert (num_frames, found.num_damaged) == (NUM_FRAMES - 5, 0)
+    num_frames, found = decode(truncate(path, 0.7))
+    assert num_frames + found.num_lost == NUM_FRAMES - 5
+
+
+def test_without_times_errors_are_placed_at_the_frames_out_so_far(tmp_path):
+    path = encode(tmp_path / "a.h264", draw_frames(40))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 300] = b"\xff" * 300
+    path.write_bytes(content)
+    num_frames, found = decode(path)
+    assert 1 <= found.num_damaged <= 6
+    assert 12 <= found.frames.min() <= found.frames.max() <= 28
+    assert num_frames + found.num_lost <= 40
+
+
+def test_the_share_counts_lost_frames_among_those_there_should_be():
+    found = Damage(np.array([[2, 4], [5, 5]]), num_lost=2)
+    assert (found.num_damaged, found.share(6)) == (4, 0.5)
+    assert Damage().share(6) == Damage().share(0) == 0
+    assert damaged_share(8, 8, 0) == 1
+    features = make_features(num_frames=6, num_frames_damaged=4, num_frames_lost=2)
+    assert features.damaged_share == found.share(6)
+
+
+def test_more_damage_than_is_allowed_is_named_with_the_option():
+    assert excess(0.1, 0.1) is None
+    assert excess(1.0, 1.0) is None
+    reason = excess(0.125, 0.1)
+    assert reason.startswith("12.5% of its frames are damaged, more than --max-damage 10%: allow")
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [(None, 1), ("10%", 0.1), ("0.1", 0.1), (".5", 0.5), ("0", 0), ("0%", 0), ("100%", 1)],
+)
+def test_a_share_is_read_from_the_command_line(text, share):
+    assert read_max_damage(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "10", "1", "101%", "-1%", "1e-1", "nan", "10 %%", "ten"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(UserError, match=r"--max-damage '.*' is no share of frames: use 10% or 0.1"):
+        read_max_damage(text)
+
+
+def test_warnings_say_how_many_frames_are_damaged_and_where():
+    whole = make_features(num_frames=100)
+    assert frame_warnings(whole) == []
+    ranges = {"damage_frames": np.array([[50, 52], [60, 60]]), "num_frames_damaged": 5}
+    seconds = {"damage_seconds": np.array([[62.4, 62.5], [63.0, 63.0]])}
+    assert frame_warnings(replace(whole, num_frames_lost=3, **ranges, **seconds)) == [
+        "Damaged frames: 5 (3 of them lost), the first at 0:01:02; 100 could be decoded."
+    ]
+    assert frame_warnings(replace(whole, num_frames_damaged=5)) == [  # of an older file
+        "Damaged frames: 5; 100 could be decoded."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("promised", "is_said"), [(0, False), (98, False), (102, False), (97, True), (103, True)]
+)
+def test_another_number_of_frames_than_promised_is_said(promised, is_said):
+    features = make_features(num_frames=100, num_frames_container=promised)
+    said = [f"The container promises {promised} frames, 100 could be decoded."]
+    assert frame_warnings(features) == (said if is_said else [])
+
+
+@pytest.mark.parametrize(
+    ("promised", "fps", "is_said"),
+    [(0, 25, False), (4.9, 25, False), (3.1, 25, False), (5.2, 25, True), (7.9, 0.5, False)],
+)
+def test_another_length_than_promised_is_said(promised, fps, is_said):
+    features = make_features(num_frames=100, duration_container=promised, fps=fps)
+    said = [f"The container promises {promised:.1f} seconds, the frames last 4.0."]
+    assert frame_warnings(features) == (said if is_said else [])
+
+
+def test_damage_is_listed_in_frames_and_seconds():
+    features = make_features(
+        damage_frames=np.array([[3, 5], [7, 7]]), damage_seconds=np.array([[0.1, 0.2], [0.3, 0.3]])
+    )
+    expected = DamagedFrames(3, 5, 0.1, 0.2), DamagedFrames(7, 7, 0.3, 0.3)
+    assert damaged_frames(features) == expected
+    assert damaged_frames(make_features()) == ()

@@ -1,0 +1,173 @@
+"""Locks: one run at a time in a folder, whatever became of the one before."""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT, run_python
+
+from extract.files import LOCK_NAME
+from pipeline import locks
+from pipeline.cli import main
+from pipeline.locks import LockedError, locked
+
+HOLD = """
+import sys, time; from pathlib import Path; from pipeline.locks import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of a folder, which is returned with it."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process, tmp_path
+    process.kill()
+    process.communicate()
+
+
+def test_another_run_is_kept_out_and_told_by_whom(holder):
+    process, folder = holder
+    message = rf"is writing to {folder} \(pid {process.pid} on .* since 20.*: -c .*\): wait for it"
+    with pytest.raises(LockedError, match=message), locked(folder):
+        raise AssertionError
+    # Asking has not changed what is said.
+    with pytest.raises(LockedError, match=message), locked(folder):
+        raise AssertionError
+
+
+def test_the_lock_of_a_killed_run_is_no_obstacle(holder):
+    process, folder = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert f"pid {process.pid} on" in (folder / LOCK_NAME).read_text()
+    with locked(folder):
+        assert (folder / LOCK_NAME).read_text().startswith(f"pid {os.getpid()} on ")
+
+
+def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), locked(folder):
+            raise ZeroDivisionError
+    with locked(folder), locked(tmp_path), pytest.raises(LockedError), locked(folder):
+        raise AssertionError
+
+
+def test_whoever_has_the_lock_clears_what_killed_runs_left(tmp_path):
+    leftover = tmp_path / "deep" / f".{'0' * 16}.partial"
+    leftover.parent.mkdir()
+    leftover.touch()
+    with locked(tmp_path):
+        assert not leftover.exists()
+        leftover.touch()
+        with pytest.raises(LockedError), locked(tmp_path):
+            raise AssertionError
+        assert leftover.exists()
+
+
+def test_an_owner_of_any_name_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vigil", "a\nb\x1b[31m\udcff" + "ä" * 1000])
+    with locked(tmp_path), pytest.raises(LockedError) as caught, locked(tmp_path):
+        raise AssertionError
+    assert str(caught.value).isprintable()
+    assert r"a\nb\x1b[31m\udcff\xe4\xe4" in str(caught.value)
+    assert len(str(caught.value)) < 800
+    with (tmp_path / LOCK_NAME).open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(b"\x1b[2J\xff")
+        file.flush()
+        with pytest.raises(LockedError, match=r"\(\?\): wait for it"), locked(tmp_path):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_locks_it_is_said_and_gone_on(tmp_path, monkeypatch, caplog, number):
+    def refuse(_file, _flags):
+        raise OSError(number, os.strerror(number))
+
+    leftover = tmp_path / f".{'0' * 16}.partial"
+    leftover.touch()
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with locked(tmp_path):
+        pass
+    assert f"{tmp_path} is on a file system without locks ({os.strerror(number)})" in caplog.text
+    assert leftover.exists()  # another run may be writing it
+
+
+def test_other_errors_of_the_system_are_not_hidden(tmp_path, monkeypatch):
+    def refuse(_file, _flags):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Input/output error"), locked(tmp_path):
+        raise AssertionError
+
+
+def test_a_link_in_place_of_the_lock_changes_no_other_file(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / LOCK_NAME).symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path):
+        raise AssertionError
+    assert other.read_text() == "mine"
+
+
+def test_a_folder_that_can_only_be_read_is_said(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o ro none {disk}"
+    if shutil.which("unshare") is None or subprocess.run([*inside, mount]).returncode:
+        pytest.skip("no disk can be mounted here")
+    vigil = f"{sys.executable} -m pipeline.cli extract {tmp_path} --out {disk}/f"
+    script = f"{mount}; {vigil} --weights random --endpoint Conv3d_1a_7x7"
+    run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1, run.stderr
+    assert "f may not be read or written (Read-only file system): choose another" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+TERMINATED = """
+import os, signal, sys, time
+from pipeline import cli, features
+def work(options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        if "again" in sys.argv:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        print("cleaned up")
+features.run_show = work
+sys.exit(cli.main(["features", "show", "x"]))
+"""
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does():
+    run = run_python("-c", TERMINATED)
+    assert (run.returncode, run.stdout) == (130, "cleaned up\n")
+    assert run.stderr.startswith("ERROR: terminated: what was finished is kept; the same command")
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_second_sigterm_ends_it_at_once():
+    run = run_python("-c", TERMINATED, "again")
+    assert (run.returncode, run.stdout) == (-signal.SIGTERM, "")
+
+
+def test_who_calls_the_command_line_keeps_its_own_handling_of_signals(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["features", "show", str(tmp_path)]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
