@@ -4,7 +4,7 @@ Clip features lie in a nameless temporary file until the video's length is known
 grow with it. Legend: V views, S segments, D = time positions x channels.
 """
 
-import tempfile
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from extract.clips import ClipGrid
 from extract.decoder import frame_edges
 from extract.device import DeviceReady
+from extract.files import temporary_file
 from extract.parts import Part
 from extract.reader import Finished
 from extract.segments import pool_clips, segment_ranges
@@ -66,7 +67,7 @@ class OpenVideo:
     @cached_property
     def _file(self) -> IO[bytes]:
         self.store.mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=self.store)  # noqa: SIM115  (closed with this object)
+        file = temporary_file(self.store)
         weakref.finalize(self, file.close)
         return file
 
@@ -96,8 +97,14 @@ class OpenVideo:
         """Keep a clip's features (V, D); clips may come in any order."""
         with np.errstate(over="ignore"):  # found, and named, when the video is written
             content = features.astype(self.provenance.dtype).tobytes()
-        self._file.seek(clip_index * len(content))
-        self._file.write(content)
+        place = clip_index * len(content)
+        try:
+            while content:
+                num_bytes = os.pwrite(self._file.fileno(), content, place)
+                content, place = content[num_bytes:], place + num_bytes
+        except OSError as error:
+            error.filename = f"the clip features of {self.source.name}, kept in {self.store}"
+            raise
         self._back.add(clip_index)
 
     @property
@@ -151,7 +158,6 @@ class OpenVideo:
         )
 
     def _clip_features(self) -> "_ClipFile":
-        self._file.flush()
         made = self.provenance
         shape = len(self._back), len(made.views), made.time_positions * made.channels
         return _ClipFile(self._file, shape, np.dtype(made.dtype))

@@ -5,9 +5,15 @@ Ranges are half-open and of decoded frames, which are counted from 0.
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+EVEN_SHARE = 0.9
+"""Share of intervals between frames that are alike, within a tenth, in a video of even rate."""
+MAX_GAP_FRAMES = 10_000
+"""A longer gap, some minutes, is a clock that was set, not so many frames lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,8 @@ def excess(share: float, max_damage: float) -> str | None:
 class DamageLog:
     """What a decoder notes of damage while it cannot know yet where that lies."""
 
+    packet_pts: "array[int]" = field(default_factory=lambda: array("q"))
+    """Presentation times of all packets, in the stream's unit."""
     error_pts: "array[int]" = field(default_factory=lambda: array("q"))
     """Presentation times of packets with errors, in the stream's unit."""
     damaged: "array[int]" = field(default_factory=lambda: array("q"))
@@ -58,26 +66,65 @@ class DamageLog:
     num_cut_off: int = 0
     """Frames missing at the end."""
 
-    def place(self, frame_pts: npt.NDArray[np.int64]) -> Damage:
+    def place(self, frame_pts: npt.NDArray[np.int64], has_silent: bool = False) -> Damage:
         """The damage, with every error at its place among the frames.
 
         An error has damaged the frame of its packet's time. Where there is no such frame, it is
         lost, and missing behind as many frames as have earlier times: frames come out of a codec
-        in another order than packets go in, and some only at the end.
+        in another order than packets go in, and some only at the end. Beside errors, a gap in the
+        times of a video that is otherwise even is one of frames whose packets are gone, too.
 
         Args:
             frame_pts: (N,) presentation times of all frames.
+            has_silent: every packet stands for a frame, and some are lost without an error.
         """
         order, error_pts = np.argsort(frame_pts, kind="stable"), np.array(self.error_pts)
         places = np.searchsorted(frame_pts, error_pts, sorter=order)
         has_frame = np.isin(error_pts, frame_pts)
-        damaged = np.concatenate([self.damaged, order[places[has_frame]]])
-        lost = np.concatenate([self.lost, places[~has_frame]])
+        lost_pts = error_pts[~has_frame]
+        if has_silent:
+            num_silent = len(self.packet_pts) - len(frame_pts) - len(lost_pts)
+            silent_pts = np.setdiff1d(self.packet_pts, np.append(frame_pts, error_pts))
+            lost_pts = np.append(lost_pts, silent_pts[: max(num_silent, 0)])
+        damaged = np.concatenate([self.damaged, order[places[has_frame]]]).astype(np.intp)
+        near_pts = np.concatenate([error_pts, frame_pts[damaged]])
+        lost = np.concatenate(
+            [
+                self.lost,
+                np.searchsorted(frame_pts, lost_pts, sorter=order),
+                _missing_in_gaps(frame_pts[order], near_pts, lost_pts),
+            ]
+        )
         num_lost = len(lost) + self.num_cut_off
         if self.num_cut_off:
             lost = np.append(lost, len(frame_pts))
         ranges = np.concatenate([[damaged, damaged + 1], [lost, lost]], axis=1).T
         return Damage(_merged(ranges.astype(np.int64)), num_lost)
+
+
+def _missing_in_gaps(
+    frame_pts: npt.NDArray[np.int64], near_pts: npt.NDArray[Any], lost_pts: npt.NDArray[Any]
+) -> npt.NDArray[np.intp]:
+    """Before which of the frames another one is missing, once for each that is.
+
+    Args:
+        frame_pts: (N,) times of frames, in order.
+        near_pts: only the gaps around these, or beside them, count.
+        lost_pts: what is missing already without this.
+    """
+    nothing = np.empty(0, np.intp)
+    if len(frame_pts) < 3 or frame_pts[0] == np.iinfo(np.int64).min or not len(near_pts):
+        return nothing
+    intervals = np.diff(frame_pts)
+    usual = np.median(intervals)
+    if usual <= 0 or np.mean(np.abs(intervals - usual) <= usual / 10) < EVEN_SHARE:
+        return nothing
+    frames = np.searchsorted(frame_pts, near_pts)
+    gaps = np.unique(np.concatenate([frames - 1, frames]).clip(0, len(intervals) - 1))
+    known = np.bincount(np.searchsorted(frame_pts, lost_pts), minlength=len(frame_pts) + 1)
+    num_missing = np.round(intervals[gaps] / usual).astype(np.intp) - 1 - known[gaps + 1]
+    num_missing[num_missing > MAX_GAP_FRAMES] = 0
+    return np.repeat(gaps + 1, num_missing.clip(0))
 
 
 def _merged(ranges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -7,7 +7,7 @@ streams the one FFmpeg calls best is decoded. Frames come once each, in presenta
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -138,12 +138,22 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
             absolute, container_options=options, metadata_errors="replace", hwaccel=hardware
         )
     except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"not a video that FFmpeg can open ({reason})") from error
+        raise VideoError(_why_not(path, error)) from error
     if (num_streams := len(container.streams)) > MAX_STREAMS:
         container.close()
         raise VideoError(f"the file holds {num_streams} streams, more than {MAX_STREAMS}")
     return container
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Why FFmpeg cannot open a file, where that is known better than FFmpeg says."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    if beginning.startswith((b"#EXTM3U", b"ffconcat")):
+        return "it is a playlist, which has other files opened: name the videos themselves"
+    if beginning.endswith(b"ftyp"):
+        return "an MP4 without a sound index: cut off, still being recorded, or damaged"
+    return f"not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error})"
 
 
 def best_stream(container: InputContainer) -> VideoStream:
@@ -180,29 +190,37 @@ def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
     return max((container.duration or 0) / av.time_base, 0.0)
 
 
-def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+def _first_frame(
+    container: InputContainer, stream: VideoStream, beat: Callable[[], None]
+) -> VideoFrame:
     """The first frame that decodes."""
     packets = container.demux(stream)
     while True:
+        beat()
         try:
             frames = next(packets).decode()
         except StopIteration as error:
             raise VideoError("no frame can be decoded", "pyav") from error
+        except av.error.MemoryError:
+            raise
         except av.error.FFmpegError:
             continue  # behind an error of the container itself there are no more packets
         if frames:
             return frames[0]
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
     """What the file says of its best video stream, checked by decoding one frame of it.
+
+    ``beat`` is called for every packet that is read.
 
     Raises:
         VideoError: not a video, without a video stream, or without one decodable frame.
+        MemoryError: FFmpeg gets no more.
     """
     with open_container(path) as container:
         stream = best_stream(container)
-        frame = _first_frame(container, stream)
+        frame = _first_frame(container, stream, beat)
         width, height = frame.width, frame.height
         if frame.rotation % 180 == 90:
             width, height = height, width

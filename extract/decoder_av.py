@@ -23,6 +23,13 @@ from extract.errors import VideoError
 NO_PTS = -(1 << 63)
 """FFmpeg's number for a time that is not known."""
 
+MAX_UNTOLD = 2
+"""Frames by which the promise of a container without timestamps may be wrong."""
+
+ONE_FRAME_A_PACKET = ("h264", "hevc")
+"""Codecs in which a packet without a frame is a frame lost, unless a packet holds half a frame: of
+interlaced video. FFmpeg says nothing of frames that it cannot show for want of others."""
+
 MAX_GRAPHS = 8
 """Kinds of frames, by format, size and rotation, for which filters are kept."""
 
@@ -69,17 +76,26 @@ class AvDecoder:
         self._pts = array("q")
         self._damage = DamageLog()
         self._num_packets = 0
+        """But those that an edit list hides."""
         self._is_cut = False
         """Whether only a part of the packet before was there."""
+        self._is_interlaced = False
+        self._is_over = False
+        """Whether the codec has given out every frame."""
         self._graphs: dict[tuple[str, int, int, int], Graph] = {}
         self._container = open_container(path, hardware)
         self._stream = best_stream(self._container)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield every frame FFmpeg returns, those with errors in them too."""
+        """Yield every frame FFmpeg returns, those with errors in them too.
+
+        Raises:
+            MemoryError: FFmpeg gets no more.
+        """
         for decoded in self._decode():
             self._note_damage(decoded)
             for frame in decoded.frames:
+                self._is_interlaced |= frame.interlaced_frame
                 if frame.is_corrupt:
                     self._damage.damaged.append(len(self._pts))
                 yield self._pixels(frame)
@@ -88,13 +104,20 @@ class AvDecoder:
         """Note an error; at the end, what should have come behind it if the file breaks off."""
         packet, log = decoded.packet, self._damage
         if packet is None or packet.size == 0:
-            if decoded.has_error or self._is_cut:
-                num_missing = self._num_promised() - self._num_packets
+            self._is_over = True
+            num_missing = self._num_promised() - self._num_packets
+            # Without timestamps there are no edit lists, for which fewer packets may come.
+            is_short = not self.info.has_timestamps and num_missing > MAX_UNTOLD
+            if decoded.has_error or self._is_cut or is_short:
                 log.num_cut_off = max(num_missing, int(decoded.has_error))
             return
         self._num_packets += 1
         self._is_cut = packet.is_corrupt
-        if not decoded.has_error or packet.is_discard:  # edit lists hide frames
+        if packet.is_discard:
+            return
+        if packet.pts is not None:
+            log.packet_pts.append(packet.pts)
+        if not decoded.has_error:
             return
         if packet.pts is not None:
             log.error_pts.append(packet.pts)
@@ -112,13 +135,18 @@ class AvDecoder:
         av.logging.set_level(av.logging.PANIC)  # count errors, print nothing
         codec = self._stream.codec_context
         codec.thread_count = 1
-        num_errors = _num_logged_errors()
+        num_errors = num_logged_errors()
         for packet in self._packets():
+            if packet is not None and packet.size == 0 and packet.dts is not None:
+                self._num_packets += 1  # the frame before is shown on; to codecs it were the end
+                continue
             try:
                 frames, failed = codec.decode(packet), False
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
                 frames, failed = [], True
-            num_before, num_errors = num_errors, _num_logged_errors()
+            num_before, num_errors = num_errors, num_logged_errors()
             failed = failed or packet is None or packet.is_corrupt or num_errors > num_before
             yield Decoded(packet, frames, failed)
 
@@ -130,6 +158,8 @@ class AvDecoder:
                 yield next(packets)
             except StopIteration:
                 return
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
                 yield None
                 return
@@ -157,7 +187,9 @@ class AvDecoder:
 
     def damage(self) -> Damage:
         """Every error so far at its place."""
-        return self._damage.place(np.array(self._pts))
+        is_each_a_frame = self._stream.codec_context.name in ONE_FRAME_A_PACKET
+        has_silent = self._is_over and is_each_a_frame and not self._is_interlaced
+        return self._damage.place(np.array(self._pts), has_silent)
 
     def close(self) -> None:
         """Close the file."""
@@ -218,7 +250,7 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
     return graph
 
 
-def _num_logged_errors() -> int:
+def num_logged_errors() -> int:
     """How many errors FFmpeg has logged in this process so far."""
     num_errors, _last = av.logging.get_last_error()
     return num_errors

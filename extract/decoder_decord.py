@@ -154,7 +154,7 @@ class _FfmpegLog:
 
     def _record(self, _context: int, level: int, text: bytes, _arguments: int) -> None:
         if level <= AV_LOG_ERROR or text.startswith(b"concealing"):
-            self.num_errors += 1
+            self.num_errors += 1  # first: the rest takes memory, which may be short
             self.last_error = text.decode(errors="replace").strip()
 
 

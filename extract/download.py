@@ -12,7 +12,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from extract.errors import UserError
-from extract.files import replace_file
+from extract.files import replace_file, wait_for_lock
 
 SCHEME = "https"
 DOWNLOAD_BLOCK = 1 << 20
@@ -55,6 +55,8 @@ def cached_weights(source: WeightsSource) -> Path:
 def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Path:
     """The path of the official weights, from the cache or else downloaded into it.
 
+    While another run downloads them, this one waits.
+
     Raises:
         WeightsError: they cannot be downloaded; says how to bring them by hand.
     """
@@ -62,14 +64,13 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
     if path.is_file():
         check_identity(path, source)
         return path
-    partial = path.with_name(path.name + ".download")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(source.url, partial, progress)
-        check_identity(partial, source)
-    except WeightsError:
-        partial.unlink(missing_ok=True)
-        raise
+        with wait_for_lock(path.parent):
+            if path.is_file():  # now
+                check_identity(path, source)
+            else:
+                _fetch(source, path, progress)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
@@ -77,9 +78,19 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
             f"machine and save it as {path}, give --weights PATH, or use --weights random to try "
             "the program without trained features"
         ) from error
+    return path
+
+
+def _fetch(source: WeightsSource, path: Path, progress: Progress | None) -> None:
+    partial = path.with_name(path.name + ".download")
+    try:
+        _download(source.url, partial, progress)
+        check_identity(partial, source)
+    except WeightsError:
+        partial.unlink(missing_ok=True)
+        raise
     with replace_file(path) as temporary:
         partial.replace(temporary)
-    return path
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

@@ -95,7 +95,12 @@ class Engine:
 
     def _pool(self) -> WorkerPool:
         grid, short_side = self.provenance.grid, self.spec.short_side
-        options = ReadingOptions(grid, short_side, max_damage=self.max_damage)
+        options = ReadingOptions(
+            grid,
+            short_side,
+            max_damage=self.max_damage,
+            max_clips_bytes=self.limits.memory_bytes,
+        )
         if self.clips_per_part is not None:
             options = replace(options, clips_per_part=self.clips_per_part)
         if self.num_workers is None:

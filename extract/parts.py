@@ -6,13 +6,16 @@ the beginning gives. Where that cannot be promised a video is not split; where i
 whole video has to be read in one piece.
 """
 
+import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import dropwhile, pairwise
 from pathlib import Path
+from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
@@ -21,7 +24,7 @@ from av.video.stream import VideoStream
 
 from extract.clips import ClipGrid
 from extract.decoder import VideoInfo, best_stream, open_container
-from extract.decoder_av import AvDecoder
+from extract.decoder_av import AvDecoder, num_logged_errors
 from extract.errors import VideoError
 from extract.source import VideoIdentity
 
@@ -47,6 +50,17 @@ class Part:
     """Those before the first frame of the next part, which may share the others."""
     info: VideoInfo
     identity: VideoIdentity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How a worker comes by it: in few bytes, so that sending it never waits for the worker."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        steps = np.diff(self.frame_pts, prepend=0).tobytes()
+        return _unpacked, ({**values, "frame_pts": zlib.compress(steps, 1)},)
+
+
+def _unpacked(values: dict[str, Any]) -> Part:
+    steps = np.frombuffer(zlib.decompress(values["frame_pts"]), np.int64)
+    return Part(**{**values, "frame_pts": steps.cumsum()})
 
 
 class PartDecoder(AvDecoder):
@@ -173,6 +187,8 @@ def _scan(
     None where the packets do not tell.
     """
     all_pts, keyframe_pts = array("q"), array("q")
+    av.logging.set_level(av.logging.PANIC)
+    num_errors = num_logged_errors()
     with open_container(path) as container:
         try:
             for packet in container.demux(best_stream(container)):
@@ -187,7 +203,7 @@ def _scan(
         except av.error.FFmpegError:
             return None
     frame_pts = np.unique(np.array(all_pts))
-    if len(frame_pts) < len(all_pts):
+    if len(frame_pts) < len(all_pts) or num_logged_errors() > num_errors:
         return None
     return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts)))
 

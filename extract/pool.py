@@ -1,5 +1,6 @@
 """The decode workers of a run: started, given tasks, watched, replaced when they die."""
 
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from extract.worker import (
 
 WATCH_SECONDS = 1.0
 """How often workers should be looked at."""
+MEMORY_SIGNALS = (signal.SIGABRT, signal.SIGKILL)
+"""What ends a process that does not get the memory it wants, or gets too much of it."""
 MAX_TASKS = 200
 """A worker is replaced after so many, as decoders lose memory over damaged videos."""
 
@@ -183,6 +186,8 @@ class WorkerPool:
             return None
         code = runner.exitcode if isinstance(runner, BaseProcess) else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if code is not None and -code in MEMORY_SIGNALS:
+            how += ", perhaps for want of memory: see --worker-memory-gib"
         reason = f"the decoder's process died ({how})"
         if is_stalled:
             reason = f"no sign of life for {self.limits.stall_seconds:g} s (--stall-seconds)"

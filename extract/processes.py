@@ -3,9 +3,12 @@
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
@@ -20,12 +23,33 @@ def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseP
         target=_run, args=(os.getpid(), target, args), name=name, daemon=True
     )
     resource_tracker.ensure_running()  # starting it would lift the block below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _uninterrupted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let signals that interrupt wait until the block is done: half a process would complain."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    kinds = signal.SIGINT, signal.SIGTERM
+    handlers = {kind: handler for kind in kinds if callable(handler := signal.getsignal(kind))}
+    for kind in handlers:
+        signal.signal(kind, lambda *signalled: came.append(signalled))
+    try:
+        yield
+    finally:
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
+    for number, frame in came:
+        handlers[signal.Signals(number)](number, frame)
 
 
 def _run(parent: int, target: Callable[..., Any], args: tuple[Any, ...]) -> None:

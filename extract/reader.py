@@ -18,6 +18,7 @@ from extract.decoder_decord import DecordDecoder
 from extract.errors import UserError, VideoError
 from extract.parts import Part, PartDecoder, split
 from extract.pulse import Pulse
+from extract.ring import MIN_SLOTS
 from extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
 _DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]] = {
@@ -29,6 +30,7 @@ DECODERS = ("auto", *_DECODERS)
 # measured behind a reader that had taken 256. `auto` gives it only videos that would fit in this,
 # of which every worker may need as much.
 READ_AHEAD_LIMIT_BYTES = 256 << 20
+UNKNOWN_LENGTH_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,8 @@ class ReadingOptions:
     short_side: int | None
     clips_per_part: int = 256
     """Videos of twice as many are split, where that is allowed."""
+    max_clips_bytes: int = 4 << 30
+    """Memory that the clips which a worker must have at once may take."""
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
 
@@ -124,9 +128,9 @@ def read_video(
     """
     check_decoder(decoder)
     pulse = pulse or Pulse()
-    info = probe(video.path)
+    info = probe(video.path, pulse.beat)
     identity = identify(video, pulse.beat)
-    width, height = frame_size(info.width, info.height, options.short_side)
+    width, height = _frame_size(info, options)
     if decoder == "auto":
         pulse.decoder = DECODERS.index(DecordDecoder.name)
         try:
@@ -159,11 +163,28 @@ def read_part(
         VideoError: what the part promises cannot be kept; the video is to be read in one piece.
     """
     require_unchanged(video, part.identity)
-    width, height = frame_size(part.info.width, part.info.height, options.short_side)
+    width, height = _frame_size(part.info, options)
     pulse = pulse or Pulse()
     pulse.decoder = DECODERS.index(PartDecoder.name)
     decoder = PartDecoder(video.path, part, width, height)
     yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
+
+
+def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
+    """(width, height) of frames as they are to be decoded.
+
+    Raises:
+        VideoError: clips of them would take more memory than they may.
+    """
+    width, height = frame_size(info.width, info.height, options.short_side)
+    num_bytes = MIN_SLOTS * options.grid.clip_frames * width * height * 3
+    if num_bytes > options.max_clips_bytes:
+        raise VideoError(
+            f"its frames of {info.width}x{info.height} pixels, decoded as {width}x{height}, make "
+            f"clips of {num_bytes / 2**30:.1f} GiB: use --short-side 256, or raise "
+            "--worker-memory-gib"
+        )
+    return width, height
 
 
 def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
@@ -172,7 +193,10 @@ def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> Deco
     Raises:
         VideoError: it is, or decord cannot open it.
     """
-    if info.num_frames_container * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
+    num_frames = info.num_frames_container or info.duration_seconds * info.fps
+    # Before it says how many frames there are decord reads the whole file, of whatever size.
+    is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
+    if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
         decoder = DecordDecoder(path, info, width, height)
         if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
             return decoder

@@ -9,6 +9,7 @@ byte: on damaged ones it may crash, or never come back.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from extract.clips import ClipGrid
 from extract.damage import damaged_share
 from extract.errors import UserError
-from extract.files import path_below, replace_file
+from extract.files import NAME_ERRNOS, path_below, replace_file
 from extract.segments import segment_ranges
 from extract.source import VideoIdentity
 from extract.spec import FeatureSpec
@@ -38,12 +39,19 @@ USER_BLOCK_SIZE = 512
 USER_BLOCK = re.compile(rb"vigil-features (\d{1,9}) ([0-9a-f]{64})\n\0+")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-# What h5py raises on bytes that are not what they should be.
-DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
+# What h5py raises on bytes that are not what they should be: an OSError without a number, or with
+# that of a place that no file has.
+DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
+DAMAGE_ERRNOS = (None, errno.EINVAL)
+REMEDY = "run the same vigil extract again, or vigil features verify --videos VIDEOS --repair"
 
 
 class FeatureFileError(UserError):
     """A feature file is missing, damaged, incomplete, or not what the caller asked for."""
+
+
+class UnreadableFileError(FeatureFileError):
+    """A file may be whole, but the system does not give its bytes now."""
 
 
 class ForeignFileError(FeatureFileError):
@@ -246,24 +254,18 @@ def read_features(path: Path) -> VideoFeatures:
     """The content of a feature file; its checksums, shapes and frame ranges are checked.
 
     Raises:
-        FeatureFileError: the file is not there, no feature file, incomplete or damaged.
+        FeatureFileError: the file is not there, no feature file, incomplete, damaged or unreadable.
     """
-    try:
-        with _open(path) as file:
-            video = _read(file)
+    with _open(path) as file:
+        video = _read(file)
         _check_fit(video)
-    except DAMAGE as error:
-        raise _damaged(path, str(error)) from error
     return video
 
 
 def read_identity(path: Path) -> VideoFeatures:
     """`read_features` without the arrays of features (they are empty), to plan a run."""
-    try:
-        with _open(path) as file:
-            return _read(file, arrays=False)
-    except DAMAGE as error:
-        raise _damaged(path, str(error)) from error
+    with _open(path) as file:
+        return _read(file, arrays=False)
 
 
 def verify_features(path: Path) -> VideoFeatures:
@@ -273,17 +275,14 @@ def verify_features(path: Path) -> VideoFeatures:
         FeatureFileError: as `read_features`, and where the digest over all datasets and
             attributes is wrong, or a value is not finite.
     """
-    try:
-        with _open(path) as file:
-            if file.attrs["content_digest"] != _content_digest(file):
-                raise _damaged(path, "its content does not match its digest")
-            video = _read(file)
+    with _open(path) as file:
+        if file.attrs["content_digest"] != _content_digest(file):
+            raise _damaged(path, "its content does not match its digest")
+        video = _read(file)
         _check_fit(video)
         clips = video.features[:0] if video.clip_features is None else video.clip_features
         if not (np.isfinite(video.features).all() and np.isfinite(clips).all()):
             raise _damaged(path, "it holds values that are not finite")
-    except DAMAGE as error:
-        raise _damaged(path, str(error)) from error
     return video
 
 
@@ -320,21 +319,37 @@ def _check_fit(video: VideoFeatures) -> None:
 
 def _damaged(path: Path, reason: str) -> FeatureFileError:
     reason = " ".join(reason.split())
-    return FeatureFileError(
-        f"{path} is damaged ({reason}): delete it, then run the same vigil extract again"
-    )
+    return FeatureFileError(f"{path} is damaged ({reason}): {REMEDY}")
+
+
+def unreadable(path: Path, error: OSError | MemoryError) -> UnreadableFileError:
+    """What is said of a file that the system does not give, which says nothing of the file."""
+    if isinstance(error, MemoryError):
+        return UnreadableFileError(f"{path} cannot be read (not enough memory): free some")
+    remedy = "see to its disk and its permissions, then run the same command again"
+    if error.errno in NAME_ERRNOS:
+        remedy = "rename the video"
+    return UnreadableFileError(f"{path} cannot be read ({error.strerror}): {remedy}")
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise FeatureFileError(f"{path} is not there: run vigil extract first")
-    with path.open("rb") as content:
-        version = _check_bytes(path, content)
-        with h5py.File(content, "r") as file:
-            _check_format(path, file, version)
-            _check_parts(file, path.stat().st_size)
-            yield file
+    """Yield a file whose bytes have been checked; what is raised by reading it is explained."""
+    try:
+        if not path.is_file():
+            raise FeatureFileError(f"{path} is not there: run vigil extract first")
+        with path.open("rb") as content:
+            version = _check_bytes(path, content)
+            with h5py.File(content, "r") as file:
+                _check_format(path, file, version)
+                _check_parts(file, path.stat().st_size)
+                yield file
+    except MemoryError as error:
+        raise unreadable(path, error) from error
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGE_ERRNOS:
+            raise unreadable(path, error) from error
+        raise _damaged(path, str(error)) from error
 
 
 def _check_bytes(path: Path, content: io.BufferedReader) -> int:
@@ -343,7 +358,7 @@ def _check_bytes(path: Path, content: io.BufferedReader) -> int:
     if block.startswith(HDF5_SIGNATURE):
         return 1
     if not block.startswith(FORMAT.encode()):
-        raise FeatureFileError(f"{path} is no feature file: delete it and extract again")
+        raise FeatureFileError(f"{path} is no feature file: {REMEDY}")
     match = USER_BLOCK.fullmatch(block)
     digest = hashlib.file_digest(content, "sha256").hexdigest()
     if match is None or digest.encode() != match[2]:
@@ -365,7 +380,7 @@ def _check_format(path: Path, file: h5py.File, sealed_version: int) -> None:
             "extract again, or use the matching version of vigil"
         )
     if file.attrs.get("complete") != 1:
-        raise FeatureFileError(f"{path} is incomplete: delete it and extract again")
+        raise FeatureFileError(f"{path} is incomplete: {REMEDY}")
 
 
 def _check_parts(file: h5py.File, num_bytes: int) -> None:

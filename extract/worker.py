@@ -125,8 +125,10 @@ def worker_process(
 
     It may take so much memory besides what it has now and the ring's, which is shared.
     """
-    most = _private_bytes() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _private_bytes() + memory_bytes
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A network on two cores lost more than half of its speed to one busy process beside it, and a
     # tenth to one that gives way so much. Where the network waits, this process has the core.

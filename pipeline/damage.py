@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from extract.errors import UserError
 from extract.store import VideoFeatures
 from pipeline.results import DamagedFrames, clock_time
@@ -11,6 +13,7 @@ MAX_FRAME_MISMATCH = 2
 # Its length may by this much: a second is what a person can tell on a clock. The last frame's own
 # length is a guess, and other streams end a little later; in 45 real files that was 0.05 s at most.
 MAX_SECONDS_MISMATCH = 1.0
+MAX_RANGES = 1000  # of damaged frames in a result: more cannot be seen, and take megabytes
 
 
 def read_max_damage(text: str | None) -> float:
@@ -51,6 +54,14 @@ def frame_warnings(features: VideoFeatures) -> list[str]:
 
 
 def damaged_frames(features: VideoFeatures) -> tuple[DamagedFrames, ...]:
-    """Where frames of a video are damaged or missing, in order."""
-    places = zip(features.damage_frames.tolist(), features.damage_seconds.tolist(), strict=True)
-    return tuple(DamagedFrames(*frames, *seconds) for frames, seconds in places)
+    """Where frames of a video are damaged or missing, in order; of many, the nearest made one."""
+    frames, seconds = features.damage_frames, features.damage_seconds
+    if len(frames) > MAX_RANGES:
+        gaps = frames[1:, 0] - frames[:-1, 1]
+        last = np.sort(np.argsort(-gaps, kind="stable")[: MAX_RANGES - 1])
+        starts, stops = np.append(0, last + 1), np.append(last, -1)
+        frames, seconds = (
+            np.stack([ranges[starts, 0], ranges[stops, 1]], axis=1) for ranges in (frames, seconds)
+        )
+    places = zip(frames.tolist(), seconds.tolist(), strict=True)
+    return tuple(DamagedFrames(*one, *when) for one, when in places)

@@ -22,9 +22,11 @@ from extract.spec import FeatureSpec, difference
 from extract.store import (
     FeatureFileError,
     ForeignFileError,
+    UnreadableFileError,
     VideoFeatures,
     feature_path,
     read_identity,
+    unreadable,
 )
 from extract.views import view_names
 from extract.weights import Weights, load_weights
@@ -64,6 +66,8 @@ class ExtractionReport:
     extracted: list[Extracted] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     failures: list[FailedVideo] = field(default_factory=list)
+    earlier: list[FailedVideo] = field(default_factory=list)
+    """Failures of an earlier run that stay in its list, of videos that are not part of this one."""
 
     @property
     def exit_code(self) -> int:
@@ -265,7 +269,8 @@ def extract_missing(
             _run(videos, store, engine, report)
     finally:
         report.failures.sort(key=lambda failed: failed.video)
-        write_failures(store, report.failures)
+        failures = [*report.failures, *report.earlier]
+        write_failures(store, sorted(failures, key=lambda failed: failed.video))
     _summarise(report, store)
 
 
@@ -327,8 +332,8 @@ def plan_extraction(
         path = feature_path(store, video.name)
         try:
             there = _what_is_there(path)
-        except OSError as error:
-            failed.append(FailedVideo(video.name, f"{path} cannot be used ({error.strerror})"))
+        except UnreadableFileError as error:
+            failed.append(FailedVideo(video.name, str(error)))
             continue
         wanted = there is not None and _is_wanted(there, engine)
         if there is None or (overwrite and not wanted):
@@ -365,10 +370,13 @@ def _what_is_there(path: Path) -> VideoFeatures | None:
 
     Raises:
         ForeignFileError: the file is none of ours to replace.
+        UnreadableFileError: it cannot be known; the file may be whole.
     """
     try:
         return read_identity(path) if path.exists() else None
-    except ForeignFileError:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ForeignFileError, UnreadableFileError):
         raise
     except FeatureFileError as error:
         log.warning("%s; it is extracted again", error)

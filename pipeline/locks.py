@@ -4,7 +4,6 @@ The lock is the system's (flock): it is lifted when a run ends, however it does,
 killed run leaves is no obstacle. What stands in the file says whose lock it is.
 """
 
-import errno
 import fcntl
 import logging
 import os
@@ -12,16 +11,16 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from extract.errors import UserError
-from extract.files import LOCK_NAME, make_folder, remove_leftovers
+from extract.files import LOCK_NAME, NO_LOCKS, is_held, make_folder, open_lock, remove_leftovers
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 MAX_OWNER_BYTES = 500
+MAX_LEVELS = 8  # that one folder of outputs may lie below another
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +30,31 @@ class LockedError(UserError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other run out of a folder, made where missing, while the block runs.
+def locked(*folders: Path) -> Iterator[None]:
+    """Keep every other run out of folders, made where missing, while the block runs.
 
     What killed runs left half-written there is removed. Where the file system has no locks, a
     warning says so, and the block runs all the same.
 
     Raises:
-        LockedError: another run holds the lock; says which.
-        OSError: the folder cannot be written.
+        LockedError: another run holds the lock of one, or of a folder above it; says which.
+        OSError: a folder cannot be written.
     """
-    make_folder(folder)
-    # The file stays when the block ends: a run that has it open already could lock it after it is
-    # deleted, and the next run a new one beside it. O_NOFOLLOW: no link leads to another file.
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(folder / LOCK_NAME, flags, 0o666), "r+b") as file:  # noqa: PTH123
-        is_alone = _lock(file, folder)
-        file.truncate()
-        file.write(_owner()[:MAX_OWNER_BYTES])
-        file.flush()
-        if is_alone:
-            remove_leftovers(folder)
+    ours = {folder.resolve() for folder in folders}
+    with ExitStack() as stack:
+        for folder in folders:
+            for above in folder.resolve().parents[:MAX_LEVELS]:
+                if above not in ours and is_held(above):
+                    raise _refusal(above)
+            make_folder(folder)
+            file = stack.enter_context(open_lock(folder))
+            is_alone = _lock(file, folder)
+            if file.writable():
+                file.truncate()
+                file.write(_owner()[:MAX_OWNER_BYTES])
+                file.flush()
+            if is_alone:
+                remove_leftovers(folder)
         yield
 
 
@@ -60,11 +63,7 @@ def _lock(file: IO[bytes], folder: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        owner = file.read(MAX_OWNER_BYTES).decode("ascii", errors="replace").strip()
-        raise LockedError(
-            f"another run is writing to {folder} ({owner if owner.isprintable() else '?'}): wait "
-            "for it, or choose another folder"
-        ) from error
+        raise _refusal(folder) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -75,6 +74,15 @@ def _lock(file: IO[bytes], folder: Path) -> bool:
         )
         return False
     return True
+
+
+def _refusal(folder: Path) -> LockedError:
+    with (folder / LOCK_NAME).open("rb") as file:
+        owner = file.read(MAX_OWNER_BYTES).decode("ascii", errors="replace").strip()
+    return LockedError(
+        f"another run is writing to {folder} ({owner if owner.isprintable() else '?'}): wait "
+        "for it, or choose another folder"
+    )
 
 
 def _owner() -> bytes:

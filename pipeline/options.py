@@ -53,9 +53,10 @@ class ComputeOptions:
     """Processes that decode, each one video or part of it; auto: as many as the device is seen to
     need; 0: decode in this process."""
     stall_seconds: float = 60.0
-    """A process that decodes is given up when no frame has come for so long."""
+    """A process that decodes is given up when no frame has come for so long; not with 0 workers."""
     worker_memory_gib: float = 4.0
-    """Memory that each process that decodes may take."""
+    """Memory that each process that decodes may take besides what it starts with, and that clips of
+    a video may take; one that needs more is a failure."""
     max_damage: str | None = None
     """A video of which more than this share of the frames is damaged is a failure: 10% or 0.1."""
     extensions: str = VIDEO_EXTENSIONS

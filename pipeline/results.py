@@ -49,7 +49,10 @@ class SegmentScore:
 
 @dataclass(frozen=True)
 class DamagedFrames:
-    """A range of frames decoded with errors; an empty one: frames are missing before the next."""
+    """A range of frames decoded with errors; an empty one: frames are missing before the next.
+
+    A long list of them is shortened: a range then holds frames between two that are near, too.
+    """
 
     start_frame: int
     stop_frame: int
@@ -255,17 +258,25 @@ def read_results(folder: Path) -> Results:
     manifest = _read_json(path, MANIFEST_FORMAT)
     names = _from_json(path, _Manifest, manifest, strict=False).videos
     videos = [read_result(result_path(folder, video)) for video in names]
-    return Results(manifest, tuple(by_peak_score(videos)), _read_failures(folder / FAILURES_NAME))
+    return Results(manifest, tuple(by_peak_score(videos)), read_failures(folder))
 
 
-def _read_failures(path: Path) -> tuple[FailedVideo, ...]:
+def read_failures(folder: Path) -> tuple[FailedVideo, ...]:
+    """What `write_failures` wrote in a folder; nothing where it did not.
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    path = folder / FAILURES_NAME
     if not path.is_file():
         return ()
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             return tuple(_read_failure(row) for row in csv.DictReader(file, strict=True))
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ResultsError(f"{path} is damaged ({error}): run vigil score again") from error
+        raise ResultsError(
+            f"{path} is damaged ({error}): run the vigil extract or score that wrote it again"
+        ) from error
 
 
 def _read_failure(row: dict[str, str]) -> FailedVideo:

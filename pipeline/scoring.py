@@ -43,7 +43,7 @@ def run_score(options: ScoreOptions) -> int:
     if options.dry_run:
         return extract_videos(found, store, engine, overwrite, options.dry_run).exit_code
 
-    with locked(options.out), locked(store):
+    with locked(options.out, store):
         begun = time.monotonic()
         extraction = extract_videos(found, store, engine, overwrite)
         extracted = time.monotonic()

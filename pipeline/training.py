@@ -132,6 +132,8 @@ def train_model(
         config = _go_on(learner, config, data, last)
         best = load_config(existing_checkpoint(out / BEST) or out / BEST)
     else:
+        if resume:
+            logger.warning("%s holds no training to go on with: beginning anew", out)
         _begin(out, data)
         learner.model.fit_standardize(torch.split(bags.features, FIT_BAGS))
 

@@ -3,20 +3,27 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from extract.errors import FailedVideo, UserError, VideoError
-from extract.source import SourceVideo
+from extract.source import SourceVideo, VideoIdentity, identify
 from extract.spec import FeatureSpec, difference
-from extract.store import FeatureFileError, ForeignFileError, VideoFeatures, verify_features
+from extract.store import (
+    FeatureFileError,
+    ForeignFileError,
+    UnreadableFileError,
+    VideoFeatures,
+    verify_features,
+)
 from extract.weights import Weights
 from pipeline.extraction import ExtractionReport, extract_missing, is_same_video, rebuild_engine
 from pipeline.features import feature_files
 from pipeline.locks import locked
 from pipeline.options import FeaturesVerifyOptions, PrecisionName
+from pipeline.results import read_failures
 from pipeline.videos import FoundVideos, find_videos
 
 log = logging.getLogger(__name__)
@@ -32,6 +39,8 @@ class Settings:
     has_clips: bool
     weights: Weights = field(compare=False)
     """Their digest is in the spec; where they lay may differ."""
+    video: VideoIdentity = field(compare=False)
+    """What it was made of."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def run_verify(options: FeaturesVerifyOptions) -> int:
         for kind in ("damaged", "missing", "changed") if options.videos else ("damaged",):
             print(f"{kind} {findings.num_faults(kind)}")
         if options.repair:
+            _require_names(findings, found)
             print(f"repaired {repair(options, findings)}")
     return findings.exit_code
 
@@ -109,7 +119,7 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
                 findings.faults[name] = Fault("changed", reason, source)
         except VideoError as error:
             findings.faults[name] = Fault("changed", f"{name}: {error.reason}")
-        except ForeignFileError as error:
+        except (ForeignFileError, UnreadableFileError) as error:
             findings.faults[name] = Fault("damaged", str(error))
         except FeatureFileError as error:
             findings.faults[name] = Fault("damaged", str(error), source)
@@ -127,7 +137,14 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
 def _settings(features: VideoFeatures) -> Settings:
     weights = features.weights_name, features.spec.weights_digest, features.weights_trained
     has_clips = features.clip_features is not None
-    return Settings(features.spec, features.views, features.precision, has_clips, Weights(*weights))
+    return Settings(
+        features.spec,
+        features.views,
+        features.precision,
+        has_clips,
+        Weights(*weights),
+        features.video,
+    )
 
 
 def _warn_of_mixture(specs: list[FeatureSpec]) -> None:
@@ -139,6 +156,34 @@ def _warn_of_mixture(specs: list[FeatureSpec]) -> None:
             ", ".join(f"{number} files of spec {spec.digest[:8]}" for spec, number in counts),
             "; ".join(difference(most, other)),
         )
+
+
+def _require_names(findings: Findings, found: FoundVideos) -> None:
+    """Refuse videos that have features, but under a name that none of the videos has.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    names = {video.name for video in found.videos} | {failed.video for failed in found.failures}
+    nameless = {
+        (settings.video.num_bytes, settings.video.digest): name
+        for name, settings in findings.settings.items()
+        if name not in names
+    }
+    sizes = {num_bytes for num_bytes, _ in nameless}
+    for _, fault in sorted(findings.faults.items()):
+        source = fault.source
+        if source is None or fault.kind != "missing":
+            continue
+        with suppress(OSError, VideoError):  # such a video fails when it is read
+            if source.path.stat().st_size not in sizes:
+                continue
+            identity = identify(source)
+            if name := nameless.get((identity.num_bytes, identity.digest)):
+                raise UserError(
+                    f"{source.name} has features already, as those of {name}: give the same "
+                    "--videos as vigil extract had"
+                )
 
 
 def repair(options: FeaturesVerifyOptions, findings: Findings) -> int:
@@ -167,6 +212,7 @@ def repair(options: FeaturesVerifyOptions, findings: Findings) -> int:
         failures=[
             FailedVideo(name, fault.reason) for name, fault in faults.items() if not fault.source
         ],
+        earlier=[one for one in read_failures(options.features) if one.video not in faults],
     )
     extract_missing(videos, options.features, engine, report)
     for video in report.extracted:
@@ -193,5 +239,10 @@ def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> Sett
         raise UserError(
             f"the files in {options.features} were not made alike ({'; '.join(differences)}): say "
             "a --precision if only that differs, else move those of one kind to another folder"
+        )
+    if first.precision not in get_args(PrecisionName):
+        raise UserError(
+            f"the files in {options.features} were computed in {first.precision}, on several "
+            "devices: say one of these with --precision"
         )
     return first

@@ -44,9 +44,9 @@ def faulty_worker(*arguments):
         make_faulty(decoder)
     probe = reader.probe
 
-    def faulty_probe(path):
+    def faulty_probe(path, *others):
         fault_of(path, "opening")()
-        return probe(path)
+        return probe(path, *others)
 
     reader.probe = faulty_probe
     worker_process(*arguments)

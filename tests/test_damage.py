@@ -15,6 +15,7 @@ from extract.damage import Damage, DamageLog, damaged_share, excess
 from extract.decoder import probe
 from extract.decoder_av import AvDecoder
 from extract.errors import UserError
+from pipeline import damage as said
 from pipeline.damage import damaged_frames, frame_warnings, read_max_damage
 from pipeline.results import DamagedFrames
 
@@ -225,3 +226,80 @@ def test_damage_is_listed_in_frames_and_seconds():
     expected = DamagedFrames(3, 5, 0.1, 0.2), DamagedFrames(7, 7, 0.3, 0.3)
     assert damaged_frames(features) == expected
     assert damaged_frames(make_features()) == ()
+
+
+def drop(path, first_share, stop_share):
+    """Cut a stretch of whole packets out of a transport stream."""
+    content = path.read_bytes()
+    first, stop = (int(len(content) // 188 * share) * 188 for share in (first_share, stop_share))
+    path.write_bytes(content[:first] + content[stop:])
+    return path
+
+
+def num_packets(path):
+    with av.open(str(path)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+def test_frames_before_the_first_keyframe_that_is_there_are_lost(tmp_path):
+    """FFmpeg drops them without a word."""
+    options = {"g": "50", "keyint_min": "50", "sc_threshold": "0", "bf": "0"}
+    path = encode(tmp_path / "a.ts", draw_frames(150), codec_options=options)
+    assert decode(path)[1].num_damaged == 0
+    drop(path, 0, 0.1)
+    num_frames, found = decode(path)
+    assert num_frames == 100
+    assert num_frames + found.num_lost == num_packets(path) > 110
+    assert found.frames.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("interval", ["12", "250"])
+def test_a_stretch_that_is_missing_is_as_many_frames_as_fit_into_its_gap(tmp_path, interval):
+    path = encode(tmp_path / "a.ts", draw_frames(200), codec_options={"g": interval})
+    num_frames, found = decode(drop(path, 0.3, 0.6))
+    assert num_frames < 160
+    assert 199 <= num_frames + found.num_lost <= 200
+
+
+def test_packets_without_content_are_no_end(tmp_path):
+    """In AVI they say that the frame before is to be shown on."""
+    path = tmp_path / "a.avi"
+    content = encode(path, codec="mpeg4").read_bytes()
+    place = content.rindex(b"00dc", 0, content.index(b"idx1"))
+    for _ in range(8):
+        place = content.rindex(b"00dc", 0, place)
+    size = int.from_bytes(content[place + 4 : place + 8], "little")
+    chunk = b"00dc" + bytes(4) + b"JUNK" + (size - 8 + size % 2).to_bytes(4, "little")
+    path.write_bytes(
+        content[:place] + chunk + content[place + len(chunk) :].replace(b"idx1", b"JUNK")
+    )
+    num_frames, found = decode(path)
+    assert (num_frames, found.num_damaged) == (NUM_FRAMES - 1, 0)
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, unique=False), st.integers(0, 9))
+def test_gaps_away_from_errors_or_in_uneven_videos_are_no_loss(steps, place):
+    frame_pts = np.cumsum([*steps, 1])
+    log = DamageLog()
+    assert log.place(frame_pts).num_lost == 0
+    log.error_pts.append(frame_pts[place % len(frame_pts)])
+    assert log.place(frame_pts).num_lost == 0 or np.ptp(steps) > 0
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=30), st.integers(1, 8))
+def test_a_long_list_of_damage_is_shortened_where_it_is_densest(steps, max_ranges):
+    frames = np.cumsum([0, *steps])[: len(steps) // 2 * 2].reshape(-1, 2)
+    expected = [tuple(one) for one in frames.tolist()]
+    while len(expected) > max_ranges:
+        gaps = [after[0] - before[1] for before, after in pairwise(expected)]
+        # Of equal ones the last is closed first.
+        nearest = max(range(len(gaps)), key=lambda index: (-gaps[index], index))
+        expected[nearest : nearest + 2] = [(expected[nearest][0], expected[nearest + 1][1])]
+    features = make_features(num_frames=200, damage_frames=frames, damage_seconds=frames / 25)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(said, "MAX_RANGES", max_ranges)
+        ranges = damaged_frames(features)
+    assert [(one.start_frame, one.stop_frame) for one in ranges] == expected
+    assert [(one.start_seconds, one.stop_seconds) for one in ranges] == [
+        (start / 25, stop / 25) for start, stop in expected
+    ]

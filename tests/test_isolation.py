@@ -1,11 +1,13 @@
 """What a decoder may do to its worker, and a video to a decoder: never anything to the run."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,10 +22,12 @@ from video_files import NUM_FRAMES, draw_frames, encode
 from extract import decoder, pool, reader
 from extract.clips import ClipGrid
 from extract.decoder import open_container, probe
+from extract.decoder_av import AvDecoder
 from extract.decoder_decord import DecordDecoder
 from extract.engine import num_bytes
 from extract.errors import FailedVideo, VideoError
 from extract.pool import WorkerDied, WorkerLimits, WorkerPool
+from extract.processes import spawn
 from extract.reader import Finished, ReadingOptions, Restart, read_video
 from extract.source import SourceVideo
 from extract.store import feature_path, verify_features
@@ -31,6 +35,7 @@ from extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
 STILL = "no sign of life for 1 s (--stall-seconds)"
+MEMORY = "it takes more memory than a worker may have: raise --worker-memory-gib"
 SIGSEGV = "the decoder's process died (signal 11)"
 
 
@@ -75,12 +80,7 @@ class TestADecoder:
             ("hang_opening", STILL, "", 0),
             ("crash_always", SIGSEGV, "pyav", FRAME),
             ("crash_opening", SIGSEGV, "", 0),
-            (
-                "eat_always",
-                "it takes more memory than a worker may have: raise --worker-memory-gib",
-                "pyav",
-                FRAME,
-            ),
+            ("eat_always", MEMORY, "pyav", FRAME),
         ],
     )
     def test_a_video_that_none_can_read_is_named(self, outcomes, name, reason, decoder, frame):
@@ -171,6 +171,25 @@ def test_workers_are_replaced_now_and_then(tmp_path, monkeypatch):
     outcomes = list(make_engine(num_workers=1).extract(videos, tmp_path / "store"))
     assert {outcome.features.num_frames_decoded for outcome in outcomes} == {3}
     assert len(started) == 3
+
+
+def test_an_interruption_waits_until_a_process_is_started(monkeypatch):
+    """Half of a process would say so, with a traceback."""
+    process_class = type(get_context("spawn").Process())
+    start = process_class.start
+
+    def start_slowly(process):
+        os.kill(os.getpid(), signal.SIGINT)
+        start(process)
+
+    monkeypatch.setattr(process_class, "start", start_slowly)
+    with pytest.raises(KeyboardInterrupt):
+        spawn(signal.pause, (), "child")
+    (child,) = multiprocessing.active_children()
+    assert child.is_alive()
+    child.kill()
+    child.join()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_process_that_hangs_ends_with_the_one_that_started_it(tmp_path):
@@ -271,3 +290,21 @@ class TestLists:
         codec = {"webm": "libvpx", "wmv": "wmv2"}.get(ending, "libx264")
         path = encode(tmp_path / f"a.{ending}", draw_frames(5), codec=codec)
         DecordDecoder(path, probe(path), 256, 240).close()
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_memory_that_ffmpeg_does_not_get_is_no_damage(tmp_path, monkeypatch, is_read):
+    """Of an 8K video it would have shown some frames, and called the others lost."""
+
+    def get_no_memory(_what):
+        raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    path = encode(tmp_path / "a.mp4")
+    video = AvDecoder(path, probe(path), 256, 240)
+    packet = SimpleNamespace(size=1, dts=0)
+    demux = (lambda _stream: iter([packet])) if is_read else get_no_memory
+    codec = SimpleNamespace(decode=get_no_memory)
+    monkeypatch.setattr(video, "_container", SimpleNamespace(demux=demux))
+    monkeypatch.setattr(video, "_stream", SimpleNamespace(codec_context=codec))
+    with pytest.raises(MemoryError):
+        list(video)

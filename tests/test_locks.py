@@ -63,6 +63,36 @@ def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path):
         raise AssertionError
 
 
+def test_a_folder_in_one_that_is_locked_is_locked_too(holder):
+    process, folder = holder
+    inside = folder / "Abuse" / "deep"
+    message = rf"is writing to {folder} \(pid {process.pid} on "
+    with pytest.raises(LockedError, match=message), locked(inside):
+        raise AssertionError
+    assert not inside.exists()
+    process.kill()
+    process.wait()
+    with locked(inside):
+        pass
+
+
+def test_folders_of_one_run_may_lie_in_each_other(tmp_path):
+    with locked(tmp_path, tmp_path / "features"):
+        for folder in (tmp_path, tmp_path / "features", tmp_path / "other"):
+            with pytest.raises(LockedError), locked(folder):
+                raise AssertionError
+
+
+def test_what_a_killed_run_left_in_a_folder_with_a_lock_of_its_own_goes_too(tmp_path):
+    leftover = tmp_path / "Abuse" / f".{'0' * 16}.partial"
+    with locked(leftover.parent):
+        leftover.touch()
+        with locked(tmp_path):
+            assert leftover.exists()
+    with locked(tmp_path):
+        assert not leftover.exists()
+
+
 def test_whoever_has_the_lock_clears_what_killed_runs_left(tmp_path):
     leftover = tmp_path / "deep" / f".{'0' * 16}.partial"
     leftover.parent.mkdir()
@@ -73,6 +103,15 @@ def test_whoever_has_the_lock_clears_what_killed_runs_left(tmp_path):
         with pytest.raises(LockedError), locked(tmp_path):
             raise AssertionError
         assert leftover.exists()
+
+
+def test_a_lock_that_can_only_be_read_is_held_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / LOCK_NAME).write_text("pid 1 on another")
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "open_lock", lambda folder: (folder / LOCK_NAME).open("rb"))
+        with locked(tmp_path), pytest.raises(LockedError, match="pid 1 on another"):
+            locked(tmp_path).__enter__()
+    assert (tmp_path / LOCK_NAME).read_text() == "pid 1 on another"
 
 
 def test_an_owner_of_any_name_is_told_in_one_line(tmp_path, monkeypatch):

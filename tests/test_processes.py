@@ -52,7 +52,7 @@ def videos(tmp_path_factory) -> list[SourceVideo]:
 def expected(videos, tmp_path_factory) -> Path:
     store = tmp_path_factory.mktemp("expected")
     outcomes = extract(engine(num_workers=0), videos, store)
-    assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
+    assert lengths(outcomes) == LENGTHS
     return store
 
 
@@ -64,6 +64,10 @@ def engine(**changes) -> Engine:
 
 def extract(engine, videos, store, **options):
     return list(engine.extract(videos, store, **options))
+
+
+def lengths(outcomes):
+    return {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes}
 
 
 def assert_same(store, expected, names=LENGTHS):
@@ -110,7 +114,7 @@ def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, calls, mo
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(5)))
     is_split = "clips_per_part" in changes and changes["num_workers"] != 1
     outcomes = extract(engine(**changes), videos[::-1], tmp_path)
-    assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
+    assert lengths(outcomes) == LENGTHS
     assert_same(tmp_path, expected)
     assert ("split long.mp4" in calls) == is_split
     assert "begin_anew long.mp4" not in calls
@@ -167,7 +171,7 @@ class TestADeath:
                 killed.append(kill("vigil-worker"))
 
         outcomes = extract(engine(num_workers=2), videos, tmp_path, watch=kill_one)
-        assert {outcome.video: outcome.features.num_frames_decoded for outcome in outcomes} == LENGTHS
+        assert lengths(outcomes) == LENGTHS
         assert_same(tmp_path, expected)
         assert killed[0] > 0
         assert "begin_anew long.mp4" in calls
@@ -176,7 +180,10 @@ class TestADeath:
         outcomes = extract(
             engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
         )
-        reason = "the decoder's process died (signal 9)"
+        reason = (
+            "the decoder's process died "
+            "(signal 9, perhaps for want of memory: see --worker-memory-gib)"
+        )
         assert outcomes == [FailedVideo("long.mp4", reason, "pyav", outcomes[0].frame)]
         assert not multiprocessing.active_children()
 

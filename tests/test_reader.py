@@ -1,11 +1,12 @@
 """One video -> its clips, through the first decoder that can."""
 
 import hashlib
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from video_files import NUM_FRAMES, damage, draw_frames, encode
+from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
 from extract import reader
 from extract.clips import ClipGrid
@@ -171,3 +172,39 @@ def test_a_file_that_is_still_being_recorded_is_no_video_yet(tmp_path, decoder):
         file.write(b"more")
     with pytest.raises(VideoError, match="the file changed while it was being read: run again"):
         list(messages)
+
+
+def test_a_file_that_breaks_off_is_not_split(tmp_path):
+    """FFmpeg only logs that, and the damage would be nobody's."""
+    path = encode(tmp_path / "a.mkv", draw_frames(200), codec_options={"g": "10"})
+    video, options = SourceVideo(path, "a"), ReadingOptions(GRID, None, clips_per_part=8)
+    (split,) = read_video(video, options, "pyav", may_split=True)
+    assert isinstance(split, Split)
+    truncate(path, 0.8)
+    *_, finished = read_video(video, options, "pyav", may_split=True)
+    assert len(finished.timestamps) + finished.damage.num_lost == 200
+
+
+@pytest.mark.parametrize("short_side", [None, 256])
+def test_clips_of_too_large_frames_are_refused(tmp_path, short_side):
+    """Whatever is small in the file: this one is 8 pixels high."""
+    frames = [np.zeros((8, 512, 3), np.uint8)] * 3
+    video = SourceVideo(encode(tmp_path / "a.mkv", frames, codec="ffv1"), "a")
+    options = ReadingOptions(GRID, short_side, max_clips_bytes=100 << 20)
+    with pytest.raises(VideoError, match=r"frames of 512x8 pixels.* raise --worker-memory-gib"):
+        list(read_video(video, options))
+
+
+def test_a_part_is_sent_in_few_bytes(tmp_path):
+    """Else whoever sends it to a worker that hangs would hang, too."""
+    path = encode(tmp_path / "a.mkv", draw_frames(200), codec_options={"g": "10"})
+    options = ReadingOptions(GRID, None, clips_per_part=8)
+    (split,) = read_video(SourceVideo(path, "a"), options, "pyav", may_split=True)
+    part = split.parts[1]
+    long = replace(part, frame_pts=np.arange(100_000) * 512 + 7)
+    content = pickle.dumps(long)
+    assert len(content) < 10_000
+    np.testing.assert_array_equal(pickle.loads(content).frame_pts, long.frame_pts)
+    again = pickle.loads(pickle.dumps(part))
+    np.testing.assert_array_equal(again.frame_pts, part.frame_pts)
+    assert again.keyframe_pts == part.keyframe_pts

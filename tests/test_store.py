@@ -1,5 +1,6 @@
 """The feature file: what h5py alone reads, and that nothing damaged is ever taken for whole."""
 
+import errno
 import hashlib
 import os
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from extract import store
 from extract.store import (
     FeatureFileError,
     ForeignFileError,
+    UnreadableFileError,
     feature_path,
     list_features,
     read_features,
@@ -240,6 +242,50 @@ def test_the_structures_of_version_1_have_checksums(old_path):
         verify_features(old_path)
 
 
+@pytest.mark.parametrize("read", [read_features, read_identity, verify_features])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.EACCES, "Permission denied"),
+            r"h5 cannot be read \(Permission denied\): see",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error"),
+            r"h5 cannot be read \(Input/output error\): see",
+        ),
+        (
+            OSError(errno.ESTALE, "Stale file handle"),
+            r"h5 cannot be read \(Stale file handle\): see",
+        ),
+        (MemoryError(), r"h5 cannot be read \(not enough memory\): free some"),
+    ],
+)
+@pytest.mark.parametrize("place", ["_check_bytes", "_check_parts", "_read"])
+def test_what_cannot_be_read_is_not_called_damaged(path, monkeypatch, read, error, message, place):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(store, place, fail)
+    with pytest.raises(UnreadableFileError, match=message):
+        read(path)
+
+
+def test_a_damaged_file_is_never_called_unreadable(old_path):
+    """Not even one that nothing but HDF5 looks at."""
+    whole = old_path.read_bytes()
+    for position in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        old_path.write_bytes(damaged)
+        try:
+            read_identity(old_path)
+        except UnreadableFileError:
+            pytest.fail(f"byte {position}")
+        except FeatureFileError:
+            pass
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
 def test_a_truncated_file_is_refused(path, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
@@ -253,7 +299,9 @@ def test_what_is_no_feature_file_is_refused(tmp_path):
     with pytest.raises(FeatureFileError, match=r"a\.h5 is not there: run vigil extract first"):
         read_features(path)
     path.write_text("frames")
-    with pytest.raises(FeatureFileError, match=r"a\.h5 is no feature file: delete it"):
+    with pytest.raises(
+        FeatureFileError, match=r"a\.h5 is no feature file: run the same vigil extract"
+    ):
         read_features(path)
     with h5py.File(path, "w") as file:
         file["features"] = np.zeros(3)
@@ -295,7 +343,7 @@ def test_an_incomplete_file_is_refused(path):
     with edited(path) as file:
         del file.attrs["complete"]
     for read in (read_features, read_identity, verify_features):
-        with pytest.raises(FeatureFileError, match="is incomplete: delete it and extract again"):
+        with pytest.raises(FeatureFileError, match="is incomplete: run the same vigil extract"):
             read(path)
 
 

@@ -1,5 +1,7 @@
 """`vigil features verify`: what is found, and that a repair makes anew that and nothing else."""
 
+import csv
+import errno
 import re
 import shutil
 from dataclasses import replace
@@ -11,11 +13,14 @@ from builders import SPEC, make_features, write_store
 from fake_backbone import BACKBONE
 from video_files import draw_frames, encode, truncate
 
+from extract import store as store_module
 from extract.backbones import BACKBONES
+from extract.errors import FailedVideo
 from extract.store import feature_path, list_features, read_features, verify_features
 from extract.store import write_features as write
 from pipeline.cli import main
 from pipeline.locks import locked
+from pipeline.results import write_failures
 
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 30, "d.mp4": 9}
 EXTRACT = (
@@ -217,6 +222,63 @@ class TestRepair:
         feature_path(store, "d.mp4").unlink()
         assert verify("--repair", "--precision", "fp32")[0] == 0
         assert read_features(feature_path(store, "d.mp4")).precision == "fp32"
+
+    def test_one_precision_has_to_be_said_where_several_devices_had_their_own(self, verify, store):
+        for path in list_features(store).values():
+            write(path, replace(read_features(path), precision="bf16, fp32"))
+        feature_path(store, "d.mp4").unlink()
+        code, _, errors = verify("--repair")
+        assert code == 2
+        assert (
+            "were computed in bf16, fp32, on several devices: say one of these with --pre" in errors
+        )
+        assert verify("--repair", "--precision", "fp32")[0] == 0
+
+    def test_failures_of_other_videos_stay_in_the_list(self, verify, store, videos):
+        earlier = [FailedVideo("Fighting/a.mp4", "old"), FailedVideo("z.mp4", "other", "av", 3)]
+        write_failures(store, earlier)
+        truncate(feature_path(store, "Fighting/a.mp4"), 0.5)
+        (videos / "new.mp4").write_bytes(b"")
+        assert verify("--repair")[0] == 3
+        with (store / "failures.csv").open(newline="") as file:
+            _, *rows = csv.reader(file)
+        assert [row[0] for row in rows] == ["new.mp4", "z.mp4"]
+        assert rows[1] == ["z.mp4", "other", "av", "3"]
+
+    @pytest.mark.parametrize(
+        ("root", "name"), [("Fighting", "a.mp4"), ("..", "videos/Fighting/a.mp4")]
+    )
+    def test_videos_by_other_names_than_they_were_extracted_by_are_refused(
+        self, run, store, videos, root, name
+    ):
+        given = videos / root
+        before = snapshot(store)
+        code, _, errors = run("features", "verify", store, "--videos", given, "--repair")
+        assert code == 2
+        assert f" {name} has features already, as those of Fighting/a.mp4: give the same" in errors
+        assert snapshot(store) == before
+
+    def test_a_copy_of_a_video_is_another_video(self, verify, store, videos):
+        shutil.copy(videos / "d.mp4", videos / "copy.mp4")
+        assert verify("--repair")[:2] == (
+            0,
+            ["verified 4", "damaged 0", "missing 1", "changed 0", "repaired 1"],
+        )
+
+    def test_what_cannot_be_read_is_named_and_not_replaced(self, verify, store, monkeypatch):
+        unreadable, real = feature_path(store, "c.avi"), store_module._check_bytes
+
+        def check(path, content):
+            if path == unreadable:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(path, content)
+
+        before = snapshot(store)
+        monkeypatch.setattr(store_module, "_check_bytes", check)
+        code, said, errors = verify("--repair")
+        assert (code, said[1], said[-1]) == (3, "damaged 1", "repaired 0")
+        assert "c.avi.h5 cannot be read (Input/output error): see to its disk" in errors
+        assert snapshot(store) == before
 
     def test_other_weights_are_refused(self, verify, store):
         feature_path(store, "d.mp4").unlink()

@@ -1,10 +1,13 @@
 """Finding, downloading, verifying and loading weights; nothing is unpickled."""
 
+import errno
 import hashlib
 import json
+import os
 import pickle
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from extract import download
+from extract import download, files
 from extract.backbones import BACKBONES
 from extract.download import (
     WeightsError,
@@ -25,6 +28,7 @@ from extract.download import (
     fetch_weights,
     git_blob_sha1,
 )
+from extract.files import LOCK_NAME
 from extract.i3d import I3D
 from extract.weights import load_state, load_weights, read_state, state_digest
 
@@ -333,7 +337,21 @@ class TestDownload:
         assert told[-1] == (len(CONTENT), len(CONTENT))
         assert fetch_weights(source) == path
         assert server.starts == [0]
-        assert [file.name for file in path.parent.iterdir()] == ["a.pt"]
+        assert {file.name for file in path.parent.iterdir()} == {"a.pt", LOCK_NAME}
+
+    def test_of_two_first_runs_one_downloads_and_the_other_waits(self, server, source):
+        with ThreadPoolExecutor() as both:
+            paths = set(both.map(fetch_weights, [source] * 4))
+        assert paths == {cached_weights(source)}
+        assert server.starts == [0]
+        assert cached_weights(source).read_bytes() == CONTENT
+
+    def test_a_cache_that_cannot_be_locked_is_used_all_the_same(self, server, source, monkeypatch):
+        def refuse(_file, _flags):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        assert fetch_weights(source).read_bytes() == CONTENT
 
     def test_a_broken_connection_is_said_and_resumed(self, server, source):
         server.breaks_after = 1000
@@ -365,7 +383,7 @@ class TestDownload:
         server.content = CONTENT[:-1] + b"x"
         with pytest.raises(WeightsError, match="is not the file published at http"):
             fetch_weights(source)
-        assert list(cache_folder().iterdir()) == []
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
         server.content = CONTENT
         assert fetch_weights(source).read_bytes() == CONTENT
 
@@ -388,7 +406,7 @@ class TestDownload:
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
         with pytest.raises(WeightsError, match=f"{url} is not https: weights are fetched over htt"):
             fetch_weights(WeightsSource(url, "a.pt", None, "none"))
-        assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [tmp_path / LOCK_NAME]
 
     @pytest.mark.parametrize(
         "url", ["ftp://a.b/c.pt", "https://a.b/c.pt", "file:///etc/passwd", "data:,x"]
@@ -405,7 +423,7 @@ class TestDownload:
         server.tells_length = tells_length
         with pytest.raises(WeightsError, match="larger than 63999 bytes: that cannot be the offi"):
             fetch_weights(source)
-        assert list(cache_folder().iterdir()) == []
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
 
     def test_without_a_network_the_same_is_said(self, server, source):
         away = replace(source, url="http://127.0.0.1:9/a.pt")

@@ -5,6 +5,7 @@ starved or hindered. Files are spoiled in between. In the end everything must be
 leave it, bit for bit, and nothing else may be there.
 """
 
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ class Options:
 
 def main(options: Options) -> int:
     """Print a table of what was done and a line that says what came of it; 0 if all is well."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in background
     tally = Tally()
     decoders = ("pyav",) if options.short else ("auto", "pyav")
     with ExitStack() as stack:
