@@ -1,11 +1,13 @@
 """`vigil features show`: what feature files hold and how they were made."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from extract.errors import UserError
 from extract.store import (
     SUFFIX,
+    FeatureFileError,
     VideoFeatures,
     list_features,
     read_identity,
@@ -31,17 +33,29 @@ SHOWN = (
     "created_at",
 )
 
+log = logging.getLogger(__name__)
+
 
 def run_show(options: FeaturesShowOptions) -> int:
-    """Print what feature files hold: one in full, a folder as a table and its settings."""
-    files = feature_files(options.features)
-    videos = {name: read_identity(path) for name, path in files.items()}
+    """Print what feature files hold: one in full, a folder as a table and its settings.
+
+    Returns:
+        0: all could be read; 3: some could not, which is said; 4: none could.
+    """
+    files, videos = feature_files(options.features), {}
+    for name, path in files.items():
+        try:
+            videos[name] = read_identity(path)
+        except FeatureFileError as error:
+            log.error("%s", error)
     if options.features.is_file():
         for video in videos.values():
             print_lines(_describe(video))
     else:
         _show_all(videos)
-    return 0
+    if len(videos) == len(files):
+        return 0
+    return 3 if videos else 4
 
 
 def feature_files(path: Path) -> Mapping[str, Path]:

@@ -130,6 +130,9 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
             findings.faults[failed.video] = Fault("missing", f"{failed.video}: {failed.reason}")
     for _, fault in sorted(findings.faults.items()):
         log.error("%s", fault.reason)
+    orphans = sorted(files.keys() - sources.keys() - {one.video for one in found.failures})
+    if sources and orphans:
+        log.warning("%d files are features of no video there, such as %s", len(orphans), orphans[0])
     _warn_of_mixture([settings.spec for settings in findings.settings.values()])
     return findings
 

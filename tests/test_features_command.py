@@ -74,8 +74,12 @@ def test_where_there_are_no_feature_files_it_says_so(tmp_path, capsys, command):
     assert "is no folder of features: run vigil extract first" in errors
 
 
-def test_a_damaged_file_cannot_be_shown(store, capsys):
+def test_a_damaged_file_is_named_and_the_others_are_shown(store, capsys):
     truncate(store / "a.mp4.h5", 0.5)
     code, said, errors = run(capsys, "show", store)
-    assert (code, said) == (2, "")
+    assert code == 3
+    assert "a.mp4" not in said
+    assert "Fighting/b.mp4" in said
     assert "a.mp4.h5 is damaged" in errors
+    code, said, _ = run(capsys, "show", store / "a.mp4.h5")
+    assert (code, said) == (4, "")

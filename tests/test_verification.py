@@ -125,8 +125,9 @@ class TestWithoutRepair:
         assert verify()[:2] == (3, ["verified 3", "damaged 0", "missing 1", "changed 0"])
 
     def test_features_of_other_videos_are_none_of_its_business(self, run, store, videos):
-        code, said, _ = run("features", "verify", store, "--videos", videos / "c.avi")
+        code, said, errors = run("features", "verify", store, "--videos", videos / "c.avi")
         assert (code, said[2]) == (0, "missing 0")
+        assert "3 files are features of no video there, such as Fighting/a.mp4" in errors
 
     def test_a_mixture_of_specs_is_said(self, tmp_path, run):
         other = replace(SPEC, clip_stride=32)
