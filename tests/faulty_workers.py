@@ -27,7 +27,7 @@ def crash():
 def eat():
     held = []
     while True:
-        held.append(bytearray(b"x") * (16 << 20))
+        held.append(bytearray(64 << 20))
 
 
 FAULTS = {"hang": hang, "crash": crash, "eat": eat}
