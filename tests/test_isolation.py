@@ -34,7 +34,7 @@ from extract.store import feature_path, verify_features
 from extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
-STILL = "no sign of life for 1 s (--stall-seconds)"
+STILL = "no sign of life for 2 s (--stall-seconds)"
 MEMORY = "it takes more memory than a worker may have: raise --worker-memory-gib"
 SIGSEGV = "the decoder's process died (signal 11)"
 
@@ -49,7 +49,7 @@ def outcomes(tmp_path_factory):
     for seed, name in enumerate(names):
         path = encode(folder / f"{name}.mp4", draw_frames(seed=seed))
         videos.append(SourceVideo(path, path.name))
-    limits = WorkerLimits(stall_seconds=1, memory_bytes=200 << 20)
+    limits = WorkerLimits(stall_seconds=2, memory_bytes=200 << 20)
     engine = make_engine(num_workers=2, decoder="auto", limits=limits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "worker_process", faulty_worker)
