@@ -15,7 +15,7 @@ ANNOTATIONS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract train score evaluate test check lint types layers format bench chaos fuzz soak clean
+.PHONY: help setup demo extract train score evaluate test test-all check lint types layers format bench chaos fuzz soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,10 @@ evaluate: $(VENV)/ready ## Evaluate: RUN= FEATURES= ANNOTATIONS=
 score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
 	$(VIGIL) score $(VIDEOS) --checkpoint $(RUN) --out $(RESULTS) $(ARGS)
 
-test: $(VENV)/ready ## Run the tests
+test: $(VENV)/ready ## Run the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/ready ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 check: lint types layers ## Lint, types and layers: what a change must pass besides the tests

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from extract.backbones import Backbone, find_backbone
-from extract.decoder import VIEW_SIZE
 
 
 @dataclass(frozen=True)
@@ -27,24 +26,10 @@ class Work:
     """Read and written at 16 bits, if every operator reads its input and writes its output."""
 
 
-def input_shape(backbone: Backbone) -> tuple[int, int, int, int, int]:
-    """Shape (1, 3, T, H, W) of what the network takes for one clip-view."""
-    return 1, 3, len(backbone.frame_indices), VIEW_SIZE, VIEW_SIZE
-
-
-def flop_per_clip(backbone: Backbone, endpoint: str) -> int:
-    """The FLOP of the plain network for one clip-view."""
-    with torch.device("meta"):
-        network, clip = backbone.build(endpoint).eval(), torch.empty(input_shape(backbone))
-    with FlopCounterMode(display=False) as counter:
-        network(clip)
-    return int(counter.get_total_flops())
-
-
 def layers(backbone: Backbone, endpoint: str) -> list[Work]:
     """The work of each of the network's outermost layers, in order."""
     with torch.device("meta"):
-        network, clip = backbone.build(endpoint).eval(), torch.empty(input_shape(backbone))
+        network, clip = backbone.build(endpoint).eval(), torch.empty(backbone.input_shape)
     moved: dict[str, int] = defaultdict(int)
 
     def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

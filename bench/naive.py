@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.nn import functional
 from tyro.conf import Positional
 
 from bench import standin
@@ -87,8 +88,12 @@ def plain_features(network: nn.Module, backbone: Backbone, views: Tensor) -> Ten
 
     The network is the plain one in fp32, the channels come before the pixels, as PyTorch has them.
     """
-    seen = views[:, list(backbone.frame_indices)]
-    clips = ((seen.float() - backbone.mean) / backbone.std).permute(0, 4, 1, 2, 3).contiguous()
+    pixels, size = backbone.pixels, (len(backbone.frame_indices), *[backbone.pixels.size] * 2)
+    seen = views[:, list(backbone.frame_indices)].permute(0, 4, 1, 2, 3).contiguous().float()
+    if seen.shape[2:] != size:
+        seen = functional.interpolate(seen, size, mode="trilinear")
+    mean, std = (seen.new_tensor(c).reshape(3, 1, 1, 1) for c in (pixels.mean, pixels.std))
+    clips = (seen / 255 - mean) / std
     with torch.inference_mode():
         features: Tensor = network(clips)
     return features

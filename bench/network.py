@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench import machine
-from bench.arithmetic import flop_per_clip
 from bench.naive import plain_features
 from bench.options import Options
 from bench.table import Row, shortest_seconds
@@ -61,7 +60,7 @@ def measure(options: Options, folder: Path) -> Iterator[Row]:
     batch_size = options.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else 1)
     view = read_view(chosen_videos(options, folder, [(320, 240)], CLIP_FRAMES)).to(device)
     variants = find_variants(network, backbone, view, precisions, batch_size)
-    flop = flop_per_clip(backbone, endpoint)
+    flop = backbone.count_flop(endpoint)
     numbers = [torch.get_num_threads()]
     if device.type == "cpu":
         numbers = sorted({1, *numbers})

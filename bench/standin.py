@@ -8,7 +8,7 @@ import time
 
 from torch import Tensor, nn
 
-from extract.backbones import BACKBONES, Backbone
+from extract.backbones import BACKBONES, Backbone, Pixels
 from extract.download import WeightsSource
 
 NAME, INSTANT = "standin", "instant"
@@ -41,8 +41,7 @@ def _backbone(name: str, seconds_per_view: float) -> Backbone:
     return Backbone(
         name=name,
         frame_indices=tuple(range(0, 56, 8)),
-        mean=127.5,
-        std=127.5,
+        pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         layout={"colours": (TIME_POSITIONS, CHANNELS)},
         build=lambda _endpoint: Standin(seconds_per_view),
         source=WeightsSource("https://example.org/none.pt", "none.pt", None, "none"),

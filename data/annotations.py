@@ -1,44 +1,27 @@
-"""Annotation files -> `Annotation`: the official formats, our CSV, and folder names.
+"""Annotation files -> `Annotation`: what is known of each video.
 
-The format is found from a file's first line, never from its name:
-
-* ``Abuse/Abuse001_x264.mp4``: UCF-Crime's lists; the last folder is the class, no frames;
-* ``Abuse028_x264.mp4  Abuse  165  240  -1  -1``: UCF-Crime's temporal annotation, any number of
-  start-end pairs, -1 -1 for none; a name may hold spaces, a class may not;
-* ``video,class[,start_frame,end_frame]...``: ours, for one's own footage; with or without that
-  header, commas or semicolons.
+The formats of text files are those of `data.annotation_rows`, of arrays and masks those of
+`data.annotation_arrays`; without any file, folder names are classes.
 
 Frames count from 0 and ranges are half-open. Rows of one video in one file add up; several files
 must agree. Overlapping intervals are joined: the truth is a set of frames. A normal video has
 nothing anomalous, ``()``, in every format; an anomalous one without frames has no temporal
-truth, ``None``.
+truth, ``None``. Where a file tells frames but no class, the class is Anomaly or Normal.
 """
 
-import csv
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, takewhile
-from pathlib import Path, PurePosixPath
+from functools import reduce
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from data.classes import NORMAL, canonical_class
-from extract.errors import UserError
-
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
-_FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
-_TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
-_NO_INTERVAL = (-1, -1)
-MAX_CHARACTERS = 1 << 24
-"""Of one file; the official ones have at most 100,000."""
-_CSV_HEADER = ["video", "class"]
-
-
-class AnnotationError(UserError):
-    """An annotation file cannot be read, contradicts itself, or does not fit the videos."""
+from data.annotation_arrays import array_rows, is_array
+from data.annotation_rows import AnnotationError, Row, class_names_of_path, text_rows
+from data.classes import ANOMALY, NORMAL
 
 
 @dataclass(frozen=True, order=True)
@@ -72,13 +55,21 @@ class Annotation:
     """Anomalous frames, sorted and disjoint; () where nothing is, None where it is not known."""
     source: str = field(default="unknown source", compare=False)
     """Where it comes from, as ``file:line``, for messages."""
+    other_classes: tuple[str, ...] = ()
+    """More classes of the same video, the most important ones first."""
+    num_frames: int | None = None
+    """Frames of the video as the annotation counts them; None where it does not."""
 
     def __post_init__(self) -> None:
-        """Refuse a normal video with anomalous frames.
+        """Refuse a normal video with anomalous frames or classes.
 
         Raises:
             AnnotationError: names the video.
         """
+        if NORMAL in self.class_names[1:] or (self.other_classes and not self.is_anomalous):
+            raise AnnotationError(
+                f"{self.video} is both {' and '.join(self.class_names)}: leave one of them out"
+            )
         if self.intervals and not self.is_anomalous:
             raise AnnotationError(
                 f"{self.video} is {NORMAL} but has anomalous frames: "
@@ -89,6 +80,11 @@ class Annotation:
     def is_anomalous(self) -> bool:
         """Whether the class is not normal."""
         return self.class_name != NORMAL
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes, the main one first."""
+        return self.class_name, *self.other_classes
 
     @property
     def num_frames_needed(self) -> int:
@@ -114,43 +110,65 @@ def load_annotations(paths: Sequence[Path]) -> list[Annotation]:
 
 
 def labels_from_folders(videos: Iterable[str]) -> list[Annotation]:
-    """Annotations without frames, the class of each video being its last folder.
+    """Annotations without frames: a video's name tells its class, or else its last folder does.
 
     Raises:
         AnnotationError: names a video that lies in no folder.
     """
-    annotations = [replace(_from_folder(video), source=f"folder of {video}") for video in videos]
+    annotations = [
+        _from_row(Row(video, class_names_of_path(video), source=f"folder of {video}"))
+        for video in videos
+    ]
     _refuse_spelling_variants(annotations)
     return annotations
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
-    """What two annotations say of one video: frames win over none; the name is the first one's.
+    """What two annotations say of one video: the name is the first one's.
+
+    Frames win over none, a named class over Anomaly, several classes over the first of them.
 
     Raises:
         AnnotationError: they contradict each other; names both places.
     """
-    _require_same_class(first, second)
+    classes = _common_classes(first, second)
     known, new = first.intervals, second.intervals
     if None not in (known, new) and known != new:
-        raise AnnotationError(
-            f"{first.video} has other anomalous frames at {first.source} than at {second.source}: "
-            "correct or leave out one of them"
-        )
-    return replace(first, intervals=new if known is None else known)
+        raise _contradiction(first, second, "has other anomalous frames at {} than at {}")
+    counts = [one.num_frames for one in (first, second) if one.num_frames is not None]
+    if len(set(counts)) > 1:
+        raise _contradiction(first, second, "has another number of frames at {} than at {}")
+    return replace(
+        first,
+        class_name=classes[0],
+        other_classes=classes[1:],
+        intervals=new if known is None else known,
+        num_frames=counts[0] if counts else None,
+    )
 
 
-def _require_same_class(first: Annotation, second: Annotation) -> None:
-    if first.class_name != second.class_name:
-        raise AnnotationError(
-            f"{first.video} is {first.class_name} at {first.source} but {second.class_name} at "
-            f"{second.source}: correct or leave out one of them"
-        )
+def _common_classes(first: Annotation, second: Annotation) -> tuple[str, ...]:
+    one, other = first.class_names, second.class_names
+    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
+    if shorter == (ANOMALY,) and longer[0] != NORMAL:
+        return longer
+    if longer == (ANOMALY,) and shorter[0] != NORMAL:
+        return shorter
+    if longer[: len(shorter)] != shorter:
+        first_named, second_named = ("+".join(classes) for classes in (one, other))
+        raise _contradiction(first, second, f"is {first_named} at {{}} but {second_named} at {{}}")
+    return longer
+
+
+def _contradiction(first: Annotation, second: Annotation, how: str) -> AnnotationError:
+    return AnnotationError(
+        f"{first.video} {how.format(first.source, second.source)}: correct or leave out one of them"
+    )
 
 
 def class_names_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
     """The classes of the annotations: normal first (also where no video is), the others sorted."""
-    anomalies = {annotation.class_name for annotation in annotations} - {NORMAL}
+    anomalies = {name for annotation in annotations for name in annotation.class_names} - {NORMAL}
     return (NORMAL, *sorted(anomalies))
 
 
@@ -174,126 +192,35 @@ def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_
 def _read_file(path: Path) -> list[Annotation]:
     """One annotation per video path; several rows of one video add up."""
     found: dict[str, list[Annotation]] = defaultdict(list)
-    for number, cells in _rows(path, _read_lines(path)):
-        source = f"{path}:{number}"
+    for row in array_rows(path) if is_array(path) else text_rows(path):
         try:
-            annotation = replace(_from_cells(cells), source=source)
+            found[row.video].append(_from_row(row))
         except AnnotationError as error:
-            raise AnnotationError(f"{source}: {error}") from error
-        found[annotation.video].append(annotation)
+            raise AnnotationError(f"{row.source}: {error}") from error
     if not found:
         raise AnnotationError(f"{path} names no video: give a file with one video per line")
-    return [_add_up(rows) for rows in found.values()]
+    return [_add_up(annotations) for annotations in found.values()]
 
 
-def _add_up(rows: Sequence[Annotation]) -> Annotation:
-    """The first row about a video, with the frames of all."""
-    for row in rows:
-        _require_same_class(rows[0], row)
-    known = [row.intervals for row in rows if row.intervals is not None]
-    return replace(rows[0], intervals=_union(chain.from_iterable(known)) if known else None)
+def _add_up(annotations: Sequence[Annotation]) -> Annotation:
+    """The first annotation of a video, with the frames of all."""
+    known = [one.intervals for one in annotations if one.intervals is not None]
+    whole = reduce(merge, (replace(one, intervals=None) for one in annotations))
+    return replace(whole, intervals=_union(chain.from_iterable(known)) if known else None)
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(MAX_CHARACTERS + 1)
-    except OSError as error:
-        remedy = "give the annotation file itself" if path.is_dir() else "check the path"
-        raise AnnotationError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f"{path} is no UTF-8 text (byte {error.start}): give a text file, "
-            "or save this one as UTF-8"
-        ) from error
-    if len(text) > MAX_CHARACTERS:
-        raise AnnotationError(f"{path} has more than {MAX_CHARACTERS} characters: split it")
-    if "\0" in text:
-        raise AnnotationError(f"{path} is no text but binary: give a text file of annotations")
-    return [line.strip() for line in text.split("\n")]
-
-
-def _rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of every row that is not empty: video[, class[, frames...]]."""
-    first = next(filter(None, lines), "")
-    delimiter = next((mark for mark in ",;" if mark in first), None)
-    if delimiter and _num_trailing_numbers(first) < 2:
-        yield from _csv_rows(path, lines, delimiter)
-        return
-    for number, line in enumerate(lines, start=1):
-        # From the right: only the name may hold spaces.
-        num_frames = _num_trailing_numbers(line)
-        cells = line.rsplit(None, num_frames + 1) if num_frames else [line]
-        if _TEXT_AFTER_NAME.search(cells[0]):
-            raise AnnotationError(
-                f"{path}:{number}: cannot read {line!r}: write 'Class/name', "
-                "'name class start end ...', or a comma-separated file"
-            )
-        if line:
-            yield number, cells
-
-
-def _num_trailing_numbers(line: str) -> int:
-    return sum(1 for _ in takewhile(_WHOLE_NUMBER.fullmatch, reversed(line.split())))
-
-
-def _csv_rows(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-    number = 1
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            is_header = number == 1 and [cell.lower() for cell in cells[:2]] == _CSV_HEADER
-            if cells and not is_header:
-                yield number, cells
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise AnnotationError(
-            f"{path}:{number}: broken CSV ({error}): check the quotation marks"
-        ) from error
-
-
-def _from_cells(cells: Sequence[str]) -> Annotation:
-    if not cells[0]:
-        raise AnnotationError("the row has no video: write video, class, start and end frames")
-    video = PurePosixPath(cells[0].replace("\\", "/")).as_posix()
-    if len(cells) == 1:
-        return _from_folder(video)
-    class_name = canonical_class(cells[1])
-    if _WHOLE_NUMBER.fullmatch(class_name) or _FILE_NAME.search(class_name) or not class_name:
-        raise AnnotationError(
-            f"{class_name!r} is no class of {video}: write video, class, start and end frames"
-        )
-    intervals = _union(_intervals(cells[2:]))
-    return Annotation(video, class_name, intervals or _no_intervals(class_name))
-
-
-def _from_folder(video: str) -> Annotation:
-    path = PurePosixPath(video)
-    if not path.parent.name:
-        raise AnnotationError(
-            f"{video} has no class: put the video into a folder named after its class, "
-            "or write 'video,class' lines into an annotation file"
-        )
-    class_name = canonical_class(path.parent.name)
-    return Annotation(video, class_name, _no_intervals(class_name))
-
-
-def _no_intervals(class_name: str) -> tuple[Interval, ...] | None:
-    return () if class_name == NORMAL else None
-
-
-def _intervals(cells: Sequence[str]) -> Iterator[Interval]:
-    wrong = next((cell for cell in cells if not _WHOLE_NUMBER.fullmatch(cell)), None)
-    if wrong is not None or len(cells) % 2:
-        problem = "an end is missing" if wrong is None else f"frame {wrong!r} is no whole number"
-        raise AnnotationError(f"{problem}: write pairs of start and end frames, -1 -1 for none")
-    frames = [int(cell) for cell in cells]
-    for start, stop in zip(frames[::2], frames[1::2], strict=True):
-        if (start, stop) != _NO_INTERVAL:
-            yield Interval(start, stop)
+def _from_row(row: Row) -> Annotation:
+    intervals = _union(Interval(start, stop) for start, stop in row.ranges)
+    class_names = row.class_names or (ANOMALY if intervals else NORMAL,)
+    is_known = intervals or class_names[0] == NORMAL
+    return Annotation(
+        row.video,
+        class_names[0],
+        intervals if is_known else None,
+        row.source,
+        class_names[1:],
+        row.num_frames,
+    )
 
 
 def _union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
@@ -308,11 +235,12 @@ def _union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
 
 
 def _refuse_spelling_variants(annotations: Iterable[Annotation]) -> None:
-    spellings: dict[str, Annotation] = {}
+    spellings: dict[str, tuple[str, str]] = {}
     for annotation in annotations:
-        known = spellings.setdefault(annotation.class_name.lower(), annotation)
-        if known.class_name != annotation.class_name:
-            raise AnnotationError(
-                f"classes {known.class_name!r} ({known.source}) and {annotation.class_name!r} "
-                f"({annotation.source}) differ only in capitals: spell both the same"
-            )
+        for name in annotation.class_names:
+            known, source = spellings.setdefault(name.lower(), (name, annotation.source))
+            if known != name:
+                raise AnnotationError(
+                    f"classes {known!r} ({source}) and {name!r} ({annotation.source}) "
+                    "differ only in capitals: spell both the same"
+                )

@@ -1,10 +1,14 @@
 """Ordered class names: the only place that knows them. Class index 0 is always normal."""
 
+import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from extract.errors import UserError
 
 NORMAL = "Normal"
+ANOMALY = "Anomaly"
+"""The class of videos of which only that is known; where a named class is known too, that holds."""
 
 UCF_CRIME: tuple[str, ...] = (
     NORMAL,
@@ -22,6 +26,24 @@ UCF_CRIME: tuple[str, ...] = (
     "Stealing",
     "Vandalism",
 )
+
+# The codes in the names of XD-Violence's videos.
+_XD_VIOLENCE_CODES = {
+    "A": NORMAL,
+    "B1": "Fighting",
+    "B2": "Shooting",
+    "B4": "Riot",
+    "B5": "Abuse",
+    "B6": "CarAccident",
+    "G": "Explosion",
+}
+XD_VIOLENCE: tuple[str, ...] = tuple(_XD_VIOLENCE_CODES.values())
+
+_XD_VIOLENCE_NAME = re.compile(r".+__#.*_label_([A-Z0-9]+(?:-[A-Z0-9]+)*)")
+_UBNORMAL_NAME = re.compile(r"(ab)?normal_scene_\d+_scenario_?\d+(?:_(?:\d+|fog|smoke|fire))*")
+# Of 13 cameras; the videos that were made for training have three digits, all of them normal.
+_SHANGHAITECH_NAME = re.compile(r"(?:0[1-9]|1[0-3])_\d{3}(\d?)")
+_EXTENSION = re.compile(r"\.[A-Za-z]\w{1,3}$")
 
 # The folders in which UCF-Crime's lists and archives keep normal videos, in lower case.
 _NORMAL_NAMES = frozenset(
@@ -42,6 +64,24 @@ class UnknownClassError(UserError):
 def canonical_class(name: str) -> str:
     """The class that a folder or label means: `NORMAL` for every way to say so, else the name."""
     return NORMAL if name.lower() in _NORMAL_NAMES else name
+
+
+def classes_in_name(video: str) -> tuple[str, ...]:
+    """The classes that datasets write into the names of their videos, the main one first, or ().
+
+    XD-Violence (``..._label_B1-B2-G``, in the order of their importance) and UBnormal
+    (``abnormal_scene_...``); ShanghaiTech (``01_0014``) only where the name is all there is.
+    """
+    name = _EXTENSION.sub("", PurePosixPath(video).name)
+    if match := _XD_VIOLENCE_NAME.fullmatch(name):
+        codes = [code for code in match[1].split("-") if code != "0"]
+        if codes and set(codes) <= _XD_VIOLENCE_CODES.keys():
+            return tuple(dict.fromkeys(_XD_VIOLENCE_CODES[code] for code in codes))
+    if match := _UBNORMAL_NAME.fullmatch(name):
+        return (ANOMALY if match[1] else NORMAL,)
+    if "/" not in video and (match := _SHANGHAITECH_NAME.fullmatch(name)):
+        return (ANOMALY if match[1] else NORMAL,)
+    return ()
 
 
 def class_index(class_names: Sequence[str], class_name: str, video: str = "a video") -> int:

@@ -8,8 +8,9 @@ from functools import reduce
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-from data.annotations import Annotation, AnnotationError, merge
-from data.classes import NORMAL, canonical_class
+from data.annotation_rows import AnnotationError
+from data.annotations import Annotation, merge
+from data.classes import ANOMALY, NORMAL, canonical_class
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _claims(
             video
             for video in (by_name[names[0]] if names else [])
             if video == annotation.video
-            or _folder_class(video) not in classes - {annotation.class_name}
+            or _folder_class(video) not in _other_classes(annotation, classes)
         ]
         closest = _closest(annotation.video, fitting)
         if len(closest) > 1:
@@ -117,7 +118,17 @@ def _by_name(videos: Iterable[str]) -> dict[str, list[str]]:
 
 def _names(video: str) -> tuple[str, str, str]:
     """The path, the base name, and that without its extension."""
-    return video, PurePosixPath(video).name, PurePosixPath(video).stem
+    path = PurePosixPath(video)
+    # What is longer is no extension: XD-Violence's names begin like City.of.God.2002__#01-24-10.
+    return video, path.name, path.stem if len(path.suffix) <= 5 else path.name
+
+
+def _other_classes(annotation: Annotation, classes: set[str]) -> set[str]:
+    """Those of the classes that an annotated video cannot have; Anomaly may be any but normal."""
+    if annotation.class_name == ANOMALY:
+        return {NORMAL}
+    own = {ANOMALY} if annotation.is_anomalous else set()
+    return classes - own - {annotation.class_name}
 
 
 def _folder_class(video: str) -> str:

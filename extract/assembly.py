@@ -24,7 +24,7 @@ from extract.parts import Part
 from extract.reader import Finished
 from extract.segments import pool_clips, segment_ranges
 from extract.source import SourceVideo
-from extract.spec import FeatureSpec
+from extract.spec import FeaturePart, FeatureSpec
 from extract.store import VideoFeatures
 from extract.versions import installed_versions
 from extract.weights import Weights
@@ -37,10 +37,17 @@ class Provenance:
     spec: FeatureSpec
     weights: Weights
     views: tuple[str, ...]
-    time_positions: int
-    channels: int
+    parts: tuple[FeaturePart, ...]
+    """What each network gives, in the order in which it lies in a feature."""
     dtype: type[np.floating]
     keep_clips: bool
+
+    @property
+    def feature_layout(self) -> tuple[int, int]:
+        """(time positions, channels) of a feature; several parts are one position of all values."""
+        if len(self.parts) == 1:
+            return self.parts[0].time_positions, self.parts[0].channels
+        return 1, self.parts[-1].stop
 
     @property
     def grid(self) -> ClipGrid:
@@ -126,6 +133,7 @@ class OpenVideo:
         segment_frames = segment_ranges(num_frames, made.spec.num_segments)
         segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
         edges = frame_edges(finished.timestamps, finished.info)
+        time_positions, channels = made.feature_layout
         return VideoFeatures(
             features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
             segment_frames=segment_frames,
@@ -134,8 +142,9 @@ class OpenVideo:
             clip_frames=clip_frames if made.keep_clips else None,
             views=made.views,
             spec=made.spec,
-            time_positions=made.time_positions,
-            channels=made.channels,
+            time_positions=time_positions,
+            channels=channels,
+            parts=made.parts if len(made.parts) > 1 else (),
             weights_name=made.weights.name,
             weights_trained=made.weights.trained,
             precision=computed.precision,
@@ -159,7 +168,7 @@ class OpenVideo:
 
     def _clip_features(self) -> "_ClipFile":
         made = self.provenance
-        shape = len(self._back), len(made.views), made.time_positions * made.channels
+        shape = len(self._back), len(made.views), made.parts[-1].stop
         return _ClipFile(self._file, shape, np.dtype(made.dtype))
 
 

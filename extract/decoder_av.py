@@ -13,6 +13,7 @@ import numpy.typing as npt
 from av.codec.hwaccel import HWAccel
 from av.filter import Graph
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -83,8 +84,13 @@ class AvDecoder:
         self._is_over = False
         """Whether the codec has given out every frame."""
         self._graphs: dict[tuple[str, int, int, int], Graph] = {}
+        self._codec = self._open(path, hardware)
+
+    def _open(self, path: Path, hardware: HWAccel | None) -> VideoCodecContext:
+        """Open the file, and return what decodes its packets."""
         self._container = open_container(path, hardware)
         self._stream = best_stream(self._container)
+        return self._stream.codec_context
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield every frame FFmpeg returns, those with errors in them too.
@@ -133,7 +139,7 @@ class AvDecoder:
 
     def _decode(self) -> Iterator[Decoded]:
         av.logging.set_level(av.logging.PANIC)  # count errors, print nothing
-        codec = self._stream.codec_context
+        codec = self._codec
         codec.thread_count = 1
         num_errors = num_logged_errors()
         for packet in self._packets():
@@ -187,7 +193,7 @@ class AvDecoder:
 
     def damage(self) -> Damage:
         """Every error so far at its place."""
-        is_each_a_frame = self._stream.codec_context.name in ONE_FRAME_A_PACKET
+        is_each_a_frame = self._codec.name in ONE_FRAME_A_PACKET
         has_silent = self._is_over and is_each_a_frame and not self._is_interlaced
         return self._damage.place(np.array(self._pts), has_silent)
 
@@ -217,9 +223,9 @@ class NvdecDecoder(AvDecoder):
         except (VideoError, RuntimeError) as error:
             reason = f"no NVIDIA GPU here can decode it ({error}): use --decoder auto"
             raise VideoError(reason, self.name) from error
-        if not self._stream.codec_context.is_hwaccel:
-            codec = self._stream.codec_context.name
+        if not self._codec.is_hwaccel:
             self.close()
+            codec = self._codec.name
             raise VideoError(f"NVIDIA GPUs do not decode {codec}: use --decoder auto", self.name)
 
 

@@ -13,7 +13,7 @@ import platform
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,12 +21,13 @@ from multiprocessing.connection import Connection
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from extract.backbones import CLIP_FRAMES, Backbone
+from extract.backbones import CLIP_FRAMES
+from extract.combinations import Network
 from extract.decoder import VIEW_SIZE
 from extract.errors import UserError
-from extract.placement import RUNGS, place
+from extract.placement import RUNGS, Placed, place
 from extract.ring import ClipRing, Slot
 from extract.views import cut_view
 
@@ -37,9 +38,8 @@ log = logging.getLogger(__name__)
 class DeviceJob:
     """What a device does with every clip."""
 
-    network: nn.Module
-    """As it was loaded: plain, float32, on the CPU."""
-    backbone: Backbone
+    networks: tuple[Network, ...]
+    """Each sees the same views; their features are joined."""
     device: torch.device
     precision: str
     views: tuple[str, ...]
@@ -71,10 +71,11 @@ class Flush:
 
 @dataclass(frozen=True)
 class DeviceReady:
-    """The network is on the device."""
+    """The networks are on the device."""
 
     name: str
     rung: str
+    """Of several networks that differ: each one's, joined by plus signs; likewise `precision`."""
     precision: str
 
 
@@ -168,14 +169,17 @@ class _Device:
         if self._is_cuda:
             torch.cuda.set_device(job.device.index or 0)
             self._upload_stream = torch.cuda.Stream(job.device)  # type: ignore[no-untyped-call]
-        self._placed = place(
-            job.network,
-            job.backbone,
-            job.device,
-            job.precision,
-            batch_size=job.batch_size,
-            rungs=job.rungs,
-        )
+        self._placed = [
+            place(
+                network.module,
+                network.backbone,
+                job.device,
+                job.precision,
+                batch_size=job.batch_size,
+                rungs=job.rungs,
+            )
+            for network in job.networks
+        ]
         shape = job.batch_size, CLIP_FRAMES, VIEW_SIZE, VIEW_SIZE, 3
         self._batch = torch.zeros(shape, dtype=torch.uint8, device=job.device)
         self._owners: list[tuple[ClipKey, int]] = []
@@ -185,9 +189,9 @@ class _Device:
         self._pinned: dict[int, _Pinned] = {}
         self._busy_seconds = self._waited_seconds = 0.0
         self._counted_until = time.perf_counter()
-        connection.send(
-            DeviceReady(device_name(job.device), self._placed.rung, self._placed.precision)
-        )
+        rung = _join(placed.rung for placed in self._placed)
+        precision = _join(placed.precision for placed in self._placed)
+        connection.send(DeviceReady(device_name(job.device), rung, precision))
 
     def serve(self) -> None:
         try:
@@ -255,12 +259,16 @@ class _Device:
         """Run what is there; the rows behind it, left from an earlier batch, are the padding."""
         if not self._owners:
             return
-        features = self._placed.run(self._batch)
-        if self._job.time_pool == "mean":
-            features = features.mean(dim=1, keepdim=True)
-        launched = self._bring_back(features.flatten(1))
+        launched = self._bring_back(torch.cat([self._run(one) for one in self._placed], dim=1))
         self._deliver()
         self._launched, self._owners = launched, []
+
+    def _run(self, placed: Placed) -> Tensor:
+        """The features (B, D) of one network."""
+        features = placed.run(self._batch)
+        if self._job.time_pool == "mean":
+            features = features.mean(dim=1)
+        return features.flatten(1)
 
     def _bring_back(self, features: Tensor) -> _Launched:
         if not self._is_cuda:
@@ -314,6 +322,12 @@ class _Pinned:
             torch.cuda.synchronize()
             self._runtime.cudaHostUnregister(self.memory.ctypes.data)
             self._is_locked = False
+
+
+def _join(values: Iterable[str]) -> str:
+    """What all agree on, or else each one's."""
+    every = list(values)
+    return every[0] if len(set(every)) == 1 else "+".join(every)
 
 
 def _is_done(event: torch.cuda.Event | None) -> bool:

@@ -3,10 +3,11 @@
 import hashlib
 import http.client
 import os
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ DOWNLOAD_BLOCK = 1 << 20
 MAX_DOWNLOAD_BYTES = 1 << 30
 """No official file comes near it."""
 TIMEOUT_SECONDS = 30
+
+HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # as `torch.hub` checks them, too
 
 
 class WeightsError(UserError):
@@ -34,6 +37,19 @@ class WeightsSource:
     git_blob_sha1: str | None
     """Name of the file's content in its git repository; None where none is published."""
     licence: str
+    layer_names: Mapping[str, str] = field(default_factory=dict)
+    """Names that layers have in public files -> in the network, where they differ."""
+
+    @property
+    def sha256_prefix(self) -> str | None:
+        """The first digits of the file's sha256, where its public name ends with them."""
+        match = HASHED_NAME.search(self.url)
+        return match and match[1]
+
+    @property
+    def is_checkable(self) -> bool:
+        """Whether anything is published to compare a download with."""
+        return bool(self.git_blob_sha1 or self.sha256_prefix)
 
 
 Progress = Callable[[int, int | None], None]
@@ -153,13 +169,19 @@ def check_identity(path: Path, source: WeightsSource) -> None:
     Raises:
         WeightsError: the content is not the published one.
     """
-    if source.git_blob_sha1 is None:
+    if source.git_blob_sha1 is not None:
+        kind, actual, expected = "git blob", git_blob_sha1(path), source.git_blob_sha1
+    elif source.sha256_prefix is not None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        expected = source.sha256_prefix
+        kind, actual = "sha256", digest[: len(expected)]
+    else:
         return
-    actual = git_blob_sha1(path)
-    if actual != source.git_blob_sha1:
+    if actual != expected:
         raise WeightsError(
-            f"{path} is not the file published at {source.url} (git blob {actual}, not "
-            f"{source.git_blob_sha1}): remove it if it is still there, and fetch it again"
+            f"{path} is not the file published at {source.url} ({kind} {actual}, not "
+            f"{expected}): remove it if it is still there, and fetch it again"
         )
 
 

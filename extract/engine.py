@@ -20,18 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from extract.activity import Activity
 from extract.assembly import OpenVideo, Provenance
-from extract.backbones import Backbone
+from extract.combinations import Network, feature_parts, joint_weights
 from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from extract.devices import Devices
 from extract.errors import FailedVideo
 from extract.placement import RUNGS
 from extract.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from extract.reader import ReadingOptions
-from extract.source import SourceVideo
+from extract.source import SourceVideo, size_and_time
 from extract.spec import FeatureSpec
 from extract.weights import Weights
 from extract.worker import ClipReady, Restarted, Task, TaskFailed, TaskFinished, WasSplit
@@ -45,12 +44,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Engine:
-    """A network, the devices it runs on, and everything a feature file says of how it was made."""
+    """Networks, the devices they run on, and everything a feature file says of how it was made."""
 
-    network: nn.Module
-    """As it was loaded: plain, float32, on the CPU."""
-    backbone: Backbone
-    weights: Weights
+    networks: tuple[Network, ...]
     spec: FeatureSpec
     views: tuple[str, ...]
     devices: tuple[torch.device, ...]
@@ -114,8 +110,7 @@ class Engine:
         threads = max(1, torch.get_num_threads() // num_sharing) if num_sharing > 1 else None
         return [
             DeviceJob(
-                network=self.network,
-                backbone=self.backbone,
+                networks=self.networks,
                 device=device,
                 precision=self.precision,
                 views=self.views,
@@ -128,19 +123,17 @@ class Engine:
         ]
 
     @property
-    def feature_layout(self) -> tuple[int, int]:
-        """(time positions, channels) of the features that are stored."""
-        time_positions, channels = self.backbone.layout[self.spec.endpoint]
-        return (1 if self.spec.time_pool == "mean" else time_positions), channels
+    def weights(self) -> Weights:
+        """The weights of the networks."""
+        return joint_weights(self.networks)
 
     @property
     def provenance(self) -> Provenance:
         """What every feature file says of how it was made."""
         # float32 where it was asked for; the 16 bits of float16 hold what bf16 computes too.
         dtype = np.float32 if self.precision == "fp32" else np.float16
-        return Provenance(
-            self.spec, self.weights, self.views, *self.feature_layout, dtype, self.keep_clips
-        )
+        parts = feature_parts(self.networks, self.spec.time_pool)
+        return Provenance(self.spec, self.weights, self.views, parts, dtype, self.keep_clips)
 
 
 class _Run:
@@ -292,8 +285,8 @@ class _Run:
 
 
 def num_bytes(video: SourceVideo) -> int:
-    """Size of a file, 0 where there is none; the largest take longest and are begun first."""
+    """Size of a video, 0 where there is none; the largest take longest and are begun first."""
     try:
-        return video.path.stat().st_size
+        return size_and_time(video.path)[0]
     except OSError:
         return 0

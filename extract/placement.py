@@ -5,7 +5,6 @@ compared with the plain network in float32, which is the last rung and needs no 
 """
 
 import copy
-import functools
 import logging
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extract.backbones import PRECISIONS, Backbone
+from extract.backbones import PRECISIONS, Backbone, Pixels
 from extract.decoder import VIEW_SIZE
 from extract.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
 from extract.folding import fold_batch_norms
@@ -31,7 +30,7 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15}
 which is far more than trained ones do."""
 
 CPU_TEST_FRAMES = 2 * POSITIONS_AT_ONCE + 2
-"""Frames of the generated clip on a CPU: enough for two of the pieces its stem works in."""
+"""Frames of I3D's generated clip on a CPU: enough for two of the pieces its stem works in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +46,43 @@ class Placed:
     """What it computes in, a key of `PRECISIONS`: fp32 where the one asked for failed."""
 
 
-class _FromPixels(nn.Module):
-    """A network that wants normalised pixels, its convolutions in a precision.
+class FromPixels(nn.Module):
+    """A network that wants normalised pixels, its convolutions and matrices in a precision.
 
-    Everything else stays in float32: batch norm there costs nothing and keeps its small variances
-    exact.
+    Everything else stays in float32: norms there cost nothing and keep small variances exact. What
+    meets in between, autocast converts.
     """
 
-    def __init__(self, network: nn.Module, backbone: Backbone, precision: torch.dtype) -> None:
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, pixels: Pixels, precision: torch.dtype) -> None:
+        """Take over the network."""
         super().__init__()
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
         for module in network.modules():
-            if isinstance(module, nn.Conv3d):
+            if isinstance(module, nn.Conv3d | nn.Linear):
                 module.to(precision)
-        self.normalise = functools.partial(backbone.normalise, precision=precision)
+        self.size, self.precision = pixels.size, precision
+        self.register_buffer("mean", 255 * torch.tensor(pixels.mean)[:, None, None, None])
+        self.register_buffer("std", 255 * torch.tensor(pixels.std)[:, None, None, None])
 
     def forward(self, frames: Tensor) -> Tensor:
-        features: Tensor = self.network(self.normalise(frames))
+        """(B, T, H, W, 3) uint8 -> what the network gives."""
+        is_lower = self.precision != torch.float32
+        with torch.autocast(frames.device.type, self.precision, enabled=is_lower):
+            features: Tensor = self.network(self.normalise(frames))
         return features
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """The network's input (B, 3, T, size, size) from pixels (B, T, H, W, 3), uint8.
+
+        Only the names of the axes move: in memory the channels stay last.
+        """
+        x = frames.permute(0, 4, 1, 2, 3).float()
+        if x.shape[-2:] != (self.size, self.size):
+            x = functional.interpolate(x, (x.shape[2], self.size, self.size), mode="trilinear")
+        return ((x - self.mean) / self.std).to(self.precision)
 
 
 def place(
@@ -92,9 +110,11 @@ def place(
         torch.OutOfMemoryError: the device has no memory for the network or the batch.
     """
     exact = _build("plain", network, backbone, device, "fp32")
-    clip = _generated_clip(backbone, device)
+    clip = _generated_clip(network, backbone, device)
     expected = None
     for rung in rungs:
+        if rung == "folded" and not _has_batch_norm(network):
+            continue
         if (rung, precision) == ("plain", "fp32"):
             break
         try:
@@ -126,10 +146,15 @@ def _build(
         folded.compile(dynamic=False)
         return folded
     if rung == "plain":
-        return _FromPixels(copy.deepcopy(network), backbone, dtype).to(device)
+        return FromPixels(copy.deepcopy(network), backbone.pixels, dtype).to(device)
     if isinstance(network, I3D):
         return FastI3D(network, dtype, _stem(device, precision)).to(device)
-    return _FromPixels(fold_batch_norms(network), backbone, dtype).to(device)
+    folded = fold_batch_norms(network) if _has_batch_norm(network) else copy.deepcopy(network)
+    return FromPixels(folded, backbone.pixels, dtype).to(device)
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm3d) for module in network.modules())
 
 
 def cpu_has(*instructions: str) -> bool:
@@ -146,10 +171,10 @@ def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:
     return STEMS["cubes" if has_matrix_unit else "width"]
 
 
-def _generated_clip(backbone: Backbone, device: torch.device) -> Tensor:
+def _generated_clip(network: nn.Module, backbone: Backbone, device: torch.device) -> Tensor:
     """(1, T, 224, 224, 3) uint8: moving blobs of colour under fine noise, as real clips are."""
     num_frames = len(backbone.frame_indices)
-    if device.type == "cpu":
+    if device.type == "cpu" and isinstance(network, I3D):  # others need all their frames
         num_frames = min(num_frames, CPU_TEST_FRAMES)
     generator = torch.Generator().manual_seed(0)
     blobs = torch.rand(1, 3, -(-num_frames // 4), 14, 14, generator=generator)

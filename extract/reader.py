@@ -15,6 +15,7 @@ from extract.damage import Damage, excess
 from extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
 from extract.decoder_av import AvDecoder, NvdecDecoder
 from extract.decoder_decord import DecordDecoder
+from extract.decoder_images import PictureDecoder, probe_pictures
 from extract.errors import UserError, VideoError
 from extract.parts import Part, PartDecoder, split
 from extract.pulse import Pulse
@@ -112,7 +113,8 @@ def read_video(
 
     With ``auto`` decord reads the video. Where it cannot open it, meets damage, or would read too
     far ahead, PyAV reads it from the beginning instead; `Restart` says so. Only what comes to PyAV
-    is split, so that the decoder does not depend on whether that is allowed.
+    is split, so that the decoder does not depend on whether that is allowed. A folder of pictures
+    is always PyAV's, and never split.
 
     Args:
         video: where it is.
@@ -128,6 +130,9 @@ def read_video(
     """
     check_decoder(decoder)
     pulse = pulse or Pulse()
+    if video.path.is_dir():
+        yield from _read_pictures(video, options, new_clip, pulse)
+        return
     info = probe(video.path, pulse.beat)
     identity = identify(video, pulse.beat)
     width, height = _frame_size(info, options)
@@ -148,6 +153,17 @@ def read_video(
             return
     chosen = _DECODERS[decoder](video.path, info, width, height)
     yield from _read(chosen, video, identity, options, new_clip, pulse)
+
+
+def _read_pictures(
+    video: SourceVideo, options: ReadingOptions, new_clip: NewClip, pulse: Pulse
+) -> Iterator[Clip | Finished]:
+    pulse.decoder = DECODERS.index(PictureDecoder.name)
+    info = probe_pictures(video.path, video.picture_fps)
+    identity = identify(video, pulse.beat)
+    width, height = _frame_size(info, options)
+    decoder = PictureDecoder(video.path, info, width, height)
+    yield from _read(decoder, video, identity, options, new_clip, pulse)
 
 
 def read_part(

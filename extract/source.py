@@ -1,6 +1,11 @@
-"""A video to extract, and the identity by which its features are recognised later."""
+"""A video to extract, and the identity by which its features are recognised later.
+
+A video is a file, or a folder of pictures: its frames, in the natural order of their names.
+"""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +13,10 @@ from pathlib import Path
 from extract.errors import VideoError
 
 PIECE_BYTES = 1 << 20
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+PICTURE_FPS = 25.0
+MASK_FOLDER = "_gt"
+"""Folders whose names end so hold the truth in UCSD's and UBnormal's archives, and no video."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,8 @@ class SourceVideo:
     path: Path
     name: str
     """Relative to the folder of videos, with forward slashes."""
+    picture_fps: float = PICTURE_FPS
+    """Frames a second, where it is a folder of pictures."""
 
 
 @dataclass(frozen=True)
@@ -28,40 +39,92 @@ class VideoIdentity:
     num_bytes: int
     modified_ns: int
     digest: str
-    """sha256 of the file's bytes."""
+    """sha256 of the file's bytes; of a folder, of all its pictures' digests and names in order."""
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """The key by which 2.jpg comes before 10.jpg."""
+    parts: list[str | int] = list(re.split(r"([0-9]+)", name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, name
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order in which they are frames; none if it is no video.
+
+    Hidden files are none, and a single picture makes no video.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if folder.name.endswith(MASK_FOLDER):
+        return []
+    names = [
+        name
+        for name in os.listdir(folder)  # noqa: PTH208  (names are enough)
+        if name.lower().endswith(PICTURE_ENDINGS) and not name.startswith(".")
+    ]
+    return [folder / name for name in sorted(names, key=natural_order)] if len(names) > 1 else []
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and time of change, in nanoseconds, of a video; of pictures the sum and the latest.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status = [file.stat() for file in _files_of(path)] or [path.stat()]
+    return sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)
+
+
+def _files_of(path: Path) -> list[Path]:
+    return list_pictures(path) if path.is_dir() else [path]
 
 
 def identify(video: SourceVideo, beat: Callable[[], None] = lambda: None) -> VideoIdentity:
-    """Size, time of change and sha256 of a video file.
+    """Size, time of change and sha256 of a video.
 
     Args:
         video: where it is.
-        beat: called for every piece of the file that has been read.
+        beat: called for every piece of a file that has been read.
 
     Raises:
-        VideoError: the file cannot be read.
+        VideoError: it cannot be read.
     """
-    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
     try:
-        status = video.path.stat()
-        with video.path.open("rb", buffering=0) as file:
-            while num_bytes := file.readinto(piece):
-                digest.update(piece[:num_bytes])
-                beat()
+        num_bytes, modified_ns = size_and_time(video.path)
+        if not video.path.is_dir():
+            digest = _digest(video.path, beat)
+        else:
+            # No name holds a zero byte, so that no other pictures give the same bytes.
+            whole = hashlib.sha256()
+            for picture in list_pictures(video.path):
+                whole.update(f"{_digest(picture, beat)}  ".encode())
+                whole.update(os.fsencode(picture.name) + b"\0")
+            digest = whole.hexdigest()
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
-    return VideoIdentity(video.name, status.st_size, status.st_mtime_ns, digest.hexdigest())
+    return VideoIdentity(video.name, num_bytes, modified_ns, digest)
+
+
+def _digest(path: Path, beat: Callable[[], None]) -> str:
+    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while num_bytes := file.readinto(piece):
+            digest.update(piece[:num_bytes])
+            beat()
+    return digest.hexdigest()
 
 
 def require_unchanged(video: SourceVideo, identity: VideoIdentity) -> None:
-    """Refuse a file that was written to since it was identified, as by a camera that still records.
+    """Refuse a video that was written to since it was identified: a camera may still record.
 
     Raises:
         VideoError: its size or time of change is another now, or it is gone.
     """
     try:
-        status = video.path.stat()
+        found = size_and_time(video.path)
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
-    if (status.st_size, status.st_mtime_ns) != (identity.num_bytes, identity.modified_ns):
+    if found != (identity.num_bytes, identity.modified_ns):
         raise VideoError("the file changed while it was being read: run again when it is complete")

@@ -19,6 +19,7 @@ class FeatureSpec:
     """
 
     backbone: str
+    """Of a combination: the names joined by plus signs; likewise the endpoints."""
     endpoint: str
     weights_digest: str
     """sha256 over the tensors the endpoint uses, whatever kind of file they came from."""
@@ -31,6 +32,9 @@ class FeatureSpec:
     """Short side of the decoded frames in pixels; None keeps the native size."""
     interpolation: str = "bilinear"
     apply_rotation: bool = True
+    origin: str | None = None
+    """Which kind of foreign file the features were imported from; None: extracted by this program.
+    Of an imported spec only the backbone's name, the grid and the segments mean anything."""
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning.
@@ -55,8 +59,11 @@ class FeatureSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The settings as JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The settings as JSON with sorted keys; without an origin where that is this program."""
+        settings = asdict(self)
+        if self.origin is None:
+            del settings["origin"]  # as files have it that are older than imports: same digest
+        return json.dumps(settings, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSpec":
@@ -69,6 +76,23 @@ class FeatureSpec:
             return dacite.from_dict(cls, json.loads(text), dacite.Config(strict=True))
         except (dacite.DaciteError, AttributeError, TypeError, UserError) as error:
             raise ValueError(f"not a feature spec: {error}") from error
+
+
+@dataclass(frozen=True)
+class FeaturePart:
+    """The values in a feature that one network of a combination gives."""
+
+    name: str
+    """Of the backbone."""
+    offset: int
+    """Index of its first value."""
+    time_positions: int
+    channels: int
+
+    @property
+    def stop(self) -> int:
+        """Index behind its last value."""
+        return self.offset + self.time_positions * self.channels
 
 
 def difference(left: FeatureSpec, right: FeatureSpec) -> list[str]:

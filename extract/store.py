@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from extract.errors import UserError
 from extract.files import NAME_ERRNOS, path_below, replace_file
 from extract.segments import segment_ranges
 from extract.source import VideoIdentity
-from extract.spec import FeatureSpec
+from extract.spec import FeaturePart, FeatureSpec
 
 FORMAT = "vigil-features"
 FORMAT_VERSION = 2  # version 1 had no user block
@@ -91,6 +91,7 @@ class VideoFeatures:
     num_frames_container: int
     """What the container promises; 0 where it does not say."""
     num_frames_decoded: int
+    """0 where it is not known, as of some imported features; the segments then hold no frames."""
     num_frames_damaged: int
     """Frames that are lost, or were decoded with errors."""
     num_frames_lost: int
@@ -103,6 +104,8 @@ class VideoFeatures:
     """Seconds that the container promises; 0 where it does not say."""
     versions: dict[str, str]
     created_at: str
+    parts: tuple[FeaturePart, ...] = ()
+    """Of a combination of backbones: where in D each one's values lie."""
 
     @property
     def damaged_share(self) -> float:
@@ -196,7 +199,8 @@ def _write_array(
 
 
 def _attributes(video: VideoFeatures) -> dict[str, Any]:
-    return {
+    parts = json.dumps([asdict(part) for part in video.parts])
+    return ({"parts": parts} if video.parts else {}) | {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "spec": video.spec.to_json(),
@@ -297,8 +301,12 @@ def _check_fit(video: VideoFeatures) -> None:
     shape = (num_views, num_segments, size)
     if video.features.shape != shape or video.features.dtype.kind != "f" or not num_views:
         raise ValueError(f"features have the shape {video.features.shape}, {video.features.dtype}")
+    ends = [0, *(part.stop for part in video.parts)]
+    if video.parts and ends != [*(part.offset for part in video.parts), size]:
+        raise ValueError("its parts do not make up a feature")
     ranges = segment_ranges(num_frames, num_segments)
-    if num_frames < 1 or not np.array_equal(video.segment_frames, ranges):
+    fewest = 1 if video.spec.origin is None else 0
+    if num_frames < fewest or not np.array_equal(video.segment_frames, ranges):
         raise ValueError("segments do not partition the decoded frames")
     if video.segment_seconds.shape != (num_segments, 2):
         raise ValueError(f"segment seconds have the shape {video.segment_seconds.shape}")
@@ -447,4 +455,13 @@ def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
         duration_container=float(attributes.get("duration_container", 0)),
         versions=json.loads(attributes["versions"]),
         created_at=str(attributes["created_at"]),
+        parts=tuple(
+            FeaturePart(
+                name=str(part["name"]),
+                offset=int(part["offset"]),
+                time_positions=int(part["time_positions"]),
+                channels=int(part["channels"]),
+            )
+            for part in json.loads(attributes.get("parts", "[]"))
+        ),
     )

@@ -1,5 +1,7 @@
 """Named views: rectangles of a frame, flipped or not, and cutting them on the device."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +39,16 @@ VIEWS = {**_CROPS, **_MIRRORED}
 
 VIEW_SETS = {"center": ("center",), "five": tuple(_CROPS), "ten": tuple(VIEWS)}
 
+UNNAMED_CROP = re.compile(r"crop_\d{1,3}")
+"""A view of imported features of which nobody knows where in the frame it lies."""
 
-def view_names(text: str) -> tuple[str, ...]:
+
+def view_names(text: str, unnamed: bool = False) -> tuple[str, ...]:
     """The names of a set (center, five, ten) or of a list of views with commas, in stored order.
+
+    Args:
+        text: from the command line.
+        unnamed: also take crop_0 and the like, which imported features may have.
 
     Raises:
         UserError: names what is no view.
@@ -47,13 +56,22 @@ def view_names(text: str) -> tuple[str, ...]:
     if text in VIEW_SETS:
         return VIEW_SETS[text]
     asked = [name.strip() for name in text.split(",")]
-    unknown = [name for name in asked if name not in VIEWS]
+    crops = [name for name in asked if unnamed and UNNAMED_CROP.fullmatch(name)]
+    unknown = [name for name in asked if name not in (*VIEWS, *crops)]
     if unknown:
         raise UserError(
             f"{', '.join(map(repr, unknown))} is no view: use center, five, ten, or names out of "
             + ", ".join(VIEWS)
         )
-    return tuple(name for name in VIEWS if name in asked)
+    return in_stored_order(asked)
+
+
+def in_stored_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Views as `VIEWS` has them, each once, then unnamed crops by number."""
+    order = {name: index for index, name in enumerate(VIEWS)}
+    return tuple(
+        sorted(set(names), key=lambda name: (order.get(name, len(order)), len(name), name))
+    )
 
 
 def cut_view(clip: torch.Tensor, name: str) -> torch.Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from extract.download import Progress, WeightsError, WeightsSource, fetch_weights
 
 MAX_SEED_DIGITS = 18
+NORMS = (nn.BatchNorm3d, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,17 @@ def load_weights(
         _fill_at_random(network, seed)
         return Weights(f"random:{seed}", state_digest(network), trained=False)
     path = (fetch_weights(source, progress) if weights == "auto" else Path(weights)).absolute()
-    load_state(network, read_state(path), str(path))
+    load_state(network, _renamed(read_state(path), source.layer_names), str(path))
     return Weights(str(path), state_digest(network), trained=True)
+
+
+def _renamed(state: Mapping[str, Tensor], layer_names: Mapping[str, str]) -> dict[str, Tensor]:
+    """A state dict with the network's names of its layers."""
+    renamed = {}
+    for key, tensor in state.items():
+        layer, dot, kind = key.rpartition(".")
+        renamed[layer_names.get(layer, layer) + dot + kind] = tensor
+    return renamed
 
 
 def _seed(text: str) -> int:
@@ -72,20 +82,29 @@ def _fill_at_random(network: nn.Module, seed: int) -> None:
     """He initialisation, every tensor from its own seed: the same at every endpoint.
 
     Every filter has mean 0, as trained ones nearly have: it then answers to edges and motion
-    instead of brightness.
+    instead of brightness. Biases and tokens are 0; norms stay as they were built.
     """
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-                parameter.normal_(0, math.sqrt(2 / parameter[0].numel()), generator=generator)
-                parameter.sub_(parameter.mean(dim=tuple(range(1, parameter.ndim)), keepdim=True))
+        for layer, module in network.named_modules():
+            for name, parameter in module.named_parameters(layer, recurse=False):
+                if parameter.ndim > 1:
+                    _fill_filters(parameter, zlib.crc32(f"{seed}/{name}".encode()))
+                elif not isinstance(module, NORMS):
+                    parameter.zero_()
+
+
+def _fill_filters(parameter: nn.Parameter, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    parameter.normal_(0, math.sqrt(2 / parameter[0].numel()), generator=generator)
+    if parameter[0].numel() > 1:
+        parameter.sub_(parameter.mean(dim=tuple(range(1, parameter.ndim)), keepdim=True))
 
 
 def _used_state(network: nn.Module) -> dict[str, Tensor]:
-    """The entries of the state dict that matter: not the counters of batch norm."""
-    state = network.state_dict()
-    return {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+    """The entries of the state dict that are learned: not counters and indices, which are whole."""
+    return {
+        name: value for name, value in network.state_dict().items() if value.is_floating_point()
+    }
 
 
 def state_digest(network: nn.Module) -> str:

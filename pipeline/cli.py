@@ -38,6 +38,12 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "features": {
         "verify": (options.FeaturesVerifyOptions, "pipeline.verification:run_verify"),
         "show": (options.FeaturesShowOptions, "pipeline.features:run_show"),
+        "import": (options.FeaturesImportOptions, "pipeline.exchange_import:run_import"),
+        "export": (options.FeaturesExportOptions, "pipeline.exchange_export:run_export"),
+    },
+    "dataset": {
+        "list": (options.DatasetListOptions, "pipeline.dataset_check:run_list"),
+        "check": (options.DatasetCheckOptions, "pipeline.dataset_check:run_check"),
     },
     "weights": {
         "list": (options.WeightsListOptions, "pipeline.weights:run_list"),
@@ -52,7 +58,8 @@ The function takes the options and returns the exit code.
 """
 
 GROUPS = {
-    "features": "Check feature files, or show what they hold.",
+    "features": "Check, show, import or export feature files.",
+    "dataset": "List published datasets, or check one before using it.",
     "weights": "List, download or check the backbones' weights.",
 }
 

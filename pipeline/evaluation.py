@@ -49,7 +49,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     _check_numbers(options)
     checkpoint = load_checkpoint(options.run, options.which)
     checkpoint.model.to(select_device(options.device))
-    views = None if options.views is None else view_names(options.views)
+    views = None if options.views is None else view_names(options.views, unnamed=True)
     files = list_features(options.features)
     matching = match_videos(load_annotations(options.annotations), files)
     problems = matching.problems
@@ -115,6 +115,9 @@ def evaluate_video(
         num_frames=features.num_frames_decoded,
         segment_frames=features.segment_frames,
         scores=score_features(checkpoint, video, features, views),
+        other_class_indices=tuple(
+            class_index(class_names, name, video) for name in annotation.other_classes
+        ),
     )
 
 
@@ -126,6 +129,12 @@ def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]
         problems.append(
             f"{annotation.video}: it is annotated up to frame {needed}, but only {decoded} frames "
             "could be decoded: what lies beyond is not judged"
+        )
+    told = annotation.num_frames
+    if told is not None and abs(told - decoded) > MAX_FRAME_MISMATCH:
+        problems.append(
+            f"{annotation.video}: it is annotated as a video of {told} frames, but {decoded} could "
+            "be decoded: truth and scores may not be of one time"
         )
     return problems
 

@@ -13,7 +13,8 @@ from pipeline.measures import EvaluatedVideo, Evaluation
 from pipeline.metrics import Curve
 
 HEADLINES = ("frame_auc", "maa")
-"""The measures that are printed first, and with their intervals."""
+"""The measures that are printed first."""
+WITH_INTERVALS = (*HEADLINES, "frame_ap")
 MAX_CURVE_POINTS = 400
 FIGURES_FOLDER = "figures"
 
@@ -27,7 +28,7 @@ def measure_lines(evaluation: Evaluation, videos: Sequence[EvaluatedVideo]) -> I
     measures = evaluation.measures
     for name in sorted(measures, key=lambda name: name not in HEADLINES):
         yield line(name, measures[name].value)
-    for name in HEADLINES:
+    for name in WITH_INTERVALS:
         yield line(f"{name}_low", measures[name].low)
         yield line(f"{name}_high", measures[name].high)
     yield f"num_videos {len(videos)}"
@@ -61,6 +62,7 @@ def evaluation_json(
             {
                 "video": video.video,
                 "class": class_names[video.class_index],
+                "other_classes": [class_names[index] for index in video.other_class_indices],
                 "label": class_names[video.label_index],
                 "peak_score": video.peak_score,
                 "num_frames": video.num_frames,

@@ -26,8 +26,12 @@ class Event:
 
 
 def held_segments(segment_frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of the segments (S, 2) that hold frames: with fewer frames than segments not all."""
-    return np.flatnonzero(segment_frames[:, 1] > segment_frames[:, 0])
+    """Indices of the segments (S, 2) that hold frames: with fewer frames than segments not all.
+
+    Where none does, the frames of the video are not known, and every segment counts.
+    """
+    is_held = segment_frames[:, 1] > segment_frames[:, 0]
+    return np.flatnonzero(is_held | ~is_held.any())
 
 
 def peak_score(

@@ -8,16 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from extract.activity import Activity
-from extract.backbones import find_backbone
+from extract.combinations import (
+    JOINT,
+    Network,
+    find_backbones,
+    joint_weights,
+    load_networks,
+    split_weights,
+)
 from extract.damage import excess
 from extract.engine import Engine, num_bytes
 from extract.errors import FailedVideo, UserError, VideoError
 from extract.placement import RUNGS, cpu_has
 from extract.pool import WorkerLimits
-from extract.source import SourceVideo, identify
+from extract.source import SourceVideo, identify, size_and_time
 from extract.spec import FeatureSpec, difference
 from extract.store import (
     FeatureFileError,
@@ -29,7 +35,7 @@ from extract.store import (
     unreadable,
 )
 from extract.views import view_names
-from extract.weights import Weights, load_weights
+from extract.weights import Weights
 from extract.writer import Extracted
 from pipeline.damage import frame_warnings, read_max_damage
 from pipeline.inference import select_devices
@@ -84,37 +90,35 @@ def run_extract(options: ExtractOptions) -> int:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
     compute = options.compute
-    found = find_videos(options.videos, compute.extensions, compute.follow_links)
-    backbone = find_backbone(options.backbone)
-    endpoint = backbone.endpoint(options.endpoint)
-    network = backbone.build(endpoint)
+    found = find_videos(
+        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+    )
     with download_progress() as progress:
-        weights = load_weights(network, options.weights, backbone.source, progress)
+        networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
     spec = FeatureSpec(
-        backbone=backbone.name,
-        endpoint=endpoint,
-        weights_digest=weights.digest,
+        backbone=JOINT.join(network.backbone.name for network in networks),
+        endpoint=JOINT.join(network.endpoint for network in networks),
+        weights_digest=joint_weights(networks).digest,
         time_pool=options.time_pool,
         clip_stride=options.clip_stride,
         num_segments=options.segments,
         short_side=_short_side(options.short_side),
     )
     views = view_names(options.views)
-    engine = make_engine(network, weights, spec, views, compute, options.keep_clips)
+    engine = make_engine(networks, spec, views, compute, options.keep_clips)
     with nullcontext() if options.dry_run else locked(options.out):
         report = extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
     return report.exit_code
 
 
 def make_engine(
-    network: nn.Module,
-    weights: Weights,
+    networks: tuple[Network, ...],
     spec: FeatureSpec,
     views: tuple[str, ...],
     compute: ComputeOptions,
     keep_clips: bool = False,
 ) -> Engine:
-    """The engine for a network with its weights, on the device the options choose.
+    """The engine for networks with their weights, on the device the options choose.
 
     Raises:
         UserError: there is no such device, or the batch size is not positive.
@@ -128,9 +132,7 @@ def make_engine(
     if compute.precision == "fp16" and not on_gpu and not cpu_has("avx512_fp16", "amx_fp16"):
         raise UserError("precision fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto")
     return Engine(
-        network=network,
-        backbone=find_backbone(spec.backbone),
-        weights=weights,
+        networks=networks,
         spec=spec,
         views=views,
         devices=devices,
@@ -164,23 +166,34 @@ def rebuild_engine(
         keep_clips: store every clip's feature, too.
 
     Raises:
-        UserError: the weights cannot be had, or are others.
+        UserError: the features were imported, or the weights cannot be had, or are others.
     """
-    backbone = find_backbone(spec.backbone)
-    network = backbone.build(spec.endpoint)
+    if spec.origin is not None:
+        raise UserError(
+            f"the features {spec.backbone!r} were {spec.origin}: this program cannot make such out "
+            "of videos; train on features of vigil extract to score videos"
+        )
     if weights_name is None:
-        weights_name = used.name
-        if used.trained and not Path(used.name).is_file():
-            log.warning("the weights %s are not there: trying the official ones", used.name)
-            weights_name = "auto"
+        weights_name = _available_weights(spec.backbone, used)
     with download_progress() as progress:
-        weights = load_weights(network, weights_name, backbone.source, progress)
+        networks = load_networks(spec.backbone, spec.endpoint, weights_name, progress)
+    weights = joint_weights(networks)
     if weights.digest != used.digest:
         raise UserError(
             f"weights {weights.name} are not those that the features were made with ({used.name}, "
             f"digest {used.digest[:12]}): give that file with --weights"
         )
-    return make_engine(network, weights, spec, views, compute, keep_clips)
+    return make_engine(networks, spec, views, compute, keep_clips)
+
+
+def _available_weights(backbone: str, used: Weights) -> str:
+    """The weights used, each file that is not there any more replaced by the official ones."""
+    names = list(split_weights(used.name, len(find_backbones(backbone))))
+    for index, name in enumerate(names):
+        if not name.startswith("random:") and not Path(name).is_file():
+            log.warning("the weights %s are not there: trying the official ones", name)
+            names[index] = "auto"
+    return ",".join(names)
 
 
 def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
@@ -405,18 +418,19 @@ def _require_compatible(path: Path, there: VideoFeatures, engine: Engine) -> Non
 
 
 def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
-    """Whether features are of the file as it is now; its bytes are read only if in doubt.
+    """Whether features are of the video as it is now; its bytes are read only if in doubt.
 
     Raises:
-        VideoError: the file is gone or cannot be read.
+        VideoError: it is gone or cannot be read.
     """
     try:
-        status = video.path.stat()
+        num_bytes, modified_ns = size_and_time(video.path)
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
-    if status.st_size != there.video.num_bytes:
+    is_other_rate = video.path.is_dir() and there.fps != video.picture_fps
+    if num_bytes != there.video.num_bytes or is_other_rate:
         return False
-    if status.st_mtime_ns == there.video.modified_ns:
+    if modified_ns == there.video.modified_ns:
         return True
     return identify(video).digest == there.video.digest
 

@@ -79,6 +79,8 @@ def _describe(video: VideoFeatures) -> Iterator[str]:
     yield f"features {len(video.views)} views x {video.spec.num_segments} segments x {size}"
     yield f"time_positions {video.time_positions}"
     yield f"channels {video.channels}"
+    for part in video.parts:
+        yield f"part {part.offset}:{part.stop} {part.name} {part.time_positions} x {part.channels}"
     yield f"views {', '.join(video.views)}"
     yield f"clips {'not kept' if video.clip_frames is None else len(video.clip_frames)}"
     for name in SHOWN:

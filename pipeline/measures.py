@@ -2,6 +2,8 @@
 
 * ``frame_auc``, ``frame_ap``: ROC AUC and average precision over the frames of all videos as one
   list; ``frame_auc_anomalous_videos``: over the frames of the anomalous videos alone.
+* ``frame_pr_auc``: area under the curve of precision and recall, which XD-Violence's papers report
+  as AP.
 * ``false_alarm_rate``: share of the normal videos' frames with a score of at least 0.5;
   ``false_alarm_rate_at_threshold``: at least the model's own threshold.
 * ``maa``: mean over the classes, normal included, of the share of their videos with the right label
@@ -10,6 +12,9 @@
   ones, the label being the anomalous class of highest probability.
 * ``video_auc``: ROC AUC of the videos' peak scores; ``video_anomaly_accuracy``: share of the videos
   whose peak score is on the right side of the model's threshold.
+* ``video_map``: mean over the anomalous classes of the average precision with which the class's
+  probability finds the videos that have it. A video may have several classes; the other measures
+  count it for the first of them.
 
 The formulae are in `pipeline.metrics`. Legend: N videos, S segments, K classes (normal is 0).
 """
@@ -44,6 +49,8 @@ class EvaluatedVideo:
     num_frames: int
     segment_frames: IntArray
     scores: VideoScores
+    other_class_indices: tuple[int, ...] = ()
+    """More classes of the same video."""
 
     @property
     def label_index(self) -> int:
@@ -162,6 +169,7 @@ def _frame_measures(
     return {
         "frame_auc": known(lambda weights: metrics.roc_auc(frames, weights)),
         "frame_ap": known(lambda weights: metrics.average_precision(frames, weights)),
+        "frame_pr_auc": known(lambda weights: metrics.precision_recall_auc(frames, weights)),
         "frame_auc_anomalous_videos": known(
             lambda weights: metrics.roc_auc(frames, weights * is_anomalous)
         ),
@@ -180,6 +188,7 @@ def _video_measures(
     anomaly = np.array([video.anomaly_index for video in videos])
     labels = partial(metrics.confusion_matrix, true_class, label, num_classes)
     anomalies = partial(metrics.confusion_matrix, true_class, anomaly, num_classes)
+    of_classes = [_rank_by_class(videos, index) for index in range(1, num_classes)]
     found = partial(metrics.confusion_matrix, is_anomalous * 1, (peaks >= threshold) * 1, 2)
     return {
         "maa": lambda weights: metrics.mean_class_accuracy(labels(weights)),
@@ -188,7 +197,15 @@ def _video_measures(
         "video_anomaly_accuracy": lambda weights: metrics.accuracy(found(weights)),
         "top1_anomalous": lambda weights: metrics.accuracy(labels(weights)[1:]),
         "top1_anomalous_without_normal": lambda weights: metrics.accuracy(anomalies(weights)[1:]),
+        "video_map": lambda weights: metrics.mean_average_precision(of_classes, weights),
     }
+
+
+def _rank_by_class(videos: Sequence[EvaluatedVideo], index: int) -> Ranking:
+    """The videos by the probability of a class; what is to be found are those that have it."""
+    has_class = [index in (video.class_index, *video.other_class_indices) for video in videos]
+    probabilities = [video.scores.class_probabilities[index] for video in videos]
+    return metrics.rank_videos(np.array(probabilities), np.array(has_class))
 
 
 def _class_measures(

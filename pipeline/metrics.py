@@ -142,6 +142,35 @@ def average_precision(ranking: Ranking, video_weights: IntArray | None = None) -
     return Measure(float(value))
 
 
+def precision_recall_auc(ranking: Ranking, video_weights: IntArray | None = None) -> Measure:
+    """Area under straight lines between the points of precision and recall, from (0, 1) on.
+
+    It is what XD-Violence's authors call average precision (Wu et al., ECCV 2020), and larger than
+    `average_precision` where few scores are distinct.
+    """
+    curve = found_at_thresholds(ranking, video_weights)
+    num_anomalous = curve.true_positives[-1]
+    if not num_anomalous:
+        return _undefined_without("anomalous")
+    found = curve.true_positives + curve.false_positives
+    precision = np.where(found > 0, curve.true_positives / np.maximum(found, 1), 1.0)
+    heights = np.concatenate([[1.0], precision])
+    gained = np.diff(curve.true_positives, prepend=0)
+    area = np.sum(gained * (heights[1:] + heights[:-1])) / 2 / num_anomalous
+    return Measure(float(area))
+
+
+def mean_average_precision(
+    rankings: Sequence[Ranking], video_weights: IntArray | None = None
+) -> Measure:
+    """The mean of the rankings' average precisions; those without anything to find are left out."""
+    values = [average_precision(ranking, video_weights).value for ranking in rankings]
+    known = [value for value in values if value is not None]
+    if not known:
+        return _undefined_without("anomalous")
+    return Measure(float(np.mean(known)))
+
+
 def false_alarm_rate(
     ranking: Ranking, threshold: float, video_weights: IntArray | None = None
 ) -> Measure:

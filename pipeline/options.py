@@ -15,6 +15,7 @@ Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
 DecoderName = Literal["auto", "decord", "pyav", "nvdec"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Which = Literal["best", "last"]
+CropOrder = Literal["rtfm", "oversample", "deepmil", "unnamed"]
 
 VIDEO_EXTENSIONS = (
     ".mp4,.avi,.mkv,.mov,.m4v,.mpg,.mpeg,.webm,.wmv,.flv,.ts,.mts,.m2ts,.3gp,.ogv,.asf,.vob,.dav,"
@@ -63,6 +64,8 @@ class ComputeOptions:
     """Endings of the files that are taken for videos in a folder, with commas."""
     follow_links: bool = False
     """Also take videos in a folder that are links to files outside of it."""
+    picture_fps: float = 25.0
+    """Frames a second of videos that are folders of pictures (.jpg, .png, .tif)."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +73,18 @@ class ExtractOptions:
     """Extract the features of videos into a folder of HDF5 files, one per video."""
 
     videos: Videos
-    """Folders (searched with all their subfolders), video files, patterns with * or ?, or text
-    files with a path a line."""
+    """Folders (searched with all their subfolders), video files, folders of pictures, patterns with
+    * or ?, or text files with a path a line."""
     out: Path
     """Folder of the feature files; they keep the videos' relative paths."""
     backbone: str = "i3d"
-    """The network: i3d or i3d_r50."""
+    """The network, one of vigil weights list; several on the same clips: swin3d_b+i3d_r50."""
     weights: str = "auto"
     """auto (the official ones, downloaded once), a .pt, .pyth or .safetensors file, or random
-    (untrained, to try the program)."""
+    (untrained, to try the program); of several networks one for each, joined by commas."""
     endpoint: str | None = None
-    """Stop the network at this layer, such as Mixed_4d; by default at its end."""
+    """Stop the network at this layer, such as Mixed_4d; by default at its end. Of several networks
+    one for each: Mixed_4d+AvgPool."""
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
@@ -111,8 +115,8 @@ class TrainOptions:
     out: Path
     """Folder of the run: checkpoints, logs, the split."""
     annotations: tuple[Path, ...] = ()
-    """Label files: UCF-Crime lists or temporal annotations, or CSV with video,class. Only classes
-    are read. Without any, each video's folder names its class."""
+    """Label files: lists and annotations of the datasets in docs/datasets.md, or CSV with
+    video,class. Only classes are read. Without any, each video's folder names its class."""
     config: Path | None = None
     """TOML file of a recipe, such as configs/ucf_crime.toml; flags win over it."""
     seed: int = 0
@@ -138,7 +142,7 @@ class EvaluateOptions:
     features: Positional[Path]
     """Folder of feature files."""
     annotations: tuple[Path, ...]
-    """Files with anomalous frame ranges: UCF-Crime temporal annotations, or CSV with
+    """Files with anomalous frame ranges: those of the datasets in docs/datasets.md, or CSV with
     video,class,start_frame,end_frame."""
     out: Path | None = None
     """Folder of the results; by default RUN/evaluation."""
@@ -162,8 +166,8 @@ class ScoreOptions:
     """Label videos: score every segment of each, name its class, and write a report."""
 
     videos: Videos
-    """Folders (searched with all their subfolders), video files, patterns with * or ?, or text
-    files with a path a line."""
+    """Folders (searched with all their subfolders), video files, folders of pictures, patterns with
+    * or ?, or text files with a path a line."""
     checkpoint: Path
     """Folder of a run, or of one of its checkpoints; it says how features are extracted."""
     out: Path
@@ -220,6 +224,90 @@ class FeaturesShowOptions:
 
 
 @dataclass(frozen=True)
+class FeaturesImportOptions:
+    """Import features that another program computed; docs/exchange.md says whose."""
+
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCES...")]
+    """Folders with .npy, .npz, .txt or .h5 files, or such .npy, .npz or .h5 files; one or ten a
+    video."""
+    out: Path
+    """Folder of the feature files; they keep the files' relative paths."""
+    backbone: str = "unknown"
+    """What to call the network that the features come from."""
+    crops: CropOrder | None = None
+    """Whose order several crops have: rtfm (also MGFN's), deepmil (also XD-Violence's, VadCLIP's,
+    and what UR-DMU trains on), oversample (what UR-DMU's own extraction and
+    I3D_Feature_Extraction_resnet write), or unnamed: they become crop_0 to crop_9."""
+    crops_first: bool = False
+    """The crops are the first of three axes, as UR-DMU's extraction writes them."""
+    frames_per_snippet: int | None = None
+    """Frames that a row is of, where the format does not fix it."""
+    pooled: bool = False
+    """The rows are the segments already; of .npz and .txt files they are anyway."""
+    segments: int = 32
+    """Number of segments: equal stretches into which each video is divided."""
+    num_frames: Path | None = None
+    """CSV with video,frames or video,frames,fps a line; needed where rows are segments and the
+    features are not only for training."""
+    fps: float = 30.0
+    """Frames a second, which no format says: times in seconds follow from it."""
+    list_file: Path | None = None
+    """Import only the files that this list names, a path a line; their folders do not matter."""
+    follow_links: bool = False
+    """Also take files in a folder that are links to files outside of it."""
+    overwrite: bool = False
+    """Replace features of another origin that are there."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class FeaturesExportOptions:
+    """Export features as RTFM and MGFN read them: .npy files (T, crops, D), and a list."""
+
+    features: Positional[Path]
+    """Folder of feature files, extracted with --keep-clips."""
+    out: Path
+    """Folder of the files, their list, the truth of the frames and the numbers of frames."""
+    annotations: tuple[Path, ...] = ()
+    """Label files, as for vigil train and evaluate; only labelled videos are exported, anomalous
+    ones first. Without any, each video's folder names its class."""
+    crops: CropOrder = "rtfm"
+    """Whose order the crops get; without all ten or five of it, the center alone is exported."""
+    frames_per_snippet: int = 16
+    """Frames that a row is of; RTFM's and UR-DMU's tests count on 16."""
+    pooled: bool = False
+    """Write the segments instead of clips; enough for training."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class DatasetListOptions:
+    """List the published datasets whose official splits are known."""
+
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class DatasetCheckOptions:
+    """Check that a published dataset is complete: videos, labels, frames; ends with 3 if not."""
+
+    name: Positional[str]
+    """Name of a dataset, as vigil dataset list has it."""
+    root: Positional[Path]
+    """Folder with all its videos, as files or as folders of pictures."""
+    annotations: tuple[Path, ...] = ()
+    """The official lists and truth, by their official names; by default those below ROOT."""
+    write: Path | None = None
+    """Folder for label files that vigil train and evaluate read: train.csv, test.csv, and
+    problems.csv."""
+    extensions: str = VIDEO_EXTENSIONS
+    """Endings of the files that are taken for videos, with commas."""
+    follow_links: bool = False
+    """Also take videos that are links to files outside of ROOT."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
 class WeightsListOptions:
     """List the backbones, their official weights, and whether those are on this machine."""
 
@@ -231,7 +319,7 @@ class WeightsFetchOptions:
     """Download a backbone's official weights; goes on where an earlier download broke off."""
 
     backbone: Positional[str]
-    """Name of a backbone, as vigil weights list has it."""
+    """Name of a backbone, as vigil weights list has it, or of several, joined by plus signs."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 

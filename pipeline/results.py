@@ -178,13 +178,13 @@ def read_result(path: Path) -> VideoResult:
 def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
     """Write ``summary.csv``, a row a video by falling peak score, and ``events.csv``."""
     ranked = by_peak_score(results)
-    _write_csv(
+    write_csv(
         folder / SUMMARY_NAME,
         "video peak_score label label_probability num_events event_seconds duration_seconds "
         "num_frames_container num_frames_decoded num_frames_damaged warnings",
         ([*_summary_row(result), "; ".join(result.warnings)] for result in ranked),
     )
-    _write_csv(
+    write_csv(
         folder / EVENTS_NAME,
         "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
         "peak_score class class_probability",
@@ -195,7 +195,7 @@ def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
 def write_failures(folder: Path, failures: Iterable[FailedVideo]) -> None:
     """Write ``failures.csv`` anew, a row a video; with no failure it holds the header only."""
     rows = ([one.video, one.reason, one.decoder, one.frame] for one in failures)
-    _write_csv(folder / FAILURES_NAME, "video reason decoder frame", rows)
+    write_csv(folder / FAILURES_NAME, "video reason decoder frame", rows)
 
 
 def by_peak_score(results: Iterable[VideoResult]) -> list[VideoResult]:
@@ -332,7 +332,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8", errors="surrogateescape"))
 
 
-def _write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all; the header's names have spaces between them."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header.split())

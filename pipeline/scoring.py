@@ -37,7 +37,9 @@ def run_score(options: ScoreOptions) -> int:
     checkpoint = load_checkpoint(options.checkpoint, options.which)
     threshold = read_threshold(options.threshold, checkpoint.config)
     compute = options.compute
-    found = find_videos(options.videos, compute.extensions, compute.follow_links)
+    found = find_videos(
+        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+    )
     engine = scoring_engine(checkpoint.config, options)
     store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
     if options.dry_run:

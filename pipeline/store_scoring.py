@@ -100,7 +100,7 @@ def score_features(
 
     Raises:
         ScoringError: the features are not of the kind that the checkpoint was trained on, or the
-            model has no finite answer.
+            number of frames is not known, or the model has no finite answer.
         FeatureFileError: a view is not stored, or values of it are not finite.
     """
     differences = difference(features.spec, checkpoint.config.spec)
@@ -109,6 +109,11 @@ def score_features(
             f"{video}: its features differ from those that the checkpoint was trained on "
             f"({'; '.join(differences)}): extract it with the checkpoint's settings, "
             "or use a checkpoint of these"
+        )
+    if not features.num_frames_decoded:
+        raise ScoringError(
+            f"{video}: the number of its frames is not known, so that scores have no place in it: "
+            "import its features again with --num-frames"
         )
     names = features.views if views is None else views
     scores = score_views(checkpoint.model, features.select_views(names))

@@ -64,7 +64,7 @@ def run_train(options: TrainOptions) -> int:
     data = load_training_data(
         options.features,
         options.annotations,
-        view_names(options.views),
+        view_names(options.views, unnamed=True),
         options.recipe.training.validation_fraction,
         options.seed,
     )

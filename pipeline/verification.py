@@ -87,7 +87,9 @@ def run_verify(options: FeaturesVerifyOptions) -> int:
         raise UserError(f"{options.features} is no folder of features: --videos needs all of one")
     found, compute = FoundVideos((), 0), options.compute
     if options.videos:
-        found = find_videos(options.videos, compute.extensions, compute.follow_links)
+        found = find_videos(
+            options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+        )
     with locked(options.features) if options.repair else nullcontext():
         files = feature_files(options.features)
         findings = check_store(files, found)
@@ -114,7 +116,8 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
         try:
             features = verify_features(path)
             findings.settings[name] = _settings(features)
-            if source is not None and not is_same_video(features, source):
+            is_imported = features.spec.origin is not None
+            if source and not (is_imported or is_same_video(features, source)):
                 reason = f"{path} was made of {source.path} when that had another content"
                 findings.faults[name] = Fault("changed", reason, source)
         except VideoError as error:

@@ -1,5 +1,6 @@
 """What the user named on the command line -> the videos, each with its name in every output.
 
+A folder that holds pictures and no video file is a video itself, and is called by its own name.
 What the user names is followed wherever it leads. What only lies in a folder that is searched may
 have been put there by somebody else, so that no link in it leads out of it.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from extract.errors import FailedVideo, UserError
-from extract.source import SourceVideo
+from extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, list_pictures
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -39,7 +40,7 @@ class FoundVideos:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file behind an argument."""
+    """A video file, or a folder of pictures, behind an argument."""
 
     name: str
     path: Path
@@ -52,20 +53,46 @@ class _Search:
     """What is a video in a folder, and what else lies there."""
 
     endings: set[str]
+    with_pictures: bool
+    """Whether folders of pictures are videos."""
     other_files: set[Path] = field(default_factory=set)
     linked_folders: set[Path] = field(default_factory=set)
     unreadable: list[OSError] = field(default_factory=list)
 
+    def in_folder(self, folder: Path, names: Sequence[str], root: Path) -> Iterator[_Found]:
+        """Yield the videos among the files of a folder, or the folder if it is one."""
+        if pictures := self._pictures(folder, names):
+            name = folder.absolute().name if folder == root else _relative(folder, root)
+            yield _Found(name, folder, root)
+        for name in names:
+            if name not in pictures:
+                yield from self.among(folder / name, root)
+
+    def _pictures(self, folder: Path, names: Sequence[str]) -> set[str]:
+        """The names that are frames of the folder."""
+        has_videos = any(Path(name).suffix.lower() in self.endings for name in names)
+        has_pictures = any(name.lower().endswith(PICTURE_ENDINGS) for name in names)
+        if has_videos or not has_pictures or not self.with_pictures:
+            return set()
+        return {picture.name for picture in list_pictures(folder)}
+
     def among(self, path: Path, root: Path) -> Iterator[_Found]:
         """Yield a file in a folder if it is a video by its ending."""
         if path.suffix.lower() in self.endings:
-            yield _Found(path.relative_to(root).as_posix(), path, root)
+            yield _Found(_relative(path, root), path, root)
         else:
             self.other_files.add(path)
 
 
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
 def find_videos(
-    arguments: Sequence[str], extensions: str, follow_links: bool = False
+    arguments: Sequence[str],
+    extensions: str,
+    follow_links: bool = False,
+    picture_fps: float | None = None,
 ) -> FoundVideos:
     """The videos in folders, named directly, matching patterns, or listed in text files.
 
@@ -77,19 +104,24 @@ def find_videos(
         arguments: folders, files, patterns and lists.
         extensions: endings of videos in folders, with commas.
         follow_links: whether links in folders may lead to videos outside of them.
+        picture_fps: frames a second of folders of pictures; None: those are no videos.
 
     Raises:
-        UserError: nothing is there, it holds no videos, or two videos have the same name.
+        UserError: nothing is there, it holds no videos, two videos have the same name, or the frame
+            rate is none.
     """
-    search = _Search(_endings(extensions))
+    if picture_fps is not None and not 0.01 <= picture_fps <= 1000:
+        raise UserError(f"--picture-fps {picture_fps:g} is not in 0.01..1000: 25 is usual")
+    search = _Search(_endings(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
     videos = []
     for one in found:
-        if reason := _why_not(one.path, None if follow_links else one.searched):
+        check = _why_no_pictures if one.path.is_dir() else _why_not
+        if reason := check(one.path, None if follow_links else one.searched):
             failures.append(FailedVideo(one.name, reason))
         else:
-            videos.append(SourceVideo(one.path, one.name))
+            videos.append(SourceVideo(one.path, one.name, picture_fps or PICTURE_FPS))
     num_other = len(search.other_files)
     if not videos and not failures:
         looked = f" ({num_other} other files)" if num_other else ""
@@ -137,6 +169,16 @@ def _why_not(path: Path, searched: Path | None) -> str | None:
     return f"the link leads out of {searched}, to {real}: allow that with --follow-links"
 
 
+def _why_no_pictures(folder: Path, searched: Path | None) -> str | None:
+    """The same of the pictures in a folder; of the first that may not be opened."""
+    with os.scandir(folder) as entries:
+        odd = {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
+    for picture in list_pictures(folder):
+        if picture.name in odd and (reason := _why_not(picture, searched)):
+            return f"{picture.name}: {reason}"
+    return None
+
+
 def _unreadable(error: OSError) -> FailedVideo:
     return FailedVideo(str(error.filename), f"the folder cannot be read ({error.strerror})")
 
@@ -147,7 +189,7 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     if path.is_dir():
         yield from _files_below(path, path, search)
     elif path.is_file() and path.suffix.lower() == ".txt":
-        yield from _listed(path)
+        yield from _listed(path, search)
     elif path.exists():
         yield _Found(path.name, path)
     elif glob.has_magic(argument):
@@ -157,14 +199,13 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
 
 
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
-    """Every file below a folder but hidden ones; links to folders are not followed."""
+    """Every video below a folder but hidden ones; links to folders are not followed."""
     for parent, folders, files in os.walk(folder, onerror=search.unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in folders)
         search.linked_folders.update(path for path in paths if path.is_symlink())
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield from search.among(Path(parent, name), root)
+        names = sorted(name for name in files if not name.startswith("."))
+        yield from search.in_folder(Path(parent), names, root)
 
 
 def _matching(pattern: str, search: _Search) -> Iterator[_Found]:
@@ -193,7 +234,7 @@ def _matching(pattern: str, search: _Search) -> Iterator[_Found]:
             yield from _files_below(path, root, search)
 
 
-def _listed(path: Path) -> Iterator[_Found]:
+def _listed(path: Path, search: _Search) -> Iterator[_Found]:
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
@@ -203,7 +244,9 @@ def _listed(path: Path) -> Iterator[_Found]:
         if not line.strip() or line.startswith("#"):
             continue
         file = listed if listed.is_absolute() else path.parent / listed
-        if not os.path.isfile(file):  # noqa: PTH113  (a Path's raises for a name too long)
+        # A Path's own methods raise for a name that is too long.
+        is_folder = search.with_pictures and os.path.isdir(file) and list_pictures(file)  # noqa: PTH112
+        if not (os.path.isfile(file) or is_folder):  # noqa: PTH113
             raise UserError(f"{path}, line {number}: {file} is not there")
         name = PurePosixPath(listed.as_posix())
         within = not listed.is_absolute() and ".." not in listed.parts

@@ -4,28 +4,33 @@ import logging
 from pathlib import Path
 
 from extract.backbones import BACKBONES, Backbone, find_backbone
+from extract.combinations import find_backbones
 from extract.download import cached_weights, check_identity, fetch_weights
 from extract.weights import load_weights
 from pipeline.logs import download_progress, print_table
 from pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
 
+COLUMNS = ("backbone", "frames", "size", "feature", "GFLOP", "licence", "official weights", "here")
+
 log = logging.getLogger(__name__)
 
 
 def run_list(_options: WeightsListOptions) -> int:
-    """Print every backbone with its feature, its licence, and where its weights are."""
-    header = ("backbone", "frames", "feature", "licence", "official weights", "here")
-    print_table(header, map(_row, BACKBONES.values()))
+    """Print what every backbone takes and gives, what a clip-view costs, and its weights."""
+    print_table(COLUMNS, map(_row, BACKBONES.values()))
     return 0
 
 
 def _row(backbone: Backbone) -> tuple[str, ...]:
-    time_positions, channels = backbone.layout[backbone.endpoint(None)]
+    endpoint = backbone.endpoint(None)
+    time_positions, channels = backbone.layout[endpoint]
     path = cached_weights(backbone.source)
     return (
         backbone.name,
         str(len(backbone.frame_indices)),
+        str(backbone.pixels.size),
         f"{time_positions} x {channels}",
+        f"{backbone.count_flop(endpoint) / 1e9:.0f}",
         backbone.source.licence,
         backbone.source.url,
         str(path) if path.is_file() else "no",
@@ -33,13 +38,14 @@ def _row(backbone: Backbone) -> tuple[str, ...]:
 
 
 def run_fetch(options: WeightsFetchOptions) -> int:
-    """Download a backbone's official weights and print where they are."""
-    source = find_backbone(options.backbone).source
-    with download_progress() as progress:
-        path = fetch_weights(source, progress)
-    if source.git_blob_sha1 is None:
-        log.warning("no digest of %s is published: it was not compared with one", source.url)
-    print(path)
+    """Download the official weights of a backbone, or of each in a combination; print the paths."""
+    for backbone in find_backbones(options.backbone):
+        with download_progress() as progress:
+            path = fetch_weights(backbone.source, progress)
+        if not backbone.source.is_checkable:
+            url = backbone.source.url
+            log.warning("no digest of %s is published: it was not compared with one", url)
+        print(path)
     return 0
 
 

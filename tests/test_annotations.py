@@ -1,12 +1,15 @@
 """The formats, matching and truth of `data.annotations`, `data.matching` and `data.classes`."""
 
+import contextlib
 from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
 
 from data.annotations import (
     Annotation,
@@ -18,7 +21,7 @@ from data.annotations import (
     load_annotations,
     merge,
 )
-from data.classes import UCF_CRIME, UnknownClassError, class_index
+from data.classes import UCF_CRIME, XD_VIOLENCE, UnknownClassError, class_index
 from data.matching import match_videos
 
 TEMPORAL_COUNTS = {
@@ -135,6 +138,61 @@ class TestOfficialFiles:
             assert (len(matching.annotations), matching.missing) == (700, ())
         assert Counter(a.class_name for a in parts[1])["Normal"] == 12
 
+    def test_shanghaitech(self, shared_data):
+        folder = shared_data / "annotations" / "shanghaitech"
+        for name, counts in (("SH_Train.txt", (175, 63)), ("SH_Test.txt", (155, 44))):
+            found = Counter(a.class_name for a in load_annotations([folder / name]))
+            assert (found["Normal"], found["Anomaly"]) == counts
+        (joined,) = load_annotations([folder / "gt-sh.npy"])
+        assert joined.num_frames == 142_912
+        assert int(frame_truth(joined, 142_912).sum()) == 8_028
+
+    def test_avenue(self, shared_data):
+        annotations = load_annotations([shared_data / "annotations/avenue/avenue_frame_gt.npz"])
+        truths = [frame_truth(a, a.num_frames) for a in annotations]
+        assert [a.video for a in annotations] == [f"{number:02}" for number in range(1, 22)]
+        assert (sum(map(len, truths)), sum(t.sum() for t in truths)) == (15_324, 3_712)
+
+    def test_ucsd_ped2(self, shared_data):
+        told = load_annotations([shared_data / "annotations/ped2/ped2_STARGA.mat"])
+        assert len(told) == 12
+        assert (told[0].video, told[0].intervals) == ("01", (Interval(60, 180),))
+        ours = load_annotations([shared_data / "ucsd_ped2/test_intervals.txt"])
+        assert [a.num_frames for a in ours] == [180, 150, 150, 180, 120, 180]
+        by_name = {a.video: a.intervals for a in told}
+        assert all(by_name[a.video.removesuffix(".mp4")] == a.intervals for a in ours)
+
+    @pytest.mark.parametrize("name", ["annotations.txt", "XD_Annotation.txt"])
+    def test_xd_violence(self, shared_data, name):
+        path = shared_data / "annotations" / "xd" / name
+        annotations = load_annotations([path])
+        assert class_names_of(annotations) == ("Normal", *sorted(XD_VIOLENCE[1:]))
+        assert Counter(1 + len(a.other_classes) for a in annotations) == {1: 453, 2: 43, 3: 4}
+        # Independent of the parser: sets of frame numbers.
+        for line, annotation in zip(path.read_text().splitlines(), annotations, strict=True):
+            video, *numbers = line.split()
+            pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            frames = {f for start, stop in pairs for f in range(int(start), int(stop))}
+            assert annotation.video == video
+            assert sum(i.stop - i.start for i in annotation.intervals) == len(frames)
+
+    def test_ubnormal(self, shared_data):
+        folder = shared_data / "annotations" / "ubnormal"
+        counts = {
+            path.name.removesuffix("_video_names.txt"): Counter(
+                a.class_name for a in load_annotations([path])
+            )
+            for path in folder.glob("*_video_names.txt")
+        }
+        assert counts == {
+            "abnormal_test": {"Anomaly": 158},
+            "abnormal_training": {"Anomaly": 82},
+            "abnormal_validation": {"Anomaly": 38},
+            "normal_test": {"Normal": 53},
+            "normal_training": {"Normal": 186},
+            "normal_validation": {"Normal": 26},
+        }
+
     def test_real_cameras(self, shared_data):
         root = shared_data / "cctv" / "dev"
         annotations = load_annotations([root / "temporal_annotation.txt"])
@@ -232,6 +290,162 @@ class TestFormats:
             assert {f for i in intervals for f in range(i.start, i.stop)} == frames
             assert all(a.stop <= b.start for a, b in pairwise(intervals))
 
+    def test_names_that_tell_their_classes(self, load):
+        text = (
+            "01_0014\n13_007\nnormal_scene_1_scenario1_9\nabnormal_scene_7_scenario_3_fog\n"
+            "City.of.God.2002__#00-10_01-10_label_B2-B6-G.mp4\nx/v=a__#1_label_A\n"
+        )
+        annotations = load(text)
+        assert [a.class_names for a in annotations] == [
+            ("Anomaly",),
+            ("Normal",),
+            ("Normal",),
+            ("Anomaly",),
+            ("Shooting", "CarAccident", "Explosion"),
+            ("Normal",),
+        ]
+        assert [a.intervals for a in annotations] == [None, (), (), None, None, ()]
+        # In a folder the name of a camera says nothing.
+        assert as_tuples(load("Arson/01_0014")) == [("Arson/01_0014", "Arson", None)]
+
+    def test_frame_numbers_in_front_of_pairs(self, load):
+        annotations = load("01.mp4  180  60 180\nmy b.mp4 90 -1 -1\nc 200 5 6 1 2")
+        assert as_tuples(annotations) == [
+            ("01.mp4", "Anomaly", [(60, 180)]),
+            ("my b.mp4", "Normal", ()),
+            ("c", "Anomaly", [(1, 2), (5, 6)]),
+        ]
+        assert [a.num_frames for a in annotations] == [180, 90, 200]
+
+    def test_ucsd(self, load):
+        text = (
+            "TestVideoFile = {};\n\nTestVideoFile{end+1}.gt_frame = [5:90, 140:200];\n"
+            "TestVideoFile{end+1}.gt_frame = [1:100];\n"
+        )
+        assert as_tuples(load(text)) == [
+            ("Test001", "Anomaly", [(4, 90), (139, 200)]),
+            ("Test002", "Anomaly", [(0, 100)]),
+        ]
+
+    def test_several_classes(self, load):
+        annotations = load("a.mp4,Fighting+Riot,1,2\nb.mp4,normal", "a.mp4,Fighting\n")
+        assert [a.class_names for a in annotations] == [("Fighting", "Riot"), ("Normal",)]
+        assert class_names_of(annotations) == ("Normal", "Fighting", "Riot")
+
+    def test_a_named_class_wins_over_anomaly(self, load):
+        for texts in (("a 9 1 2", "a,Chasing"), ("a,Chasing", "a 9 1 2")):
+            (annotation,) = load(*texts)
+            assert (annotation.class_names, annotation.num_frames) == (("Chasing",), 9)
+            assert annotation.intervals == (Interval(1, 2),)
+        with pytest.raises(AnnotationError, match=r"a is Anomaly at .* but Normal at"):
+            load("a 9 1 2", "a,Normal")
+
+
+class TestArrays:
+    """Truth as arrays, masks and tracks."""
+
+    TRUTH = np.array([0, 1, 1, 0, 0, 1], np.uint8)
+
+    @pytest.mark.parametrize(
+        "array",
+        [TRUTH, TRUTH.astype(bool), TRUTH[None], 255.0 * TRUTH[:, None], TRUTH[:, None, None]],
+    )
+    def test_npy(self, tmp_path, array):
+        np.save(tmp_path / "01_0014.npy", array)
+        expected = [("01_0014", "Anomaly", [(1, 3), (5, 6)])]
+        for path in (tmp_path / "01_0014.npy", tmp_path):
+            (annotation,) = annotations = load_annotations([path])
+            assert as_tuples(annotations) == expected
+            assert annotation.num_frames == 6
+
+    def test_masks_add_to_the_list(self, tmp_path):
+        (tmp_path / "masks").mkdir()
+        np.save(tmp_path / "masks" / "01_0014.npy", self.TRUTH)
+        (tmp_path / "list.txt").write_text("01_0014\n01_001\n")
+        videos = ["testing/frames/01_0014", "training/videos/01_001.avi"]
+        annotations = load_annotations([tmp_path / "list.txt", tmp_path / "masks"])
+        matched = match_videos(annotations, videos).annotations
+        assert [matched[video].is_anomalous for video in videos] == [True, False]
+        assert matched[videos[0]].intervals == (Interval(1, 3), Interval(5, 6))
+
+    def test_avenue_masks(self, tmp_path):
+        cells = np.empty((1, 6), object)
+        for index, value in enumerate(self.TRUTH):
+            cells[0, index] = np.full((2, 3), value)
+        savemat(tmp_path / "7_label.mat", {"volLabel": cells})
+        assert as_tuples(load_annotations([tmp_path])) == [("07", "Anomaly", [(1, 3), (5, 6)])]
+
+    def test_mask_pictures(self, tmp_path):
+        (tmp_path / "Test003_gt").mkdir()
+        for index, value in enumerate(self.TRUTH):
+            pixels = np.zeros((4, 5), np.uint8)
+            pixels[1, 2] = 255 * value
+            Image.fromarray(pixels).save(tmp_path / "Test003_gt" / f"{index + 1:03}.bmp")
+        (tmp_path / "Test003_gt" / "._001.bmp").write_text("hidden")
+        expected = [("Test003", "Anomaly", [(1, 3), (5, 6)])]
+        assert as_tuples(load_annotations([tmp_path])) == expected
+
+    def test_tracks(self, tmp_path):
+        folder = tmp_path / "Scene1" / "abnormal_scene_1_scenario_2_annotations"
+        folder.mkdir(parents=True)
+        path = folder / "abnormal_scene_1_scenario_2_tracks.txt"
+        path.write_text("1,3,5\n2.0,5.0,9.0\n")
+        for given_path in (tmp_path, path):
+            assert as_tuples(load_annotations([given_path])) == [
+                ("abnormal_scene_1_scenario_2", "Anomaly", [(3, 10)])
+            ]
+
+    def test_refused(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.array([{}], object), allow_pickle=True)
+        np.save(tmp_path / "b.npy", np.zeros((3, 4)))
+        np.save(tmp_path / "c.npy", np.array(["a"]))
+        np.savez(tmp_path / "d.npz", x=np.zeros(0))
+        savemat(tmp_path / "e.mat", {"other": 1})
+        (tmp_path / "f_tracks.txt").write_text("1,2\n")
+        (tmp_path / "g.npz").write_bytes(b"PK")
+        (tmp_path / "h.mat").write_bytes(b"x" * 200)
+        (tmp_path / "i.npy").write_bytes(b"")
+        expected = {
+            "a.npy": "cannot be read as frame truth.*check the file",
+            "b.npy": r"no frame truth \(shape \(3, 4\)\): it needs \(frames,\) or a mask",
+            "c.npy": "no frame truth .*it needs a number per frame",
+            "d.npz": "no frame truth .*it needs a number per frame",
+            "e.mat": "holds other: it needs gt or volLabel",
+            "f_tracks.txt": "no list of tracks",
+            "g.npz": "cannot be read as frame truth",
+            "h.mat": "cannot be read as frame truth",
+            "i.npy": "cannot be read as frame truth",
+            "j.npy": "cannot be read .*check the file",
+        }
+        for name, match in expected.items():
+            with pytest.raises(AnnotationError, match=f"{name}.*{match}"):
+                load_annotations([tmp_path / name])
+
+    def test_a_matlab_file_that_crashes_its_reader(self, tmp_path):
+        cells = np.empty((1, 3), object)
+        cells[:] = [[np.ones((2, 2))] * 3]
+        savemat(tmp_path / "gt.mat", {"gt": cells})
+        content = bytearray((tmp_path / "gt.mat").read_bytes())
+        for position in range(200, len(content), 8):  # of a class of array that there is none of
+            content[position] = 75
+        (tmp_path / "gt.mat").write_bytes(content)
+        with pytest.raises(AnnotationError, match=r"gt\.mat .*check the file"):
+            load_annotations([tmp_path / "gt.mat"])
+
+    @given(st.integers(0, 2**32 - 1))
+    @settings(max_examples=60, deadline=None)
+    def test_spoilt_arrays_are_read_or_refused(self, tmp_path_factory, seed):
+        rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("a")
+        np.save(folder / "a.npy", self.TRUTH)
+        np.savez_compressed(folder / "b.npz", x=self.TRUTH, y=self.TRUTH)
+        for path in (folder / "a.npy", folder / "b.npz"):
+            content = bytearray(path.read_bytes())
+            for _ in range(rng.integers(1, 5)):
+                content[rng.integers(len(content))] = rng.integers(256)
+            path.write_bytes(content)
+            with contextlib.suppress(AnnotationError):
+                load_annotations([path])
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -247,7 +461,14 @@ class TestRefused:
             ("a.mp4 Arson 1 2\nb.mp4 Arson 3\n", r"dat:2: an end is missing: write pairs"),
             ("a.mp4 Arson 1 2\nb.mp4 Arson 3 x\n", r"dat:2: cannot read"),
             ("a.mp4 Arson 1 2\nb.mp4 Arson x 3 4\n", r"dat:2: cannot read"),
-            ("a.mp4 150 60 180\n", r"dat:1: '150' is no class of a.mp4: write video, class"),
+            ("a.mp4 60 180\n", r"dat:1: '60' is no class of a.mp4: write video, class"),
+            ("a.mp4 150\n", r"dat:1: '150' is no class of a.mp4"),
+            ("a.mp4,Arson+150,1,2\n", r"dat:1: '150' is no class of a.mp4"),
+            ("a.mp4,Arson+Normal\n", r"dat:1: a.mp4 is both Arson and Normal: leave one"),
+            ("a.mp4,Arson\na.mp4 ,Abuse+Arson", r"is Arson at .*dat:1 but Abuse\+Arson at"),
+            ("a.mp4 9 1 2\na.mp4 8 1 2", r"a.mp4 has another number of frames at .*:1 than at"),
+            ("TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1-2];", r":2: cannot read 'T"),
+            ("A.b__#1_label_B9-0-0 1 2\n", r"dat:1: '1' is no class of A.b__#1_label_B9-0-0"),
             ("a.mp4 Arson 9 9 -1 -1", r"dat:1: frames 9 to 9 are no interval: write start"),
             ("a.mp4 Arson 9 3 -1 -1", r"frames 9 to 3 are no interval"),
             ("a.mp4 Arson -1 3 -1 -1", r"frames -1 to 3 are no interval"),
@@ -279,7 +500,9 @@ class TestRefused:
     def test_paths(self, tmp_path):
         with pytest.raises(AnnotationError, match=r"cannot be read .*: check the path"):
             load_annotations([tmp_path / "absent.txt"])
-        with pytest.raises(AnnotationError, match=r"cannot be read .*: give the annotation file"):
+        with pytest.raises(
+            AnnotationError, match=r"holds no frame truth .*: give the annotation f"
+        ):
             load_annotations([tmp_path])
 
     def test_video_without_folder(self):
@@ -342,6 +565,12 @@ class TestMatching:
         assert list(matching.annotations) == ["2.mp4"]
         assert (matching.missing, matching.extra) == (("Arson/1.mp4",), ("Normal/1.mp4",))
 
+    def test_frames_without_a_class_fit_any_folder_but_the_normal_one(self):
+        annotations = [Annotation("Arson/1.mp4", "Arson", None), Annotation("1", "Anomaly", None)]
+        matching = match_videos(annotations, ["x/Arson/1.mp4", "x/Normal/1.mp4"])
+        assert list(matching.annotations) == ["x/Arson/1.mp4"]
+        assert (matching.missing, matching.extra) == ((), ("x/Normal/1.mp4",))
+
     def test_the_farther_of_two_annotations_is_missing(self):
         annotated = {"x/1.mp4": "Arson", "y/1.mp4": "Abuse"}
         matching = self.match(annotated, ["in/y/1.mp4"])
@@ -364,6 +593,13 @@ class TestMatching:
         ]
         with pytest.raises(AnnotationError, match=r"is Arson at list:1 but Abuse at temporal:7"):
             match_videos(annotations, ["cam/a.mp4"])
+
+    def test_names_with_dots_are_not_cut(self):
+        name = "City.of.God.2002__#{}_label_A"
+        matching = self.match(
+            {name.format(1): "Normal", name.format(2): "Normal"}, [name.format(1)]
+        )
+        assert matching.missing == (name.format(2),)
 
     def test_ambiguous_names(self):
         with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):

@@ -9,7 +9,7 @@ from torch import nn
 
 from bench import __main__ as program
 from bench import decode, end_to_end, machine, memory, network, standin, start, table
-from bench.arithmetic import flop_per_clip, layers
+from bench.arithmetic import layers
 from bench.end_to_end import least_cosine
 from bench.naive import plain_features
 from bench.options import Options
@@ -134,13 +134,13 @@ class TestArithmetic:
     def test_flop_are_those_of_the_convolutions(self):
         """Twice the products of a 7x7x7 kernel on 3 channels, for 64 channels of 32x112x112."""
         expected = 2 * 7**3 * 3 * 64 * 32 * 112 * 112
-        assert flop_per_clip(find_backbone("i3d"), "Conv3d_1a_7x7") == expected
+        assert find_backbone("i3d").count_flop("Conv3d_1a_7x7") == expected
 
     def test_layers_add_up(self):
         backbone = find_backbone("i3d")
         works = layers(backbone, "Mixed_3b")
         assert [work.layer for work in works] == list(backbone.layout)[: len(works)]
-        assert sum(work.flop for work in works) == flop_per_clip(backbone, "Mixed_3b")
+        assert sum(work.flop for work in works) == backbone.count_flop("Mixed_3b")
         pool = works[1]  # reads and writes 64 channels
         assert pool.num_bytes == 2 * 64 * 32 * (112 * 112 + 56 * 56)
 

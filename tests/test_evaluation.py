@@ -96,6 +96,11 @@ def test_numbers_equal_a_computation_on_every_frame(options, capsys):
     expected = {
         "frame_auc": oracle.roc_auc_score(np.concatenate(truth), np.concatenate(scores)),
         "frame_ap": oracle.average_precision_score(np.concatenate(truth), np.concatenate(scores)),
+        "frame_pr_auc": oracle.auc(
+            *reversed(
+                oracle.precision_recall_curve(np.concatenate(truth), np.concatenate(scores))[:2]
+            )
+        ),
         "frame_auc_anomalous_videos": oracle.roc_auc_score(
             np.concatenate(truth[:3]), np.concatenate(scores[:3])
         ),
@@ -110,7 +115,7 @@ def test_numbers_equal_a_computation_on_every_frame(options, capsys):
     for name, value in expected.items():
         assert content["measures"][name]["value"] == pytest.approx(value), name
         assert float(printed[name]) == pytest.approx(value, abs=5e-5), name
-    for name in ("frame_auc", "maa"):
+    for name in ("frame_auc", "maa", "frame_ap"):
         measure = content["measures"][name]
         assert measure["low"] <= measure["high"]
         assert float(printed[f"{name}_low"]) == pytest.approx(measure["low"], abs=5e-5)
@@ -326,6 +331,25 @@ def test_top1_without_normal_asks_only_which_anomaly():
     assert measures["top1_anomalous"].value == 0
     assert measures["top1_anomalous_without_normal"].value == 1
     assert measures["video_anomaly_accuracy"].value == 0
+
+
+def test_a_video_of_several_classes_is_to_be_found_by_each():
+    both = scored("b.mp4", 1, [0.9], [True], (0.2, 0.3, 0.5))
+    normal = scored("n.mp4", 0, [0.1], [False], (0.3, 0.4, 0.3))
+    measures = evaluate_videos([both, normal], CLASS_NAMES, 0.5, 0, seed=0).measures
+    assert measures["video_map"].value == 0.5  # found second by the first class
+    both = replace(both, other_class_indices=(2,))
+    measures = evaluate_videos([both, normal], CLASS_NAMES, 0.5, 0, seed=0).measures
+    assert measures["video_map"].value == 0.75  # first by the second
+    assert measures["video_accuracy"].value == 0
+
+
+@pytest.mark.parametrize(("told", "num_problems"), [(78, 0), (82, 0), (77, 1), (83, 1)])
+def test_a_truth_of_another_length_is_a_problem(told, num_problems):
+    annotation = Annotation("a.mp4", "Arson", (Interval(0, 9),), num_frames=told)
+    problems = frame_problems(annotation, make_features(num_frames=80))
+    assert len(problems) == num_problems
+    assert all(f"of {told} frames, but 80 could be decoded" in one for one in problems)
 
 
 @given(st.lists(st.booleans(), max_size=30))

@@ -305,6 +305,6 @@ def test_memory_that_ffmpeg_does_not_get_is_no_damage(tmp_path, monkeypatch, is_
     demux = (lambda _stream: iter([packet])) if is_read else get_no_memory
     codec = SimpleNamespace(decode=get_no_memory)
     monkeypatch.setattr(video, "_container", SimpleNamespace(demux=demux))
-    monkeypatch.setattr(video, "_stream", SimpleNamespace(codec_context=codec))
+    monkeypatch.setattr(video, "_codec", codec)
     with pytest.raises(MemoryError):
         list(video)

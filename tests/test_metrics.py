@@ -53,6 +53,13 @@ def test_frame_measures_equal_scikit_learn_on_every_frame_under_any_weights(vide
         missing = "anomalous" if not truth.any() else "normal"
         assert auc == metrics.Measure(None, f"there is nothing {missing} in the truth")
 
+    area = metrics.precision_recall_auc(ranking, np.array(weights))
+    if truth.any():
+        precisions, recalls, _ = oracle.precision_recall_curve(truth, scores)
+        assert area.value == pytest.approx(oracle.auc(recalls, precisions), abs=1e-12)
+    else:
+        assert area == metrics.Measure(None, "there is nothing anomalous in the truth")
+
     precision = metrics.average_precision(ranking, np.array(weights))
     if truth.any():
         expected = oracle.average_precision_score(truth, scores)
@@ -177,3 +184,17 @@ def test_thinned_curves_keep_both_ends_and_the_order(num_points, max_points):
     assert picked[-1] == num_points - 1
     assert len(picked) <= max(max_points, 2)
     assert np.all(np.diff(picked) > 0)
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_mean_average_precision_equals_scikit_learn_over_classes_that_videos_have(n, k, seed):
+    rng = np.random.default_rng(seed)
+    has_class, scores = rng.random((n, k)) < 0.4, rng.integers(0, 4, (n, k)) / 4
+    rankings = [metrics.rank_videos(scores[:, c], has_class[:, c]) for c in range(k)]
+    value = metrics.mean_average_precision(rankings)
+    present = has_class.any(axis=0)
+    if present.any():
+        expected = oracle.average_precision_score(has_class[:, present], scores[:, present])
+        assert value.value == pytest.approx(expected)
+    else:
+        assert value.undefined

@@ -124,6 +124,44 @@ def test_i3d_is_placed_as_its_fast_form(views, precision, instructions, stem, mo
     assert torch.equal(placed.run(views[:1]), expected)
 
 
+class Attentive(nn.Module):
+    """A small transformer: an embedding, a norm, attention by matrices, and a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Conv3d(3, 16, (2, 32, 32), stride=(2, 32, 32))
+        self.norm = nn.LayerNorm(16)
+        self.projection = nn.Linear(16, 48)
+
+    def forward(self, x):
+        x = self.norm(self.embedding(x).flatten(2).transpose(1, 2))
+        q, k, v = self.projection(x).chunk(3, dim=2)
+        x = x + torch.softmax(q @ k.transpose(1, 2), dim=2) @ v
+        return x.float().mean(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.01)])
+def test_a_transformer_is_placed_plain_with_its_matrices_in_the_precision(
+    views, precision, tolerance, caplog
+):
+    """There is nothing to fold in it, and no need to try."""
+    torch.manual_seed(0)
+    network, seen = Attentive().eval().requires_grad_(False), {}
+
+    def keep(module, inputs, output):
+        seen[type(module)] = module.weight.dtype
+
+    expected = plain_features(network, views)
+    for module in network.children():
+        module.register_forward_hook(keep)
+    placed = place(network, BACKBONE, CPU, precision)
+    assert stands_on(placed) == ("plain", precision)
+    assert relative_error(placed.run(views), expected) < tolerance
+    lower = PRECISIONS[precision]
+    assert seen == {nn.Conv3d: lower, nn.LayerNorm: torch.float32, nn.Linear: lower}
+    assert not caplog.text
+
+
 def test_one_wrong_view_of_a_batch_is_a_disagreement():
     right = torch.rand(1, 2, 3) + 1
     batch = torch.cat([right, 1.3 * right])

@@ -387,9 +387,23 @@ class TestDownload:
         server.content = CONTENT
         assert fetch_weights(source).read_bytes() == CONTENT
 
+    def test_the_digest_in_a_public_name_is_compared(self, server, source):
+        prefix = hashlib.sha256(CONTENT).hexdigest()[:8]
+        url = source.url.replace("a.pt", f"a-{prefix}.pth")
+        named = replace(source, url=url, git_blob_sha1=None)
+        assert (named.sha256_prefix, named.is_checkable) == (prefix, True)
+        assert fetch_weights(named).read_bytes() == CONTENT
+        cached_weights(named).unlink()
+        server.content = CONTENT[:-1] + b"x"
+        with pytest.raises(WeightsError, match=f"is not the file .* not {prefix}\\): remove it"):
+            fetch_weights(named)
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
+
     def test_without_a_published_digest_any_content_is_taken(self, server, source):
         server.content = b"anything"
-        assert fetch_weights(replace(source, git_blob_sha1=None)).read_bytes() == b"anything"
+        source = replace(source, git_blob_sha1=None)
+        assert not source.is_checkable
+        assert fetch_weights(source).read_bytes() == b"anything"
 
     @pytest.mark.parametrize("status", [404, 500])
     def test_what_cannot_be_downloaded_says_what_to_do(self, server, source, status):

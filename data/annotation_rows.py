@@ -1,0 +1,226 @@
+"""Text files of annotations -> rows: the official formats, and our CSV.
+
+The format is found from a file's first line, or from a row, never from the file's name:
+
+* ``Abuse/Abuse001_x264.mp4``: UCF-Crime's lists; the last folder is the class, no frames;
+* ``01_0014``: names that tell their class (`data.classes.classes_in_name`): ShanghaiTech, UBnormal;
+* ``Abuse028_x264.mp4  Abuse  165  240  -1  -1``: UCF-Crime's temporal annotation, any number of
+  start-end pairs, -1 -1 for none; a name may hold spaces, a class may not;
+* ``v=GI49YSCruwY__#1_label_B4-0-0 0 1410 1795 1965``: XD-Violence's, a name that tells its classes;
+* ``01.mp4  180  60  180``: the number of frames in front of the pairs, no class;
+* ``TestVideoFile{end+1}.gt_frame = [61:180];``: UCSD's, for Test001, Test002, ...; these count
+  frames from 1, and their ranges include the end;
+* ``video,class[,start_frame,end_frame]...``: ours, for one's own footage; with or without that
+  header, commas or semicolons.
+
+A class may be several with ``+`` between them, the main one first.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from data.classes import canonical_class, classes_in_name
+from extract.errors import UserError
+
+MAX_CHARACTERS = 1 << 24
+"""Of one file; the official ones have at most 100,000."""
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
+_FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
+_TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
+_CSV_HEADER = ["video", "class"]
+_UCSD_FILE = re.compile(r"TestVideoFile\s*(?:=|\{)")
+_UCSD_ROW = re.compile(r"TestVideoFile\{end\+1\}\.gt_frame\s*=\s*\[([\d:,;\s]*)\]\s*;?")
+_UCSD_RANGE = re.compile(r"(\d{1,9})\s*:\s*(\d{1,9})")
+_NO_RANGE = (-1, -1)
+
+
+class AnnotationError(UserError):
+    """An annotation file cannot be read, contradicts itself, or does not fit the videos."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one line or array says of one video."""
+
+    video: str
+    """Path relative to the folder of videos, forward slashes; often only the base name."""
+    class_names: tuple[str, ...]
+    """The main one first; () where only frames are told."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Half-open frame ranges, as they stand there."""
+    num_frames: int | None = None
+    """Of the video, where that is told."""
+    source: str = "unknown source"
+    """``file:line``, for messages."""
+
+
+class _Cells(NamedTuple):
+    """One line of a file, taken apart."""
+
+    line: int
+    video: str
+    class_text: str | None
+    """None where the line has no such cell."""
+    frames: Sequence[str]
+
+
+def text_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a text file.
+
+    Raises:
+        AnnotationError: says file and line, what is wrong and what to do.
+    """
+    lines = _read_lines(path)
+    if any(_UCSD_FILE.match(line) for line in lines[:10]):
+        yield from _ucsd_rows(path, lines)
+        return
+    first = next(filter(None, lines), "")
+    delimiter = next((mark for mark in ",;" if mark in first), None)
+    if delimiter and _num_trailing_numbers(first) < 2:
+        table = _csv_cells(path, lines, delimiter)
+    else:
+        table = _spaced_cells(path, lines)
+    for cells in table:
+        source = f"{path}:{cells.line}"
+        try:
+            yield _row(cells, source)
+        except AnnotationError as error:
+            raise AnnotationError(f"{source}: {error}") from error
+
+
+def class_names_of_path(video: str) -> tuple[str, ...]:
+    """The classes of a video by its name, or else by its last folder.
+
+    Raises:
+        AnnotationError: it has neither.
+    """
+    folder = PurePosixPath(video).parent.name
+    if classes := classes_in_name(video):
+        return classes
+    if not folder:
+        raise AnnotationError(
+            f"{video} has no class: put the video into a folder named after its class, "
+            "or write 'video,class' lines into an annotation file"
+        )
+    return (canonical_class(folder),)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
+    except OSError as error:
+        raise AnnotationError(
+            f"{path} cannot be read ({error.strerror}): check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path} is no UTF-8 text (byte {error.start}): give a text file, "
+            "or save this one as UTF-8"
+        ) from error
+    if len(text) > MAX_CHARACTERS:
+        raise AnnotationError(f"{path} has more than {MAX_CHARACTERS} characters: split it")
+    if "\0" in text:
+        raise AnnotationError(f"{path} is no text but binary: give a text file of annotations")
+    return [line.strip() for line in text.split("\n")]
+
+
+def _spaced_cells(path: Path, lines: Sequence[str]) -> Iterator[_Cells]:
+    for number, line in enumerate(lines, start=1):
+        # From the right: only the name may hold spaces.
+        num_frames = _num_trailing_numbers(line)
+        name, *frames = line.rsplit(None, num_frames) if num_frames else [line]
+        class_text = None
+        is_whole = _FILE_NAME.search(name) or classes_in_name(name) or len(name.split()) < 2
+        if frames and not is_whole:
+            name, class_text = name.rsplit(None, 1)
+        if _TEXT_AFTER_NAME.search(name):
+            raise AnnotationError(
+                f"{path}:{number}: cannot read {line!r}: write 'Class/name', "
+                "'name class start end ...', or a comma-separated file"
+            )
+        if line:
+            yield _Cells(number, name, class_text, frames)
+
+
+def _num_trailing_numbers(line: str) -> int:
+    """How many words at the end are whole numbers; the first word is the name."""
+    return sum(1 for _ in takewhile(_WHOLE_NUMBER.fullmatch, reversed(line.split()[1:])))
+
+
+def _csv_cells(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Cells]:
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    number = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            while cells and not cells[-1]:
+                cells.pop()
+            is_header = number == 1 and [cell.lower() for cell in cells[:2]] == _CSV_HEADER
+            if cells and not is_header:
+                yield _Cells(number, cells[0], cells[1] if len(cells) > 1 else None, cells[2:])
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{path}:{number}: broken CSV ({error}): check the quotation marks"
+        ) from error
+
+
+def _ucsd_rows(path: Path, lines: Sequence[str]) -> Iterator[Row]:
+    num_videos = 0
+    for number, line in enumerate(lines, start=1):
+        if match := _UCSD_ROW.match(line):
+            num_videos += 1
+            pairs = _UCSD_RANGE.findall(match[1])
+            ranges = tuple((int(first) - 1, int(last)) for first, last in pairs)
+            yield Row(f"Test{num_videos:03}", (), ranges, source=f"{path}:{number}")
+        elif ".gt_frame" in line:
+            raise AnnotationError(
+                f"{path}:{number}: cannot read {line!r}: write "
+                "'TestVideoFile{end+1}.gt_frame = [first:last, first:last];'"
+            )
+
+
+def _row(cells: _Cells, source: str) -> Row:
+    if not cells.video:
+        raise AnnotationError("the row has no video: write video, class, start and end frames")
+    video = PurePosixPath(cells.video.replace("\\", "/")).as_posix()
+    class_text, frames = cells.class_text, cells.frames
+    if class_text is not None:
+        return Row(video, _class_names(class_text, video), _ranges(frames), source=source)
+    if not frames:
+        return Row(video, class_names_of_path(video), source=source)
+    if classes := classes_in_name(video):
+        return Row(video, classes, _ranges(frames), source=source)
+    if len(frames) < 3 or len(frames) % 2 == 0:
+        raise _no_class(frames[0], video)
+    return Row(video, (), _ranges(frames[1:]), int(frames[0]), source)
+
+
+def _class_names(text: str, video: str) -> tuple[str, ...]:
+    names = tuple(canonical_class(name.strip()) for name in text.split("+"))
+    for name in names:
+        if _WHOLE_NUMBER.fullmatch(name) or _FILE_NAME.search(name) or not name:
+            raise _no_class(name, video)
+    return tuple(dict.fromkeys(names))
+
+
+def _no_class(text: str, video: str) -> AnnotationError:
+    return AnnotationError(
+        f"{text!r} is no class of {video}: write video, class, start and end frames"
+    )
+
+
+def _ranges(cells: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    wrong = next((cell for cell in cells if not _WHOLE_NUMBER.fullmatch(cell)), None)
+    if wrong is not None or len(cells) % 2:
+        problem = "an end is missing" if wrong is None else f"frame {wrong!r} is no whole number"
+        raise AnnotationError(f"{problem}: write pairs of start and end frames, -1 -1 for none")
+    frames = [int(cell) for cell in cells]
+    pairs = zip(frames[::2], frames[1::2], strict=True)
+    return tuple(pair for pair in pairs if pair != _NO_RANGE)

@@ -1,0 +1,239 @@
+"""What is published of the datasets: their official splits, in one table, and who is in which part.
+
+A dataset knows its videos in one of three ways: lists of names (UCF-Crime, ShanghaiTech, UBnormal);
+numbers within the folders of the parts (Avenue, UCSD), where ``Test001``, ``01`` and ``1`` are the
+same video; or the classes in their names alone (XD-Violence). The folders of a part begin with its
+name: train, training_videos, Test.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from data.annotations import Annotation, load_annotations
+from data.classes import ANOMALY, NORMAL, classes_in_name
+from data.matching import Matching, match_videos
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an official split."""
+
+    name: str
+    num_normal: int
+    """Videos, as published."""
+    num_anomalous: int
+    lists: tuple[str, ...] = ()
+    """Patterns of the files that name its videos."""
+    truths: tuple[str, ...] = ()
+    """Patterns of files and folders that say which frames are anomalous; one of them is enough."""
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """A dataset with its official split."""
+
+    title: str
+    home: str
+    """Where it is to be had."""
+    parts: tuple[Part, ...]
+    is_numbered: bool = False
+    """Whether its videos have numbers in the folders of the parts."""
+    metric: str = "frame_auc"
+    """What its papers report, by our name."""
+
+
+@dataclass(frozen=True)
+class PlacedVideo:
+    """A video with its part and what is known of it."""
+
+    video: str
+    part: Part
+    annotation: Annotation
+
+
+@dataclass
+class Placement:
+    """Which video is in which part, and what is left over."""
+
+    placed: list[PlacedVideo] = field(default_factory=list)
+    missing: list[tuple[Part, str]] = field(default_factory=list)
+    """Names that a part should have, but no video has."""
+    unlabelled: list[tuple[Part, str]] = field(default_factory=list)
+    """Videos of a part of which nothing says whether they are normal."""
+    extra: list[str] = field(default_factory=list)
+    """Videos that are in no part."""
+
+
+def _ucf_actions(number: int) -> PublishedDataset:
+    return PublishedDataset(
+        f"UCF-Crime, action recognition, split {number}",
+        "https://www.crcv.ucf.edu/projects/real-world/",
+        (
+            Part("train", 38, 494, (f"train_{number:03}.txt",)),
+            Part("test", 12, 156, (f"test_{number:03}.txt",)),
+        ),
+        metric="maa",
+    )
+
+
+def _ucsd(number: int, num_train: int, num_test: int) -> PublishedDataset:
+    truths = (f"UCSDped{number}.m", f"ped{number}*.mat", "test_intervals.txt")
+    return PublishedDataset(
+        f"UCSD Ped{number}",
+        "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm",
+        (Part("train", num_train, 0), Part("test", 0, num_test, truths=truths)),
+        is_numbered=True,
+    )
+
+
+DATASETS: dict[str, PublishedDataset] = {
+    # Sultani et al., CVPR 2018
+    "ucf_crime": PublishedDataset(
+        "UCF-Crime",
+        "https://www.crcv.ucf.edu/projects/real-world/",
+        (
+            Part("train", 800, 810, ("Anomaly_Train.txt",)),
+            Part("test", 150, 140, ("Anomaly_Test.txt",), ("Temporal_Anomaly_Annotation*.txt",)),
+        ),
+    ),
+    **{f"ucf_crime_actions_{number}": _ucf_actions(number) for number in range(1, 5)},
+    # The split for weak labels: Zhong et al., CVPR 2019
+    "shanghaitech": PublishedDataset(
+        "ShanghaiTech Campus, weakly supervised",
+        "https://github.com/jx-zhong-for-academic-purpose/GCN-Anomaly-Detection",
+        (
+            Part("train", 175, 63, ("SH_Train.txt",)),
+            Part("test", 155, 44, ("SH_Test.txt",), ("test_frame_mask",)),
+        ),
+    ),
+    # Lu et al., ICCV 2013
+    "avenue": PublishedDataset(
+        "CUHK Avenue",
+        "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
+        (
+            Part("train", 16, 0),
+            Part("test", 0, 21, truths=("testing_label_mask", "avenue*.npz")),
+        ),
+        is_numbered=True,
+    ),
+    # Mahadevan et al., CVPR 2010
+    "ucsd_ped1": _ucsd(1, 34, 36),
+    "ucsd_ped2": _ucsd(2, 16, 12),
+    # Wu et al., ECCV 2020
+    "xd_violence": PublishedDataset(
+        "XD-Violence",
+        "https://roc-ng.github.io/XD-Violence/",
+        (Part("test", 300, 500, truths=("annotations.txt",)), Part("train", 2049, 1905)),
+        metric="frame_ap",
+    ),
+    # Acsintoae et al., CVPR 2022
+    "ubnormal": PublishedDataset(
+        "UBnormal",
+        "https://github.com/lilygeorgescu/UBnormal",
+        tuple(
+            Part(
+                name,
+                num_normal,
+                num_anomalous,
+                (f"normal_{word}_video_names.txt", f"abnormal_{word}_video_names.txt"),
+                ("*_tracks.txt",),
+            )
+            for name, word, num_normal, num_anomalous in (
+                ("train", "training", 186, 82),
+                ("validation", "validation", 26, 38),
+                ("test", "test", 53, 158),
+            )
+        ),
+    ),
+}
+
+
+def place_videos(
+    dataset: PublishedDataset, videos: Iterable[str], files: Mapping[str, Sequence[Path]]
+) -> Placement:
+    """Which part each video is in, and its annotation.
+
+    Args:
+        dataset: with its split.
+        videos: names, as `vigil extract` gives them.
+        files: pattern of the dataset -> the annotation files that are there.
+
+    Raises:
+        AnnotationError: a file cannot be used, several videos fit one name, or none fits any.
+    """
+    place = _place_numbered if dataset.is_numbered else _place_named
+    return place(dataset.parts, sorted(videos), files)
+
+
+def _place_named(
+    parts: Sequence[Part], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
+) -> Placement:
+    lists = {str(path): part for part in parts for name in part.lists for path in files[name]}
+    truths = {path for part in parts for name in part.truths for path in files[name]}
+    # The lists come first, so that they are the source of what truth adds to.
+    annotations = load_annotations([*map(Path, lists), *sorted(truths)])
+    unlisted = [part for part in parts if not part.lists]
+    owners = {
+        one.source: lists.get(one.source.rpartition(":")[0], next(iter(unlisted), None))
+        for one in annotations
+    }
+    matching = Matching({}, (), tuple(videos))
+    if annotations:
+        matching = match_videos(annotations, videos)
+    placement = Placement(extra=[] if unlisted else list(matching.extra))
+    for video, annotation in matching.annotations.items():
+        if part := owners[annotation.source]:
+            placement.placed.append(PlacedVideo(video, part, annotation))
+    for annotation in annotations:
+        if annotation.video in matching.missing and (part := owners[annotation.source]):
+            placement.missing.append((part, annotation.video))
+    for video in matching.extra if unlisted else ():
+        part = _part_by_folder(unlisted, video) or unlisted[-1]
+        if classes := classes_in_name(video):
+            intervals = () if classes == (NORMAL,) else None
+            annotation = Annotation(video, classes[0], intervals, video, classes[1:])
+            placement.placed.append(PlacedVideo(video, part, annotation))
+        else:
+            placement.unlabelled.append((part, video))
+    return placement
+
+
+def _place_numbered(
+    parts: Sequence[Part], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
+) -> Placement:
+    placement = Placement()
+    found: dict[tuple[str, int | None], str] = {}
+    # Archives hold some videos twice, the copies in more folders.
+    for video in sorted(videos, key=lambda video: (video.count("/"), video)):
+        part, number = _part_by_folder(parts, video), _number(video)
+        if part is None or number is None or (part.name, number) in found:
+            placement.extra.append(video)
+        else:
+            found[part.name, number] = video
+    for part in parts:
+        paths = [path for pattern in part.truths for path in files[pattern]]
+        truth = {_number(one.video): one for one in load_annotations(paths)}
+        untold = Annotation("", ANOMALY, None) if part.num_anomalous else Annotation("", NORMAL, ())
+        for number in range(1, part.num_normal + part.num_anomalous + 1):
+            if name := found.get((part.name, number)):
+                annotation = replace(truth.get(number, untold), video=name)
+                placement.placed.append(PlacedVideo(name, part, annotation))
+            else:
+                placement.missing.append((part, f"{number:02}"))
+    return placement
+
+
+def _part_by_folder(parts: Iterable[Part], video: str) -> Part | None:
+    """The part whose name begins that of the innermost such folder: train, testing_videos, ..."""
+    for folder in reversed(PurePosixPath(video).parent.parts):
+        for part in parts:
+            if folder.lower().startswith(part.name):
+                return part
+    return None
+
+
+def _number(video: str) -> int | None:
+    match = re.search(r"(\d{1,9})$", PurePosixPath(video).stem)
+    return int(match[1]) if match else None

@@ -1,0 +1,63 @@
+"""C3D (Tran et al., Learning spatiotemporal features with 3D convolutional networks, ICCV 2015).
+
+It sees 16 consecutive frames at a time; a clip of 64 gives four time positions. The feature is fc6
+after its ReLU, as Sultani et al. (CVPR 2018) use it. Legend: B batch, T frames, P = T / 16.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+INPUT_FRAMES = 16
+LAYOUT = {"fc6": (4, 4096)}
+
+CHANNELS = {
+    "conv1": (3, 64),
+    "conv2": (64, 128),
+    "conv3a": (128, 256),
+    "conv3b": (256, 256),
+    "conv4a": (256, 512),
+    "conv4b": (512, 512),
+    "conv5a": (512, 512),
+    "conv5b": (512, 512),
+}
+
+PUBLIC_NAMES = {
+    **{f"{name}.conv": name for name in CHANNELS},
+    "conv1a.conv": "conv1",
+    "conv2a.conv": "conv2",
+    **dict(
+        zip((f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), CHANNELS, strict=True)
+    ),
+    "classifier.0": "fc6",
+}
+"""Names of layers in files converted from Caffe -> those here, which the first of them had.
+
+With ``.conv``: MMAction2's; ``features`` and ``classifier``: a plain sequence's, as in
+``c3d-pretrained.pth``. In all of them fc6 takes channels before height before width.
+"""
+
+
+class C3D(nn.Module):
+    """C3D up to fc6."""
+
+    def __init__(self, _endpoint: str = "fc6") -> None:
+        """Build it with weights still to be loaded; there is one endpoint."""
+        super().__init__()
+        for name, (num_in, num_out) in CHANNELS.items():
+            self.add_module(name, nn.Conv3d(num_in, num_out, 3, padding=1))
+        self.fc6 = nn.Linear(8192, 4096)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, T, 112, 112), T a multiple of 16 -> (B, P, 4096) float32."""
+        batch_size, _, num_frames, height, width = x.shape
+        x = x.reshape(batch_size, 3, -1, INPUT_FRAMES, height, width).transpose(1, 2).flatten(0, 1)
+        for name in CHANNELS:
+            x = functional.relu(self.get_submodule(name)(x))
+            if name == "conv1":
+                x = functional.max_pool3d(x, (1, 2, 2))
+            elif name == "conv5b":
+                x = functional.max_pool3d(x, 2, padding=(0, 1, 1))
+            elif not name.endswith("a"):
+                x = functional.max_pool3d(x, 2)
+        x = functional.relu(self.fc6(x.flatten(1)))
+        return x.float().reshape(batch_size, num_frames // INPUT_FRAMES, -1)

@@ -1,0 +1,272 @@
+"""`vigil dataset`: whether a dataset is complete, before a day is spent on it."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from data.annotations import Annotation
+from data.published import DATASETS, Part, Placement, PublishedDataset, place_videos
+from extract.errors import UserError
+from extract.source import SourceVideo
+from pipeline.damage import MAX_FRAME_MISMATCH
+from pipeline.frame_counts import count_frames
+from pipeline.logs import print_lines, print_table
+from pipeline.options import DatasetCheckOptions, DatasetListOptions
+from pipeline.results import write_csv
+from pipeline.videos import FoundVideos, find_videos
+
+HEADER = ("part", "videos", "published", "found", "missing", "without frames", "wrong", "frames")
+MAX_SHOWN = 8
+"""Problems of a kind that are printed; --write has them all."""
+
+REMEDIES = {
+    "annotations": "name them with --annotations, or put them below the folder",
+    "count": "compare the archives you have with those of the dataset's home",
+    "missing": "unpack the archives again, or name the folder above all videos",
+    "unlabelled": "give these videos the names that they have in the archives",
+    "length": "unpack these again; frames and truth would not be of one time",
+    "unreadable": "unpack or download these again",
+    "truth": "without frames these can be trained on, but not evaluated",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be."""
+
+    kind: str
+    part: str
+    video: str
+    what: str
+
+
+@dataclass
+class Checked:
+    """What a check found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    num_frames: dict[str, int] = field(default_factory=dict)
+    """Video -> frames that it promises."""
+
+    def add(self, kind: str, part: str, video: str, what: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(kind, part, video, what))
+
+    def videos(self, *kinds: str) -> set[str]:
+        """The videos with such problems."""
+        return {problem.video for problem in self.problems if problem.kind in kinds}
+
+
+def run_list(_options: DatasetListOptions) -> int:
+    """Print the datasets there are: their parts, and what they are measured by."""
+    rows = (
+        (
+            name,
+            dataset.title,
+            ", ".join(f"{p.name} {p.num_normal}+{p.num_anomalous}" for p in dataset.parts),
+            dataset.metric,
+            dataset.home,
+        )
+        for name, dataset in DATASETS.items()
+    )
+    print_table(("name", "dataset", "normal+anomalous videos", "metric", "home"), rows)
+    return 0
+
+
+def run_check(options: DatasetCheckOptions) -> int:
+    """Print a table and what is wrong, and write our label files if that is asked for.
+
+    Returns:
+        The exit code: 0, or 3 where there is a problem.
+
+    Raises:
+        UserError: no such dataset, no videos, or annotations that cannot be used.
+    """
+    dataset = find_dataset(options.name)
+    found = find_videos(
+        [str(options.root)], options.extensions, options.follow_links, picture_fps=25.0
+    )
+    files = annotation_files(dataset, options.root, options.annotations)
+    videos = {video.name: video for video in found.videos}
+    placement = place_videos(dataset, videos, files)
+    checked = Checked()
+    _check_annotations(dataset, files, placement, checked)
+    _check_placement(dataset, placement, checked)
+    _check_files(found, videos, placement, checked)
+    print(f"dataset {dataset.title}")
+    print_table(HEADER, _rows(dataset, placement, checked))
+    if placement.extra:
+        print_lines([f"in no part {len(placement.extra)}: {', '.join(placement.extra[:3])}"])
+    print_lines(_describe(checked.problems))
+    print(f"problems {len(checked.problems)}")
+    if options.write is not None:
+        _write(options.write, placement, checked)
+    return 3 if checked.problems else 0
+
+
+def find_dataset(name: str) -> PublishedDataset:
+    """The dataset of a name.
+
+    Raises:
+        UserError: names the datasets there are.
+    """
+    if name not in DATASETS:
+        raise UserError(f"no dataset {name!r}: use one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def annotation_files(
+    dataset: PublishedDataset, root: Path, given: Sequence[Path]
+) -> dict[str, list[Path]]:
+    """Pattern of the dataset -> the annotation files and folders of such names.
+
+    What is given counts for more than what lies below the folder.
+
+    Raises:
+        UserError: a given file is not there, or has none of the names.
+    """
+    patterns = [name for part in dataset.parts for name in (*part.lists, *part.truths)]
+    for path in given:
+        if not path.exists():
+            raise UserError(f"{path} is not there: check --annotations")
+        if not any(fnmatch(path.name.lower(), pattern.lower()) for pattern in patterns):
+            raise UserError(
+                f"{path.name} is no annotation of {dataset.title}: these are "
+                f"{', '.join(dict.fromkeys(patterns)) or 'none'}; rename it if it is one of them"
+            )
+    below = [
+        Path(parent, name)
+        for parent, folders, names in os.walk(root)
+        for name in sorted([*folders, *names])
+        if not name.startswith(".")
+    ]
+    files = {}
+    for pattern in patterns:
+        for paths in (given, below):
+            files[pattern] = [p for p in paths if fnmatch(p.name.lower(), pattern.lower())]
+            if files[pattern]:
+                break
+    return files
+
+
+def _check_annotations(
+    dataset: PublishedDataset,
+    files: Mapping[str, Sequence[Path]],
+    placement: Placement,
+    checked: Checked,
+) -> None:
+    for part in dataset.parts:
+        wanted = [pattern for pattern in part.lists if not files[pattern]]
+        if part.truths and not any(files[pattern] for pattern in part.truths):
+            wanted.append(" or ".join(part.truths))
+        for pattern in wanted:
+            checked.add("annotations", part.name, "", f"no {pattern} (from {dataset.home})")
+    for part, video in placement.unlabelled:
+        checked.add("unlabelled", part.name, video, "nothing says whether it is normal")
+
+
+def _check_placement(dataset: PublishedDataset, placement: Placement, checked: Checked) -> None:
+    for part, name in placement.missing:
+        checked.add("missing", part.name, name, "no such video")
+    for one in placement.placed:
+        annotation = one.annotation
+        if one.part.truths and annotation.is_anomalous and annotation.intervals is None:
+            checked.add("truth", one.part.name, one.video, "its anomalous frames are not annotated")
+    for part in dataset.parts:
+        if any(owner == part for owner, _ in placement.missing):
+            continue
+        for is_anomalous, published in ((False, part.num_normal), (True, part.num_anomalous)):
+            num_found = len(_of(placement, part, is_anomalous))
+            if num_found != published:
+                kind = "anomalous" if is_anomalous else "normal"
+                checked.add("count", part.name, "", f"{num_found} of {published} {kind} videos")
+
+
+def _check_files(
+    found: FoundVideos, videos: Mapping[str, SourceVideo], placement: Placement, checked: Checked
+) -> None:
+    for failed in found.failures:
+        checked.add("unreadable", "", failed.video, failed.reason)
+    placed = {one.video: one for one in placement.placed}
+    for source, count in count_frames([videos[name] for name in placed]):
+        one = placed[source.name]
+        if isinstance(count, str):
+            checked.add("unreadable", one.part.name, one.video, count)
+            continue
+        checked.num_frames[one.video] = count
+        if what := _wrong_length(one.annotation, count, source.path.is_dir()):
+            checked.add("length", one.part.name, one.video, what)
+
+
+def _wrong_length(annotation: Annotation, num_frames: int, is_folder: bool) -> str | None:
+    """How truth and frames differ; containers may be off by a little, folders may not."""
+    allowed = 0 if is_folder else MAX_FRAME_MISMATCH
+    told, needed = annotation.num_frames, annotation.num_frames_needed
+    if told is not None and abs(told - num_frames) > allowed:
+        return f"annotated with {told} frames, has {num_frames}"
+    if needed > num_frames + allowed:
+        return f"annotated up to frame {needed}, has {num_frames}"
+    return None
+
+
+def _of(placement: Placement, part: Part, is_anomalous: bool) -> list[str]:
+    return [
+        one.video
+        for one in placement.placed
+        if one.part == part and one.annotation.is_anomalous == is_anomalous
+    ]
+
+
+def _rows(
+    dataset: PublishedDataset, placement: Placement, checked: Checked
+) -> Iterator[tuple[str, ...]]:
+    wrong, untold = checked.videos("length", "unreadable"), checked.videos("truth")
+    for part in dataset.parts:
+        for is_anomalous, published in ((False, part.num_normal), (True, part.num_anomalous)):
+            found = _of(placement, part, is_anomalous)
+            if not (published or found):
+                continue
+            num_missing = max(published - len(found), 0)
+            yield (
+                part.name,
+                "anomalous" if is_anomalous else "normal",
+                str(published),
+                str(len(found)),
+                str(num_missing),
+                str(len(untold.intersection(found))),
+                str(len(wrong.intersection(found))),
+                str(sum(checked.num_frames.get(video, 0) for video in found)),
+            )
+
+
+def _describe(problems: Sequence[Problem]) -> Iterator[str]:
+    """Lines about the problems: of each kind the first ones, then what to do."""
+    for kind, remedy in REMEDIES.items():
+        of_kind = [problem for problem in problems if problem.kind == kind]
+        for problem in of_kind[:MAX_SHOWN]:
+            where = " ".join(filter(None, (problem.part, problem.video)))
+            yield f"{kind} {where}: {problem.what}"
+        if len(of_kind) > MAX_SHOWN:
+            yield f"{kind} and {len(of_kind) - MAX_SHOWN} more"
+        if of_kind:
+            yield f"  -> {remedy}"
+
+
+def _write(folder: Path, placement: Placement, checked: Checked) -> None:
+    """Write what is known of each part as our CSV, and all problems."""
+    by_part: dict[str, list[list[object]]] = {}
+    for one in sorted(placement.placed, key=lambda one: one.video):
+        annotation = one.annotation
+        frames = [n for i in annotation.intervals or () for n in (i.start, i.stop)]
+        row = [one.video, "+".join(annotation.class_names), *frames]
+        by_part.setdefault(one.part.name, []).append(row)
+    for name, rows in by_part.items():
+        write_csv(folder / f"{name}.csv", "video class start_frame end_frame", rows)
+    problems = [[p.kind, p.part, p.video, p.what] for p in checked.problems]
+    write_csv(folder / "problems.csv", "problem part video what", problems)
+    log.info("label files of each part are in %s", folder)

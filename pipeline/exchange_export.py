@@ -1,0 +1,198 @@
+"""`vigil features export`: our features in the files that RTFM, MGFN and their like train on.
+
+A file for each video, rows (T, V, D); a list of them, anomalous ones first; the truth of every
+frame; and the number of frames, with which `vigil features import` reads all of it back.
+Legend: T rows, V views, S segments, D values of a row.
+"""
+
+import csv
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.annotations import Annotation, frame_truth, labels_from_folders, load_annotations
+from data.matching import match_videos
+from extract.clips import ClipGrid
+from extract.errors import FailedVideo, UserError
+from extract.files import path_below, replace_file
+from extract.segments import range_centres, segment_of_clips
+from extract.spec import FeatureSpec
+from extract.store import VideoFeatures, list_features, read_features
+from pipeline.exchange_formats import ExchangeError, exported_crops
+from pipeline.exchange_sources import COUNT_HEADER
+from pipeline.locks import locked
+from pipeline.options import FeaturesExportOptions
+from pipeline.results import write_failures
+
+FEATURES_FOLDER = "features"
+LIST_NAME, COUNTS_NAME, TRUTH_NAME = "rgb.list", "num_frames.csv", "gt.npy"
+ENDING = "_i3d.npy"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One video that was exported."""
+
+    annotation: Annotation
+    path: Path
+    spec: FeatureSpec
+    num_rows: int
+    num_frames: int
+    fps: float
+
+
+def run_export(options: FeaturesExportOptions) -> int:
+    """Write the features of all labelled videos, print how many there are and where the list is.
+
+    Returns:
+        The exit code: 0, or 3 where some videos failed, 4 where all did.
+
+    Raises:
+        UserError: there are no features, or labels do not fit them.
+    """
+    files, given = list_features(options.features), options.annotations
+    labels = load_annotations(given) if given else labels_from_folders(files)
+    matching = match_videos(labels, files)
+    for problem in matching.problems:
+        log.warning("%s", problem)
+    annotations = sorted(matching.annotations.values(), key=lambda one: not one.is_anomalous)
+    exported: list[Exported] = []
+    failures: list[FailedVideo] = []
+    crops: tuple[str, ...] = ()
+    with locked(options.out):
+        for annotation in annotations:
+            try:
+                video = read_features(files[annotation.video])
+                crops = crops or exported_crops(options.crops, video.views)
+                exported.append(export_video(annotation, video, crops, options))
+            except UserError as error:
+                log.error("%s: %s", annotation.video, error)
+                failures.append(FailedVideo(annotation.video, str(error)))
+        write_failures(options.out, failures)
+        _write_overview(exported, options)
+    _summarise(exported, crops, options)
+    if not failures:
+        return 0
+    return 3 if exported else 4
+
+
+def export_video(
+    annotation: Annotation,
+    video: VideoFeatures,
+    crops: Sequence[str],
+    options: FeaturesExportOptions,
+) -> Exported:
+    """Write the rows of one video, (T, V, D) in the type they are stored in.
+
+    Raises:
+        UserError: a view or the clips are not there, values are not finite, or no list can hold
+            the name.
+    """
+    name = annotation.video
+    path = path_below(options.out.absolute() / FEATURES_FOLDER, name + ENDING)
+    if len(str(path).splitlines()) != 1:
+        raise ExchangeError("its name has a line break, which no list can hold: rename it")
+    segments = video.select_views(crops)
+    rows = segments.swapaxes(0, 1)
+    if not options.pooled:
+        rows = export_rows(video, crops, options.frames_per_snippet)
+    with replace_file(path) as partial, partial.open("wb") as file:
+        np.save(file, np.ascontiguousarray(rows))
+    return Exported(annotation, path, video.spec, len(rows), video.num_frames_decoded, video.fps)
+
+
+def export_rows(
+    video: VideoFeatures, crops: Sequence[str], frames_per_row: int
+) -> npt.NDArray[np.floating]:
+    """(T, V, D): row i is of the frames [i * frames_per_row, ...), the last ones included.
+
+    It is the maximum over the clips whose centre lies there; where none does, the clip around its
+    own centre. Clips of that length, side by side, come out as they are.
+
+    Raises:
+        ExchangeError: the clips were not kept, or are not finite.
+    """
+    clip_frames = video.clip_frames
+    if video.clip_features is None or clip_frames is None:
+        raise ExchangeError(
+            "its clips were not kept: extract it with --keep-clips, or export its segments with "
+            "--pooled"
+        )
+    clips = video.clip_features[:, [video.views.index(crop) for crop in crops]]
+    if not np.isfinite(clips).all():
+        raise ExchangeError("its clips are not finite: extract it again")
+    row_frames = ClipGrid(frames_per_row, frames_per_row).frame_ranges(video.num_frames_decoded)
+    owners, clip_centres = segment_of_clips(clip_frames, row_frames), range_centres(clip_frames)
+    rows = np.empty((len(row_frames), *clips.shape[1:]), clips.dtype)
+    for row, centre in enumerate(range_centres(row_frames)):
+        chosen = np.flatnonzero(owners == row)
+        if not len(chosen):
+            around = np.flatnonzero((clip_frames[:, 0] <= centre) & (centre < clip_frames[:, 1]))
+            chosen = around[[np.argmin(np.abs(clip_centres[around] - centre))]]
+        rows[row] = clips[chosen].max(axis=0)
+    return rows
+
+
+def _write_overview(exported: Sequence[Exported], options: FeaturesExportOptions) -> None:
+    """The list, the numbers of frames, and where frames are annotated and have rows, the truth."""
+    with (
+        replace_file(options.out / LIST_NAME) as partial,
+        partial.open("w", errors="surrogateescape") as file,
+    ):
+        file.writelines(f"{one.path}\n" for one in exported)
+    with (
+        replace_file(options.out / COUNTS_NAME) as partial,
+        partial.open("w", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COUNT_HEADER)
+        for one in exported:
+            if one.num_frames:
+                writer.writerow((one.annotation.video, one.num_frames, one.fps))
+    (options.out / TRUTH_NAME).unlink(missing_ok=True)
+    is_known = all(not one.annotation.is_anomalous or one.annotation.intervals for one in exported)
+    if exported and is_known and not options.pooled:
+        truth = [row_truth(one, options.frames_per_snippet) for one in exported]
+        with replace_file(options.out / TRUTH_NAME) as partial, partial.open("wb") as file:
+            np.save(file, np.concatenate(truth))
+
+
+def row_truth(one: Exported, frames_per_row: int) -> npt.NDArray[np.float64]:
+    """(T x frames_per_row,) 1 where a frame is anomalous; the last frame fills up the last row."""
+    truth = frame_truth(one.annotation, one.num_frames)
+    missing = one.num_rows * frames_per_row - one.num_frames
+    return np.pad(truth, (0, missing), mode="edge").astype(np.float64)
+
+
+def _summarise(
+    exported: Sequence[Exported], crops: Sequence[str], options: FeaturesExportOptions
+) -> None:
+    """Say what was written, what of the store is not in it, and how it is read back."""
+    num_anomalous = sum(one.annotation.is_anomalous for one in exported)
+    print(f"exported {len(exported)}")
+    print(f"anomalous {num_anomalous}")
+    print(f"normal {len(exported) - num_anomalous}")
+    print(f"list {options.out / LIST_NAME}")
+    if not exported:
+        return
+    num_frames, spec = options.frames_per_snippet, exported[0].spec
+    if options.pooled:
+        log.warning(
+            "a row is a segment: these files do for training, the programs' tests need clips"
+        )
+    elif (spec.clip_frames, spec.clip_stride) != (num_frames, num_frames):
+        log.warning(
+            "clips have %d frames, every %d: a row is the clip around its %d frames, and the clips "
+            "cannot be had back from the rows",
+            spec.clip_frames,
+            spec.clip_stride,
+            num_frames,
+        )
+    log.info("crops: %s", ", ".join(crops))
+    log.info("not in these files: spec, weights, identity and damage of the videos, frames' times")

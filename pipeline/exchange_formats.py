@@ -1,0 +1,222 @@
+"""Feature files of other programs -> rows: one for every clip, or for every segment, of a video.
+
+What is told here about the formats comes from their programs; docs/exchange.md names the places.
+Nothing is unpickled. Legend: T rows, V crops, P time positions, C channels, D = P x C values.
+"""
+
+import tokenize
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from extract.errors import UserError
+from extract.store import DAMAGE, FORMAT
+from pipeline.options import CropOrder
+
+SNIPPET_FRAMES = 16
+"""Frames of a row in RTFM's, UR-DMU's, DeepMIL's and XD-Violence's features, and in Sultani's."""
+JOINT_FRAMES = 64
+"""Frames of a row in those of the joint model (Majhi et al., FG 2021, IV-A)."""
+
+NUM_CROPS = (10, 5, 1)
+NUMPY_NAMES = ("features", "feat")
+MAX_BYTES = 1 << 32
+"""Of one video's features; ten crops of an hour at 30 frames a second take 0.55 GB."""
+HDF5_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+
+UNREADABLE = (*DAMAGE, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+
+_CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
+# These crop a picture after mirroring it: then its left is the right of the picture as it was.
+_CORNERS_SWAPPED = ("top_right", "top_left", "bottom_right", "bottom_left")
+
+CROP_ORDERS: dict[CropOrder, tuple[str, ...]] = {
+    "rtfm": (*_CORNERS, "center", *(f"{name}_mirrored" for name in (*_CORNERS_SWAPPED, "center"))),
+    "oversample": (
+        *(*_CORNERS[:2], "center", *_CORNERS[2:]),
+        *(f"{name}_mirrored" for name in (*_CORNERS_SWAPPED[:2], "center", *_CORNERS_SWAPPED[2:])),
+    ),
+    "deepmil": tuple(
+        {0: "center", 5: "center_mirrored"}.get(index, f"crop_{index}") for index in range(10)
+    ),
+    "unnamed": tuple(f"crop_{index}" for index in range(10)),
+}
+"""Whose order of crops -> our views in that order; crop_N where nobody says which corner it is."""
+
+
+class ExchangeError(UserError):
+    """The features of one video cannot be imported or exported."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignRows:
+    """What one file says of one video."""
+
+    features: npt.NDArray[np.floating]
+    """(T, V, D), D time-major."""
+    frames_per_row: int | None = None
+    """Where the format fixes it: row i is of the frames [i * frames_per_row, ...)."""
+    are_segments: bool = False
+    """The rows are equal stretches of the video already, however long that is."""
+    time_positions: int = 1
+
+
+def crop_names(order: CropOrder | None, num_crops: int, where: object) -> tuple[str, ...]:
+    """The views of a file's crops, in the file's order; a single crop is the center.
+
+    Args:
+        order: whose; None where the user does not say.
+        num_crops: 1, 5 or 10.
+        where: the file, for the message.
+
+    Raises:
+        UserError: there are several, and nothing says which is which.
+    """
+    if num_crops == 1:
+        return ("center",)
+    if order is None:
+        raise UserError(
+            f"{where} holds {num_crops} crops, not their names: say whose order they have with "
+            f"--crops {', '.join(CROP_ORDERS)}"
+        )
+    return CROP_ORDERS[order][:num_crops]
+
+
+def exported_crops(order: CropOrder, views: tuple[str, ...]) -> tuple[str, ...]:
+    """The views to export: all ten, five or one that `crop_names` gives their names back.
+
+    Raises:
+        ExchangeError: not even the center is there.
+    """
+    for number in NUM_CROPS:
+        names = crop_names(order, number, "")
+        if set(names) <= set(views):
+            return names
+    raise ExchangeError(
+        f"features hold the views {', '.join(views)}: an export needs the center, or all of "
+        f"{', '.join(CROP_ORDERS[order][:5])} (another --crops has other ones)"
+    )
+
+
+def read_rows(path: Path, crops_first: bool = False) -> ForeignRows:
+    """The rows of a file, found by its ending: .npy, .npz, .txt or .h5.
+
+    Args:
+        path: the file.
+        crops_first: a .npy of three axes is (V, T, D), not (T, V, D).
+
+    Raises:
+        ExchangeError: it is damaged, pickled, too large, of no such shape, or not finite; says so.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".txt": _read_text, ".h5": _read_hdf5}
+    try:
+        read = readers.get(path.suffix.lower())
+        if read is None or path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is none of {', '.join(readers)}, or larger than 4 GiB")
+        rows = read(path, crops_first)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ExchangeError(
+            f"{path} cannot be used ({reason}): get it again, or see docs/exchange.md for what can"
+        ) from error
+    if not np.isfinite(rows.features).all():
+        row, crop, value = np.argwhere(~np.isfinite(rows.features))[0]
+        raise ExchangeError(
+            f"{path}: row {row}, crop {crop}, value {value} is not finite: compute it again"
+        )
+    return rows
+
+
+def _read_npy(path: Path, crops_first: bool) -> ForeignRows:
+    """RTFM's (T, V, D), of 16 frames each, or (T, D) of which the format says no frames."""
+    array = _floats(np.lib.format.open_memmap(path, mode="r"))
+    if array.ndim == 2:
+        return ForeignRows(_with_rows(array[:, None]))
+    if array.ndim != 3:
+        raise ValueError(f"it has the shape {array.shape}, not (rows, crops, values)")
+    if crops_first:
+        array = array.swapaxes(0, 1)
+    if array.shape[1] not in NUM_CROPS:
+        raise ValueError(
+            f"it has the shape {array.shape}, where the second number is that of the crops, "
+            f"{', '.join(map(str, NUM_CROPS))}; --crops-first takes the first for it"
+        )
+    return ForeignRows(_with_rows(array), SNIPPET_FRAMES)
+
+
+def _read_npz(path: Path, _: bool) -> ForeignRows:
+    """Sultani's segments as a .npz: the array `feat`, or `features`, or the only one."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        chosen = names if len(names) == 1 else [name for name in NUMPY_NAMES if name in names]
+        if not chosen:
+            raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no array features")
+        member = archive.getinfo(chosen[0] + ".npy")
+        if member.file_size > MAX_BYTES:
+            raise ValueError("it unfolds to more than 4 GiB")
+        with archive.open(member) as file:
+            array = np.lib.format.read_array(file)
+    return _segments(array)
+
+
+def _read_text(path: Path, _: bool) -> ForeignRows:
+    """Sultani's segments: a line each, numbers with blanks between them."""
+    lines = path.read_text(encoding="ascii").split("\n")
+    if not any(map(str.strip, lines)):
+        raise ValueError("it is empty")
+    return _segments(np.loadtxt(lines, dtype=np.float32, comments=None, ndmin=2))
+
+
+def _read_hdf5(path: Path, _: bool) -> ForeignRows:
+    """The joint model's (1, T, P, 1, 1, C), named features; of 64 frames a row."""
+    with path.open("rb") as file:
+        if file.read(len(FORMAT)) == FORMAT.encode():
+            raise ValueError("it is a feature file of vigil already")
+        with h5py.File(file, "r") as content:
+            if not isinstance(content.get("features", getlink=True), h5py.HardLink):
+                raise ValueError("it holds no features")
+            array = _hdf5_array(content["features"])
+    if array.ndim != 6 or array.shape[0] != 1 or array.shape[3:5] != (1, 1):
+        raise ValueError(f"features have the shape {array.shape}, not (1, T, P, 1, 1, C)")
+    num_rows, time_positions = array.shape[1:3]
+    rows = _with_rows(array.reshape(num_rows, 1, time_positions * array.shape[5]))
+    return ForeignRows(rows, JOINT_FRAMES, time_positions=time_positions)
+
+
+def _hdf5_array(dataset: Any) -> npt.NDArray[np.floating]:
+    """The values of a dataset that holds them itself, in a size that can be had."""
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError("features are a group, no array")
+    creation = dataset.id.get_create_plist()
+    filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
+    if dataset.is_virtual or dataset.external or not filters <= HDF5_FILTERS:
+        raise ValueError("features do not hold their values themselves")
+    if dataset.nbytes > MAX_BYTES:
+        raise ValueError("features are larger than 4 GiB")
+    return _floats(dataset[()])
+
+
+def _segments(array: npt.NDArray[Any]) -> ForeignRows:
+    if array.ndim != 2:
+        raise ValueError(f"it has the shape {array.shape}, not (segments, values)")
+    return ForeignRows(_with_rows(_floats(array)[:, None]), are_segments=True)
+
+
+def _floats(array: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
+    """The values as float16 where they are, else as float32."""
+    if array.dtype.kind != "f":
+        raise ValueError(f"its values are of type {array.dtype}, not floating-point numbers")
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused
+        return np.array(array, np.float16 if array.dtype.itemsize == 2 else np.float32)
+
+
+def _with_rows(array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    if not array.size:
+        raise ValueError(f"it has the shape {array.shape}, without a value")
+    return array
