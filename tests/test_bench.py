@@ -53,6 +53,7 @@ class TestSections:
         monkeypatch.setattr(decode, "SIZES", ((64, 48),))
         require_ratios(decode.measure(CHEAP, tmp_path, num_frames=5), 2 * len(decode.WAYS))
 
+    @pytest.mark.slow
     def test_end_to_end(self, tmp_path, monkeypatch):
         monkeypatch.setattr(end_to_end, "NUM_DRAWN", 1)
         rows = require_ratios(end_to_end.measure(CHEAP, tmp_path), 6)

@@ -601,7 +601,9 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     assert_equal_stores(store, tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     video = encode(tmp_path / "a.mp4", draw_frames(2000))
     command = [sys.executable, "-m", "pipeline.cli", "extract", str(video)]

@@ -122,6 +122,7 @@ def test_whatever_the_keyframes_and_the_parts(
         assert_same_as_unsplit(path, parts, grid)
 
 
+@pytest.mark.slow
 def test_real_files_in_parts_are_the_same_or_are_not_split(shared_data):
     grid = ClipGrid(16, 16)
     num_split = 0
