@@ -1,4 +1,4 @@
-"""Splits of a list of annotated videos: the validation hold-out."""
+"""Splits of a list of annotated videos: the validation hold-out, and folds."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -29,19 +29,52 @@ def hold_out(annotations: Iterable[Annotation], fraction: float, seed: int) -> S
     """
     if not 0 < fraction < 1:
         raise UserError(f"validation fraction {fraction} must lie between 0 and 1: 0.1 is usual")
+    everybody: set[str] = set()
+    validation: set[str] = set()
+    for members in _ranked_by_class(annotations, seed):
+        number = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        everybody.update(members)
+        validation.update(members[:number])
+    return Split(train=tuple(sorted(everybody - validation)), validation=tuple(sorted(validation)))
+
+
+def deal_folds(
+    annotations: Iterable[Annotation], number: int, seed: int
+) -> tuple[tuple[str, ...], ...]:
+    """So many disjoint parts of the videos, each with its share of every class, sorted by name.
+
+    A class's only video is in none of them, so that whoever learns from the other parts knows every
+    class. With few videos there are fewer parts; none is empty.
+
+    Raises:
+        UserError: fewer than two parts are asked for, or a video is named twice.
+    """
+    if number < 2:
+        raise UserError(f"{number} validation folds are not allowed: it must be at least 2")
+    folds: list[list[str]] = [[] for _ in range(number)]
+    dealt = 0  # each class goes on where the last one stopped: small ones do not crowd a fold
+    for members in _ranked_by_class(annotations, seed):
+        for video in members if len(members) > 1 else ():
+            folds[dealt % number].append(video)
+            dealt += 1
+    return tuple(tuple(sorted(fold)) for fold in folds if fold)
+
+
+def _ranked_by_class(annotations: Iterable[Annotation], seed: int) -> list[list[str]]:
+    """The videos of each class, in the order of their ranks; the classes in that of their names.
+
+    Raises:
+        UserError: a video is named twice.
+    """
     by_class: dict[str, list[str]] = defaultdict(list)
     for annotation in annotations:
         by_class[annotation.class_name].append(annotation.video)
     counts = Counter(video for members in by_class.values() for video in members)
     if twice := sorted(video for video, count in counts.items() if count > 1):
         raise UserError(f"{', '.join(twice)} named more than once: leave one annotation of each")
-    validation: set[str] = set()
-    for members in by_class.values():
-        number = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        validation.update(sorted(members, key=lambda video: _rank(seed, video))[:number])
-    return Split(
-        train=tuple(sorted(set(counts) - validation)), validation=tuple(sorted(validation))
-    )
+    return [
+        sorted(by_class[name], key=lambda video: _rank(seed, video)) for name in sorted(by_class)
+    ]
 
 
 def _rank(seed: int, video: str) -> str:

@@ -109,8 +109,7 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
             if recipe.features not in loaded:
                 loaded[recipe.features] = _load(options, recipe.features)
             labelled = loaded[recipe.features].only(sorted(train.annotations))
-            fraction = recipe.training.validation_fraction
-            data = split_training(labelled, fraction, seed, recipe.classifies)
+            data = split_training(labelled, recipe, seed)
             begun = time.monotonic()
             try:
                 train_model(data, recipe, run, seed, device)

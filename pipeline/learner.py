@@ -15,7 +15,7 @@ from extract.errors import UserError
 from model.detector import Detector, InputShape
 from model.losses import class_weights_of
 from pipeline.checkpoint import CheckpointError, ResumeState
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, TrainingConfig
 
 
 class Bags(NamedTuple):
@@ -46,6 +46,10 @@ class Learner(NamedTuple):
     """None for a method without parameters, which is not trained in epochs."""
     scaler: torch.amp.GradScaler
     """Keeps small gradients of half precision from vanishing; switched off where there is none."""
+
+    def num_epochs(self, training: TrainingConfig) -> int:
+        """How long to train: what a method without parameters learns is in one epoch."""
+        return training.epochs if self.optimizer else 1
 
 
 def bags_on_device(bags: BagSet, device: torch.device) -> Bags:

@@ -44,6 +44,10 @@ class TrainingConfig:
     """Normal videos a batch."""
     validation_fraction: float = 0.2
     """Share of the videos of each class that is held out to choose the epoch and the threshold."""
+    validation_folds: int | None = None
+    """Instead of holding videos out: train on all of them, and choose by models that are trained
+    beforehand, each without one of so many parts of the videos, and judge that part. Where videos
+    are few each is dear; takes so many times as long."""
     selection: Selection = "mean"
     """What the best epoch is best at on the held-out videos: auc, maa or the mean of the two; last:
     it is the last one, and the held-out videos choose the threshold only."""
@@ -78,6 +82,8 @@ class TrainingConfig:
         )
         fraction = self.validation_fraction
         require(0 < fraction < 1, "validation_fraction", fraction, "above 0 and below 1")
+        folds = self.validation_folds
+        require(folds is None or folds >= 2, "validation_folds", folds, "at least 2")
         require_literal("selection", self.selection, Selection)
 
 

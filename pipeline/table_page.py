@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -152,6 +153,12 @@ def _panels(
     return {title: values for title, values in panels.items() if any(ours for ours, _ in values)}
 
 
+def _chosen_on(splits: Mapping[str, Any]) -> str:
+    if folds := splits.get("folds"):
+        return f"the videos trained on, in {len(folds)} folds, by models that lack a fold"
+    return f"{len(splits['validation'])} held-out videos of the training part"
+
+
 def _facts(
     options: BenchMethodsOptions, config: TableConfig, known: CheckpointConfig, run: Path
 ) -> dict[str, str]:
@@ -166,7 +173,7 @@ def _facts(
         "Features": f"{spec.backbone} up to {spec.endpoint}, weights {known.weights_name}, "
         f"{spec.num_segments} segments a video",
         "Trained on": f"{len(splits['train'])} videos, views {', '.join(known.views)}",
-        "Chosen on": f"{len(splits['validation'])} held-out videos of the training part",
+        "Chosen on": _chosen_on(splits),
         "Judged on": f"{len(test)} videos, {anomalous} of them anomalous, {frames:,} frames, "
         f"views {options.test_views or 'all that are stored'}{drawn}",
         "Seeds": ", ".join(map(str, range(config.seeds))),

@@ -1,11 +1,13 @@
 """`vigil train`: a folder of features and their labels -> a run, the folder of one training.
 
 A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`, and what
-a method tells of its fitting: `fit.json` and `figures/densities.png`.
+a method tells of its fitting: `fit.json` and `figures/densities.png`; `cross_validation.json` where
+folds were asked for.
 """
 
 import logging
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from pipeline.checkpoint import (
     save_checkpoint,
     settle_checkpoint,
 )
+from pipeline.cross_validation import cross_validate, read_validations, write_validations
 from pipeline.inference import select_device
 from pipeline.learner import (
     Learner,
@@ -51,9 +54,16 @@ from pipeline.training_data import (
     splits_of,
 )
 from pipeline.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
-from pipeline.validation import FALLBACK_RULE, FALLBACK_THRESHOLD, is_better, validate
+from pipeline.validation import (
+    FALLBACK_RULE,
+    FALLBACK_THRESHOLD,
+    Validation,
+    is_better,
+    validate,
+)
 
 BEST, LAST = "best", "last"
+CROSS_VALIDATION_NAME = "cross_validation.json"
 FIT_NAME, DENSITIES_NAME = "fit.json", "figures/densities.png"
 
 # A run may be resumed with other values of these: they say how long, not how.
@@ -73,8 +83,7 @@ def run_train(options: TrainOptions) -> int:
     recipe = options.recipe
     views = view_names(options.views, unnamed=True)
     labelled = load_labelled_features(options.features, options.annotations, views, recipe.features)
-    fraction = recipe.training.validation_fraction
-    data = split_training(labelled, fraction, options.seed, recipe.classifies)
+    data = split_training(labelled, recipe, options.seed)
     with locked(options.out):
         _check_run(options)  # again: another run may have been there since
         best = train_model(data, recipe, options.out, options.seed, device, options.resume)
@@ -118,7 +127,7 @@ def train_model(
     """Train a model, and return what there is to know about its best epoch.
 
     Args:
-        data: the bags to train on, and those that choose the epoch and the threshold.
+        data: the bags to train on, and those or the folds that choose the epoch and the threshold.
         recipe: the model, its losses, and how to train.
         out: the folder of the run; a training that it holds is replaced, unless resumed.
         seed: decides weights, batches and dropout; on a CPU equal seeds give equal runs.
@@ -129,10 +138,9 @@ def train_model(
         UserError: the loss is not finite, or the run to resume had other data or settings.
     """
     bags = bags_on_device(data.train, device)
-    held_out = torch.from_numpy(data.validation.features).to(device)
     config = _config_of(data, recipe, seed)
     learner = new_learner(recipe, config.shape, seed, device)
-    training = recipe.training if learner.optimizer else replace(recipe.training, epochs=1)
+    training = replace(recipe.training, epochs=learner.num_epochs(recipe.training))
     best: CheckpointConfig | None = None
     best_model: Detector | None = None  # until it is written
     for which in (BEST, LAST):
@@ -147,11 +155,12 @@ def train_model(
         learner.model.fit(bags.features, bags.class_indices)
         _write_fit(out, learner.model)
 
+    judged = _judge(out, learner, data, recipe, seed)
     with TrainingLog(out, config.epoch, training.epochs) as log:
         while best is None or not _is_over(config.epoch, best.epoch, training):
             epoch = config.epoch + 1
             losses = train_epoch(learner, bags, recipe, seed, epoch)
-            result = validate(learner.model, data.validation, held_out)
+            result = judged(epoch)
             config = replace(
                 config,
                 epoch=epoch,
@@ -170,6 +179,25 @@ def train_model(
                     best_model = None
                 save_checkpoint(out / LAST, config, learner.model, resume_state(learner))
     return best
+
+
+def _judge(
+    out: Path, learner: Learner, data: TrainingData, recipe: Recipe, seed: int
+) -> Callable[[int], Validation]:
+    """What tells how good an epoch is, right after it; with folds, all is known before the first.
+
+    A run that goes on finds in its folder what its folds said.
+    """
+    model = learner.model
+    if not data.folds:
+        features = torch.from_numpy(data.validation.features).to(model.device)
+        return lambda epoch: validate(model, data.validation, features)
+    path = out / CROSS_VALIDATION_NAME
+    known = read_validations(path)
+    if len(known) < learner.num_epochs(recipe.training):
+        known = cross_validate(data, recipe, model.shape, seed, model.device)
+        write_validations(path, known)
+    return lambda epoch: known[epoch - 1]
 
 
 def _is_over(epoch: int, best_epoch: int, training: TrainingConfig) -> bool:
@@ -207,7 +235,7 @@ def _begin(out: Path, data: TrainingData) -> None:
         remove_checkpoint(out / which)
     for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for name in (CSV_NAME, FIT_NAME, DENSITIES_NAME):
+    for name in (CSV_NAME, CROSS_VALIDATION_NAME, FIT_NAME, DENSITIES_NAME):
         (out / name).unlink(missing_ok=True)
     write_json(out / SPLITS_NAME, splits_of(data))
 

@@ -19,9 +19,10 @@ from data.classes import class_index
 from data.datasets import STORED, BagSet, load_bags
 from data.matching import match_videos
 from data.pooling import PoolingConfig
-from data.splits import hold_out
+from data.splits import Split, deal_folds, hold_out
 from extract.errors import UserError
 from extract.store import list_features, read_identity
+from pipeline.recipe import Recipe
 
 SPLITS_NAME = "splits.json"
 
@@ -48,7 +49,7 @@ class LabelledFeatures:
     def only(self, videos: Sequence[str]) -> "LabelledFeatures":
         """The same of some of the videos."""
         kept = {video: self.annotations[video] for video in videos}
-        return replace(self, bags=_select(self.bags, videos), annotations=kept)
+        return replace(self, bags=select(self.bags, videos), annotations=kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,16 @@ class TrainingData:
 
     train: BagSet
     validation: BagSet
-    """Held out to choose the epoch and the threshold; no video is in both."""
+    """Held out to choose the epoch and the threshold; no video is in both. Empty with folds."""
+    folds: tuple[tuple[str, ...], ...]
+    """Instead: parts of the videos of ``train``, each to be judged by a model without it."""
     class_names: tuple[str, ...]
     source: LabelledFeatures
+
+    def without(self, fold: Sequence[str]) -> tuple[BagSet, BagSet]:
+        """The bags to train on without the videos of a fold, and those of the fold."""
+        others = [video for video in self.train.videos if video not in set(fold)]
+        return select(self.train, others), select(self.train, fold)
 
 
 def load_labelled_features(
@@ -103,30 +111,34 @@ def load_labelled_features(
     )
 
 
-def split_training(
-    source: LabelledFeatures, validation_fraction: float, seed: int, classifies: bool = True
-) -> TrainingData:
-    """Training and held-out bags; equally for every method.
+def split_training(source: LabelledFeatures, recipe: Recipe, seed: int) -> TrainingData:
+    """Training and held-out bags, or folds; equally for every method.
 
     Args:
         source: of the videos to train on.
-        validation_fraction: share of each class to hold out.
+        recipe: says how much is held out, and whether the classes of anomaly are kept apart.
         seed: decides which videos are held out.
-        classifies: keep the classes of anomaly apart.
 
     Raises:
         UserError: there are too few videos of a kind; names what.
     """
     annotations = source.annotations
-    split = hold_out(annotations.values(), validation_fraction, seed)
-    if not classifies:
+    training = recipe.training
+    folds: tuple[tuple[str, ...], ...] = ()
+    if training.validation_folds is None:
+        split = hold_out(annotations.values(), training.validation_fraction, seed)
+    else:
+        split = Split(train=source.bags.videos, validation=())
+        folds = deal_folds(annotations.values(), training.validation_folds, seed)
+    if not recipe.classifies:
         annotations = {video: merge_anomalous(one) for video, one in annotations.items()}
     class_names = class_names_of(annotations.values())
     indices = [class_index(class_names, annotations[v].class_name, v) for v in source.bags.videos]
     bags = replace(source.bags, class_indices=np.array(indices, np.int64))
     data = TrainingData(
-        train=_select(bags, split.train),
-        validation=_select(bags, split.validation),
+        train=select(bags, split.train),
+        validation=select(bags, split.validation),
+        folds=folds,
         class_names=class_names,
         source=source,
     )
@@ -144,12 +156,14 @@ def splits_of(data: TrainingData) -> dict[str, Any]:
     return {
         "train": classes_of(data.train),
         "validation": classes_of(data.validation),
+        "folds": data.folds,
         "without_features": list(data.source.missing),
         "without_label": list(data.source.extra),
     }
 
 
-def _select(bags: BagSet, videos: Sequence[str]) -> BagSet:
+def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
+    """The bags of some of the videos."""
     row_of = {video: row for row, video in enumerate(bags.videos)}
     rows = [row_of[video] for video in videos]
     return replace(
@@ -162,7 +176,10 @@ def _select(bags: BagSet, videos: Sequence[str]) -> BagSet:
 
 
 def _require_both_kinds(data: TrainingData) -> None:
-    for bags, part in ((data.train, "training"), (data.validation, "held-out")):
+    held_out = data.validation
+    if data.folds:
+        held_out = select(data.train, [video for fold in data.folds for video in fold])
+    for bags, part in ((data.train, "training"), (held_out, "held-out")):
         is_anomalous = bags.class_indices > 0
         for present, kind in ((is_anomalous, "anomalous"), (~is_anomalous, "normal")):
             if not present.any():

@@ -1,4 +1,4 @@
-"""How good a model is on the held-out videos, and the score threshold chosen there.
+"""How good a model is on held-out videos, and the score threshold chosen there.
 
 It judges whole videos, since training may know no more than their labels.
 Legend: N videos, V views, S segments, D features of a segment, K classes (normal has index 0).
@@ -6,6 +6,7 @@ Legend: N videos, V views, S segments, D features of a segment, K classes (norma
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from pipeline.metrics import (
     roc_auc,
 )
 from pipeline.recipe import Selection
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 FALLBACK_THRESHOLD = 0.5
 THRESHOLD_RULE = (
@@ -66,6 +70,15 @@ def is_better(
     return selection == "last" or rank(metrics, selection) > rank(best, selection)
 
 
+class HeldOutAnswers(NamedTuple):
+    """What a model says about videos that it was not trained on."""
+
+    peaks: FloatArray
+    """(N,) the peak scores, 0..1."""
+    named: IntArray | None
+    """(N,) class indices; None from methods that only tell anomalous from normal."""
+
+
 def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
     """The measures of bags of which some are anomalous and some normal.
 
@@ -77,20 +90,33 @@ def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
     Raises:
         DivergedError: the model has no finite answer.
     """
+    answers = answer(model, bags, features)
+    return judge(answers, bags.class_indices, model.shape.num_classes)
+
+
+def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
+    """What a model says about bags; the arguments are those of `validate`.
+
+    Raises:
+        DivergedError: the model has no finite answer.
+    """
     videos = score_videos(model, features)
     if not all(video.is_finite for video in videos):
         raise DivergedError("the scores of the held-out videos are not finite")
     scored = zip(videos, bags.segment_frames, strict=True)
     peaks = np.array([peak_score(video.scores, frames) for video, frames in scored])
-    is_anomalous = bags.class_indices > 0
+    named = np.array([video.class_probabilities.argmax() for video in videos])
+    return HeldOutAnswers(peaks, named if model.classifies else None)
+
+
+def judge(answers: HeldOutAnswers, class_indices: IntArray, num_classes: int) -> Validation:
+    """How good answers are about videos of these classes (N,), some anomalous and some normal."""
+    is_anomalous = class_indices > 0
+    peaks = answers.peaks
     threshold, rule = choose_threshold(peaks, is_anomalous)
-    if model.classifies:
-        labels = np.array([video.class_probabilities.argmax() for video in videos])
-    else:
-        labels = (peaks >= threshold).astype(np.int64)
+    labels = (peaks >= threshold).astype(np.int64) if answers.named is None else answers.named
     auc = roc_auc(rank_videos(peaks, is_anomalous)).value
-    confusion = confusion_matrix(bags.class_indices, labels, model.shape.num_classes)
-    maa = mean_class_accuracy(confusion).value
+    maa = mean_class_accuracy(confusion_matrix(class_indices, labels, num_classes)).value
     if auc is None or maa is None:
         raise ValueError("validation needs anomalous and normal videos")
     separation = float(peaks[is_anomalous].mean() - peaks[~is_anomalous].mean())
@@ -98,7 +124,7 @@ def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
 
 
 def choose_threshold(
-    peak_scores: npt.NDArray[np.float64], is_anomalous: npt.NDArray[np.bool_]
+    peak_scores: FloatArray, is_anomalous: npt.NDArray[np.bool_]
 ) -> tuple[float, str]:
     """The threshold that best tells anomalous from normal videos, and the rule it follows.
 

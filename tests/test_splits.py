@@ -1,4 +1,4 @@
-"""The validation hold-out of `data.splits`."""
+"""The validation hold-out and the folds of `data.splits`."""
 
 import random
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.annotations import Annotation, load_annotations
-from data.splits import hold_out
+from data.splits import deal_folds, hold_out
 from extract.errors import UserError
 
 CLASSES = ("Normal", "Arson", "Fighting")
@@ -87,3 +87,27 @@ def test_fraction_is_refused(fraction):
 def test_repeated_video_is_refused():
     with pytest.raises(UserError, match=r"Normal/0.mp4 named more than once: leave one"):
         hold_out([*make(2), *make(1)], 0.5, 0)
+
+
+@given(counts, st.integers(2, 12), st.integers(0, 5), st.randoms())
+def test_folds_share_the_videos_and_each_leaves_some_of_every_class(numbers, k, seed, shuffler):
+    annotations = make(*numbers)
+    folds = deal_folds(annotations, k, seed)
+    dealt = [video for fold in folds for video in fold]
+    alone = {f"{name}/0.mp4" for name, count in zip(CLASSES, numbers, strict=True) if count == 1}
+    assert len(folds) <= k
+    assert sorted(dealt) == sorted({a.video for a in annotations} - alone)
+    sizes = [len(fold) for fold in folds]
+    assert not sizes or 0 < max(sizes) <= min(sizes) + 1
+    for name, count in zip(CLASSES, numbers, strict=True):
+        held_out = [sum(video.startswith(name) for video in fold) for fold in folds]
+        assert count < 2 or max(held_out) < count
+        assert not held_out or max(held_out) - min(held_out) <= 1
+    shuffler.shuffle(annotations)
+    assert deal_folds(annotations, k, seed) == folds
+
+
+def test_folds_differ_by_seed_and_one_is_too_few():
+    assert deal_folds(make(20, 20), 4, 0) != deal_folds(make(20, 20), 4, 1)
+    with pytest.raises(UserError, match="1 validation folds are not allowed: it must be at least"):
+        deal_folds(make(20, 20), 1, 0)

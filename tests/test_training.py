@@ -112,8 +112,10 @@ def content_of(run: Path) -> dict[str, object]:
     return {**tensors, **configs, "log": (run / "log.csv").read_text(), "splits": splits}
 
 
-def load_split(features: Path, labels: Path, *views: str) -> TrainingData:
-    return split_training(load_labelled_features(features, [labels], views or ["center"]), 0.3, 0)
+def load_split(features: Path, labels: Path, *views: str, recipe: Recipe = RECIPE) -> TrainingData:
+    return split_training(
+        load_labelled_features(features, [labels], views or ["center"]), recipe, 0
+    )
 
 
 def test_a_run_from_end_to_end(
