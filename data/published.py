@@ -65,6 +65,14 @@ class Placement:
     extra: list[str] = field(default_factory=list)
     """Videos that are in no part."""
 
+    def videos(self, part: Part, is_anomalous: bool) -> list[str]:
+        """The normal or the anomalous videos of a part."""
+        return [
+            one.video
+            for one in self.placed
+            if one.part == part and one.annotation.is_anomalous == is_anomalous
+        ]
+
 
 def _ucf_actions(number: int) -> PublishedDataset:
     return PublishedDataset(
@@ -126,7 +134,7 @@ DATASETS: dict[str, PublishedDataset] = {
         "XD-Violence",
         "https://roc-ng.github.io/XD-Violence/",
         (Part("test", 300, 500, truths=("annotations.txt",)), Part("train", 2049, 1905)),
-        metric="frame_ap",
+        metric="frame_pr_auc",
     ),
     # Acsintoae et al., CVPR 2022
     "ubnormal": PublishedDataset(

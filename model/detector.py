@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from model.front import FrontEnd
 from model.settings import require
 
 
@@ -87,17 +88,19 @@ class FitReport(NamedTuple):
 class Detector(nn.Module, ABC):
     """A method: a network with its losses. Everything it learns is in its parameters and buffers.
 
-    One without parameters learns in `fit` alone, and is not trained in epochs.
+    Stored features go through ``self.front`` before any layer, and those after it are built
+    for ``self.front.size`` features. One without parameters learns in `fit` alone, and is not
+    trained in epochs.
     """
 
     classifies = False
     """Whether it names classes, or only tells anomalous from normal."""
 
     def __init__(self, config: Any, loss: Any, shape: InputShape) -> None:
-        """Keep what it is built for.
+        """Keep what it is built for, and build the front end.
 
         Args:
-            config: of the layers, of the method's own type.
+            config: of the layers, of the method's own type, a `FrontConfig`.
             loss: of the losses, likewise.
             shape: the stored features and the classes it is for.
         """
@@ -105,6 +108,7 @@ class Detector(nn.Module, ABC):
         self.config = config
         self.loss = loss
         self.shape = shape
+        self.front = FrontEnd(config, shape)
 
     @property
     def device(self) -> torch.device:
@@ -112,14 +116,16 @@ class Detector(nn.Module, ABC):
         return next(chain(self.parameters(), self.buffers())).device
 
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Learn, once before the first epoch, what does not come from gradients; here nothing.
+        """Learn, once before the first epoch, what does not come from gradients.
 
-        Random numbers come from torch's generator.
+        Here it is mean and deviation of the training bags, where the settings ask for them. Random
+        numbers come from torch's generator.
 
         Args:
             stored: (N, S, D) all training bags, of any float type, on any device.
             class_indices: (N,) int64 true classes.
         """
+        self.front.fit(stored)
 
     def describe_fit(self) -> FitReport | None:
         """What `fit` found, right after it; None where there is nothing to tell."""

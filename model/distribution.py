@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detector import Detector, FitReport, InputShape, Output
-from model.front import FIT_BAGS, FrontEnd
+from model.front import FIT_BAGS
 from model.losses import magnitude_loss
 from model.methods import Method
 from model.settings import FrontConfig, Settings, require
@@ -109,7 +109,6 @@ class DistributionModel(Detector):
             shape: the stored features and the classes it is for.
         """
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.statistics = SegmentStatistics(
             self.front.size, config.projection_size, config.num_neighbours
         )

@@ -4,12 +4,16 @@ Legend: N training bags, B bags, S segments, D stored features of a segment (tim
 channels, time-major), F features of a segment that enter the network.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from model.detector import InputShape
 from model.settings import FrontConfig
 from model.stages import Standardize, TimePool
+
+if TYPE_CHECKING:
+    from model.detector import InputShape
 
 # Bags whose mean and deviation are taken at once; bounds the memory, not the result.
 FIT_BAGS = 64
@@ -18,22 +22,30 @@ FIT_BAGS = 64
 class FrontEnd(nn.Module):
     """Stored features brought into the form that a network takes; all of it float32."""
 
-    def __init__(self, config: FrontConfig, shape: InputShape) -> None:
+    def __init__(self, config: FrontConfig, shape: "InputShape") -> None:
         """Build what the settings switch on."""
         super().__init__()
         pooled = config.time_pool == "mean"
         self.size = shape.channels if pooled else shape.feature_size
         """Features of a segment that come out, F."""
         self.time_pool = TimePool(shape.time_positions) if pooled else nn.Identity()
+        self.scene_share = config.scene_share
         self.standardize = Standardize(self.size) if config.standardize else nn.Identity()
 
     def fit(self, stored: Tensor) -> None:
         """Measure mean and deviation of training bags (N, S, D), where the settings ask for it."""
         if isinstance(self.standardize, Standardize):
             batches = torch.split(stored, FIT_BAGS)
-            self.standardize.fit(self.time_pool(features.float()) for features in batches)
+            self.standardize.fit(self._without_scene(features) for features in batches)
 
     def forward(self, stored: Tensor) -> Tensor:
         """(B, S, D) of any float type -> (B, S, F) float32."""
-        features: Tensor = self.standardize(self.time_pool(stored.float()))
+        features: Tensor = self.standardize(self._without_scene(stored))
         return features
+
+    def _without_scene(self, stored: Tensor) -> Tensor:
+        """(B, S, D) -> (B, S, F), less a share of what all segments of a bag have in common."""
+        features: Tensor = self.time_pool(stored.float())
+        if self.scene_share == 0:
+            return features
+        return features - self.scene_share * features.mean(dim=1, keepdim=True)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from model.config import LossConfig, ModelConfig
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.losses import joint_loss
 from model.methods import Method
 from model.stages import (
@@ -51,7 +50,6 @@ class JointModel(Detector):
             shape: the stored features and the classes it is for.
         """
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         input_size = self.front.size
         encoded_size = input_size + (config.lstm_size if config.temporal else 0)
 
@@ -75,10 +73,6 @@ class JointModel(Detector):
             encoded_size, config.classification_size, shape.num_classes, config.dropout
         )
         self.apply(_initialize)
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> JointOutput:
         """Scores, attentions and class logits of a batch.

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import FrontConfig, Settings, TimePool
 
@@ -32,6 +31,9 @@ class JointPlusConfig(FrontConfig):
 
     time_pool: TimePool = "mean"
     """mean: average the stored time positions of a segment first; a fraction of the weights."""
+    scene_share: float = 0.25
+    """Share of a video's mean feature that is taken off each of its segments, 0..1: what stays the
+    same all through a video says more about its scene than about what happens there."""
     standardize: bool = True
     """Bring every dimension to mean 0 and deviation 1 of the training split first."""
     hidden_size: int = 128
@@ -79,7 +81,6 @@ class JointPlus(Detector):
         """Build the layers with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
         width, kernel = config.hidden_size, config.kernel_size
-        self.front = FrontEnd(config, shape)
         self.embed = nn.Linear(self.front.size, width)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(width, width, kernel, padding="same", dilation=2**layer)
@@ -89,10 +90,6 @@ class JointPlus(Detector):
         self.class_embed = nn.Linear(self.front.size, config.class_size)
         self.classification = nn.Linear(config.class_size, shape.num_classes)
         self.dropout = nn.Dropout(config.dropout)
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> JointPlusOutput:
         """Scores and classes of segments and bags from stored features (B, S, D)."""

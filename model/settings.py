@@ -35,7 +35,7 @@ class Settings:
         """Refuse values without a meaning, going by the settings' types and names.
 
         Whole numbers (``_size``, ``num_`` and others) are at least 1, ``dropout`` is from 0 to
-        below 1, any other number is finite and from 0 up.
+        below 1, a ``_share`` from 0 to 1, any other number is finite and from 0 up.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -49,6 +49,8 @@ class Settings:
                 require(value >= 1, name, value, "at least 1")
             elif name == "dropout":
                 require(0 <= value < 1, name, value, "at least 0 and below 1")
+            elif name.endswith("_share"):
+                require(0 <= value <= 1, name, value, "from 0 to 1")
             elif kind is float:
                 require(0 <= value < math.inf, name, value, "a number from 0 up")
 
@@ -64,5 +66,8 @@ class FrontConfig(Settings):
 
     time_pool: TimePool = "none"
     """mean: average the stored time positions of a segment first; a fraction of the weights."""
+    scene_share: float = 0.0
+    """Share of a video's mean feature that is taken off each of its segments, 0..1: what stays the
+    same all through a video says more about its scene than about what happens there."""
     standardize: bool = False
     """Bring every dimension to mean 0 and deviation 1 of the training split first."""

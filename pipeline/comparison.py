@@ -6,6 +6,7 @@ trained with equally many. Legend: R runs of a method, one a seed; N videos of a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -25,7 +26,19 @@ from pipeline.stored_scores import (
     read_scores,
 )
 
-COMPARED = ("frame_auc", "maa", "video_auc")
+MEASURES = {
+    "frame_auc": "frame AUC",
+    "frame_ap": "frame AP",
+    "frame_pr_auc": "frame PR AUC",
+    "maa": "mAA",
+    "video_auc": "video AUC",
+}
+"""What is compared: name in `pipeline.measures` -> name for people."""
+OF_FRAMES = {
+    "frame_auc": metrics.roc_auc,
+    "frame_ap": metrics.average_precision,
+    "frame_pr_auc": metrics.precision_recall_auc,
+}
 
 Run = tuple[ScoredVideo, ...]
 """What one checkpoint said about its test videos."""
@@ -63,13 +76,11 @@ def run_compare(options: CompareOptions) -> int:
     """
     require_resamples(options.bootstrap)
     first, second = (read_runs(path) for path in (options.run, options.other))
-    classes_differ = classes_of(first) != classes_of(second)
-    for name in COMPARED:
+    for name in MEASURES:
         one, other = (values_of(name, runs) for runs in (first, second))
-        if one is None or other is None or (name == "maa" and classes_differ):
-            continue
         found = difference(name, first, second, options.bootstrap, options.seed)
-        if found is None:
+        if one is None or other is None or found is None:
+            print(f"{name} undefined: {why_undefined(name, first, second)}")
             continue
         print(
             f"{name} {np.mean(one):.4f} {np.mean(other):.4f} difference {found.mean:+.4f} "
@@ -108,9 +119,18 @@ def read_runs(path: Path) -> list[Run]:
     return runs
 
 
-def classes_of(runs: Sequence[Run]) -> set[str]:
-    """The true classes of the test videos, as the runs' methods tell them apart."""
-    return {video.class_name for run in runs for video in run}
+def why_undefined(name: str, first: Sequence[Run], second: Sequence[Run]) -> str:
+    """Why there is no `difference` in a measure: a clause for people."""
+    one, other = (", ".join(_classes_of(runs)) for runs in (first, second))
+    if name == "maa" and one != other:
+        return f"the first tells {one} apart, the second {other}"
+    values = (_measure(name, run)(np.ones(len(run), np.int64)) for run in (*first, *second))
+    return next((value.undefined for value in values if value.undefined), "so is every resample")
+
+
+def _classes_of(runs: Sequence[Run]) -> list[str]:
+    """The true classes of the test videos, as the runs' methods tell them apart, by name."""
+    return sorted({video.class_name for run in runs for video in run})
 
 
 def _scores_in(run: Path) -> Path | None:
@@ -144,14 +164,20 @@ def difference(
 ) -> Difference | None:
     """By how much the first method's runs are better in a measure; None where that is undefined.
 
+    It is for ``maa``, too, where the methods do not tell the same classes apart.
+
     Raises:
         UserError: they were evaluated on other videos or with another truth.
     """
     _check_same_videos(first, second)
+    if name == "maa" and _classes_of(first) != _classes_of(second):
+        return None
     one, other = (values_of(name, runs) for runs in (first, second))
+    if one is None or other is None:
+        return None
     resampled = _resampled(name, [first, second], num_resamples, seed)
     steps = resampled[0] - resampled[1]
-    if one is None or other is None or not len(steps):
+    if not len(steps):
         return None
     low, high = _interval(steps)
     fewer = min(np.sum(steps <= 0), np.sum(steps >= 0))
@@ -198,11 +224,10 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def _measure(name: str, run: Run) -> Callable[[IntArray], Measure]:
     """A measure of a run, given how often each of its videos counts."""
-    if name == "frame_auc":
+    if name in OF_FRAMES:
         if not all(video.frames_known for video in run):
             return lambda _: Measure(None, "there are anomalous videos without annotated frames")
-        frames = metrics.rank_frames([video.pieces for video in run])
-        return lambda weights: metrics.roc_auc(frames, weights)
+        return partial(OF_FRAMES[name], metrics.rank_frames([video.pieces for video in run]))
     if name == "video_auc":
         peaks = np.array([video.peak_score for video in run])
         is_anomalous = np.array([video.is_anomalous for video in run])

@@ -2,18 +2,22 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from data.annotations import Annotation
-from data.published import DATASETS, Part, Placement, PublishedDataset, place_videos
+from data.published import DATASETS, Placement, PublishedDataset, place_videos
 from extract.errors import UserError
 from extract.sealed import FeatureFileError
 from extract.source import SourceVideo
 from extract.store import list_features, read_identity
-from pipeline.damage import MAX_FRAME_MISMATCH
+from pipeline.dataset_problems import (
+    Checked,
+    check_annotations,
+    check_files,
+    check_placement,
+    describe,
+)
 from pipeline.frame_counts import count_frames
 from pipeline.logs import print_lines, print_table
 from pipeline.options import DatasetCheckOptions, DatasetListOptions
@@ -24,47 +28,8 @@ HEADER = ("part", "videos", "published", "found", "missing", "without frames", "
 PROBLEMS_NAME = "problems.csv"
 INCOMPLETE = 3
 """Exit code where a dataset is not as it should be."""
-MAX_SHOWN = 8
-"""Problems of a kind that are printed; --write has them all."""
-
-REMEDIES = {
-    "annotations": "name them with --annotations, or put them below the folder",
-    "count": "compare the archives you have with those of the dataset's home",
-    "missing": "unpack the archives again, or name the folder above all videos",
-    "unlabelled": "give these videos the names that they have in the archives",
-    "length": "unpack these again; frames and truth would not be of one time",
-    "unreadable": "unpack or download these again",
-    "truth": "without frames these can be trained on, but not evaluated",
-}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is not as it should be."""
-
-    kind: str
-    part: str
-    video: str
-    what: str
-
-
-@dataclass
-class Checked:
-    """What a check found."""
-
-    problems: list[Problem] = field(default_factory=list)
-    num_frames: dict[str, int] = field(default_factory=dict)
-    """Video -> frames that it promises."""
-
-    def add(self, kind: str, part: str, video: str, what: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(kind, part, video, what))
-
-    def videos(self, *kinds: str) -> set[str]:
-        """The videos with such problems."""
-        return {problem.video for problem in self.problems if problem.kind in kinds}
 
 
 def run_list(_options: DatasetListOptions) -> int:
@@ -103,16 +68,16 @@ def run_check(options: DatasetCheckOptions) -> int:
     videos = {video.name: video for video in found.videos}
     placement = place_videos(dataset, videos, files)
     checked = Checked()
-    _check_annotations(dataset, files, placement, checked)
-    _check_placement(dataset, placement, checked)
+    check_annotations(dataset, files, placement, checked)
+    check_placement(dataset, placement, checked)
     placed = [videos[one.video] for one in placement.placed]
     counts = _stored_frames(placed) if options.features else count_frames(placed)
-    _check_files(found, counts, placement, checked)
+    check_files(found, counts, placement, checked)
     print(f"dataset {dataset.title}")
     print_table(HEADER, _rows(dataset, placement, checked))
     if placement.extra:
         print_lines([f"in no part {len(placement.extra)}: {', '.join(placement.extra[:3])}"])
-    print_lines(_describe(checked.problems))
+    print_lines(describe(checked.problems))
     print(f"problems {len(checked.problems)}")
     if options.write is not None:
         _write(options.write, placement, checked)
@@ -164,40 +129,6 @@ def annotation_files(
     return files
 
 
-def _check_annotations(
-    dataset: PublishedDataset,
-    files: Mapping[str, Sequence[Path]],
-    placement: Placement,
-    checked: Checked,
-) -> None:
-    for part in dataset.parts:
-        wanted = [pattern for pattern in part.lists if not files[pattern]]
-        if part.truths and not any(files[pattern] for pattern in part.truths):
-            wanted.append(" or ".join(part.truths))
-        for pattern in wanted:
-            checked.add("annotations", part.name, "", f"no {pattern} (from {dataset.home})")
-    for part, video in placement.unlabelled:
-        checked.add("unlabelled", part.name, video, "nothing says whether it is normal")
-
-
-def _check_placement(dataset: PublishedDataset, placement: Placement, checked: Checked) -> None:
-    for part, name in placement.missing:
-        checked.add("missing", part.name, name, "no such video")
-    for one in placement.placed:
-        annotation = one.annotation
-        if one.part.truths and annotation.is_anomalous and annotation.intervals is None:
-            checked.add("truth", one.part.name, one.video, "its anomalous frames are not annotated")
-    for part in dataset.parts:
-        num_found = [len(_of(placement, part, is_anomalous)) for is_anomalous in (False, True)]
-        num_missing = sum(owner == part for owner, _ in placement.missing)
-        published = part.num_normal, part.num_anomalous
-        if num_missing and sum(num_found) + num_missing == sum(published):
-            continue  # all that is missing has been named
-        for kind, found, wanted in zip(("normal", "anomalous"), num_found, published, strict=True):
-            if found != wanted:
-                checked.add("count", part.name, "", f"{found} of {wanted} {kind} videos")
-
-
 def _find_features(root: Path) -> FoundVideos:
     """The videos that a folder holds features of.
 
@@ -219,51 +150,13 @@ def _stored_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo,
             yield video, str(error)
 
 
-def _check_files(
-    found: FoundVideos,
-    counts: Iterable[tuple[SourceVideo, int | str]],
-    placement: Placement,
-    checked: Checked,
-) -> None:
-    for failed in found.failures:
-        checked.add("unreadable", "", failed.video, failed.reason)
-    placed = {one.video: one for one in placement.placed}
-    for source, count in counts:
-        one = placed[source.name]
-        if isinstance(count, str):
-            checked.add("unreadable", one.part.name, one.video, count)
-            continue
-        checked.num_frames[one.video] = count
-        if what := _wrong_length(one.annotation, count, source.path.is_dir()):
-            checked.add("length", one.part.name, one.video, what)
-
-
-def _wrong_length(annotation: Annotation, num_frames: int, is_folder: bool) -> str | None:
-    """How truth and frames differ; containers may be off by a little, folders may not."""
-    allowed = 0 if is_folder else MAX_FRAME_MISMATCH
-    told, needed = annotation.num_frames, annotation.num_frames_needed
-    if told is not None and abs(told - num_frames) > allowed:
-        return f"annotated with {told} frames, has {num_frames}"
-    if needed > num_frames + allowed:
-        return f"annotated up to frame {needed}, has {num_frames}"
-    return None
-
-
-def _of(placement: Placement, part: Part, is_anomalous: bool) -> list[str]:
-    return [
-        one.video
-        for one in placement.placed
-        if one.part == part and one.annotation.is_anomalous == is_anomalous
-    ]
-
-
 def _rows(
     dataset: PublishedDataset, placement: Placement, checked: Checked
 ) -> Iterator[tuple[str, ...]]:
     wrong, untold = checked.videos("length", "unreadable"), checked.videos("truth")
     for part in dataset.parts:
         for is_anomalous, published in ((False, part.num_normal), (True, part.num_anomalous)):
-            found = _of(placement, part, is_anomalous)
+            found = placement.videos(part, is_anomalous)
             if not (published or found):
                 continue
             num_missing = max(published - len(found), 0)
@@ -277,19 +170,6 @@ def _rows(
                 str(len(wrong.intersection(found))),
                 str(sum(checked.num_frames.get(video, 0) for video in found)),
             )
-
-
-def _describe(problems: Sequence[Problem]) -> Iterator[str]:
-    """Lines about the problems: of each kind the first ones, then what to do."""
-    for kind, remedy in REMEDIES.items():
-        of_kind = [problem for problem in problems if problem.kind == kind]
-        for problem in of_kind[:MAX_SHOWN]:
-            where = " ".join(filter(None, (problem.part, problem.video)))
-            yield f"{kind} {where}: {problem.what}"
-        if len(of_kind) > MAX_SHOWN:
-            yield f"{kind} and {len(of_kind) - MAX_SHOWN} more"
-        if of_kind:
-            yield f"  -> {remedy}"
 
 
 def _write(folder: Path, placement: Placement, checked: Checked) -> None:

@@ -11,11 +11,9 @@ import dacite
 
 from extract.errors import UserError
 from pipeline.checkpoint import CheckpointError, load_config
-from pipeline.comparison import Difference, Run, Spread, classes_of, difference, spread
+from pipeline.comparison import MEASURES, Difference, Run, Spread, difference, spread
 from pipeline.recipe import Recipe, read_toml, recipe_of
 from pipeline.stored_scores import JUDGED_FOLDER, SCORES_NAME, read_scores
-
-MEASURES = ("frame_auc", "maa", "video_auc")
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class TableConfig:
     """Seeds 0, 1, ... of each row."""
     dataset: str = ""
     """Name of the dataset that the title and the published figures are of; empty: of any."""
+    measures: list[str] = field(default_factory=lambda: ["frame_auc", "maa", "video_auc"])
+    """What is shown; of the first also the last epoch, and the difference from the reference."""
     reference: str = ""
     """Name of the row that the others are compared with."""
     every: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,6 +81,11 @@ def load_table(path: Path) -> TableConfig:
         )
     if config.reference and config.reference not in names:
         raise UserError(f"{path}: reference {config.reference!r} is none of its rows: {names}")
+    named = [*config.measures, *(measure for row in config.rows for measure in row.published)]
+    if unknown := sorted(set(named) - MEASURES.keys()):
+        raise UserError(f"{path}: {unknown[0]!r} is no measure: they are {', '.join(MEASURES)}")
+    if not config.measures or len(set(config.measures)) < len(config.measures):
+        raise UserError(f"{path}: measures needs at least one of {', '.join(MEASURES)}, each once")
     return config
 
 
@@ -142,7 +147,7 @@ def summarise(
         own = best[row.name]
         if not own:
             continue
-        measures = [m for m in MEASURES if recipes[row.name].classifies or m != "maa"]
+        measures = [m for m in config.measures if recipes[row.name].classifies or m != "maa"]
         rows.append(
             TableRow(
                 name=row.name,
@@ -152,7 +157,7 @@ def summarise(
                     m: spread(m, list(last[row.name].values()), num_resamples, 0) for m in measures
                 },
                 published=row.published,
-                to_reference=_to_reference(config.reference, best, row.name, num_resamples)
+                to_reference=_to_reference(config, best, row.name, num_resamples)
                 if config.reference
                 else {},
             )
@@ -161,42 +166,49 @@ def summarise(
 
 
 def _to_reference(
-    reference: str, runs: Mapping[str, Mapping[int, Run]], name: str, num_resamples: int
+    config: TableConfig, runs: Mapping[str, Mapping[int, Run]], name: str, num_resamples: int
 ) -> dict[str, Difference]:
     """By how much the reference row is better than another, over the seeds that both have."""
-    common = sorted(runs[reference].keys() & runs[name].keys())
-    if name == reference or not common:
+    common = sorted(runs[config.reference].keys() & runs[name].keys())
+    if name == config.reference or not common:
         return {}
-    one, other = ([runs[row][seed] for seed in common] for row in (reference, name))
-    measures = ["frame_auc", "video_auc"]
-    if classes_of(one) == classes_of(other):
-        measures.append("maa")
-    found = {m: difference(m, one, other, num_resamples, 0) for m in measures}
+    one, other = ([runs[row][seed] for seed in common] for row in (config.reference, name))
+    found = {m: difference(m, one, other, num_resamples, 0) for m in config.measures}
     return {m: step for m, step in found.items() if step is not None}
 
 
 def table_text(config: TableConfig, rows: Sequence[TableRow]) -> str:
-    """The table as Markdown."""
-    published = any(row.published for row in rows)
-    heads = ["method", "seeds", "frame AUC", "95 %", "last epoch", "mAA", "95 %", "video AUC"]
-    heads += ["published AUC", "published mAA"] if published else []
-    heads += [f"{config.reference} is better by (frame AUC)"] if config.reference else []
+    """The table as Markdown, of at least one row."""
+    table = [_cells(config, row, published_measures(config, rows)) for row in rows]
+    heads = [head for head, _ in table[0]]
     lines = [f"# {config.title}", "", _line(heads), _line(["---"] * len(heads))]
-    for row in rows:
-        auc, last = row.best["frame_auc"], row.last["frame_auc"]
-        maa, video = row.best.get("maa"), row.best["video_auc"]
-        cells = [row.name, str(row.num_runs), _mean(auc), _range(auc), _mean(last)]
-        cells += [_mean(maa), _range(maa), _mean(video)]
-        if published:
-            figures = (row.published.get(name) for name in ("frame_auc", "maa"))
-            cells += ["" if figure is None else f"{figure:.3f}" for figure in figures]
-        if config.reference:
-            step = row.to_reference.get("frame_auc")
-            cells.append(
-                "" if step is None else f"{step.mean:+.3f} ({step.low:+.3f} to {step.high:+.3f})"
-            )
-        lines.append(_line(cells))
+    lines += [_line([text for _, text in cells]) for cells in table]
     return "\n".join(lines) + "\n"
+
+
+def published_measures(config: TableConfig, rows: Sequence[TableRow]) -> list[str]:
+    """The measures of the table of which a figure is published for any of the rows."""
+    return [name for name in config.measures if any(name in row.published for row in rows)]
+
+
+def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list[tuple[str, str]]:
+    """What the table says of a row: (head of the column, text) from left to right."""
+    first = config.measures[0]
+    cells = [("method", row.name), ("seeds", str(row.num_runs))]
+    for name in config.measures:
+        cells.append((MEASURES[name], _mean(row.best.get(name))))
+        if name != "video_auc":  # the text is wide already; page and JSON have it
+            cells.append(("95 %", _range(row.best.get(name))))
+        if name == first:
+            cells.append(("last epoch", _mean(row.last.get(name))))
+    for name in published:
+        figure = row.published.get(name)
+        cells.append((f"published {MEASURES[name]}", "" if figure is None else f"{figure:.3f}"))
+    if config.reference:
+        step = row.to_reference.get(first)
+        text = "" if step is None else f"{step.mean:+.3f} ({step.low:+.3f} to {step.high:+.3f})"
+        cells.append((f"{config.reference} is better by ({MEASURES[first]})", text))
+    return cells
 
 
 def scores_folder(run: Path, which: str) -> Path:

@@ -16,9 +16,15 @@ import numpy as np
 from extract.versions import installed_versions
 from pipeline import metrics, plots
 from pipeline.checkpoint import CheckpointConfig, load_config
-from pipeline.comparison import Run, Spread
+from pipeline.comparison import MEASURES, Run, Spread
 from pipeline.evaluation_files import curve_rates
-from pipeline.method_table import TableConfig, TableRow, finished_runs, scores_folder
+from pipeline.method_table import (
+    TableConfig,
+    TableRow,
+    finished_runs,
+    published_measures,
+    scores_folder,
+)
 from pipeline.options import BenchMethodsOptions
 from pipeline.pages import embedded, render_page
 from pipeline.recipe import SECTIONS, Recipe
@@ -68,16 +74,17 @@ def write_table_page(
         for row in rows
     ]
     overview = options.out / FIGURES_FOLDER / "table.png"
-    plots.plot_rows(overview, [row.name for row in rows], _panels(rows))
+    plots.plot_rows(overview, [row.name for row in rows], _panels(config, rows))
     checkpoints = [load_config(run / LAST) for runs in folders.values() for run in runs.values()]
     first = next(run for runs in folders.values() for run in runs.values())
     page = render_page(
         PAGE_NAME,
         title=config.title,
+        measures={name: MEASURES[name] for name in config.measures},
         reference=config.reference,
         sections=sections,
         classifying=[section for section in sections if section.recalls],
-        has_published=any(row.published for row in rows),
+        published=published_measures(config, rows),
         overview=embedded(overview),
         facts=_facts(options, config, checkpoints[0], first),
         warnings=[*options.note, *_warnings(config, sections, checkpoints)],
@@ -143,12 +150,15 @@ def _mean_recalls(confusions: Sequence[metrics.IntArray], names: Sequence[str]) 
 
 
 def _panels(
-    rows: Sequence[TableRow],
+    config: TableConfig, rows: Sequence[TableRow]
 ) -> dict[str, list[tuple[Spread | None, float | None]]]:
-    """What the picture of all rows shows, side by side: (ours, published) of each row."""
+    """What the picture of all rows shows, side by side: (ours, published) of each row.
+
+    It has room for the first two measures.
+    """
     panels = {
-        title: [(row.best.get(name), row.published.get(name)) for row in rows]
-        for name, title in (("frame_auc", "frame AUC"), ("maa", "mAA"))
+        MEASURES[name]: [(row.best.get(name), row.published.get(name)) for row in rows]
+        for name in config.measures[:2]
     }
     return {title: values for title, values in panels.items() if any(ours for ours, _ in values)}
 

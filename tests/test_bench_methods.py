@@ -1,7 +1,10 @@
 """A table of methods: trained, judged, resumed, and honest about what is missing."""
 
 import json
+import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,7 +14,11 @@ from builders import make_features, write_store
 from extract.errors import UserError
 from pipeline.bench_methods import run_bench_methods
 from pipeline.evaluation import run_evaluate
+from pipeline.method_table import load_table, recipe_of_row
 from pipeline.options import BenchMethodsOptions, EvaluateOptions
+from pipeline.recipe import read_toml
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 RECIPE = """
 [model]
@@ -40,8 +47,10 @@ temporal = false
 """
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> BenchMethodsOptions:
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with features, labels, a recipe and a table."""
+    folder = tmp_path_factory.mktemp("untrained")
     rows, videos = [], []
     for name in ("Normal", "Fighting"):
         for index in range(12):
@@ -50,22 +59,53 @@ def options(tmp_path: Path) -> BenchMethodsOptions:
                 video.features[:, 3, 0] += 4
             videos.append(video)
             rows.append(f"{name}/{index}.mp4,{name}" + (",30,40" if name == "Fighting" else ",,"))
-    store = write_store(tmp_path / "features", *videos)
-    labels = tmp_path / "labels.csv"
-    labels.write_text("video,class,start_frame,end_frame\n" + "\n".join(rows) + "\n")
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    config = tmp_path / "table.toml"
-    config.write_text(TABLE)
+    write_store(folder / "features", *videos)
+    (folder / "labels.csv").write_text(
+        "video,class,start_frame,end_frame\n" + "\n".join(rows) + "\n"
+    )
+    (folder / "recipe.toml").write_text(RECIPE)
+    (folder / "table.toml").write_text(TABLE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with all runs and the table, and what was printed."""
+    folder = tmp_path_factory.mktemp("trained") / "all"
+    shutil.copytree(untrained, folder)
+    with redirect_stdout(StringIO()) as said:
+        assert run_bench_methods(options_in(folder)) == 0
+    (folder / "said").write_text(said.getvalue())
+    return folder
+
+
+@pytest.fixture
+def options(untrained: Path, tmp_path: Path) -> BenchMethodsOptions:
+    """Of a table that a test may make."""
+    return options_in(Path(shutil.copytree(untrained, tmp_path / "table")))
+
+
+@pytest.fixture
+def done(trained: Path, tmp_path: Path) -> BenchMethodsOptions:
+    """Of one that was made, and that a test may change."""
+    return options_in(Path(shutil.copytree(trained, tmp_path / "table")))
+
+
+def options_in(folder: Path) -> BenchMethodsOptions:
     return BenchMethodsOptions(
-        store, config, tmp_path / "out", (labels,), test_share=0.4, device="cpu", bootstrap=20
+        folder / "features",
+        folder / "table.toml",
+        folder / "out",
+        (folder / "labels.csv",),
+        test_share=0.4,
+        device="cpu",
+        bootstrap=20,
     )
 
 
-def test_every_row_and_seed_is_trained_judged_and_shown(
-    options: BenchMethodsOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_bench_methods(options) == 0
-    text = capsys.readouterr().out
+def test_every_row_and_seed_is_trained_judged_and_shown(trained: Path) -> None:
+    options = options_in(trained)
+    text = (trained / "said").read_text()
     assert text == (options.out / "table.md").read_text()
     lines = text.splitlines()
     assert lines[0] == "# Two methods"
@@ -82,62 +122,94 @@ def test_every_row_and_seed_is_trained_judged_and_shown(
             assert not names & (splits["train"].keys() | splits["validation"].keys())
 
 
+def test_other_measures_are_shown_without_a_new_training(done: BenchMethodsOptions) -> None:
+    before = (done.out / "table.md").read_text().splitlines()
+    shown = 'measures = ["frame_ap", "frame_auc"]\nreference'
+    table = TABLE.replace("reference", shown).replace("0.8212}", "0.8212, frame_ap = 0.7781}")
+    done.config.write_text(table)
+    with patch("pipeline.bench_methods.train_model", side_effect=AssertionError):
+        run_bench_methods(done)
+    after = (done.out / "table.md").read_text().splitlines()
+    heads, _, row, other = (line.split(" | ") for line in after[2:])
+    assert heads[2:8] == [
+        "frame AP",
+        "95 %",
+        "last epoch",
+        "frame AUC",
+        "95 %",
+        "published frame AP",
+    ]
+    assert row[5:7] == before[4].split(" | ")[2:4]
+    assert row[7:9] == ["0.778", "0.821"]
+    assert other[-1] != " |"
+    content = json.loads((done.out / "table.json").read_text())
+    assert content["rows"][0]["best"].keys() == {"frame_ap", "frame_auc"}
+
+
+def test_the_tables_that_come_with_vigil_can_be_made() -> None:
+    tables = [path for path in CONFIGS.glob("*.toml") if "rows" in read_toml(path)]
+    assert len(tables) >= 5
+    for path in tables:
+        config = load_table(path)
+        for row in config.rows:
+            recipe_of_row(config, row, path)
+
+
 def read(path: Path) -> list[dict[str, object]]:
     videos: list[dict[str, object]] = json.loads(path.read_text())["videos"]
     return videos
 
 
-def test_it_goes_on_where_it_stopped(options: BenchMethodsOptions) -> None:
-    run_bench_methods(replace(options, only=("joint",)))
-    done = options.out / "runs" / "joint" / "0" / "last" / "config.json"
-    written = done.stat().st_mtime_ns
-    table = json.loads((options.out / "table.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["joint"]
-    run_bench_methods(options)
-    assert done.stat().st_mtime_ns == written
+def test_it_goes_on_where_it_stopped(done: BenchMethodsOptions) -> None:
+    shutil.rmtree(done.out / "runs" / "joint-without-lstm")
+    config = done.out / "runs" / "joint" / "0" / "last" / "config.json"
+    written = config.stat().st_mtime_ns
+    for only, rows in ((("joint",), ["joint"]), ((), ["joint", "joint without LSTM"])):
+        run_bench_methods(replace(done, only=only))
+        table = json.loads((done.out / "table.json").read_text())
+        assert [row["name"] for row in table["rows"]] == rows
+        assert config.stat().st_mtime_ns == written
 
 
-def test_changed_settings_are_refused_or_trained_anew(options: BenchMethodsOptions) -> None:
-    run_bench_methods(options)
-    recipe = options.config.with_name("recipe.toml")
+def test_changed_settings_are_refused_or_trained_anew(done: BenchMethodsOptions) -> None:
+    recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 2"))
     with pytest.raises(UserError, match="has other settings: train it anew with --overwrite"):
-        run_bench_methods(options)
-    run_bench_methods(replace(options, overwrite=True))
-    config = json.loads((options.out / "runs" / "joint" / "1" / "last" / "config.json").read_text())
+        run_bench_methods(done)
+    run_bench_methods(replace(done, overwrite=True, only=("joint",)))
+    config = json.loads((done.out / "runs" / "joint" / "1" / "last" / "config.json").read_text())
     assert config["epoch"] == 2
 
 
-def test_other_labels_or_features_are_noticed(options: BenchMethodsOptions) -> None:
-    run_bench_methods(options)
-    labels = options.annotations[0]
+def test_other_labels_or_features_are_noticed(done: BenchMethodsOptions) -> None:
+    labels = done.annotations[0]
     labels.write_text(labels.read_text().replace("30,40", "30,50"))
     with pytest.raises(UserError, match="was made of other features, labels or views: train it"):
-        run_bench_methods(options)
+        run_bench_methods(done)
     with pytest.raises(UserError, match="was made of other features, labels or views: train it"):
-        run_bench_methods(replace(options, test_share=0.5))
+        run_bench_methods(replace(done, test_share=0.5))
 
 
-def test_a_training_that_was_cut_off_is_not_taken_for_done(options: BenchMethodsOptions) -> None:
-    run_bench_methods(options)
-    recipe = options.config.with_name("recipe.toml")
+def test_a_training_that_was_cut_off_is_not_taken_for_done(done: BenchMethodsOptions) -> None:
+    recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 3"))
     with (
         patch("pipeline.training.train_epoch", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
-        run_bench_methods(replace(options, overwrite=True))
-    run_bench_methods(replace(options, overwrite=True))
-    config = json.loads((options.out / "runs" / "joint" / "0" / "last" / "config.json").read_text())
+        run_bench_methods(replace(done, overwrite=True))
+    run_bench_methods(replace(done, overwrite=True, only=("joint",)))
+    config = json.loads((done.out / "runs" / "joint" / "0" / "last" / "config.json").read_text())
     assert config["epoch"] == 3
 
 
-def test_a_training_that_diverges_costs_its_own_place_only(options: BenchMethodsOptions) -> None:
-    options.config.write_text(TABLE + "[rows.changes.training]\nlearning_rate = 1e30\nepochs = 3\n")
-    assert run_bench_methods(options) == 3
-    rows = json.loads((options.out / "table.json").read_text())["rows"]
+def test_a_training_that_diverges_costs_its_own_place_only(done: BenchMethodsOptions) -> None:
+    shutil.rmtree(done.out / "runs" / "joint-without-lstm")
+    done.config.write_text(TABLE + "[rows.changes.training]\nlearning_rate = 1e30\nepochs = 3\n")
+    assert run_bench_methods(done) == 3
+    rows = json.loads((done.out / "table.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["joint"]
-    alone = replace(options, out=options.config.parent / "alone", only=("joint without LSTM",))
+    alone = replace(done, out=done.config.parent / "alone", only=("joint without LSTM",))
     with pytest.raises(UserError, match="nothing to tabulate: no run ended well"):
         run_bench_methods(alone)
 
@@ -154,15 +226,12 @@ def test_videos_of_the_test_are_not_trained_on(options: BenchMethodsOptions) -> 
     assert not (options.out / "runs").exists()
 
 
-def test_an_evaluation_does_not_disturb_the_table(options: BenchMethodsOptions) -> None:
-    run_bench_methods(options)
-    table = (options.out / "table.md").read_text()
-    run = options.out / "runs" / "joint" / "0"
-    run_evaluate(
-        EvaluateOptions(run, options.features, options.annotations, which="last", bootstrap=5)
-    )
-    run_bench_methods(options)
-    assert (options.out / "table.md").read_text() == table
+def test_an_evaluation_does_not_disturb_the_table(done: BenchMethodsOptions) -> None:
+    table = (done.out / "table.md").read_text()
+    run = done.out / "runs" / "joint" / "0"
+    run_evaluate(EvaluateOptions(run, done.features, done.annotations, which="last", bootstrap=5))
+    run_bench_methods(done)
+    assert (done.out / "table.md").read_text() == table
 
 
 @pytest.mark.parametrize(
@@ -174,6 +243,11 @@ def test_an_evaluation_does_not_disturb_the_table(options: BenchMethodsOptions) 
         (TABLE.replace('reference = "joint"', 'reference = "x"'), "'x' is none of its rows"),
         (TABLE.replace("temporal", "temporary"), "temporary is unknown: the settings are"),
         (TABLE + "colour = 3", "colour"),
+        (
+            TABLE.replace("frame_auc =", "auc ="),
+            "'auc' is no measure: they are frame_auc, frame_ap",
+        ),
+        ("measures = []" + TABLE, "measures needs at least one of frame_auc, frame_ap"),
     ],
 )
 def test_a_wrong_table_is_told_where(

@@ -184,6 +184,7 @@ def test_strings_and_numbers_of_a_feature_file_are_its_content(store):
     assert "created_at" not in content
 
 
+@pytest.mark.slow  # the harness as a whole; test_extraction kills a run, too
 def test_a_killed_extraction_ends_like_one_that_was_not(capsys):
     assert chaos.main(chaos.Options(runs=1, short=True)) == 0
     assert capsys.readouterr().out.endswith(

@@ -14,7 +14,8 @@ import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
 
-from pipeline import verification
+from extract.backbones import BACKBONES
+from pipeline import verification, weights
 from pipeline.cli import COMMANDS, main, parse
 from pipeline.recipe import Recipe, load_recipe
 
@@ -202,9 +203,18 @@ class TestMessages:
 
 
 class TestWeightsCommand:
-    def test_lists_the_backbones(self, capsys, monkeypatch, tmp_path):
+    @pytest.mark.slow
+    def test_lists_every_backbone(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "250")
+        assert main(["weights", "list"]) == 0
+        said = capsys.readouterr().out
+        assert all(f" {name} " in said for name in BACKBONES)
+
+    def test_lists_backbones(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
         monkeypatch.setenv("COLUMNS", "250")
+        some = {name: BACKBONES[name] for name in ("i3d", "i3d_r50", "c3d")}
+        monkeypatch.setattr(weights, "BACKBONES", some)
         assert main(["weights", "list"]) == 0
         said = capsys.readouterr().out
         assert "7 x 1024" in said

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from extract.errors import UserError
 from pipeline import metrics
-from pipeline.comparison import difference, read_runs, run_compare, spread, values_of
+from pipeline.comparison import MEASURES, difference, read_runs, run_compare, spread, values_of
 from pipeline.options import CompareOptions
 from pipeline.stored_scores import FORMAT, SCORES_NAME, ScoredVideo, StoredScoresError, read_scores
 
@@ -47,6 +48,13 @@ def test_values_are_those_of_the_measures():
     run = make_run(0, 0.5)
     frames = metrics.rank_frames([video.pieces for video in run])
     assert values_of("frame_auc", [run]) == [metrics.roc_auc(frames).value]
+    scores, truth = (
+        np.concatenate([np.repeat(getattr(video, name), 10) for video in run])
+        for name in ("segment_scores", "num_anomalous")
+    )
+    assert values_of("frame_ap", [run]) == [
+        pytest.approx(average_precision_score(truth > 0, scores))
+    ]
     recalls = [
         np.mean([v.label == v.class_name for v in run if v.class_name == name])
         for name in ("Normal", "Fighting")
@@ -120,14 +128,20 @@ def test_the_command_takes_a_run_or_a_folder_of_seeds(tmp_path, capsys):
     options = CompareOptions(tmp_path / "good", tmp_path / "bad", bootstrap=50)
     assert run_compare(options) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "frame_auc",
-        "maa",
-        "video_auc",
-        "num_runs",
-        "num_videos",
-    ]
-    assert lines[3] == "num_runs 3 1"
+    assert [line.split()[0] for line in lines] == [*MEASURES, "num_runs", "num_videos"]
+    assert lines[-2] == "num_runs 3 1"
+
+
+def test_what_cannot_be_compared_says_why(tmp_path, capsys):
+    classes = {"Normal": "Normal", "Fighting": "Anomaly"}
+    save(tmp_path / "named", [replace(video, frames_known=False) for video in make_run(0, 0.5)])
+    only_two = [replace(video, class_name=classes[video.class_name]) for video in make_run(0, 0.5)]
+    save(tmp_path / "two", only_two)
+    assert run_compare(CompareOptions(tmp_path / "named", tmp_path / "two", bootstrap=5)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "frame_ap undefined: there are anomalous videos without annotated frames" in lines
+    told = "the first tells Fighting, Normal apart, the second Anomaly, Normal"
+    assert f"maa undefined: {told}" in lines
 
 
 def test_what_was_not_evaluated_or_is_damaged_is_named(tmp_path):

@@ -530,7 +530,8 @@ class TestTheDisk:
         mount = f"mount -t tmpfs -o size=200k none {disk}"
         if shutil.which("unshare") is None or subprocess.run([*inside, mount]).returncode:
             pytest.skip("no disk can be mounted here")
-        vigil = f"{sys.executable} -m pipeline.cli extract {videos} --out {disk}/f"
+        video = videos / "Fighting" / "b.mp4"
+        vigil = f"{sys.executable} -m pipeline.cli extract {video} --out {disk}/f"
         settings = f"{' '.join(SETTINGS)} --endpoint Conv3d_1a_7x7 --quiet"
         script = f"{mount}; {vigil} {settings}; echo code $?; cd {disk}/f; find . -type f | sort"
         run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
@@ -609,7 +610,7 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     "signal_number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
 def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
-    video = encode(tmp_path / "a.mp4", draw_frames(2000))
+    video = encode(tmp_path / "a.mp4", draw_frames(700))
     command = [sys.executable, "-m", "pipeline.cli", "extract", str(video)]
     command += ["--out", str(tmp_path / "store"), "--weights", "random", "--workers", "2"]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)

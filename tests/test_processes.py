@@ -22,7 +22,7 @@ from extract.store import feature_path, verify_features
 from extract.views import VIEW_SETS
 
 CPU = torch.device("cpu")
-LENGTHS = {"long.mp4": 1300, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
+LENGTHS = {"long.mp4": 840, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
 
 
 def patches() -> nn.Module:
@@ -147,7 +147,7 @@ def test_many_short_runs_leave_nothing_behind(tmp_path):
     for number in range(3):  # some things are opened once and for all
         run(number)
     before = num_open_files(), set(Path("/dev/shm").iterdir())
-    for number in range(25):
+    for number in range(12):
         run(number)
     assert (num_open_files(), set(Path("/dev/shm").iterdir())) == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vigil")]

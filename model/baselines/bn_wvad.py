@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from model.baselines.attention import EncoderConfig, GlobalLocalEncoder
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import Settings, require
 
@@ -84,17 +83,12 @@ class BnWvad(Detector):
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
         sizes = config.embedding_size, config.first_norm_size, config.second_norm_size
-        self.front = FrontEnd(config, shape)
         self.encoder = GlobalLocalEncoder(self.front.size, config)
         self.hidden = nn.ModuleList([nn.Linear(*sizes[:2]), nn.Linear(*sizes[1:])])
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes[1:])
         self.out = nn.Linear(sizes[-1], 1)
         # A normalized feature of C dimensions has a root mean square norm of sqrt(C).
         self.usual_distance = sum(size**0.5 for size in sizes[1:])
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> BnWvadOutput:
         """Scores and distances of stored features (B, S, D)."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.detector import Detector, InputShape, Output
-from model.front import FIT_BAGS, FrontEnd
+from model.front import FIT_BAGS
 from model.methods import Method
 from model.settings import FrontConfig, Settings
 from model.stages import Standardize
@@ -62,7 +62,6 @@ class Hasan(Detector):
     def __init__(self, config: HasanConfig, loss: HasanLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         size = self.front.size
         encoder = (config.first_size, config.second_size, config.third_size, config.code_size)
         layers: list[nn.Module] = []

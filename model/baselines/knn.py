@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import FrontConfig, NoLoss, require
 
@@ -58,7 +57,6 @@ class Knn(Detector):
     def __init__(self, config: KnnConfig, loss: NoLoss, shape: InputShape) -> None:
         """Know no video until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.register_buffer("videos", torch.zeros(config.num_stored, self.front.size))
         self.register_buffer("classes", torch.zeros(config.num_stored, dtype=torch.int64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FIT_BAGS, FrontEnd
+from model.front import FIT_BAGS
 from model.methods import Method
 from model.settings import FrontConfig, NoLoss, require
 
@@ -69,7 +69,6 @@ class Lu(Detector):
     def __init__(self, config: LuConfig, loss: NoLoss, shape: InputShape) -> None:
         """Know no combination until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         num_axes = min(config.num_axes, self.front.size)
         self.register_buffer("axes", torch.zeros(num_axes, self.front.size))
         self.register_buffer("residuals", torch.zeros(config.num_combinations, num_axes, num_axes))

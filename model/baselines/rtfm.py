@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.losses import magnitude_loss
 from model.methods import Method
 from model.settings import FrontConfig, Settings
@@ -72,7 +71,6 @@ class Rtfm(Detector):
     def __init__(self, config: RtfmConfig, loss: RtfmLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.temporal = MultiScaleTemporal(self.front.size, config.branch_size)
         self.dropout = nn.Dropout(config.dropout)
         self.perceptron = nn.Sequential(
@@ -86,10 +84,6 @@ class Rtfm(Detector):
         )
         self.num_selected = min(config.num_selected, shape.num_segments)
         self.perceptron.apply(_initialize)
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> RtfmOutput:
         """Scores of the segments (B, S, D), and what the selected ones say about each bag."""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from model.config import LossConfig
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.losses import dense_penalty, ranking_loss
 from model.methods import Method
 from model.settings import FrontConfig, Settings
@@ -63,12 +62,7 @@ class Sultani(Detector):
     def __init__(self, config: SultaniConfig, loss: SultaniLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.perceptron = perceptron(self.front.size, config)
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> Output:
         """The scores of stored features (B, S, D)."""

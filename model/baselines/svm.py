@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import FrontConfig, NoLoss, require
 
@@ -55,7 +54,6 @@ class Svm(Detector):
     def __init__(self, config: SvmConfig, loss: NoLoss, shape: InputShape) -> None:
         """Give all margins 0 until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.register_buffer("weight", torch.zeros(shape.num_classes, self.front.size))
         self.register_buffer("bias", torch.zeros(shape.num_classes))
 

@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from model.baselines.attention import EncoderConfig, GlobalLocalEncoder
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import Settings
 
@@ -87,7 +86,6 @@ class UrDmu(Detector):
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
         size = config.embedding_size
-        self.front = FrontEnd(config, shape)
         self.encoder = GlobalLocalEncoder(self.front.size, config)
         self.normal_memory = Memory(config.normal_memory_size, size)
         self.anomalous_memory = Memory(config.anomalous_memory_size, size)
@@ -98,10 +96,6 @@ class UrDmu(Detector):
             nn.ReLU(),
             nn.Linear(config.classifier_size, 1),
         )
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> UrDmuOutput:
         """Scores of stored features (B, S, D), and what the losses compare.

@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from model.baselines.sultani import SultaniConfig, SultaniLoss, perceptron, split_scores
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.losses import dense_penalty, ranking_loss
 from model.methods import Method
 
@@ -76,7 +75,6 @@ class Zhang(Detector):
     def __init__(self, config: ZhangConfig, loss: ZhangLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         size = config.temporal_size
         self.temporal = nn.Sequential(
             *(
@@ -91,10 +89,6 @@ class Zhang(Detector):
             )
         )
         self.perceptron = perceptron(size, config)
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def forward(self, stored: Tensor) -> Output:
         """The scores of stored features (B, S, D)."""

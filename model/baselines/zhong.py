@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import FrontConfig, Settings, require
 
@@ -169,7 +168,6 @@ class Zhong(Detector):
     def __init__(self, config: ZhongConfig, loss: ZhongLoss, shape: InputShape) -> None:
         """Build both, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.classifier = nn.Sequential(
             nn.Linear(self.front.size, config.classifier_size),
             nn.ReLU(),
@@ -185,10 +183,6 @@ class Zhong(Detector):
         super().train(mode)
         self.cleaner.eval()
         return self
-
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
-        self.front.fit(stored)
 
     def begin_epoch(self, epoch: int, stored: Tensor, class_indices: Tensor) -> None:
         """Train the cleaner where a round begins, but for the first, which has noisy labels."""

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FrontEnd
 from model.methods import Method
 from model.settings import FrontConfig, Settings
 
@@ -64,7 +63,6 @@ class Zhu(Detector):
     def __init__(self, config: ZhuConfig, loss: ZhuLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
         super().__init__(config, loss, shape)
-        self.front = FrontEnd(config, shape)
         self.perceptron = nn.Sequential(
             nn.Linear(self.front.size, config.first_size),
             nn.ReLU(),
