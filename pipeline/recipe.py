@@ -44,10 +44,9 @@ class TrainingConfig:
     """Normal videos a batch."""
     validation_fraction: float = 0.2
     """Share of the videos of each class that is held out to choose the epoch and the threshold."""
-    validation_folds: int | None = None
-    """Instead of holding videos out: train on all of them, and choose by models that are trained
-    beforehand, each without one of so many parts of the videos, and judge that part. Where videos
-    are few each is dear; takes so many times as long."""
+    validation_folds: int = 0
+    """Unless 0, hold nothing out: train on all videos, and choose by so many models trained before,
+    each without a part of the videos that it then judges. Worth its time where videos are few."""
     selection: Selection = "mean"
     """What the best epoch is best at on the held-out videos: auc, maa or the mean of the two; last:
     it is the last one, and the held-out videos choose the threshold only."""
@@ -83,7 +82,7 @@ class TrainingConfig:
         fraction = self.validation_fraction
         require(0 < fraction < 1, "validation_fraction", fraction, "above 0 and below 1")
         folds = self.validation_folds
-        require(folds is None or folds >= 2, "validation_folds", folds, "at least 2")
+        require(folds == 0 or folds >= 2, "validation_folds", folds, "0 or at least 2")
         require_literal("selection", self.selection, Selection)
 
 

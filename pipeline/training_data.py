@@ -125,11 +125,11 @@ def split_training(source: LabelledFeatures, recipe: Recipe, seed: int) -> Train
     annotations = source.annotations
     training = recipe.training
     folds: tuple[tuple[str, ...], ...] = ()
-    if training.validation_folds is None:
-        split = hold_out(annotations.values(), training.validation_fraction, seed)
-    else:
+    if training.validation_folds:
         split = Split(train=source.bags.videos, validation=())
         folds = deal_folds(annotations.values(), training.validation_folds, seed)
+    else:
+        split = hold_out(annotations.values(), training.validation_fraction, seed)
     if not recipe.classifies:
         annotations = {video: merge_anomalous(one) for video, one in annotations.items()}
     class_names = class_names_of(annotations.values())

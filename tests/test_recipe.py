@@ -66,6 +66,7 @@ def test_settings_left_out_have_their_defaults(tmp_path: Path) -> None:
         ("[training]\nselection = 'test'", "must be one of 'auc', 'maa', 'mean'"),
         ("[training]\nlearning_rate = nan", "learning_rate = nan is not allowed"),
         ("[training]\nepochs = 0", "epochs = 0 is not allowed: it must be at least 1"),
+        ("[training]\nvalidation_folds = 1", "validation_folds = 1 .* must be 0 or at least 2"),
         ("[training", "is no TOML file"),
     ],
 )
