@@ -1,10 +1,12 @@
 """Training at the paper's size: a step against its matrix products, and the way to its features.
 
 The usual way to features, as the authors' program has it, is to read all clips of each video of a
-batch anew, and to pool them; here pooled features stay on the device.
+batch anew, and to pool them; here pooled features stay on the device, or where they do not fit in
+memory in one file, from which batches come while the step before is computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,17 +18,21 @@ from torch import Tensor
 
 from bench.options import Options
 from bench.table import Row, shortest_seconds
+from data.storage import Storage
 from extract.clips import ClipGrid
 from extract.segments import pool_clips, segment_ranges
 from model.config import ModelConfig
 from model.detector import InputShape
+from pipeline.feeding import fetch, gather
 from pipeline.inference import select_device
-from pipeline.learner import Bags, Learner, new_learner, train_epoch
+from pipeline.learner import Bags, new_learner, train_epoch
 from pipeline.recipe import Recipe
 
 SECTION = "training"
 SHAPE = InputShape(num_segments=32, time_positions=7, channels=1024, num_classes=14)
 NUM_BAGS = 60
+"""Of a batch."""
+NUM_BATCHES = 2
 NUM_CLIPS = 113
 """Clips of a video of UCF-Crime's mean length: 128 hours at 30 frames a second, 1900 videos."""
 
@@ -43,37 +49,57 @@ def measure(options: Options, folder: Path, shape: InputShape = SHAPE) -> Iterat
     recipe = Recipe()
     recipe = replace(recipe, training=replace(recipe.training, amp=device.type == "cuda"))
     learner = new_learner(recipe, shape, 0, device)
-    bags = _draw_bags(shape, device)
-    step = partial(_step, learner, bags, recipe)
+    resident = _draw_bags(shape, device)
+    streamed = _in_file(resident, folder)
     products = _products(recipe, shape, device)
-    seconds = shortest_seconds(
-        {"matrix products": partial(_multiply, products, device), "step": step}, options.repeats
-    )
+    works: dict[str, Callable[[], object]] = {
+        "matrix products": partial(_multiply, NUM_BATCHES * products, device),
+        "step": partial(train_epoch, learner, resident, recipe, 0, 1),
+        "step, features from a file": partial(train_epoch, learner, streamed, recipe, 0, 1),
+    }
+    seconds = shortest_seconds(works, options.repeats)
     least = seconds["matrix products"]
     for name, taken in seconds.items():
-        yield Row(SECTION, f"{name}, {NUM_BAGS} bags", 1000 * taken, "ms", taken / least)
+        each = 1000 * taken / NUM_BATCHES
+        yield Row(SECTION, f"{name}, {NUM_BAGS} bags", each, "ms", taken / least)
+    yield from _data_path(options, folder, shape, resident, streamed)
 
+
+def _data_path(
+    options: Options, folder: Path, shape: InputShape, resident: Bags, streamed: Bags
+) -> Iterator[Row]:
+    """Yield what an epoch under way waits for the features of a batch."""
+    device = resident.features.device
     paths = _write_files(folder, shape)
-    rows = torch.randperm(NUM_BAGS).to(device)
-    ways: dict[str, Callable[[], object]] = {
-        "features of a batch, read and pooled anew": partial(_read, paths, shape, device),
-        "features of a batch, resident": lambda: _wait(bags.features[rows], device),
-    }
-    seconds = shortest_seconds(ways, options.repeats)
-    usual = seconds[next(iter(ways))]
+    draws = [torch.randperm(NUM_BATCHES * NUM_BAGS)[:NUM_BAGS] for _ in range(options.repeats + 2)]
+    rows = torch.stack(draws)
+    with closing(fetch(streamed.features, rows, device)) as fetched:
+        ways = {
+            "read and pooled anew": partial(_read, paths, shape, device),
+            "resident": partial(_next, gather(resident.features, rows), device),
+            "from one file, ahead of time": partial(_next, fetched, device),
+        }
+        seconds = shortest_seconds(ways, options.repeats)
+    usual = seconds["read and pooled anew"]
     for name, taken in seconds.items():
-        yield Row(SECTION, name, 1000 * taken, "ms", taken / usual)
+        yield Row(SECTION, f"features of a batch, {name}", 1000 * taken, "ms", taken / usual)
 
 
 def _draw_bags(shape: InputShape, device: torch.device) -> Bags:
-    features = torch.rand(NUM_BAGS, shape.num_segments, shape.feature_size).half()
-    classes = torch.arange(NUM_BAGS) % 2 * (1 + torch.arange(NUM_BAGS) % (shape.num_classes - 1))
+    number = NUM_BATCHES * NUM_BAGS
+    features = torch.rand(number, shape.num_segments, shape.feature_size).half()
+    classes = torch.arange(number) % 2 * (1 + torch.arange(number) % (shape.num_classes - 1))
     return Bags(features.to(device), classes.to(device))
 
 
-def _step(learner: Learner, bags: Bags, recipe: Recipe) -> None:
-    """One epoch over as many bags as a batch has: one step, and the wait for its losses."""
-    train_epoch(learner, bags, recipe, seed=0, epoch=1)
+def _in_file(bags: Bags, folder: Path) -> Bags:
+    features = bags.features.cpu().numpy()
+    in_file = Storage(folder, memory_gib=0).take(features, range(len(features)))
+    return Bags(torch.from_numpy(in_file), bags.class_indices, is_resident=False)
+
+
+def _next(batches: Iterator[Tensor], device: torch.device) -> None:
+    _wait(next(batches), device)
 
 
 def _products(recipe: Recipe, shape: InputShape, device: torch.device) -> list[tuple[Tensor, ...]]:

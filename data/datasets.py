@@ -1,7 +1,7 @@
-"""Feature files -> bags in memory. Legend: N videos, V views, S segments, D features."""
+"""Feature files -> bags. Legend: N videos, V views, S segments, D features."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from data.annotations import Annotation
 from data.classes import class_index
 from data.pooling import PoolingConfig, segment_features
+from data.storage import Storage
 from extract.errors import UserError
 from extract.spec import FeatureSpec, difference
 from extract.store import VideoFeatures, read_features
@@ -26,7 +27,8 @@ class BagSet:
     """The bags of many videos: all features with one label a video."""
 
     features: npt.NDArray[np.floating]
-    """(N, V, S, D) float16, or float32 where a file holds float32."""
+    """(N, V, S, D) float16, or float32 where a file holds float32; an `np.memmap` where that does
+    not fit in memory."""
     segment_frames: npt.NDArray[np.int64]
     """(N, S, 2) half-open; a segment may hold no frame."""
     class_indices: npt.NDArray[np.int64]
@@ -38,6 +40,13 @@ class BagSet:
     time_positions: int
     channels: int
     """time_positions * channels = D, time-major."""
+    weights_name: str
+    weights_trained: bool
+    """In all files."""
+    precision: str
+    """Of the backbone; several are joined by a plus sign."""
+    storage: Storage = field(default_factory=Storage)
+    """Where the features of some of the bags go."""
 
     def __len__(self) -> int:
         """Number of bags."""
@@ -50,6 +59,7 @@ def load_bags(
     class_names: Sequence[str],
     views: Sequence[str],
     pooling: PoolingConfig = STORED,
+    storage: Storage | None = None,
 ) -> BagSet:
     """The bags of all annotated videos; of the annotations only the class is read.
 
@@ -59,6 +69,8 @@ def load_bags(
         class_names: names in the order of their indices, normal first.
         views: names of the views to read, in the order wanted.
         pooling: what a segment's feature is made of.
+        storage: where the features go; None: in memory, or where there is too little of it in a
+            file in the system's folder for temporary ones.
 
     Raises:
         BagError: there is no video, or specs or shapes differ.
@@ -69,17 +81,21 @@ def load_bags(
     if not videos:
         raise BagError("no video has both features and an annotation: check the names of both")
     indices = [class_index(class_names, annotations[v].class_name, v) for v in videos]
+    storage = storage or Storage()
     first = read_features(files[videos[0]])
     kind = segment_features(first, views, pooling)
-    features = np.empty((len(videos), *kind.values.shape), kind.values.dtype)
+    features = storage.empty((len(videos), *kind.values.shape), kind.values.dtype)
     segment_frames = np.empty((len(videos), *first.segment_frames.shape), np.int64)
+    precisions, weights_trained = set(), True
     for row, video in enumerate(videos):
-        content = read_features(files[video])
+        content = read_features(files[video]) if row else first
         _check_same_kind(first, content)
         bag = segment_features(content, views, pooling).values
-        features = features.astype(np.promote_types(features.dtype, bag.dtype), copy=False)
+        features = storage.widened(features, row, bag.dtype)
         features[row] = bag
         segment_frames[row] = content.segment_frames
+        precisions.add(content.precision)
+        weights_trained &= content.weights_trained
     return BagSet(
         features=features,
         segment_frames=segment_frames,
@@ -89,6 +105,10 @@ def load_bags(
         spec=first.spec,
         time_positions=kind.time_positions,
         channels=kind.channels,
+        weights_name=first.weights_name,
+        weights_trained=weights_trained,
+        precision="+".join(sorted(precisions)),
+        storage=storage,
     )
 
 

@@ -4,6 +4,7 @@ Legend: N training bags, B bags, S segments, D stored features of a segment (tim
 channels, time-major), F features of a segment that enter the network.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 FIT_BAGS = 64
 
 
+def chosen_bags(stored: Tensor, chosen: Tensor) -> Iterator[Tensor]:
+    """The chosen (N,) bags of all (N, S, D), batch by batch: all at once may not fit in memory."""
+    for rows in torch.split(chosen.nonzero().squeeze(1).to(stored.device), FIT_BAGS):
+        yield stored[rows]
+
+
 class FrontEnd(nn.Module):
     """Stored features brought into the form that a network takes; all of it float32."""
 
@@ -32,10 +39,17 @@ class FrontEnd(nn.Module):
         self.scene_share = config.scene_share
         self.standardize = Standardize(self.size) if config.standardize else nn.Identity()
 
-    def fit(self, stored: Tensor) -> None:
-        """Measure mean and deviation of training bags (N, S, D), where the settings ask for it."""
+    def fit(self, stored: Tensor, chosen: Tensor | None = None) -> None:
+        """Measure mean and deviation of training bags (N, S, D), where the settings ask for it.
+
+        Args:
+            stored: the bags.
+            chosen: (N,) bool, the bags to measure; None: all.
+        """
         if isinstance(self.standardize, Standardize):
-            batches = torch.split(stored, FIT_BAGS)
+            batches = (
+                torch.split(stored, FIT_BAGS) if chosen is None else chosen_bags(stored, chosen)
+            )
             self.standardize.fit(self._without_scene(features) for features in batches)
 
     def forward(self, stored: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from data.classes import NORMAL
 from data.matching import match_videos
 from data.pooling import PoolingConfig
 from data.splits import hold_out
+from data.storage import Storage
 from extract.errors import UserError, counted
 from extract.sealed import sealed_digest
 from extract.store import list_features, read_features, read_identity
@@ -94,6 +95,7 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
     recipes = {row.name: recipe_of_row(config, row, options.config) for row in config.rows}
     device = select_device(options.device)
     _check(options, config)
+    storage = Storage(options.out, options.memory_gib)
     loaded: dict[PoolingConfig, LabelledFeatures] = {}
     num_failed = 0
     with locked(options.out):
@@ -107,12 +109,11 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
                 continue
             logger.info("%s, seed %d of 0 to %d", row.name, seed, config.seeds - 1)
             if recipe.features not in loaded:
-                loaded[recipe.features] = _load(options, recipe.features)
-            labelled = loaded[recipe.features].only(sorted(train.annotations))
-            data = split_training(labelled, recipe, seed)
+                loaded[recipe.features] = _load(options, recipe.features, storage)
+            labelled = loaded[recipe.features]
             begun = time.monotonic()
             try:
-                train_model(data, recipe, run, seed, device)
+                _train(labelled, sorted(train.annotations), recipe, run, seed, device)
             except DivergedError as error:  # no reason to lose what other rows took hours for
                 logger.error("%s, seed %d: %s", row.name, seed, error)
                 num_failed += 1
@@ -132,6 +133,23 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
         write_table_page(options, config, recipes, rows)
     print(text, end="")
     return 3 if num_failed else 0
+
+
+def _train(
+    labelled: LabelledFeatures,
+    videos: Sequence[str],
+    recipe: Recipe,
+    run: Path,
+    seed: int,
+    device: torch.device,
+) -> None:
+    """Train on some of the videos; what is copied for it is given up with it.
+
+    Raises:
+        UserError: there are too few videos of a kind, or training diverged.
+    """
+    data = split_training(labelled.only(videos), recipe, seed)
+    train_model(data, recipe, run, seed, device)
 
 
 def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
@@ -285,6 +303,8 @@ def _is_done(run: Path, recipe: Recipe, made_of: str, overwrite: bool) -> bool:
     return False
 
 
-def _load(options: BenchMethodsOptions, pooling: PoolingConfig) -> LabelledFeatures:
+def _load(
+    options: BenchMethodsOptions, pooling: PoolingConfig, storage: Storage
+) -> LabelledFeatures:
     views = view_names(options.views, unnamed=True)
-    return load_labelled_features(options.features, options.annotations, views, pooling)
+    return load_labelled_features(options.features, options.annotations, views, pooling, storage)

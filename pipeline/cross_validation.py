@@ -14,7 +14,7 @@ import torch
 
 from data.datasets import BagSet
 from model.detector import InputShape
-from pipeline.learner import bags_on_device, new_learner, train_epoch
+from pipeline.learner import bags_on_device, new_learner, train_epoch, where_it_fits
 from pipeline.recipe import Recipe
 from pipeline.results import read_json, write_json
 from pipeline.training_data import TrainingData
@@ -62,7 +62,7 @@ def _answers(
 ) -> list[HeldOutAnswers]:
     """What a model says about held-out videos after each epoch."""
     bags = bags_on_device(train, device)
-    features = torch.from_numpy(held_out.features).to(device)
+    features = where_it_fits(held_out.features, device)
     learner = new_learner(recipe, shape, seed, device)
     learner.model.fit(bags.features, bags.class_indices)
     answers = []

@@ -3,9 +3,11 @@
 Legend: N bags, B bags of a batch, S segments, D features of a segment.
 """
 
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from extract.errors import UserError
 from model.detector import Detector, InputShape
 from model.losses import class_weights_of
 from pipeline.checkpoint import CheckpointError, ResumeState
+from pipeline.feeding import fetch, gather
 from pipeline.recipe import Recipe, TrainingConfig
 
 
@@ -22,9 +25,11 @@ class Bags(NamedTuple):
     """The training split as tensors: a bag for each view of each video."""
 
     features: Tensor
-    """(N, S, D), on the device of the model where they fit, else in memory."""
+    """(N, S, D), on the device of the model where they fit, else in memory or in a file."""
     class_indices: Tensor
     """(N,) int64, on the device of the model."""
+    is_resident: bool = True
+    """Whether features are in the device's own memory; else batches are fetched ahead of time."""
 
 
 class DivergedError(UserError):
@@ -53,12 +58,20 @@ class Learner(NamedTuple):
 
 
 def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
-    """The bags of all views, on the device where they take no more than half of its free memory."""
-    num_views = bags.features.shape[1]
-    features = torch.from_numpy(bags.features).flatten(0, 1)
-    if device.type == "cpu" or features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        features = features.to(device)
-    return Bags(features, torch.from_numpy(bags.class_indices.repeat(num_views)).to(device))
+    """The bags of all views, on the device where they fit."""
+    features = where_it_fits(bags.features, device)
+    classes = torch.from_numpy(bags.class_indices.repeat(features.shape[1])).to(device)
+    in_file = isinstance(bags.features, np.memmap)
+    is_resident = features.device == classes.device and (features.is_cuda or not in_file)
+    return Bags(features.flatten(0, 1), classes, is_resident)
+
+
+def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> Tensor:
+    """The features, on a GPU where they take no more than half of its free memory."""
+    tensor = torch.from_numpy(features)
+    if device.type == "cpu" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return tensor
+    return tensor.to(device)
 
 
 def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
@@ -96,30 +109,32 @@ def train_epoch(
     device, training = model.device, recipe.training
     generator = np.random.default_rng([seed, epoch])
     _seed_torch(generator)
-    batches = balanced_batches(
+    drawn = balanced_batches(
         bags.class_indices.cpu().numpy(), training.num_anomalous, training.num_normal, generator
     )
     class_weights = class_weights_of(bags.class_indices, model.shape.num_classes)
-    rows = torch.from_numpy(batches).to(device)
-    rows_of_features = rows.to(bags.features.device)
+    rows = torch.from_numpy(drawn)  # (J, B)
+    classes = bags.class_indices[rows.to(device)]  # (J, B)
     model.begin_epoch(epoch, bags.features, bags.class_indices)
     model.train()
     losses: list[Tensor] = []
     names: tuple[str, ...] = ()
-    for batch, row in zip(rows_of_features, rows, strict=True):
-        features = bags.features[batch].to(device, non_blocking=True)  # (B, S, D)
-        with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-            output = model(features)
-        parts = model.losses(output, bags.class_indices[row], class_weights)
-        optimizer.zero_grad()
-        scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
-        if training.gradient_clip is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
-        scaler.step(optimizer)
-        scaler.update()
-        losses.append(torch.stack([part.detach() for part in parts.values()]))
-        names = tuple(parts)
+    resident = bags.is_resident
+    batches = gather(bags.features, rows) if resident else fetch(bags.features, rows, device)
+    with closing(batches):
+        for features, class_indices in zip(batches, classes, strict=True):  # (B, S, D), (B,)
+            with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+                output = model(features)
+            parts = model.losses(output, class_indices, class_weights)
+            optimizer.zero_grad()
+            scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
+            if training.gradient_clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(torch.stack([part.detach() for part in parts.values()]))
+            names = tuple(parts)
     means = torch.stack(losses).double().mean(dim=0).cpu().numpy()
     if not np.isfinite(means).all():
         raise DivergedError(f"the loss of epoch {epoch} is {means[0]}")

@@ -129,6 +129,9 @@ class TrainOptions:
     """Go on from where the run in --out stopped."""
     overwrite: bool = False
     """Begin anew where --out already holds a run."""
+    memory_gib: float | None = None
+    """Memory that features may take; more of them are read from a temporary file in --out, batch by
+    batch. By default two thirds of what is free."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
@@ -207,6 +210,8 @@ class BenchMethodsOptions:
     """Resamples of videos and seeds for the 95 % intervals."""
     overwrite: bool = False
     """Train again what is there with other settings."""
+    memory_gib: float | None = None
+    """Memory that features may take, as for vigil train."""
     note: tuple[str, ...] = ()
     """Sentences that a reader of table.html must know, such as what is missing."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

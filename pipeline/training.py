@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from data.storage import Storage
 from extract.errors import UserError
 from extract.versions import installed_versions
 from extract.views import view_names
@@ -39,6 +40,7 @@ from pipeline.learner import (
     restore,
     resume_state,
     train_epoch,
+    where_it_fits,
 )
 from pipeline.locks import locked
 from pipeline.options import TrainOptions
@@ -82,7 +84,10 @@ def run_train(options: TrainOptions) -> int:
     _check_run(options)
     recipe = options.recipe
     views = view_names(options.views, unnamed=True)
-    labelled = load_labelled_features(options.features, options.annotations, views, recipe.features)
+    storage = Storage(options.out, options.memory_gib)
+    labelled = load_labelled_features(
+        options.features, options.annotations, views, recipe.features, storage
+    )
     data = split_training(labelled, recipe, options.seed)
     with locked(options.out):
         _check_run(options)  # again: another run may have been there since
@@ -190,7 +195,7 @@ def _judge(
     """
     model = learner.model
     if not data.folds:
-        features = torch.from_numpy(data.validation.features).to(model.device)
+        features = where_it_fits(data.validation.features, model.device)
         return lambda epoch: validate(model, data.validation, features)
     path = out / CROSS_VALIDATION_NAME
     known = read_validations(path)
@@ -215,9 +220,9 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
         ),
         class_names=data.class_names,
         spec=bags.spec,
-        weights_name=data.source.weights_name,
-        weights_trained=data.source.weights_trained,
-        precision=data.source.precision,
+        weights_name=bags.weights_name,
+        weights_trained=bags.weights_trained,
+        precision=bags.precision,
         views=bags.views,
         threshold=FALLBACK_THRESHOLD,
         threshold_rule=FALLBACK_RULE,

@@ -20,8 +20,9 @@ from data.datasets import STORED, BagSet, load_bags
 from data.matching import match_videos
 from data.pooling import PoolingConfig
 from data.splits import Split, deal_folds, hold_out
+from data.storage import Storage
 from extract.errors import UserError
-from extract.store import list_features, read_identity
+from extract.store import list_features
 from pipeline.recipe import Recipe
 
 SPLITS_NAME = "splits.json"
@@ -31,16 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """The labelled videos of a folder of features, in memory."""
+    """The labelled videos of a folder of features."""
 
     bags: BagSet
     annotations: dict[str, Annotation]
     """Of the bags' videos, without frames: training is weakly supervised, and from here on nothing
     knows where in a video the anomaly is."""
-    weights_name: str
-    weights_trained: bool
-    precision: str
-    """Of the backbone; several are joined by a plus sign."""
     missing: tuple[str, ...] = ()
     """Videos that have a label, but no features."""
     extra: tuple[str, ...] = ()
@@ -75,6 +72,7 @@ def load_labelled_features(
     annotations: Sequence[Path],
     views: Sequence[str],
     pooling: PoolingConfig = STORED,
+    storage: Storage | None = None,
 ) -> LabelledFeatures:
     """The labelled videos of a folder of features.
 
@@ -83,6 +81,7 @@ def load_labelled_features(
         annotations: files of labels; none means that a video's folder is its class.
         views: names of the views to read.
         pooling: what a segment's feature is made of.
+        storage: where the features go, as for `load_bags`.
 
     Raises:
         UserError: features or labels are damaged or do not fit together; names what.
@@ -95,17 +94,11 @@ def load_labelled_features(
     for problem in matching.problems:
         logger.warning("%s", problem)
     class_names = class_names_of(matching.annotations.values())
-    bags = load_bags(files, matching.annotations, class_names, views, pooling)
-    identities = [read_identity(files[video]) for video in bags.videos]
-    precisions = sorted({identity.precision for identity in identities})
-    weights_trained = all(identity.weights_trained for identity in identities)
-    _warn_of_features(precisions, weights_trained)
+    bags = load_bags(files, matching.annotations, class_names, views, pooling, storage)
+    _warn_of_features(bags)
     return LabelledFeatures(
         bags=bags,
         annotations=matching.annotations,
-        weights_name=identities[0].weights_name,
-        weights_trained=weights_trained,
-        precision="+".join(precisions),
         missing=matching.missing,
         extra=matching.extra,
     )
@@ -164,11 +157,13 @@ def splits_of(data: TrainingData) -> dict[str, Any]:
 
 def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
     """The bags of some of the videos."""
+    if tuple(videos) == bags.videos:
+        return bags
     row_of = {video: row for row, video in enumerate(bags.videos)}
     rows = [row_of[video] for video in videos]
     return replace(
         bags,
-        features=bags.features[rows],
+        features=bags.storage.take(bags.features, rows),
         segment_frames=bags.segment_frames[rows],
         class_indices=bags.class_indices[rows],
         videos=tuple(videos),
@@ -176,24 +171,24 @@ def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
 
 
 def _require_both_kinds(data: TrainingData) -> None:
-    held_out = data.validation
+    known, held_out = data.train.class_indices, data.validation.class_indices
     if data.folds:
-        held_out = select(data.train, [video for fold in data.folds for video in fold])
-    for bags, part in ((data.train, "training"), (held_out, "held-out")):
-        is_anomalous = bags.class_indices > 0
+        held_out = known[np.isin(data.train.videos, [v for fold in data.folds for v in fold])]
+    for classes, part in ((known, "training"), (held_out, "held-out")):
+        is_anomalous = classes > 0
         for present, kind in ((is_anomalous, "anomalous"), (~is_anomalous, "normal")):
             if not present.any():
                 raise UserError(
-                    f"there is no {kind} video among the {len(bags)} {part} ones: training needs "
+                    f"there is no {kind} video among the {len(classes)} {part} ones: training needs "
                     "at least two normal videos and two of one class of anomaly"
                 )
 
 
-def _warn_of_features(precisions: Sequence[str], weights_trained: bool) -> None:
-    if len(precisions) > 1:
+def _warn_of_features(bags: BagSet) -> None:
+    if "+" in bags.precision:
         logger.warning(
             "the features were computed in different precisions (%s): scores may differ by that",
-            ", ".join(precisions),
+            bags.precision.replace("+", ", "),
         )
-    if not weights_trained:
+    if not bags.weights_trained:
         logger.warning("the features come from untrained weights: they say little about videos")

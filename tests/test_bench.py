@@ -65,7 +65,7 @@ class TestSections:
 
     def test_training(self, tmp_path):
         rows = list(training.measure(CHEAP, tmp_path, InputShape(4, 1, 8, 3)))
-        assert [row.ratio == 1 for row in rows] == [True, False, True, False]
+        assert [row.ratio == 1 for row in rows] == [True, False, False] * 2
         assert all(row.value > 0 for row in rows)
 
     @pytest.mark.slow

@@ -160,6 +160,12 @@ def read(path: Path) -> list[dict[str, object]]:
     return videos
 
 
+def test_features_in_a_file_give_the_same_table(done: BenchMethodsOptions) -> None:
+    streamed = replace(done, out=done.out.with_name("streamed"), memory_gib=0)
+    run_bench_methods(streamed)
+    assert (streamed.out / "table.md").read_text() == (done.out / "table.md").read_text()
+
+
 def test_it_goes_on_where_it_stopped(done: BenchMethodsOptions) -> None:
     shutil.rmtree(done.out / "runs" / "joint-without-lstm")
     config = done.out / "runs" / "joint" / "0" / "last" / "config.json"

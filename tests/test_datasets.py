@@ -1,4 +1,4 @@
-"""Bags in memory: `data.datasets`."""
+"""Bags: `data.datasets`."""
 
 from dataclasses import replace
 
@@ -9,8 +9,9 @@ from builders import CHANNELS, CLASS_NAMES, SPEC, TIME_POSITIONS, make_features,
 from data.annotations import Annotation, Interval
 from data.classes import UnknownClassError
 from data.datasets import BagError, load_bags
+from data.storage import Storage
 from extract.sealed import FeatureFileError
-from extract.store import list_features
+from extract.store import list_features, read_features
 
 NAMES = ("b.mp4", "Arson/a.mp4", "c.mp4")
 LABELS = {
@@ -20,8 +21,8 @@ LABELS = {
 }
 
 
-def load(root, views=("center",), labels=LABELS):
-    return load_bags(list_features(root), labels, CLASS_NAMES, views)
+def load(root, views=("center",), labels=LABELS, storage=None):
+    return load_bags(list_features(root), labels, CLASS_NAMES, views, storage=storage)
 
 
 def make_all(**changes_of_last):
@@ -58,12 +59,36 @@ def test_intervals_do_not_matter(tmp_path):
     np.testing.assert_array_equal(bags.class_indices, same.class_indices)
 
 
-@pytest.mark.parametrize("half_precision", [(), (0,), (1,), (0, 1, 2)])
-def test_mixed_precision_loses_nothing(tmp_path, half_precision):
+def test_bags_in_a_file_are_the_same(tmp_path):
+    root = write_store(tmp_path / "features", *make_all())
+    bags, streamed = load(root), load(root, storage=Storage(tmp_path, memory_gib=0))
+    assert isinstance(streamed.features, np.memmap)
+    np.testing.assert_array_equal(streamed.features, bags.features)
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    read = []
+    root = write_store(tmp_path, *make_all())
+    monkeypatch.setattr(
+        "data.datasets.read_features", lambda path: read.append(path) or read_features(path)
+    )
+    load(root)
+    assert read == sorted(list_features(root).values())
+
+
+def test_bags_tell_how_their_features_were_made(tmp_path):
+    videos = make_all(precision="bf16", weights_trained=False)
+    bags = load(write_store(tmp_path, *videos))
+    assert (bags.weights_name, bags.weights_trained, bags.precision) == ("none", False, "bf16+fp32")
+
+
+@pytest.mark.parametrize("memory_gib", [None, 0])
+@pytest.mark.parametrize("half_precision", [(), (0,), (1,), (0, 1), (0, 1, 2)])
+def test_mixed_precision_loses_nothing(tmp_path, half_precision, memory_gib):
     videos = make_all()
     for index in half_precision:
         videos[index] = replace(videos[index], features=videos[index].features.astype(np.float16))
-    bags = load(write_store(tmp_path, *videos))
+    bags = load(write_store(tmp_path, *videos), storage=Storage(tmp_path, memory_gib))
     by_name = {video.video.path: video.features[:1] for video in videos}
     for video, features in zip(bags.videos, bags.features, strict=True):
         np.testing.assert_array_equal(features, by_name[video])

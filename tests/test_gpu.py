@@ -18,6 +18,7 @@ from extract.views import VIEW_SETS
 from extract.weights import load_state
 from pipeline.checkpoint import load_checkpoint
 from pipeline.cli import main
+from pipeline.feeding import fetch
 from pipeline.inference import score_views
 
 pytestmark = pytest.mark.gpu
@@ -76,6 +77,13 @@ def test_scores_are_those_of_the_cpu(gpu, tmp_path):
     actual = score_views(model.to(gpu), features)
     np.testing.assert_allclose(actual.scores, expected.scores, atol=1e-3)
     np.testing.assert_allclose(actual.class_probabilities, expected.class_probabilities, atol=1e-3)
+
+
+def test_batches_from_memory_get_to_the_gpu_whole(gpu):
+    features = torch.randn(100, 32, 512, generator=torch.Generator().manual_seed(0)).half()
+    rows = torch.stack([torch.randperm(100)[:60] for _ in range(20)])
+    batches = [batch.clone() for batch in fetch(features, rows, gpu)]
+    assert torch.equal(torch.stack(batches).cpu(), features[rows])
 
 
 @pytest.mark.parametrize("amp", [[], ["--amp"]])

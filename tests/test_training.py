@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from data.annotations import AnnotationError
+from data.storage import Storage
 from extract.errors import UserError
 from extract.sealed import FeatureFileError
 from model.detector import InputShape
@@ -43,6 +44,7 @@ from pipeline.training_data import (
 from pipeline.training_log import TrainingLog
 from pipeline.validation import choose_threshold, rank
 
+CPU = torch.device("cpu")
 NUM_VIDEOS = {"Normal": 12, "Arson": 6, "Fighting": 6}
 RECIPE = Recipe(
     model=replace(MODEL, lstm_size=8, detection_size=8, standardize=True, dropout=0.2),
@@ -480,6 +482,38 @@ def test_every_view_is_a_bag_of_its_own(features: Path, labels: Path, tmp_path: 
         assert bags.class_indices[row] == data.train.class_indices[row // 2]
     train(features, labels, tmp_path, with_training(epochs=1), views="center,top_left")
     assert load_checkpoint(tmp_path).config.views == ("center", "top_left")
+
+
+def test_features_in_a_file_train_the_same(
+    features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    train(features, labels, tmp_path / "memory")
+    assert "streamed" not in caplog.text
+    train(features, labels, tmp_path / "file", memory_gib=0)
+    assert f"GB of features are streamed from disk, from a file in {tmp_path}" in caplog.text
+    assert content_of(tmp_path / "file") == content_of(tmp_path / "memory")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_where_features_lie_changes_no_bit(
+    features: Path, labels: Path, tmp_path: Path, dtype: type[np.floating]
+) -> None:
+    """Resident; gathered in memory ahead of time, as for a device that is too small; in a file."""
+    train_bags = load_split(features, labels).train
+    in_memory = replace(train_bags, features=train_bags.features.astype(dtype))
+    rows = range(len(in_memory))
+    in_file = replace(in_memory, features=Storage(tmp_path, 0).take(in_memory.features, rows))
+    resident, streamed = (bags_on_device(bags, CPU) for bags in (in_memory, in_file))
+    assert (resident.is_resident, streamed.is_resident) == (True, False)
+    outcomes = []
+    for bags in (resident, resident._replace(is_resident=False), streamed):
+        learner = new_learner(RECIPE, InputShape(8, TIME_POSITIONS, CHANNELS, 3), 0, CPU)
+        learner.model.fit(bags.features, bags.class_indices)
+        losses = [train_epoch(learner, bags, RECIPE, 0, epoch) for epoch in (1, 2, 3)]
+        weights = {name: value.numpy() for name, value in learner.model.state_dict().items()}
+        outcomes.append((losses, {name: value.tobytes() for name, value in weights.items()}))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 def test_standardization_knows_the_training_videos_only(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from model.detector import Detector, InputShape, Output
-from model.front import FIT_BAGS
+from model.front import chosen_bags
 from model.methods import Method
 from model.settings import FrontConfig, Settings
 from model.stages import Standardize
@@ -76,10 +76,10 @@ class Hasan(Detector):
 
         It is the error of the best reconstruction that does not look at the segment.
         """
-        normal = stored[(class_indices == 0).to(stored.device)]
-        self.front.fit(normal)
+        normal = class_indices == 0
+        self.front.fit(stored, normal)
         measured = Standardize(self.front.size).to(self.device)
-        measured.fit(self.front(bags.to(self.device)) for bags in torch.split(normal, FIT_BAGS))
+        measured.fit(self.front(bags.to(self.device)) for bags in chosen_bags(stored, normal))
         self.variance.copy_(measured.deviation.square().mean())
 
     def forward(self, stored: Tensor) -> HasanOutput:

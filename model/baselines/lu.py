@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.detector import Detector, InputShape, Output
-from model.front import FIT_BAGS
+from model.front import chosen_bags
 from model.methods import Method
 from model.settings import FrontConfig, NoLoss, require
 
@@ -79,9 +79,9 @@ class Lu(Detector):
         """Find the axes and combinations of normal bags."""
         from sklearn.decomposition import PCA
 
-        normal = stored[(class_indices == 0).to(stored.device)]
-        self.front.fit(normal)
-        batches = [self._directions(bags.to(self.device)) for bags in torch.split(normal, FIT_BAGS)]
+        normal = class_indices == 0
+        self.front.fit(stored, normal)
+        batches = [self._directions(bags.to(self.device)) for bags in chosen_bags(stored, normal)]
         segments = torch.cat(batches).flatten(0, 1)  # (X, F)
         rank = min(len(self.axes), len(segments))
         seed = int(torch.randint(2**31, ()))
