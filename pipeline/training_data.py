@@ -179,8 +179,8 @@ def _require_both_kinds(data: TrainingData) -> None:
         for present, kind in ((is_anomalous, "anomalous"), (~is_anomalous, "normal")):
             if not present.any():
                 raise UserError(
-                    f"there is no {kind} video among the {len(classes)} {part} ones: training needs "
-                    "at least two normal videos and two of one class of anomaly"
+                    f"there is no {kind} video among the {len(classes)} {part} ones: training "
+                    "needs at least two normal videos and two of one class of anomaly"
                 )
 
 
