@@ -8,7 +8,7 @@ share no weights.
 
 Against Majhi et al. (FG 2021): the mean of several highest segments instead of the one (as in RTFM,
 Tian et al., ICCV 2021), likelihood instead of ranking, convolution instead of the LSTM, no
-attention, and every class counts alike, however rare.
+attention, and every class of anomaly counts alike, however rare.
 
 Legend: B bags, S segments, D stored features of a segment, F features that enter, H hidden width,
 K classes (the normal one has index 0).
@@ -47,7 +47,9 @@ class JointPlusConfig(FrontConfig):
     num_top: int = 3
     """Segments that speak for a bag, those of the highest logits."""
     dropout: float = 0.6
-    """Share of units dropped in training before the first layer and before the heads."""
+    """Share of units dropped in training before the first layer that finds, and before its head."""
+    class_dropout: float = 0.8
+    """The same of the layer that names, which has few videos a class to learn from."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class JointPlus(Detector):
         self.class_embed = nn.Linear(self.front.size, config.class_size)
         self.classification = nn.Linear(config.class_size, shape.num_classes)
         self.dropout = nn.Dropout(config.dropout)
+        self.class_dropout = nn.Dropout(config.class_dropout)
 
     def forward(self, stored: Tensor) -> JointPlusOutput:
         """Scores and classes of segments and bags from stored features (B, S, D)."""
@@ -99,8 +102,8 @@ class JointPlus(Detector):
             context = convolution(hidden.transpose(1, 2)).transpose(1, 2)
             hidden = hidden + functional.relu(context)
         logits = self.detection(self.dropout(hidden)).squeeze(-1).float()  # s, (B, S)
-        named = functional.relu(self.class_embed(self.dropout(features)))
-        classes = self.classification(self.dropout(named)).float()  # c, (B, S, K)
+        named = functional.relu(self.class_embed(self.class_dropout(features)))
+        classes = self.classification(self.class_dropout(named)).float()  # c, (B, S, K)
 
         num_top = min(self.config.num_top, logits.shape[1])
         return JointPlusOutput(
@@ -140,7 +143,7 @@ class JointPlus(Detector):
 
 
 def balanced(class_weights: Tensor, anomalous_share: Tensor) -> Tensor:
-    """(K,) weights that let every class count alike over the batches.
+    """(K,) weights by which normal counts half in a batch, and the classes of anomaly alike.
 
     Args:
         class_weights: (K,) 1 - share of each class in the training set.
@@ -149,7 +152,9 @@ def balanced(class_weights: Tensor, anomalous_share: Tensor) -> Tensor:
     shares = 1 - class_weights
     of_anomalies = shares[1:] / shares[1:].sum()
     in_batches = torch.cat([(1 - anomalous_share).reshape(1), anomalous_share * of_anomalies])
-    return 1 / (len(shares) * in_batches)
+    wanted = torch.full_like(shares, 0.5 / (len(shares) - 1))
+    wanted[0] = 0.5
+    return wanted / in_batches
 
 
 def class_log_probabilities(logits: Tensor, anomaly_logits: Tensor) -> Tensor:

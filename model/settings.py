@@ -34,7 +34,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values without a meaning, going by the settings' types and names.
 
-        Whole numbers (``_size``, ``num_`` and others) are at least 1, ``dropout`` is from 0 to
+        Whole numbers (``_size``, ``num_`` and others) are at least 1, a ``dropout`` is from 0 to
         below 1, a ``_share`` from 0 to 1, any other number is finite and from 0 up.
 
         Raises:
@@ -47,7 +47,7 @@ class Settings:
                 require_literal(name, value, kind)
             elif kind is int:
                 require(value >= 1, name, value, "at least 1")
-            elif name == "dropout":
+            elif name.endswith("dropout"):
                 require(0 <= value < 1, name, value, "at least 0 and below 1")
             elif name.endswith("_share"):
                 require(0 <= value <= 1, name, value, "from 0 to 1")

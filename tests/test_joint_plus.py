@@ -55,11 +55,11 @@ def test_an_event_is_named_by_its_segments_and_a_video_by_all() -> None:
     torch.testing.assert_close(shares, classes[..., 1:].softmax(dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_every_class_counts_alike() -> None:
+def test_normal_counts_half_and_every_class_of_anomaly_alike() -> None:
     counts = torch.tensor([60.0, 10.0, 30.0])
     weights = balanced(1 - counts / counts.sum(), torch.tensor(0.2))
     in_a_batch = torch.tensor([0.8, 0.05, 0.15])
-    torch.testing.assert_close(weights * in_a_batch, torch.full((3,), 1 / 3))
+    torch.testing.assert_close(weights * in_a_batch, torch.tensor([1 / 2, 1 / 4, 1 / 4]))
 
 
 def test_naming_does_not_disturb_finding() -> None:
@@ -83,7 +83,7 @@ def test_losses_by_hand() -> None:
     weights = torch.tensor([0.5, 0.75, 0.75])  # of shares 1/2, 1/4, 1/4
     parts = model.losses(output, torch.tensor([1, 0]), weights)
     detection = (math.log(2) + math.log(4)) / 2  # 0.5 for anomalous, 0.75 for a normal one
-    classification = (4 / 3 * -math.log(4 / 6) + 2 / 3 * -math.log(1 / 2)) / 2
+    classification = (1 * -math.log(4 / 6) + 1 * -math.log(1 / 2)) / 2
     smoothness, sparsity = 0.4**2, 0.8
     expected = detection + 0.5 * classification + 2 * smoothness + 0.25 * sparsity
     figures = {name: float(part) for name, part in parts.items()}
