@@ -65,6 +65,7 @@ class Storage:
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._max_bytes = None if memory_gib is None else int(memory_gib * 2**30)
         self._held_bytes = 0
+        self._has_told = False
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """A new array with arbitrary values; an `np.memmap` where it lies in a file.
@@ -75,7 +76,10 @@ class Storage:
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         if num_bytes > self._free_bytes():
             return self._in_file(shape, dtype, num_bytes)
-        array = np.empty(shape, dtype)
+        try:
+            array = np.empty(shape, dtype)
+        except MemoryError:  # a limit that the kernel tells nowhere
+            return self._in_file(shape, dtype, num_bytes)
         self._held_bytes += num_bytes
         weakref.finalize(array, self._release, num_bytes)
         return array
@@ -123,9 +127,13 @@ class Storage:
                     raise
                 raise UserError(
                     f"{size} of features fit neither in memory nor in {self._folder}, which has "
-                    f"{free / 1e9:.2f} GB free: make room there, or allow more with --memory-gib"
+                    f"{free / 1e9:.2f} GB free ({error.strerror}): make room there, or allow more "
+                    "with --memory-gib"
                 ) from error
-            log.info("%s of features are streamed from disk, from a file in %s", size, self._folder)
+            if not self._has_told:
+                told = "%s of features are streamed from disk, from a file in %s"
+                log.info(told, size, self._folder)
+                self._has_told = True
             return np.memmap(file, dtype, "r+", shape=tuple(shape))
 
 
@@ -135,15 +143,23 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
     Args:
         root: of the file system, in which the kernel tells it.
     """
-    lines = (root / "proc/meminfo").read_text().splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return max(0, min([int(kilobytes) * 1024, *_free_in_cgroups(root)]))
+    return max(0, min([_free_in_machine(root), *_free_in_cgroups(root)]))
+
+
+def _free_in_machine(root: Path) -> int:
+    with suppress(OSError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # without what is in caches
 
 
 def _free_in_cgroups(root: Path) -> Iterator[int]:
     """What the limits of this process's control group, and of those it is in, leave free."""
-    lines = (root / "proc/self/cgroup").read_text().splitlines()
-    own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+    own: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
     for controllers, group in CGROUPS.items():
         below = Path(own.get(controllers, "/").lstrip("/"))
         for folder in (root / group.mount / part for part in (below, *below.parents)):

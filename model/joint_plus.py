@@ -31,9 +31,6 @@ class JointPlusConfig(FrontConfig):
 
     time_pool: TimePool = "mean"
     """mean: average the stored time positions of a segment first; a fraction of the weights."""
-    scene_share: float = 0.25
-    """Share of a video's mean feature that is taken off each of its segments, 0..1: what stays the
-    same all through a video says more about its scene than about what happens there."""
     standardize: bool = True
     """Bring every dimension to mean 0 and deviation 1 of the training split first."""
     hidden_size: int = 128

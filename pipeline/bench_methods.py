@@ -1,7 +1,8 @@
 """`vigil bench-methods`: many methods over several seeds, on one split, in one table.
 
-Each row is a recipe with changes. Every run is chosen on its own held-out videos; the test videos
-are read once for each checkpoint, after the training. What is there already is not trained again.
+Each row is a recipe with changes. Every run is chosen on its own held-out videos or folds; the
+test videos are read once for each checkpoint, after the training. What is there already is not
+trained again.
 """
 
 import hashlib

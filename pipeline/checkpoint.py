@@ -61,7 +61,7 @@ class CheckpointConfig:
     threshold_rule: str
     """How the threshold was chosen."""
     metrics: dict[str, float]
-    """On the held-out videos."""
+    """On the held-out videos, or by the folds."""
     seed: int
     epoch: int
     versions: dict[str, str]

@@ -35,13 +35,15 @@ def fetch(features: Tensor, rows: Tensor, device: torch.device) -> Generator[Ten
         device: where batches are wanted.
     """
     shape = (rows.shape[1], *features.shape[1:])
-    buffers = [torch.empty(shape, dtype=features.dtype) for _ in range(2)]
+    on_gpu = device.type == "cuda"
+    buffers = [] if on_gpu else [torch.empty(shape, dtype=features.dtype) for _ in range(2)]
     source = features.numpy()
 
     def bring(batch: int) -> Tensor:
-        buffer = buffers[batch % 2]
-        if device.type == "cuda":  # locked memory, which PyTorch reuses when it has been copied
+        if on_gpu:  # locked memory, which PyTorch reuses when it has been copied
             buffer = torch.empty(shape, dtype=features.dtype, pin_memory=True)
+        else:
+            buffer = buffers[batch % 2]
         target = buffer.numpy()
         # By NumPy: a second thread in PyTorch's own loops takes cores from the model's.
         for place, row in enumerate(rows[batch].tolist()):

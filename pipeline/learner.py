@@ -29,7 +29,8 @@ class Bags(NamedTuple):
     class_indices: Tensor
     """(N,) int64, on the device of the model."""
     is_resident: bool = True
-    """Whether features are in the device's own memory; else batches are fetched ahead of time."""
+    """Whether features are in the device's own memory, and no file is behind them; else batches are
+    fetched ahead of time."""
 
 
 class DivergedError(UserError):
@@ -101,7 +102,7 @@ def train_epoch(
     has no losses.
 
     Raises:
-        DivergedError: a loss is not finite.
+        DivergedError: a loss is not finite, or a weight is not at the end.
     """
     model, optimizer, scaler = learner
     if optimizer is None:
@@ -135,10 +136,14 @@ def train_epoch(
             scaler.update()
             losses.append(torch.stack([part.detach() for part in parts.values()]))
             names = tuple(parts)
-    means = torch.stack(losses).double().mean(dim=0).cpu().numpy()
-    if not np.isfinite(means).all():
-        raise DivergedError(f"the loss of epoch {epoch} is {means[0]}")
-    return dict(zip(names, means.tolist(), strict=True))
+    is_finite = torch.stack([weights.isfinite().all() for weights in model.parameters()]).all()
+    means = torch.stack(losses).double().mean(dim=0)
+    *of_names, finite = torch.cat([means, is_finite.double().reshape(1)]).tolist()
+    if not np.isfinite(of_names).all():
+        raise DivergedError(f"the loss of epoch {epoch} is {of_names[0]}")
+    if not finite:
+        raise DivergedError(f"the weights after epoch {epoch} are not finite")
+    return dict(zip(names, of_names, strict=True))
 
 
 def resume_state(learner: Learner) -> ResumeState:

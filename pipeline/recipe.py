@@ -46,7 +46,8 @@ class TrainingConfig:
     """Share of the videos of each class that is held out to choose the epoch and the threshold."""
     validation_folds: int = 0
     """Unless 0, hold nothing out: train on all videos, and choose by so many models trained before,
-    each without a part of the videos that it then judges. Worth its time where videos are few."""
+    each without a part of the videos that it then judges, for all epochs. Worth its time where
+    videos are few."""
     selection: Selection = "mean"
     """What the best epoch is best at on the held-out videos: auc, maa or the mean of the two; last:
     it is the last one, and the held-out videos choose the threshold only."""

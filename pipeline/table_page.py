@@ -46,6 +46,8 @@ class RowSection:
     method: str
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
+    chosen: str
+    """On what the first seed was trained, and by what its epoch and threshold were chosen."""
     recalls: dict[str, float]
     """Class -> share of its videos that got its label, mean over the seeds; {} without classes."""
     num_videos: dict[str, int]
@@ -125,6 +127,7 @@ def row_section(
             for name, value in settings[section].items()
         ),
         seeds=tuple(runs),
+        chosen=_chosen(read_json(next(iter(runs.values())) / SPLITS_NAME)),
         recalls=recalls,
         num_videos={name: sum(one.class_name == name for one in judged[0]) for name in names},
         pictures=pictures,
@@ -163,10 +166,11 @@ def _panels(
     return {title: values for title, values in panels.items() if any(ours for ours, _ in values)}
 
 
-def _chosen_on(splits: Mapping[str, Any]) -> str:
+def _chosen(splits: Mapping[str, Any]) -> str:
+    trained = f"trained on {len(splits['train'])} videos, chosen by"
     if folds := splits.get("folds"):
-        return f"the videos trained on, in {len(folds)} folds, by models that lack a fold"
-    return f"{len(splits['validation'])} held-out videos of the training part"
+        return f"{trained} {len(folds)} folds of them"
+    return f"{trained} {len(splits['validation'])} others"
 
 
 def _facts(
@@ -174,6 +178,7 @@ def _facts(
 ) -> dict[str, str]:
     """What holds for all rows, of the first run where runs differ."""
     splits = read_json(run / SPLITS_NAME)
+    videos = {*splits["train"], *splits["validation"]}
     test = read_scores(scores_folder(run, "best"))
     spec = known.spec
     anomalous = sum(video.is_anomalous for video in test)
@@ -182,8 +187,7 @@ def _facts(
     return {
         "Features": f"{spec.backbone} up to {spec.endpoint}, weights {known.weights_name}, "
         f"{spec.num_segments} segments a video",
-        "Trained on": f"{len(splits['train'])} videos, views {', '.join(known.views)}",
-        "Chosen on": _chosen_on(splits),
+        "Trained on": f"{len(videos)} videos with those that chose, views {', '.join(known.views)}",
         "Judged on": f"{len(test)} videos, {anomalous} of them anomalous, {frames:,} frames, "
         f"views {options.test_views or 'all that are stored'}{drawn}",
         "Seeds": ", ".join(map(str, range(config.seeds))),

@@ -1,13 +1,13 @@
 """`vigil train`: a folder of features and their labels -> a run, the folder of one training.
 
 A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`, and what
-a method tells of its fitting: `fit.json` and `figures/densities.png`; `cross_validation.json` where
-folds were asked for.
+a method tells of its fitting: `fit.json` and `figures/densities.png`; in `folds` what each fold's
+model said, where folds were asked for.
 """
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from pipeline.checkpoint import (
     save_checkpoint,
     settle_checkpoint,
 )
-from pipeline.cross_validation import cross_validate, read_validations, write_validations
+from pipeline.cross_validation import FOLDS_FOLDER, cross_validate
 from pipeline.inference import select_device
 from pipeline.learner import (
     Learner,
@@ -65,7 +65,6 @@ from pipeline.validation import (
 )
 
 BEST, LAST = "best", "last"
-CROSS_VALIDATION_NAME = "cross_validation.json"
 FIT_NAME, DENSITIES_NAME = "fit.json", "figures/densities.png"
 
 # A run may be resumed with other values of these: they say how long, not how.
@@ -146,6 +145,7 @@ def train_model(
     config = _config_of(data, recipe, seed)
     learner = new_learner(recipe, config.shape, seed, device)
     training = replace(recipe.training, epochs=learner.num_epochs(recipe.training))
+    recipe = replace(recipe, training=training)
     best: CheckpointConfig | None = None
     best_model: Detector | None = None  # until it is written
     for which in (BEST, LAST):
@@ -156,10 +156,12 @@ def train_model(
     else:
         if resume:
             logger.warning("%s holds no training to go on with: beginning anew", out)
-        _begin(out, data)
+        _begin(out, data, resume)
         learner.model.fit(bags.features, bags.class_indices)
         _write_fit(out, learner.model)
 
+    if best is not None and _is_over(config.epoch, best.epoch, training):
+        return best
     judged = _judge(out, learner, data, recipe, seed)
     with TrainingLog(out, config.epoch, training.epochs) as log:
         while best is None or not _is_over(config.epoch, best.epoch, training):
@@ -191,17 +193,13 @@ def _judge(
 ) -> Callable[[int], Validation]:
     """What tells how good an epoch is, right after it; with folds, all is known before the first.
 
-    A run that goes on finds in its folder what its folds said.
+    A run that goes on finds in its folder what those folds said that were done.
     """
     model = learner.model
     if not data.folds:
         features = where_it_fits(data.validation.features, model.device)
         return lambda epoch: validate(model, data.validation, features)
-    path = out / CROSS_VALIDATION_NAME
-    known = read_validations(path)
-    if len(known) < learner.num_epochs(recipe.training):
-        known = cross_validate(data, recipe, model.shape, seed, model.device)
-        write_validations(path, known)
+    known = cross_validate(data, recipe, model.shape, seed, model.device, out / FOLDS_FOLDER)
     return lambda epoch: known[epoch - 1]
 
 
@@ -234,13 +232,14 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
     )
 
 
-def _begin(out: Path, data: TrainingData) -> None:
+def _begin(out: Path, data: TrainingData, keep_folds: bool) -> None:
     """Clear the folder of what an earlier training left, and write which videos are used."""
     for which in (LAST, BEST):  # in this order: what is resumed has both
         remove_checkpoint(out / which)
-    for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER):
+    folds = () if keep_folds else (FOLDS_FOLDER,)
+    for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER, *folds):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for name in (CSV_NAME, CROSS_VALIDATION_NAME, FIT_NAME, DENSITIES_NAME):
+    for name in (CSV_NAME, FIT_NAME, DENSITIES_NAME):
         (out / name).unlink(missing_ok=True)
     write_json(out / SPLITS_NAME, splits_of(data))
 
@@ -264,15 +263,16 @@ def _go_on(
     changes = _changes(checkpoint.config, expected)
     path = last.parent / SPLITS_NAME
     try:
-        splits = read_json(path)
-        known, used = (
-            {**of["train"], **of["validation"]}.items() for of in (splits, splits_of(data))
-        )
+        before, now = read_json(path), splits_of(data)
+        known, used = ({**of["train"], **of["validation"]}.items() for of in (before, now))
         videos = sorted({video for video, _ in known ^ used})
+        moved = sorted({video for video, _ in set(_places(before)) ^ set(_places(now))})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is missing or damaged: train with --overwrite") from error
     if videos:
         changes.append(f"{len(videos)} videos or their labels, {', '.join(videos[:3])}")
+    elif moved:
+        changes.append(f"which videos are held out, {', '.join(moved[:3])} among them")
     if changes:
         raise UserError(
             f"{last.parent} cannot go on, since this differs: {'; '.join(changes)}: "
@@ -281,6 +281,13 @@ def _go_on(
     restore(learner, checkpoint.model, load_resume_state(last))
     logger.info("going on after epoch %d", checkpoint.config.epoch)
     return replace(checkpoint.config, recipe=expected.recipe)
+
+
+def _places(splits: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """(video, number of the part it is in): held out, or in one of the folds."""
+    for number, part in enumerate([splits["validation"], *splits.get("folds", ())]):
+        for video in part:
+            yield video, number
 
 
 def _changes(before: CheckpointConfig, now: CheckpointConfig) -> list[str]:

@@ -63,7 +63,8 @@ class TrainingData:
 
     def without(self, fold: Sequence[str]) -> tuple[BagSet, BagSet]:
         """The bags to train on without the videos of a fold, and those of the fold."""
-        others = [video for video in self.train.videos if video not in set(fold)]
+        own = set(fold)
+        others = [video for video in self.train.videos if video not in own]
         return select(self.train, others), select(self.train, fold)
 
 
@@ -105,7 +106,7 @@ def load_labelled_features(
 
 
 def split_training(source: LabelledFeatures, recipe: Recipe, seed: int) -> TrainingData:
-    """Training and held-out bags, or folds; equally for every method.
+    """Training and held-out bags, or folds; equally for every method of the same settings.
 
     Args:
         source: of the videos to train on.

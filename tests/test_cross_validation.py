@@ -1,7 +1,7 @@
 """Folds: every video is judged by a model that never saw it, and the run's model saw them all."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from builders import CHANNELS, MODEL, TIME_POSITIONS, make_features, write_store
 from model.detector import InputShape
 from model.methods import find_method
 from pipeline.checkpoint import load_checkpoint
-from pipeline.cross_validation import cross_validate, read_validations, write_validations
+from pipeline.cross_validation import cross_validate
 from pipeline.learner import bags_on_device, new_learner, train_epoch
 from pipeline.options import TrainOptions
 from pipeline.recipe import Recipe, TrainingConfig
 from pipeline.training import run_train
 from pipeline.training_data import TrainingData, load_labelled_features, split_training
-from pipeline.validation import HeldOutAnswers, answer, judge
+from pipeline.validation import HeldOutAnswers, Validation, answer, judge
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -51,6 +51,11 @@ def train(features: Path, out: Path, recipe: Recipe = RECIPE, **changes: Any) ->
     run_train(replace(TrainOptions(features, out, recipe=recipe, device="cpu"), **changes))
 
 
+def judged(features: Path, folder: Path, recipe: Recipe = RECIPE) -> list[Validation]:
+    data = load(features, recipe)
+    return cross_validate(data, recipe, shape_of(data), 0, CPU, folder)
+
+
 def shape_of(data: TrainingData) -> InputShape:
     return InputShape(data.train.spec.num_segments, TIME_POSITIONS, CHANNELS, len(data.class_names))
 
@@ -68,9 +73,9 @@ def test_folds_leave_everything_to_train_on(features: Path) -> None:
     assert np.array_equal(held_out.features[0], data.train.features[row])
 
 
-def test_each_video_is_judged_by_the_model_without_it(features: Path) -> None:
+def test_each_video_is_judged_by_the_model_without_it(features: Path, tmp_path: Path) -> None:
     data = load(features)
-    found = cross_validate(data, RECIPE, shape_of(data), 0, CPU)
+    found = judged(features, tmp_path / "folds")
     assert len(found) == RECIPE.training.epochs
     peaks, named, classes = [], [], []
     for fold in data.folds:
@@ -96,8 +101,7 @@ def test_the_model_is_that_of_all_videos_and_its_threshold_that_of_the_folds(
     train(features, run)
     best, last = load_checkpoint(run), load_checkpoint(run, "last")
     data = load(features)
-    found = read_validations(run / "cross_validation.json")
-    assert found == cross_validate(data, RECIPE, shape_of(data), 0, CPU)
+    found = judged(features, tmp_path / "folds")
     chosen = found[best.config.epoch - 1]
     assert best.config.metrics == chosen.metrics
     assert (best.config.threshold, best.config.threshold_rule) == (
@@ -116,23 +120,31 @@ def test_the_model_is_that_of_all_videos_and_its_threshold_that_of_the_folds(
     assert splits["folds"] == [list(fold) for fold in data.folds]
 
 
-def test_a_run_that_goes_on_does_not_ask_the_folds_again(
+def test_a_run_that_goes_on_trains_no_fold_again(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(features, tmp_path / "whole")
+    trained: list[int] = []
 
-    def die_in_epoch_3(*arguments: Any) -> dict[str, float]:
-        if arguments[-1] == 3:
-            raise KeyboardInterrupt
-        return train_epoch(*arguments)
+    def die_in(epoch: int) -> Any:
+        def dying(*arguments: Any) -> dict[str, float]:
+            trained.append(arguments[-1])
+            if len(trained) == epoch:
+                raise KeyboardInterrupt
+            return train_epoch(*arguments)
+
+        return dying
 
     killed = tmp_path / "killed"
+    for number in (5, 5, 5):  # in the second fold, in the third one, in the run's own model
+        trained.clear()
+        with monkeypatch.context() as patch:
+            for place in ("training", "cross_validation"):
+                patch.setattr(f"pipeline.{place}.train_epoch", die_in(number))
+            with pytest.raises(KeyboardInterrupt):
+                train(features, killed, resume=killed.exists())
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.train_epoch", die_in_epoch_3)
-        with pytest.raises(KeyboardInterrupt):
-            train(features, killed)
-    with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.cross_validate", None)
+        patch.setattr("pipeline.cross_validation.train_epoch", None)
         train(features, killed, resume=True)
     for which in ("best", "last"):
         one, other = (load_checkpoint(run, which) for run in (killed, tmp_path / "whole"))
@@ -141,11 +153,16 @@ def test_a_run_that_goes_on_does_not_ask_the_folds_again(
             torch.equal(value, other.model.state_dict()[name])
             for name, value in one.model.state_dict().items()
         )
+
+
+def test_a_run_with_more_epochs_asks_the_folds_anew(features: Path, tmp_path: Path) -> None:
+    train(features, tmp_path / "run")
     longer = replace(RECIPE, training=replace(RECIPE.training, epochs=4))
-    (killed / "cross_validation.json").write_text("{}")  # as if damaged
-    train(features, killed, longer, resume=True)
-    assert len(read_validations(killed / "cross_validation.json")) == 4
-    assert load_checkpoint(killed, "last").config.epoch == 4
+    train(features, tmp_path / "run", longer, resume=True)
+    train(features, tmp_path / "whole", longer)
+    one, other = (load_checkpoint(tmp_path / run, "last").config for run in ("run", "whole"))
+    assert one.epoch == 4
+    assert (one.metrics, one.threshold) == (other.metrics, other.threshold)
 
 
 @pytest.mark.parametrize("method", ["sultani", "svm"])
@@ -155,18 +172,34 @@ def test_methods_of_two_classes_and_methods_without_epochs(
     kind = find_method(method)
     recipe = replace(RECIPE, method=method, model=kind.model(), loss=kind.loss())
     train(features, tmp_path / "run", recipe)
-    found = read_validations(tmp_path / "run" / "cross_validation.json")
-    assert len(found) == (1 if method == "svm" else 3)
-    assert found[-1].auc > 0.5
+    config = load_checkpoint(tmp_path / "run", "last").config
+    assert config.epoch == (1 if method == "svm" else 3)
+    assert config.metrics["auc"] > 0.5
+    data = load(features, recipe)
+    shape = replace(shape_of(data), num_classes=len(data.class_names))
+    training = replace(recipe.training, epochs=config.epoch)
+    found = cross_validate(
+        data, replace(recipe, training=training), shape, 0, CPU, tmp_path / "run" / "folds"
+    )
+    assert found[-1].metrics == config.metrics
 
 
-def test_what_is_kept_comes_back_and_what_is_damaged_does_not(tmp_path: Path) -> None:
-    one = judge(HeldOutAnswers(np.array([0.1, 0.9]), None), np.array([0, 1]), 2)
-    path = tmp_path / "kept.json"
-    write_validations(path, [one, replace(one, auc=0.25)])
-    assert read_validations(path) == [one, replace(one, auc=0.25)]
-    for content in ("", "[]", '{"epochs": [{"auc": "high"}]}', json.dumps({"epochs": [1]})):
-        path.write_text(content)
-        assert read_validations(path) == []
-    assert read_validations(tmp_path / "none.json") == []
-    assert asdict(one)["maa"] == 1.0
+def test_only_what_the_same_training_said_is_taken(
+    features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = tmp_path / "folds"
+    shorter = replace(RECIPE, training=replace(RECIPE.training, epochs=2))
+    found = judged(features, folder)
+    caplog.clear()
+    assert judged(features, folder) == found
+    assert judged(features, folder, shorter) == found[:2]
+    assert caplog.text.count("is there already") == 6
+    (folder / "2.safetensors").write_bytes(b"damaged")
+    caplog.clear()
+    assert judged(features, folder) == found
+    assert caplog.text.count("is there already") == 2
+    other = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-3))
+    caplog.clear()
+    assert judged(features, folder, other) != found
+    assert "is there already" not in caplog.text

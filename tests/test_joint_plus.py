@@ -42,6 +42,10 @@ def test_the_highest_segments_speak_for_the_video() -> None:
     torch.testing.assert_close(output.bag_logits, highest, atol=1e-4, rtol=1e-4)
 
 
+def test_what_a_recipe_from_before_scene_share_leaves_out_takes_nothing_off() -> None:
+    assert JointPlusConfig().scene_share == 0
+
+
 def test_an_event_is_named_by_its_segments_and_a_video_by_all() -> None:
     model, features = make_model(), torch.randn(4, 8, 6)
     output = model(features)

@@ -151,6 +151,13 @@ class TestFreeMemory:
         own = "9:name=systemd:/\n4:memory:/a\n0::/\n"
         assert self.make(tmp_path, own, **groups) == 43_000
 
+    def test_where_the_kernel_tells_nothing_it_is_what_no_one_uses(self, tmp_path: Path) -> None:
+        unused = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        assert free_memory_bytes(tmp_path / "nowhere") == pytest.approx(unused, rel=0.5)
+        assert self.make(tmp_path, "odd\n") == 1000 * 1024
+        (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\n")
+        assert free_memory_bytes(tmp_path) == pytest.approx(unused, rel=0.5)
+
     def test_what_is_overdrawn_is_nothing(self, tmp_path: Path) -> None:
         assert self.make(tmp_path, "0::/\n", **self.v2("", 10_000, 50_000)) == 0
 

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,10 +27,18 @@ from data.storage import Storage
 from extract.errors import UserError
 from extract.sealed import FeatureFileError
 from model.detector import InputShape
+from model.methods import find_method
 from pipeline.checkpoint import ResumeState, load_checkpoint, load_config
 from pipeline.cli import main
 from pipeline.inference import score_videos
-from pipeline.learner import bags_on_device, new_learner, restore, resume_state, train_epoch
+from pipeline.learner import (
+    DivergedError,
+    bags_on_device,
+    new_learner,
+    restore,
+    resume_state,
+    train_epoch,
+)
 from pipeline.locks import LockedError, locked
 from pipeline.logs import set_up_logging
 from pipeline.options import LogOptions, TrainOptions
@@ -618,3 +627,34 @@ def test_a_run_that_came_to_be_meanwhile_is_not_overwritten(
     monkeypatch.setattr("pipeline.training.load_labelled_features", load_slowly)
     with pytest.raises(UserError, match="already holds a training"):
         train(features, labels, tmp_path / "run")
+
+
+def test_a_run_goes_on_only_with_its_own_split(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
+    """Classes of anomaly decide who is held out, also for a method that merges them."""
+    kind = find_method("sultani")
+    recipe = replace(RECIPE, method="sultani", model=kind.model(), loss=kind.loss())
+    one_epoch = replace(recipe, training=replace(recipe.training, epochs=1))
+    train(features, labels, tmp_path / "run", one_epoch)
+    regrouped = tmp_path / "regrouped.csv"
+    # All but one of 6 Arson join the 6 Fighting: of 11 and 1 videos 3 are held out, not 2 and 2.
+    regrouped.write_text(re.sub("([0-4]).mp4,Arson", r"\1.mp4,Fighting", labels.read_text()))
+    with pytest.raises(UserError, match=r"cannot go on, .*: which videos are held out, .*"):
+        train(features, regrouped, tmp_path / "run", recipe, resume=True)
+
+
+def test_weights_that_are_not_finite_end_the_training(features: Path, labels: Path) -> None:
+    data = load_split(features, labels)
+    shape = InputShape(SPEC.num_segments, TIME_POSITIONS, CHANNELS, 3)
+    learner = new_learner(RECIPE, shape, 0, torch.device("cpu"))
+    assert learner.optimizer is not None
+
+    def spoil(*_: object) -> None:
+        next(learner.model.parameters()).data[0] = float("nan")
+
+    learner.optimizer.register_step_post_hook(spoil)
+    bags = bags_on_device(data.train, torch.device("cpu"))
+    one_step = with_training(num_anomalous=20, num_normal=20)
+    with pytest.raises(DivergedError, match="the weights after epoch 1 are not finite"):
+        train_epoch(learner, bags, one_step, 0, 1)
