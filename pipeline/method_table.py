@@ -84,11 +84,11 @@ def load_table(path: Path) -> TableConfig:
     named = [*config.measures, *(measure for row in config.rows for measure in row.published)]
     if unknown := sorted(set(named) - MEASURES.keys()):
         raise UserError(f"{path}: {unknown[0]!r} is no measure: they are {', '.join(MEASURES)}")
+    if not config.measures or len(set(config.measures)) < len(config.measures):
+        raise UserError(f"{path}: measures needs at least one of {', '.join(MEASURES)}, each once")
     for row in config.rows:
         if hidden := sorted(row.published.keys() - set(config.measures)):
             raise UserError(f"{path}: {row.name!r} publishes {hidden[0]}, which is not in measures")
-    if not config.measures or len(set(config.measures)) < len(config.measures):
-        raise UserError(f"{path}: measures needs at least one of {', '.join(MEASURES)}, each once")
     return config
 
 

@@ -253,6 +253,10 @@ def test_an_evaluation_does_not_disturb_the_table(done: BenchMethodsOptions) -> 
             TABLE.replace("frame_auc =", "auc ="),
             "'auc' is no measure: they are frame_auc, frame_ap",
         ),
+        (
+            TABLE.replace("frame_auc =", "frame_ap ="),
+            "'joint' publishes frame_ap, which is not in measures",
+        ),
         ("measures = []" + TABLE, "measures needs at least one of frame_auc, frame_ap"),
     ],
 )
