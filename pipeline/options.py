@@ -249,6 +249,8 @@ class ReproduceOptions:
     """Go on without the videos that are missing or cannot be read; the page says so."""
     overwrite: bool = False
     """Extract and train again what is there with other settings."""
+    memory_gib: float | None = None
+    """Memory that features may take in training, as for vigil train."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 

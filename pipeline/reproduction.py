@@ -141,6 +141,8 @@ def _table_command(options: ReproduceOptions, features: Path, labels: Path) -> l
     command += ["--views", options.train_views, "--test-views", options.views]
     command += ["--device", options.device, "--bootstrap", str(options.bootstrap)]
     command += ["--overwrite"] * options.overwrite + _list_flag("--only", options.only)
+    if options.memory_gib is not None:
+        command += ["--memory-gib", str(options.memory_gib)]
     return command + _list_flag("--note", _notes(labels, list_features(features)))
 
 

@@ -1,7 +1,7 @@
 """Small feature files and checkpoints for tests, without a video or a training."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,18 @@ def write_store(root: Path, *videos: VideoFeatures) -> Path:
     for video in videos:
         write_features(feature_path(root, video.video.path), video)
     return root
+
+
+def write_toy_store(root: Path, num_videos: Mapping[str, int]) -> Path:
+    """So many videos a class; in an anomalous one two segments stand out, each class in its way."""
+    videos = []
+    for dimension, (name, number) in enumerate(num_videos.items()):
+        for index in range(number):
+            video = make_features(f"{name}/{name}{index}.mp4", seed=100 * dimension + index)
+            if name != "Normal":
+                video.features[:, 3:5, dimension] += 4
+            videos.append(video)
+    return write_store(root, *videos)
 
 
 def rewrite_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import CHANNELS, MODEL, TIME_POSITIONS, make_features, write_store
+from builders import CHANNELS, MODEL, TIME_POSITIONS, write_toy_store
 
 from model.detector import InputShape
 from model.methods import find_method
@@ -32,15 +32,8 @@ RECIPE = Recipe(
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    """19 videos; in an anomalous one two segments stand out. Of Arson there is but one."""
-    videos = []
-    for name, number in {"Normal": 10, "Arson": 1, "Fighting": 8}.items():
-        for index in range(number):
-            video = make_features(f"{name}/{name}{index}.mp4", seed=len(videos))
-            if name != "Normal":
-                video.features[:, 3:5, 0] += 4
-            videos.append(video)
-    return write_store(tmp_path / "features", *videos)
+    """Of Arson there is but one."""
+    return write_toy_store(tmp_path / "features", {"Normal": 10, "Arson": 1, "Fighting": 8})
 
 
 def load(features: Path, recipe: Recipe = RECIPE) -> TrainingData:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from model.config import LossConfig, ModelConfig
 from model.detector import InputShape
 from model.joint import JointModel
-from model.stages import DEVIATION_FLOOR, Standardize
+from model.stages import DEVIATION_FLOOR, WIDE, Standardize
 
 SMALL = {
     "lstm_size": 5,
@@ -110,6 +110,23 @@ def test_attentions_have_their_ranges() -> None:
     torch.testing.assert_close(output.alpha.sum(dim=1), torch.ones(4))
     assert ((output.beta > 0) & (output.beta < 1)).all()
     torch.testing.assert_close(output.scores, torch.sigmoid(output.score_logits))
+
+
+def test_the_lstm_that_learns_is_the_one_that_scores() -> None:
+    """On a CPU the one that only has weights to learn is another program's, where it is narrow."""
+    model, was_enabled = small_model(lstm_size=1), torch.backends.mkldnn.enabled
+    assert SHAPE.feature_size > WIDE
+    gradients = []
+    for requires_grad in (True, False):
+        model.zero_grad()
+        output = model(bags().requires_grad_(requires_grad))
+        (output.scores.square().sum() + output.class_logits.square().sum()).backward()
+        gradients.append([weights.grad for weights in model.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    learning = model(bags()).scores
+    with torch.no_grad():
+        torch.testing.assert_close(model(bags()).scores, learning)
+    assert torch.backends.mkldnn.enabled == was_enabled
 
 
 def test_bags_do_not_influence_each_other() -> None:

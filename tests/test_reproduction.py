@@ -200,9 +200,10 @@ class TestReproduce:
         code, _, err = reproduce("--weights", "random", source=source)
         assert code == 3, err
         assert not Path("out/runs").exists()
-        flags = ("--weights", "random", "--allow-missing", "--only", "joint")
-        code, out, err = reproduce(*flags, source=source)
+        flags = "--weights random --allow-missing --only joint --memory-gib 0"
+        code, out, err = reproduce(*flags.split(), source=source)
         assert code == 0, err
+        assert "--memory-gib 0.0" in err
         flags = "--out out/features --views center,top_left --weights random --device cpu"
         assert asked == 2 * [["extract", "videos", *flags.split()]]
         assert "1 of its videos have no features" in Path("out/table.html").read_text()

@@ -17,7 +17,15 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from builders import CHANNELS, MODEL, SPEC, TIME_POSITIONS, make_features, write_store
+from builders import (
+    CHANNELS,
+    MODEL,
+    SPEC,
+    TIME_POSITIONS,
+    make_features,
+    write_store,
+    write_toy_store,
+)
 from dying import Killed, dying
 from safetensors.numpy import load_file
 from torch import nn
@@ -65,15 +73,7 @@ RECIPE = Recipe(
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    """24 videos; in an anomalous one two segments stand out, in another dimension by class."""
-    videos = []
-    for dimension, (name, number) in enumerate(NUM_VIDEOS.items()):
-        for index in range(number):
-            video = make_features(f"{name}/{name}{index}.mp4", seed=100 * dimension + index)
-            if name != "Normal":
-                video.features[:, 3:5, dimension] += 4
-            videos.append(video)
-    return write_store(tmp_path / "features", *videos)
+    return write_toy_store(tmp_path / "features", NUM_VIDEOS)
 
 
 @pytest.fixture
