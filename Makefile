@@ -50,11 +50,14 @@ reproduce: $(VENV)/ready ## The paper's table: UCF_CRIME=videos or FEATURES=fold
 score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
 	$(VIGIL) score $(VIDEOS) --checkpoint $(RUN) --out $(RESULTS) $(ARGS)
 
+# A process a core, each with torch on one thread and in up to 2 GB of memory, hence few.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/ready ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/ready ## Run every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: lint types layers ## Lint, types and layers: what a change must pass besides the tests
 

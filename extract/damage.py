@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 EVEN_SHARE = 0.9
 """Share of intervals between frames that are alike, within a tenth, in a video of even rate."""
+NEAR_FRAMES = 16
+"""Between an error and the gap it tells of there may be as many frames as codecs hold back: packets
+come in another order, and a container may notice at the one before what the next one lacks."""
 MAX_GAP_FRAMES = 10_000
 """A longer gap, some minutes, is a clock that was set, not so many frames lost."""
 
@@ -71,7 +74,7 @@ class DamageLog:
 
         An error has damaged the frame of its packet's time. Where there is no such frame, it is
         lost, and missing behind as many frames as have earlier times: frames come out of a codec
-        in another order than packets go in, and some only at the end. Beside errors, a gap in the
+        in another order than packets go in, and some only at the end. Near errors, a gap in the
         times of a video that is otherwise even is one of frames whose packets are gone, too.
 
         Args:
@@ -109,7 +112,7 @@ def _missing_in_gaps(
 
     Args:
         frame_pts: (N,) times of frames, in order.
-        near_pts: only the gaps around these, or beside them, count.
+        near_pts: only the gaps around these, or near them, count.
         lost_pts: what is missing already without this.
     """
     nothing = np.empty(0, np.intp)
@@ -119,8 +122,9 @@ def _missing_in_gaps(
     usual = np.median(intervals)
     if usual <= 0 or np.mean(np.abs(intervals - usual) <= usual / 10) < EVEN_SHARE:
         return nothing
-    frames = np.searchsorted(frame_pts, near_pts)
-    gaps = np.unique(np.concatenate([frames - 1, frames]).clip(0, len(intervals) - 1))
+    frames, gaps = np.sort(np.searchsorted(frame_pts, near_pts)), np.arange(len(intervals))
+    first, stop = gaps + 1 - NEAR_FRAMES, gaps + 1 + NEAR_FRAMES
+    gaps = gaps[np.searchsorted(frames, first) < np.searchsorted(frames, stop)]
     known = np.bincount(np.searchsorted(frame_pts, lost_pts), minlength=len(frame_pts) + 1)
     num_missing = np.round(intervals[gaps] / usual).astype(np.intp) - 1 - known[gaps + 1]
     num_missing[num_missing > MAX_GAP_FRAMES] = 0

@@ -169,12 +169,18 @@ def test_frames_without_times_are_not_split(folder):
 
 
 def test_a_truncated_video_is_not_split_or_refused_by_its_last_part(folder):
+    """Within a packet, that is: MPEG-TS that breaks off between two is a shorter video."""
     path = encode(folder / "cut.ts", PICTURES, **H264)
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
-    parts = split_video(path)
-    *sound, last = parts
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.is_keyframe]
+        position, size = packets[-1].pos, packets[-1].size
+    content = path.read_bytes()
+    path.write_bytes(content[:position])
+    assert_same_as_unsplit(path, split_video(path))
+    path.write_bytes(content[: position + size // 2])
+    *sound, last = split_video(path)
     list(read_parts(path, sound))
-    with pytest.raises(VideoError):
+    with pytest.raises(VideoError, match="damaged"):
         list(read_parts(path, [last]))
 
 

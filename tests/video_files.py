@@ -55,7 +55,9 @@ def encode(
             stream.pix_fmt = pixel_format
             stream.height, stream.width = pictures[0].shape[:2]
             stream.thread_count = 1
-            stream.options = codec_options or {}
+            # With x264's macroblock tree the same frames gave other bytes now and then.
+            alike = {"mbtree": "0"} if codec == "libx264" else {}
+            stream.options = alike | (codec_options or {})
             if times is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
             if rotation:
