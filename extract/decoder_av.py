@@ -1,5 +1,6 @@
 """The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
 
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ MAX_UNTOLD = 2
 ONE_FRAME_A_PACKET = ("h264", "hevc")
 """Codecs in which a packet without a frame is a frame lost, unless a packet holds half a frame: of
 interlaced video. FFmpeg says nothing of frames that it cannot show for want of others."""
+
+_HOLE, _HOLE_IN_ANNEX_B = re.compile(rb"\0{32}"), re.compile(rb"\0{32}[^\0\1]")
+"""Zeros where data was lost, or never written: within a unit H.264 and HEVC have two in a row at
+most (section 7.4.1 of both), and FFmpeg may decode more of them without a word. Behind units that
+begin with start codes, as in Annex B, there may be any number."""
 
 MAX_GRAPHS = 8
 """Kinds of frames, by format, size and rotation, for which filters are kept."""
@@ -153,7 +159,8 @@ class AvDecoder:
             except av.error.FFmpegError:
                 frames, failed = [], True
             num_before, num_errors = num_errors, num_logged_errors()
-            failed = failed or packet is None or packet.is_corrupt or num_errors > num_before
+            failed = failed or num_errors > num_before
+            failed = failed or packet is None or packet.is_corrupt or _has_hole(packet, codec)
             yield Decoded(packet, frames, failed)
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
@@ -254,6 +261,14 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
     ]
     graph.link_nodes(source, *(graph.add(*named) for named in filters)).configure()
     return graph
+
+
+def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:
+    if codec.name not in ONE_FRAME_A_PACKET:
+        return False
+    has_start_codes = (codec.extradata or b"")[:1] != b"\1"
+    hole = _HOLE_IN_ANNEX_B if has_start_codes else _HOLE
+    return hole.search(bytes(packet)) is not None
 
 
 def num_logged_errors() -> int:

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
+from extract.clips import ClipGrid
 from extract.damage import Damage, DamageLog, damaged_share, excess
 from extract.decoder import probe
 from extract.decoder_av import AvDecoder
-from extract.errors import UserError
+from extract.errors import UserError, VideoError
+from extract.reader import Finished, ReadingOptions, Restart, read_video
+from extract.source import SourceVideo
 from pipeline import damage as said
 from pipeline.damage import damaged_frames, frame_warnings, read_max_damage
 from pipeline.results import DamagedFrames
@@ -121,6 +124,45 @@ def test_a_packet_with_other_content_is_a_frame_damaged_at_its_place(video, name
     num_frames, found = decode(damage(path, [PACKET], fill=255, keep=0.3))
     assert (num_frames, found.num_lost) == (NUM_FRAMES, 0)
     assert found.frames.tolist() == [[place, place + 1]]
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "hevc.mp4"])
+def test_a_sector_of_zeros_never_changes_pixels_unnoticed(tmp_path, name):
+    codec = "libx265" if name.startswith("hevc") else "libx264"
+    params = {"crf": "12", "x265-params" if codec == "libx265" else "x264-params": "log-level=none"}
+    path = encode(tmp_path / name, codec=codec, codec_options=params)
+    sound, whole = path.read_bytes(), clips_of(path)
+    num_changed = 0
+    for position in range(512, len(sound) - 512, 512 * 5):
+        path.write_bytes(sound[:position] + bytes(512) + sound[position + 512 :])
+        try:
+            clips = clips_of(path)
+        except VideoError:
+            continue
+        if clips != whole:
+            num_changed += 1
+            assert clips[-1] > 0, position
+    assert num_changed > 5
+
+
+def clips_of(path):
+    """The bytes of each clip, then how many frames are damaged."""
+    clips = []
+    for message in read_video(SourceVideo(path, "a"), ReadingOptions(ClipGrid(8, 8), None)):
+        if isinstance(message, Restart):
+            clips = []
+        else:
+            is_last = isinstance(message, Finished)
+            clips.append(message.damage.num_damaged if is_last else message.pixels.tobytes())
+    return clips
+
+
+def test_zeros_between_units_are_no_damage(tmp_path):
+    path = encode(tmp_path / "a.h264")
+    padded = path.read_bytes().replace(b"\0\0\0\1", bytes(64) + b"\0\0\0\1") + bytes(64)
+    assert len(padded) > path.stat().st_size + 64
+    path.write_bytes(padded)
+    assert decode(path)[1].num_damaged == 0
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
