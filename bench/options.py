@@ -33,6 +33,8 @@ class Options:
     is also that of vigil extract."""
     batch_size: int | None = None
     """Clip-views the network sees at once; by default as many as vigil extract gives it."""
+    compile: bool = False
+    """Measure a training step with torch.compile, too; needs a C++ compiler."""
     repeats: int = 3
     """How often each figure is measured, in turns with the others; the best is taken."""
     long: bool = False

@@ -57,6 +57,10 @@ def measure(options: Options, folder: Path, shape: InputShape = SHAPE) -> Iterat
         "step": partial(train_epoch, learner, resident, recipe, 0, 1),
         "step, features from a file": partial(train_epoch, learner, streamed, recipe, 0, 1),
     }
+    if options.compile:
+        compiled = replace(recipe, training=replace(recipe.training, compile=True))
+        learner = new_learner(compiled, shape, 0, device)
+        works["step, compiled"] = partial(train_epoch, learner, resident, compiled, 0, 1)
     seconds = shortest_seconds(works, options.repeats)
     least = seconds["matrix products"]
     for name, taken in seconds.items():

@@ -3,6 +3,7 @@
 Legend: N bags, B bags of a batch, S segments, D features of a segment.
 """
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from data.batches import balanced_batches
 from data.datasets import BagSet
 from extract.errors import UserError
-from model.detector import Detector, InputShape
+from model.detector import Detector, InputShape, Output
 from model.losses import class_weights_of
 from pipeline.checkpoint import CheckpointError, ResumeState
 from pipeline.feeding import fetch, gather
@@ -52,6 +53,8 @@ class Learner(NamedTuple):
     """None for a method without parameters, which is not trained in epochs."""
     scaler: torch.amp.GradScaler
     """Keeps small gradients of half precision from vanishing; switched off where there is none."""
+    forward: Callable[[Tensor], Output]
+    """The model in training: compiled, where the settings ask for it."""
 
     def num_epochs(self, training: TrainingConfig) -> int:
         """How long to train: what a method without parameters learns is in one epoch."""
@@ -76,7 +79,11 @@ def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> T
 
 
 def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
-    """A model with fresh weights; they depend on the seed only."""
+    """A model with fresh weights; they depend on the seed only.
+
+    Raises:
+        UserError: it is to be compiled, and nothing can be here.
+    """
     _seed_torch(np.random.default_rng([seed, 0]))
     model = recipe.build(shape).to(device)
     parameters = list(model.parameters())
@@ -89,7 +96,21 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
         else None
     )
     half_precision = training.amp and device.type == "cuda"
-    return Learner(model, optimizer, torch.amp.GradScaler(device.type, enabled=half_precision))
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
+    if not training.compile:
+        return Learner(model, optimizer, scaler, model)
+    _require_compiler(device)
+    return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
+
+
+def _require_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except Exception as error:  # of every type: compilers and drivers differ
+        raise UserError(
+            f"compile = true is not possible here ({str(error).strip().splitlines()[0]}): install "
+            "a C++ compiler such as g++, or leave it out"
+        ) from error
 
 
 def train_epoch(
@@ -104,7 +125,7 @@ def train_epoch(
     Raises:
         DivergedError: a loss is not finite, or a weight is not at the end.
     """
-    model, optimizer, scaler = learner
+    model, optimizer, scaler, forward = learner
     if optimizer is None:
         return {}
     device, training = model.device, recipe.training
@@ -125,7 +146,7 @@ def train_epoch(
     with closing(batches):
         for features, class_indices in zip(batches, classes, strict=True):  # (B, S, D), (B,)
             with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-                output = model(features)
+                output = forward(features)
             parts = model.losses(output, class_indices, class_weights)
             optimizer.zero_grad()
             scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]

@@ -57,6 +57,9 @@ class TrainingConfig:
     """Largest norm of the gradient of all weights together."""
     amp: bool = False
     """Compute in half precision where that is safe; on CUDA only."""
+    compile: bool = False
+    """Have torch.compile fuse the model's steps, which takes a while and needs a C++ compiler. Of
+    little use on a CPU: docs/performance.md."""
     save_epochs: int = 1
     """Write the checkpoints every so many epochs, and at the end; --resume goes on from there."""
 

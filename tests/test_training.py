@@ -186,6 +186,43 @@ def test_two_and_two_epochs_are_four(features: Path, labels: Path, tmp_path: Pat
     assert content_of(halves) == content_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of torch.compile's own
+def test_a_compiled_model_learns_the_same_and_goes_on_to_the_same_bits(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
+    def recipe(epochs: int, *, compiled: bool, dropout: float) -> Recipe:
+        model = replace(RECIPE.model, dropout=dropout)  # type: ignore[call-arg]
+        return replace(with_training(epochs=epochs, compile=compiled), model=model)
+
+    for compiled in (False, True):
+        out = tmp_path / str(compiled)
+        train(features, labels, out, recipe(4, compiled=compiled, dropout=0.0))
+    plain, compiled_log = (
+        [float(row["loss/total"]) for row in read_log(tmp_path / name)]
+        for name in ("False", "True")
+    )
+    assert compiled_log == pytest.approx(plain, rel=1e-4)
+
+    train(features, labels, tmp_path / "whole", recipe(4, compiled=True, dropout=0.3))
+    for epochs in (2, 4):
+        again = recipe(epochs, compiled=True, dropout=0.3)
+        train(features, labels, tmp_path / "halves", again, resume=epochs == 4)
+    assert content_of(tmp_path / "halves") == content_of(tmp_path / "whole")
+
+
+def test_where_nothing_can_be_compiled_that_is_said_before_anything_is_written(
+    features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(UserError, match=r"\(No working C\+\+ compiler found\): install a C\+\+"):
+        train(features, labels, tmp_path / "run", with_training(compile=True))
+    assert not any((tmp_path / "run").glob("[!.]*"))
+
+
 def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
