@@ -263,6 +263,19 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
     return graph
 
 
+def has_holes(path: Path) -> bool:
+    """Whether a packet of a video has zeros in the place of data, or cannot be read."""
+    with open_container(path) as container:
+        stream = best_stream(container)
+        codec = stream.codec_context
+        try:
+            return codec.name in ONE_FRAME_A_PACKET and any(
+                _has_hole(packet, codec) for packet in container.demux(stream)
+            )
+        except av.error.FFmpegError:
+            return True
+
+
 def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:
     if codec.name not in ONE_FRAME_A_PACKET:
         return False

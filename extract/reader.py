@@ -13,20 +13,14 @@ import numpy.typing as npt
 from extract.clips import ClipGrid, new_array
 from extract.damage import Damage, excess
 from extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
-from extract.decoder_av import AvDecoder, NvdecDecoder
+from extract.decoder_av import AvDecoder, NvdecDecoder, has_holes
 from extract.decoder_decord import DecordDecoder
 from extract.decoder_images import PictureDecoder, probe_pictures
 from extract.errors import UserError, VideoError
 from extract.parts import Part, PartDecoder, split
 from extract.pulse import Pulse
 from extract.ring import MIN_SLOTS
-from extract.source import (
-    PIECE_BYTES,
-    SourceVideo,
-    VideoIdentity,
-    identify,
-    require_unchanged,
-)
+from extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
 _DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]] = {
     decoder.name: decoder for decoder in (DecordDecoder, AvDecoder, NvdecDecoder)
@@ -38,9 +32,6 @@ DECODERS = ("auto", *_DECODERS)
 # of which every worker may need as much.
 READ_AHEAD_LIMIT_BYTES = 256 << 20
 UNKNOWN_LENGTH_LIMIT_BYTES = 64 << 20
-
-HOLE = bytes(512)
-"""A sector of a disk, the least that is lost at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,24 +213,13 @@ def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> Deco
     # Before it says how many frames there are decord reads the whole file, of whatever size.
     is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
     if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
-        if _has_hole(path):
-            raise VideoError("zeros in a row, which decord may decode", DecordDecoder.name)
+        if has_holes(path):
+            raise VideoError("its codec may decode zeros without a word", DecordDecoder.name)
         decoder = DecordDecoder(path, info, width, height)
         if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
             return decoder
         decoder.close()
     raise VideoError("too long for decord, which reads ahead without bound", DecordDecoder.name)
-
-
-def _has_hole(path: Path) -> bool:
-    """Whether the file may lack a sector, of which its codec may say nothing."""
-    before = b""
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            if HOLE in before + piece:
-                return True
-            before = piece[1 - len(HOLE) :]
-    return False
 
 
 def _read(

@@ -59,7 +59,7 @@ def test_frames_are_resized_while_they_are_decoded(tmp_path):
 
 
 def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
-    path = damage(encode(tmp_path / "a.mp4"), [15])
+    path = damage(encode(tmp_path / "a.mp4"), [15], fill=255)
     messages = read(path)
     restart = next(k for k, message in enumerate(messages) if isinstance(message, Restart))
     assert "decord" in messages[restart].reason
@@ -73,7 +73,7 @@ def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
 
 
 def test_the_decoder_asked_for_is_not_replaced(tmp_path):
-    path = damage(encode(tmp_path / "a.mp4"), [15])
+    path = damage(encode(tmp_path / "a.mp4"), [15], fill=255)
     with pytest.raises(VideoError, match="decord stopped") as caught:
         read(path, decoder="decord")
     assert caught.value.decoder == "decord"

@@ -162,7 +162,7 @@ def test_messages_are_what_is_read(line, tmp_path, decoder):
 
 
 def test_clips_begin_anew_behind_a_restart(line, tmp_path):
-    video = source(damage(encode(tmp_path / "a.mp4"), [15]))
+    video = source(damage(encode(tmp_path / "a.mp4"), [15], fill=255))
     messages = line.do(Task(1, video))
     restart = next(k for k, message in enumerate(messages) if isinstance(message, Restarted))
     assert "decord" in messages[restart].reason
@@ -189,7 +189,7 @@ def test_a_split_video_and_its_parts(line, tmp_path):
 def test_a_video_that_fails_does_not_stop_the_next(line, tmp_path):
     (failed,) = line.do(Task(1, source(tmp_path / "none.mp4")))
     assert failed == TaskFailed(1, "there is no such file", "", 0)
-    path = damage(encode(tmp_path / "a.mp4"), [15])
+    path = damage(encode(tmp_path / "a.mp4"), [15], fill=255)
     *_, failed = line.do(Task(2, source(path), "decord"))
     assert failed.decoder == "decord"
     assert "damaged" in failed.reason
