@@ -1,8 +1,7 @@
 """The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
 
-import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,10 +31,9 @@ ONE_FRAME_A_PACKET = ("h264", "hevc")
 """Codecs in which a packet without a frame is a frame lost, unless a packet holds half a frame: of
 interlaced video. FFmpeg says nothing of frames that it cannot show for want of others."""
 
-_HOLE, _HOLE_IN_ANNEX_B = re.compile(rb"\0{32}"), re.compile(rb"\0{32}[^\0\1]")
-"""Zeros where data was lost, or never written: within a unit H.264 and HEVC have two in a row at
-most (section 7.4.1 of both), and FFmpeg may decode more of them without a word. Behind units that
-begin with start codes, as in Annex B, there may be any number."""
+HOLE = bytes(32)
+"""Zeros in the place of data. H.264 (7.4.1) and HEVC (7.4.2) have two in a row at most within a
+unit, and FFmpeg may decode more without a word; behind a unit there may be any number."""
 
 MAX_GRAPHS = 8
 """Kinds of frames, by format, size and rotation, for which filters are kept."""
@@ -263,25 +261,52 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
     return graph
 
 
-def has_holes(path: Path) -> bool:
-    """Whether a packet of a video has zeros in the place of data, or cannot be read."""
+def has_holes(path: Path, beat: Callable[[], None] = lambda: None) -> bool:
+    """Whether a packet of a video has zeros in the place of data, or cannot be read.
+
+    ``beat`` is called for every packet.
+
+    Raises:
+        MemoryError: FFmpeg gets no more.
+    """
     with open_container(path) as container:
         stream = best_stream(container)
-        codec = stream.codec_context
+        if stream.codec_context.name not in ONE_FRAME_A_PACKET:
+            return False
         try:
-            return codec.name in ONE_FRAME_A_PACKET and any(
-                _has_hole(packet, codec) for packet in container.demux(stream)
-            )
+            for packet in container.demux(stream):
+                beat()
+                if _has_hole(packet, stream.codec_context):
+                    return True
+        except av.error.MemoryError:
+            raise
         except av.error.FFmpegError:
             return True
+    return False
 
 
 def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:
     if codec.name not in ONE_FRAME_A_PACKET:
         return False
-    has_start_codes = (codec.extradata or b"")[:1] != b"\1"
-    hole = _HOLE_IN_ANNEX_B if has_start_codes else _HOLE
-    return hole.search(bytes(packet)) is not None
+    content = bytes(packet)
+    if HOLE not in content:
+        return False
+    units = _units(content, codec.name, codec.extradata or b"")
+    return any(HOLE in unit.rstrip(b"\0") for unit in units)
+
+
+def _units(content: bytes, codec: str, extradata: bytes) -> Iterator[bytes]:
+    """The units of a packet: between start codes, or behind their lengths, as avcC and hvcC say."""
+    if extradata[:1] != b"\1":
+        yield from content.split(b"\0\0\1")
+        return
+    place = 4 if codec == "h264" else 21
+    length_size = 1 + (extradata[place] & 3 if len(extradata) > place else 3)
+    begin = length_size
+    while begin <= len(content):
+        length = int.from_bytes(content[begin - length_size : begin])
+        yield content[begin : begin + length]
+        begin += length + length_size
 
 
 def num_logged_errors() -> int:

@@ -112,9 +112,9 @@ def read_video(
     """Yield a video's clips in order, then `Finished`; or `Split` in their place.
 
     With ``auto`` decord reads the video. Where it cannot open it, meets damage, or would read too
-    far ahead, PyAV reads it from the beginning instead; `Restart` says so. Only what comes to PyAV
-    is split, so that the decoder does not depend on whether that is allowed. A folder of pictures
-    is always PyAV's, and never split.
+    far ahead, and where zeros stand for data, PyAV reads it from the beginning instead; `Restart`
+    says so. Only what comes to PyAV is split, so that the decoder does not depend on whether that
+    is allowed. A folder of pictures is always PyAV's, and never split.
 
     Args:
         video: where it is.
@@ -139,7 +139,7 @@ def read_video(
     if decoder == "auto":
         pulse.decoder = DECODERS.index(DecordDecoder.name)
         try:
-            frugal = _frugal_decord(video.path, info, width, height)
+            frugal = _frugal_decord(video.path, info, width, height, pulse.beat)
             yield from _read(frugal, video, identity, options, new_clip, pulse)
             return
         except (VideoError, MemoryError) as error:
@@ -203,18 +203,20 @@ def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
     return width, height
 
 
-def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
-    """The decord decoder, if a whole video is not more than it may read ahead.
+def _frugal_decord(
+    path: Path, info: VideoInfo, width: int, height: int, beat: Callable[[], None]
+) -> DecordDecoder:
+    """The decord decoder, if a whole video is not more than it may read ahead, and has no holes.
 
     Raises:
-        VideoError: it is, or decord cannot open it.
+        VideoError: it is, or has, or decord cannot open it.
     """
     num_frames = info.num_frames_container or info.duration_seconds * info.fps
     # Before it says how many frames there are decord reads the whole file, of whatever size.
     is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
     if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
-        if has_holes(path):
-            raise VideoError("its codec may decode zeros without a word", DecordDecoder.name)
+        if has_holes(path, beat):
+            raise VideoError("it has zeros in the place of data", DecordDecoder.name)
         decoder = DecordDecoder(path, info, width, height)
         if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
             return decoder

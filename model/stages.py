@@ -17,7 +17,7 @@ from model.config import DetectionActivation
 # counts as at least this share of the root mean square deviation of all dimensions.
 DEVIATION_FLOOR = 0.01
 
-# Inputs of an LSTM for each of its units from which on oneDNN's way costs more than it saves.
+# Inputs of an LSTM for each of its units beyond which oneDNN's costs more than PyTorch's own.
 WIDE = 4
 
 
@@ -89,7 +89,7 @@ class TemporalEncoder(nn.Module):
 def _without_onednn() -> Iterator[None]:
     """Take PyTorch's own LSTM on a CPU: oneDNN's computes the gradient of its input unasked.
 
-    With the paper's 7168 inputs to 1024 units that is a quarter of its products in training.
+    With the paper's 7168 inputs to 1024 units that is over a quarter of its products in training.
     """
     before = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]

@@ -97,7 +97,7 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
     )
     half_precision = training.amp and device.type == "cuda"
     scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
-    if not training.compile:
+    if optimizer is None or not training.compile:
         return Learner(model, optimizer, scaler, model)
     _require_compiler(device)
     return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
@@ -107,9 +107,10 @@ def _require_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
     except Exception as error:  # of every type: compilers and drivers differ
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"compile = true is not possible here ({str(error).strip().splitlines()[0]}): install "
-            "a C++ compiler such as g++, or leave it out"
+            f"compile = true is not possible here ({reason}): on a CPU it needs a C++ compiler "
+            "such as g++; install one, or leave it out"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Damage: counted, placed where it lies, said in words, and how much of it is allowed."""
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 
 import av
@@ -14,7 +15,7 @@ from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 from extract.clips import ClipGrid
 from extract.damage import Damage, DamageLog, damaged_share, excess
 from extract.decoder import probe
-from extract.decoder_av import AvDecoder
+from extract.decoder_av import AvDecoder, has_holes
 from extract.errors import UserError, VideoError
 from extract.reader import Finished, ReadingOptions, Restart, read_video
 from extract.source import SourceVideo
@@ -126,9 +127,11 @@ def test_a_packet_with_other_content_is_a_frame_damaged_at_its_place(video, name
     assert found.frames.tolist() == [[place, place + 1]]
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "hevc.mp4"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264.mkv", "h264.avi", "a.h264", "hevc.mp4", "hevc.mkv", "a.hevc"]
+)
 def test_a_sector_of_zeros_never_changes_pixels_unnoticed(tmp_path, name):
-    codec = "libx265" if name.startswith("hevc") else "libx264"
+    codec = "libx265" if "hevc" in name else "libx264"
     params = {"crf": "12", "x265-params" if codec == "libx265" else "x264-params": "log-level=none"}
     path = encode(tmp_path / name, codec=codec, codec_options=params)
     sound, whole = path.read_bytes(), clips_of(path)
@@ -157,12 +160,30 @@ def clips_of(path):
     return clips
 
 
-def test_zeros_between_units_are_no_damage(tmp_path):
-    path = encode(tmp_path / "a.h264")
-    padded = path.read_bytes().replace(b"\0\0\0\1", bytes(64) + b"\0\0\0\1") + bytes(64)
-    assert len(padded) > path.stat().st_size + 64
-    path.write_bytes(padded)
-    assert decode(path)[1].num_damaged == 0
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_zeros_behind_units_are_no_damage(tmp_path, codec):
+    """Nor where they come to lie when such packets are put into another container."""
+    encoder, options = {
+        "h264": ("libx264", {"bf": "0"}),
+        "hevc": ("libx265", {"x265-params": "log-level=none:bframes=0"}),
+    }[codec]
+    path = encode(tmp_path / f"a.{codec}", codec=encoder, codec_options=options)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\0\0\0\1", bytes(64) + b"\0\0\0\1") + bytes(64))
+    assert path.stat().st_size > len(content) + NUM_FRAMES * 64
+    for name in ("a.mp4", "a.mkv", "a.flv"):
+        with av.open(str(path)) as old, av.open(str(tmp_path / name), "w") as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            packets = [packet for packet in old.demux(video=0) if packet.size]
+            for number, packet in enumerate(packets):
+                packet.pts, packet.dts, packet.duration = number, number, 1
+                packet.time_base, packet.stream = Fraction(1, 25), stream
+                new.mux(packet)
+        assert bytes(40) in (tmp_path / name).read_bytes()
+    for other in sorted(tmp_path.iterdir()):
+        num_frames, found = decode(other)
+        assert (num_frames, found.num_damaged) == (NUM_FRAMES, 0), other
+        assert not has_holes(other)
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
