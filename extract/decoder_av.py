@@ -1,7 +1,7 @@
 """The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -261,28 +261,23 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
     return graph
 
 
-def has_holes(path: Path, beat: Callable[[], None] = lambda: None) -> bool:
+def has_holes(path: Path) -> bool:
     """Whether a packet of a video has zeros in the place of data, or cannot be read.
-
-    ``beat`` is called for every packet.
 
     Raises:
         MemoryError: FFmpeg gets no more.
     """
     with open_container(path) as container:
         stream = best_stream(container)
-        if stream.codec_context.name not in ONE_FRAME_A_PACKET:
+        codec = stream.codec_context
+        if codec.name not in ONE_FRAME_A_PACKET:
             return False
         try:
-            for packet in container.demux(stream):
-                beat()
-                if _has_hole(packet, stream.codec_context):
-                    return True
+            return any(_has_hole(packet, codec) for packet in container.demux(stream))
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
             return True
-    return False
 
 
 def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:

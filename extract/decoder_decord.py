@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from extract.damage import Damage
 from extract.decoder import VideoInfo
+from extract.decoder_av import has_holes
 from extract.errors import VideoError
 
 AV_LOG_ERROR = 16
@@ -46,14 +47,16 @@ class DecordDecoder:
         """Open a video whose frames are to have the given size in pixels.
 
         Raises:
-            VideoError: decord cannot open the file, or may choose another of its streams, or take
-                it for a list of other files.
+            VideoError: decord cannot open the file, or may choose another of its streams, take it
+                for a list of other files, or decode zeros in the place of data.
         """
         if not _is_no_list(path):
             raise VideoError("decord may take it for a list of other files", self.name)
         if not info.is_choice_clear:
             reason = "decord may not choose the video stream that the file marks as default"
             raise VideoError(reason, self.name)
+        if has_holes(path):
+            raise VideoError("decord may decode the zeros that stand for lost data", self.name)
         self.info = info
         self._num_yielded = 0
         self._size = width, height

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from extract.clips import ClipGrid, new_array
 from extract.damage import Damage, excess
 from extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
-from extract.decoder_av import AvDecoder, NvdecDecoder, has_holes
+from extract.decoder_av import AvDecoder, NvdecDecoder
 from extract.decoder_decord import DecordDecoder
 from extract.decoder_images import PictureDecoder, probe_pictures
 from extract.errors import UserError, VideoError
@@ -112,9 +112,9 @@ def read_video(
     """Yield a video's clips in order, then `Finished`; or `Split` in their place.
 
     With ``auto`` decord reads the video. Where it cannot open it, meets damage, or would read too
-    far ahead, and where zeros stand for data, PyAV reads it from the beginning instead; `Restart`
-    says so. Only what comes to PyAV is split, so that the decoder does not depend on whether that
-    is allowed. A folder of pictures is always PyAV's, and never split.
+    far ahead, PyAV reads it from the beginning instead; `Restart` says so. Only what comes to PyAV
+    is split, so that the decoder does not depend on whether that is allowed. A folder of pictures
+    is always PyAV's, and never split.
 
     Args:
         video: where it is.
@@ -139,7 +139,7 @@ def read_video(
     if decoder == "auto":
         pulse.decoder = DECODERS.index(DecordDecoder.name)
         try:
-            frugal = _frugal_decord(video.path, info, width, height, pulse.beat)
+            frugal = _frugal_decord(video.path, info, width, height)
             yield from _read(frugal, video, identity, options, new_clip, pulse)
             return
         except (VideoError, MemoryError) as error:
@@ -203,20 +203,16 @@ def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
     return width, height
 
 
-def _frugal_decord(
-    path: Path, info: VideoInfo, width: int, height: int, beat: Callable[[], None]
-) -> DecordDecoder:
-    """The decord decoder, if a whole video is not more than it may read ahead, and has no holes.
+def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
+    """The decord decoder, if a whole video is not more than it may read ahead.
 
     Raises:
-        VideoError: it is, or has, or decord cannot open it.
+        VideoError: it is, or decord cannot open it.
     """
     num_frames = info.num_frames_container or info.duration_seconds * info.fps
     # Before it says how many frames there are decord reads the whole file, of whatever size.
     is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
     if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
-        if has_holes(path, beat):
-            raise VideoError("it has zeros in the place of data", DecordDecoder.name)
         decoder = DecordDecoder(path, info, width, height)
         if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
             return decoder
