@@ -450,7 +450,7 @@ class TestArrays:
             load_annotations([tmp_path / "gt.mat"])
 
     @given(st.integers(0, 2**32 - 1))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_spoilt_arrays_are_read_or_refused(self, tmp_path_factory, seed):
         rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("a")
         np.save(folder / "a.npy", self.TRUTH)

@@ -199,7 +199,7 @@ class TestFilePerCrop:
 
 
 class TestThereAndBack:
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=8)
     @given(
         num_frames=st.integers(1, 400),
         length=st.sampled_from([1, 16, 64]),

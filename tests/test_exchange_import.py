@@ -25,9 +25,7 @@ from pipeline.exchange_sources import FrameCount, files_by_video, find_count, re
 from pipeline.options import CropOrder
 from pipeline.store_scoring import score_store
 
-fuzz = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def values(*shape, seed=0, dtype=np.float32):

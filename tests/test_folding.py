@@ -16,7 +16,7 @@ def numbers(smallest, largest):
     return arrays.arrays(np.float32, 4, elements=st.floats(smallest, largest, width=32))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(numbers(-8, 8), numbers(-8, 8), numbers(-8, 8), numbers(0, 8), st.booleans())
 def test_folding_is_exact_whatever_the_statistics(weight, bias, mean, variance, has_bias):
     convolution = nn.Conv3d(3, 4, 3, bias=has_bias)

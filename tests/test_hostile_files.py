@@ -29,9 +29,7 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.report import write_report
 from pipeline.results import MANIFEST_NAME, read_results, result_path
 
-fuzz = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = [True, -1, 0, 3, 1e308, 5e-324, 10**400, 2**63, float("nan")]
 TEXTS = ["", "a", "\ud800", "../a", "\0", "x" * 5000]
 VALUES = st.sampled_from([None, *NUMBERS, *TEXTS, [], {}, [[]], {"a": {}}, [1, "b"]])

@@ -184,7 +184,7 @@ def test_hidden_layer_of_the_detector_can_be_relu() -> None:
     assert (hidden < 0).any()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_standardize_measures_in_batches_what_numpy_measures_at_once(
     seed: int, batch_size: int

@@ -54,7 +54,7 @@ def test_ranking_loss_equals_the_authors_figure(golden: Path) -> None:
     assert figure == pytest.approx(30.378405, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.floats(0, 2))
 def test_ranking_loss_equals_loops(
     seed: int, num_anomalous: int, num_normal: int, num_segments: int, margin: float
@@ -66,7 +66,7 @@ def test_ranking_loss_equals_loops(
     assert float(ranking_loss(anomalous, normal, config)) == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.data())
 def test_no_loss_runs_across_videos(seed: int, data: st.DataObject) -> None:
     config = LossConfig(smoothness_weight=1.0)
@@ -77,7 +77,7 @@ def test_no_loss_runs_across_videos(seed: int, data: st.DataObject) -> None:
     torch.testing.assert_close(ranking_loss(anomalous, normal.flip(0), config), loss)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.integers(2, 6), st.integers(1, 8))
 def test_classification_loss_equals_loops(seed: int, num_classes: int, num_bags: int) -> None:
     logits = 4 * random(seed, num_bags, num_classes)

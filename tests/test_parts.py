@@ -106,7 +106,7 @@ def test_parts_together_are_the_video(folder, name):
     grid=st.integers(1, 9).flatmap(lambda n: st.integers(1, n).map(lambda s: ClipGrid(n, s))),
     clips_per_part=st.integers(1, 9),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_whatever_the_keyframes_and_the_parts(
     folder, keyint, num_b_frames, num_frames, grid, clips_per_part
 ):

@@ -43,7 +43,7 @@ def plain(clips, frames, segments, time_positions, window):
     return np.array(pooled)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     num_frames=st.integers(1, 400),
     stride=st.sampled_from([16, 32, 64]),

@@ -20,7 +20,7 @@ def test_views_are_named_and_ordered_as_in_the_contract():
     assert VIEW_SETS["ten"] == tuple(IN_ORDER)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(224, 300), st.integers(224, 300))
 def test_views_are_slices_of_the_frame(height, width):
     clip = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
