@@ -15,7 +15,7 @@ ANNOTATIONS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo extract train score evaluate reproduce test test-all check lint types layers format bench chaos fuzz soak clean
+.PHONY: help setup demo extract train score evaluate reproduce test test-avx2 test-all check lint types layers format bench chaos fuzz soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 
 test: $(VENV)/ready ## Run the tests, but for the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)
+
+# Any x86-64 CPU behaves like one without AVX-512 under these limits of oneDNN and ATen.
+test-avx2: $(VENV)/ready ## Run the tests of networks and models as on a CPU without AVX-512
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) -m "not slow" $(ARGS) \
+	  $(addprefix tests/test_,$(addsuffix .py, \
+	    hardware placement folding i3d fast_i3d c3d networks joint_model joint_plus methods training))
 
 test-all: $(VENV)/ready ## Run every test
 	$(PYTEST) $(ARGS)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from bench.table import shortest_seconds
 from extract.backbones import PRECISIONS
-from extract.placement import cpu_has
+from extract.hardware import cpu_is_fast_in
 from extract.versions import installed_versions
 
 # What decides the speed of a network on a CPU.
@@ -63,8 +63,7 @@ def fast_precisions(device: torch.device) -> tuple[str, ...]:
     """The precisions for which the device has instructions."""
     if device.type == "cuda":
         return "fp32", "fp16", "bf16"
-    sixteen = ("fp16", "bf16")
-    return "fp32", *(name for name in sixteen if cpu_has(f"avx512_{name}", f"amx_{name}"))
+    return "fp32", *(name for name in ("fp16", "bf16") if cpu_is_fast_in(name))
 
 
 def wait_for(device: torch.device) -> None:

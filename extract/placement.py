@@ -18,6 +18,7 @@ from extract.backbones import PRECISIONS, Backbone, Pixels
 from extract.decoder import VIEW_SIZE
 from extract.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
 from extract.folding import fold_batch_norms
+from extract.hardware import cpu_has
 from extract.i3d import I3D
 
 log = logging.getLogger(__name__)
@@ -155,12 +156,6 @@ def _build(
 
 def _has_batch_norm(network: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm3d) for module in network.modules())
-
-
-def cpu_has(*instructions: str) -> bool:
-    """Whether the CPU has one of these sets of instructions, by torch's names."""
-    abilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(abilities.get(name) for name in instructions)
 
 
 def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:

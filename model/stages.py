@@ -80,16 +80,19 @@ class TemporalEncoder(nn.Module):
         """(B, S, D) -> (B, S, H + D)."""
         only_weights_learn = torch.is_grad_enabled() and not features.requires_grad
         is_wide = self.lstm.input_size > WIDE * self.lstm.hidden_size
-        with _without_onednn() if only_weights_learn and is_wide else nullcontext():
+        # In 16 bits oneDNN has an LSTM for some CPUs only; PyTorch's own runs on all of them.
+        in_16_bits = torch.is_autocast_enabled("cpu")
+        with _without_onednn() if (only_weights_learn and is_wide) or in_16_bits else nullcontext():
             hidden, _ = self.lstm(features)
         return torch.cat([hidden, features], dim=-1)
 
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    """Take PyTorch's own LSTM on a CPU: oneDNN's computes the gradient of its input unasked.
+    """Use PyTorch's own LSTM on a CPU: oneDNN's always computes the gradient of its input.
 
-    With the paper's 7168 inputs to 1024 units that is over a quarter of its products in training.
+    With the paper's 7168 inputs to 1024 units, that is over a quarter of the products of a training
+    step.
     """
     before = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]

@@ -7,8 +7,6 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from extract.activity import Activity
 from extract.combinations import (
     JOINT,
@@ -20,7 +18,8 @@ from extract.combinations import (
 )
 from extract.engine import Engine, num_bytes
 from extract.errors import FailedVideo, UserError, counted
-from extract.placement import RUNGS, cpu_has
+from extract.hardware import choose_precision
+from extract.placement import RUNGS
 from extract.pool import WorkerLimits
 from extract.source import SourceVideo
 from extract.spec import FeatureSpec
@@ -39,9 +38,6 @@ from pipeline.videos import FoundVideos, find_videos
 GPU_BATCH_SIZE = 24
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
-
-# From 9.8 until 9.15 cuDNN computed 16-bit 3-D convolutions wrongly, or not at all.
-BROKEN_CUDNN = range(90800, 91500)
 
 log = logging.getLogger(__name__)
 
@@ -110,14 +106,12 @@ def make_engine(
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
     if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
         raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
-    if compute.precision == "fp16" and not on_gpu and not cpu_has("avx512_fp16", "amx_fp16"):
-        raise UserError("precision fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto")
     return Engine(
         networks=networks,
         spec=spec,
         views=views,
         devices=devices,
-        precision=best_precision(devices) if compute.precision == "auto" else compute.precision,
+        precision=choose_precision(compute.precision, devices),
         decoder=compute.decoder,
         keep_clips=keep_clips,
         batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
@@ -183,20 +177,6 @@ def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
     if not 0.1 <= compute.worker_memory_gib <= 2**20:
         raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
     return WorkerLimits(compute.stall_seconds, int(compute.worker_memory_gib * 2**30))
-
-
-def best_precision(devices: Sequence[torch.device]) -> str:
-    """The fastest precision whose error does not show in any measure (docs/yardstick.md).
-
-    That is fp16 on CUDA, bf16 on a CPU with instructions for it, fp32 on any other.
-    """
-    if all(device.type == "cuda" for device in devices):
-        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        if version in BROKEN_CUDNN:
-            log.warning("cuDNN %d cannot be trusted in fp16: computing in fp32", version)
-            return "fp32"
-        return "fp16"
-    return "bf16" if cpu_has("avx512_bf16", "amx_bf16") else "fp32"
 
 
 def _short_side(text: str) -> int | None:

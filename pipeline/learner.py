@@ -3,6 +3,7 @@
 Legend: N bags, B bags of a batch, S segments, D features of a segment.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from model.losses import class_weights_of
 from pipeline.checkpoint import CheckpointError, ResumeState
 from pipeline.feeding import fetch, gather
 from pipeline.recipe import Recipe, TrainingConfig
+
+log = logging.getLogger(__name__)
 
 
 class Bags(NamedTuple):
@@ -96,6 +99,8 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
         else None
     )
     half_precision = training.amp and device.type == "cuda"
+    if training.amp and not half_precision:
+        log.warning("amp needs CUDA: training in float32 on %s", device)
     scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
     if optimizer is None or not training.compile:
         return Learner(model, optimizer, scaler, model)

@@ -21,7 +21,7 @@ from i3d_reference import VIDEO, relative_error, seeded_state
 from safetensors.torch import save_file
 from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
 
-from extract import sealed, worker, writer
+from extract import hardware, sealed, worker, writer
 from extract.backbones import BACKBONES
 from extract.decoder import frame_size, probe
 from extract.decoder_av import AvDecoder
@@ -255,7 +255,8 @@ class TestAnotherRun:
         assert (code, snapshot(store)) == (2, before)
         assert "c.avi.h5 is an HDF5 file of something else: move it out" in said
 
-    def test_warns_where_precisions_mix(self, videos, store, extract):
+    def test_warns_where_precisions_mix(self, videos, store, extract, monkeypatch):
+        monkeypatch.setattr(hardware, "cpu_computes", lambda name: True)  # it convolves nothing
         extract(videos / "c.avi")
         code, said = extract(videos / "c.avi", "--precision", "bf16")
         assert code == 0
@@ -476,11 +477,13 @@ class TestWrongUsage:
         assert code == 2
         assert "device 'all' means every GPU, and torch finds none: use auto or cpu" in said
 
-    def test_fp16_is_refused_where_it_would_take_for_ever(self, videos, extract, monkeypatch):
-        monkeypatch.setattr(extraction, "cpu_has", lambda *instructions: False)
+    def test_a_precision_that_the_cpu_does_not_support_is_refused(
+        self, videos, extract, monkeypatch
+    ):
+        monkeypatch.setattr(hardware, "cpu_computes", lambda name: name == "fp32")
         code, said = extract(videos, "--precision", "fp16")
         assert code == 2
-        assert "fp16 takes minutes a clip on this CPU: use bf16, fp32 or auto" in said
+        assert "this CPU does not support precision fp16: use fp32 or auto" in said
 
     def test_no_gpu_is_named_twice(self, videos, extract, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

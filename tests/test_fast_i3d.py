@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from i3d_reference import reference_clip, relative_error, seeded_state
+from precisions import needs_bf16
 
 from extract.fast_i3d import STEMS, FastI3D, _expected_mean, _folded
 from extract.i3d import I3D, LAYOUT
@@ -58,7 +59,9 @@ def test_the_first_layers_are_the_same_in_blocks_and_in_pieces(state, block, num
 
 
 @pytest.mark.parametrize("block", STEMS.values(), ids=STEMS)
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "precision", [pytest.param(torch.bfloat16, marks=needs_bf16), torch.float32]
+)
 def test_16_bits_stay_close(state, block, precision):
     plain, views = network(state, "Mixed_4b"), noise(1, 8, 64, 64)
     error = relative_error(FastI3D(plain, precision, block)(views), plain_features(plain, views))
@@ -76,6 +79,7 @@ def test_a_view_depends_neither_on_its_place_in_a_batch_nor_on_the_others(state)
     assert relative_error(alone, features) < 1e-5
 
 
+@needs_bf16
 def test_the_plain_network_stays_as_it_is(state):
     plain, views = network(state, "Mixed_3b"), noise(1, 4, 32, 32)
     before = plain_features(plain, views)
@@ -100,6 +104,7 @@ def test_the_whole_network_is_that_of_the_reference(state, golden, clip):
     assert relative_error(actual, expected) < 1e-4
 
 
+@needs_bf16
 def test_real_weights_on_a_real_clip(golden, shared_data, clip):
     path = shared_data / "weights" / "i3d_rgb_imagenet_partial.pt"
     plain = network(read_state(path), "Mixed_4d")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from i3d_reference import relative_error, seeded_state
+from precisions import needs_bf16
 from torch import nn
 
 from extract import placement
@@ -102,7 +103,11 @@ def test_batch_norm_and_everything_else_but_convolutions_stay_in_fp32(network):
 
 @pytest.mark.parametrize(
     ("precision", "instructions", "stem"),
-    [("fp32", {"amx_bf16"}, "direct"), ("bf16", {}, "width"), ("bf16", {"amx_bf16"}, "cubes")],
+    [
+        ("fp32", {"amx_bf16"}, "direct"),
+        pytest.param("bf16", {}, "width", marks=needs_bf16),
+        pytest.param("bf16", {"amx_bf16"}, "cubes", marks=needs_bf16),
+    ],
 )
 def test_i3d_is_placed_as_its_fast_form(views, precision, instructions, stem, monkeypatch):
     made = []
@@ -173,12 +178,13 @@ def test_one_wrong_view_of_a_batch_is_a_disagreement():
     )
 
 
-def test_i3d_r50_is_placed_folded(views):
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_i3d_r50_is_placed_folded(views, precision):
     backbone = BACKBONES["i3d_r50"]
     network = backbone.build("AvgPool")
     load_weights(network, "random", backbone.source)
-    placed = place(network, backbone, CPU, "bf16")
-    assert stands_on(placed) == ("folded", "bf16")
+    placed = place(network, backbone, CPU, precision)
+    assert stands_on(placed) == ("folded", precision)
     pixels = (views[:1, ::8].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225
     with torch.inference_mode():
         expected = network.eval()(pixels)

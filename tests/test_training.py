@@ -609,17 +609,24 @@ def test_divergence_is_an_error(features: Path, labels: Path, tmp_path: Path) ->
 def test_half_precision_learns_the_same(
     features: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path of CUDA, taken on the CPU, which lacks half precision for the LSTM only."""
-    recipe = replace(RECIPE, model=replace(RECIPE.model, temporal=False))
-    exact = one_epoch(features, labels, recipe)
+    """The path of CUDA, taken on the CPU."""
+    exact = one_epoch(features, labels, RECIPE)
     scaler: Callable[..., object] = torch.amp.GradScaler
     monkeypatch.setattr(
         torch.amp, "GradScaler", lambda device, enabled: scaler(device, init_scale=1024.0)
     )
-    half = one_epoch(features, labels, recipe)
+    half = one_epoch(features, labels, RECIPE)
     for name, tensor in exact.state_dict().items():
         assert half.state_dict()[name].dtype == torch.float32
         torch.testing.assert_close(half.state_dict()[name], tensor, atol=0.05, rtol=0.1)
+
+
+def test_half_precision_on_a_cpu_is_named_as_unused(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = replace(RECIPE, training=replace(RECIPE.training, amp=True))
+    shape = InputShape(8, TIME_POSITIONS, CHANNELS, 3)
+    learner = new_learner(recipe, shape, 0, torch.device("cpu"))
+    assert not learner.scaler.is_enabled()
+    assert "amp needs CUDA: training in float32 on cpu" in caplog.text
 
 
 def test_half_precision_may_begin_on_resuming() -> None:

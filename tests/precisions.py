@@ -1,0 +1,9 @@
+"""What tests need of the CPU that computes them."""
+
+import pytest
+
+from extract.hardware import cpu_computes
+
+needs_bf16 = pytest.mark.skipif(
+    not cpu_computes("bf16"), reason="oneDNN does not convolve in bf16 on this CPU"
+)
