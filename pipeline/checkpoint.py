@@ -1,7 +1,7 @@
 """The checkpoint: a folder of tensors (`model.safetensors`) and facts about them (`config.json`).
 
-Nothing in it is a pickle: reading it never runs code. One that training can go on from also holds
-the optimizer (`optimizer.safetensors`) and the state of mixed precision (`resume.json`).
+It contains no pickle, so reading it never runs code. A checkpoint from which training can resume
+also holds the optimizer (`optimizer.safetensors`) and the mixed-precision state (`resume.json`).
 """
 
 import hashlib
@@ -35,43 +35,43 @@ RESUME_NAME = "resume.json"
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or does not fit."""
+    """A checkpoint is missing, damaged or unsuitable."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Everything about a checkpoint but its tensors: the content of `config.json`."""
+    """Everything about a checkpoint except its tensors: the content of `config.json`."""
 
     recipe: Recipe
     shape: InputShape
     class_names: tuple[str, ...]
     """In the order of their indices, normal first."""
     spec: FeatureSpec
-    """Of the features it was trained on."""
+    """The spec of the features it was trained on."""
     weights_name: str
-    """Of the backbone; its digest is in the spec."""
+    """The backbone's weights; their digest is in the spec."""
     weights_trained: bool
-    """False for random backbone weights: the scores then say nothing about the world."""
+    """False for random backbone weights: the scores are then meaningless."""
     precision: str
-    """In which the backbone computed the features."""
+    """The precision in which the backbone computed the features."""
     views: tuple[str, ...]
-    """That it was trained on."""
+    """The views it was trained on."""
     threshold: float
-    """At or above it a segment is an event."""
+    """A segment at or above this score belongs to an event."""
     threshold_rule: str
     """How the threshold was chosen."""
     metrics: dict[str, float]
-    """On the held-out videos, or by the folds."""
+    """Measured on the held-out videos, or by cross-validation."""
     seed: int
     epoch: int
     versions: dict[str, str]
     created_at: str
 
     def __post_init__(self) -> None:
-        """Refuse facts that contradict each other.
+        """Reject contradictory or invalid values.
 
         Raises:
-            ValueError: says which.
+            ValueError: names the value.
         """
         num_names, num_classes = len(self.class_names), self.shape.num_classes
         require(num_names == num_classes, "number of class names", num_names, str(num_classes))
@@ -85,15 +85,14 @@ class Checkpoint(NamedTuple):
     model: Detector
     """On the CPU, ready to score."""
     folder: Path
-    """Where it lies."""
     model_digest: str
-    """sha256 of the file of tensors."""
+    """sha256 of `model.safetensors`."""
 
 
 class ResumeState(NamedTuple):
-    """What training needs beside the weights to go on as if it had never stopped.
+    """What training needs, besides the weights, to resume as if it had never stopped.
 
-    Random numbers are not in it: each epoch draws its own from the seed and its number.
+    Random states are not needed: each epoch seeds its own generator from the seed and its number.
     """
 
     optimizer: dict[str, Tensor]
@@ -103,7 +102,7 @@ class ResumeState(NamedTuple):
 def save_checkpoint(
     folder: Path, config: CheckpointConfig, model: Detector, resume: ResumeState | None = None
 ) -> None:
-    """Write a checkpoint in place of the one in the folder, if any; it is always whole.
+    """Write a checkpoint atomically, replacing the one in the folder, if any.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -119,8 +118,8 @@ def save_checkpoint(
     content["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
     content["content_digest"] = content_digest(content)
     write_json(new / CONFIG_NAME, content)
-    # No system swaps two folders at once everywhere. Between the two renames the last good
-    # checkpoint is the previous one, and `existing_checkpoint` finds it there.
+    # Two folders cannot be swapped atomically on every system. Between the two renames,
+    # `existing_checkpoint` finds the last complete checkpoint in `previous`.
     if folder.exists():
         folder.rename(previous)
     new.rename(folder)
@@ -129,7 +128,7 @@ def save_checkpoint(
 
 
 def settle_checkpoint(folder: Path) -> None:
-    """Put back, or clear away, what a save that was killed left beside a checkpoint.
+    """Restore or remove what a killed save left beside a checkpoint.
 
     Raises:
         OSError: the folder cannot be written.
@@ -144,7 +143,7 @@ def settle_checkpoint(folder: Path) -> None:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint so that, wherever this is killed, it is there whole or does not count.
+    """Remove a checkpoint; if this is killed, the checkpoint is either complete or ignored.
 
     Raises:
         OSError: the folder cannot be written.
@@ -157,10 +156,10 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def load_checkpoint(path: Path, which: str = "best") -> Checkpoint:
-    """The model in a folder of training (its checkpoint ``which``) or in a checkpoint folder.
+    """Load the model in a run folder (its checkpoint ``which``) or in a checkpoint folder.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another version; names the file.
+        CheckpointError: it is missing, damaged or of another version; names the file.
     """
     folder = find_checkpoint(path, which)
     if folder is None:
@@ -175,18 +174,18 @@ def load_checkpoint(path: Path, which: str = "best") -> Checkpoint:
 
 
 def find_checkpoint(path: Path, which: str) -> Path | None:
-    """The checkpoint folder that a path to a run or to a checkpoint means; None without one."""
+    """The checkpoint folder for a path to a run or to a checkpoint; None if there is none."""
     return existing_checkpoint(path) or existing_checkpoint(path / which)
 
 
 def existing_checkpoint(folder: Path) -> Path | None:
-    """Where the checkpoint of a folder lies, also after a kill while it was being replaced."""
+    """Where the checkpoint of a folder is, even if a save was killed while replacing it."""
     candidates = (folder, _beside(folder, "previous"))
     return next((path for path in candidates if (path / CONFIG_NAME).is_file()), None)
 
 
 def load_config(folder: Path) -> CheckpointConfig:
-    """What a checkpoint folder says about itself.
+    """Load the config of a checkpoint folder.
 
     Raises:
         CheckpointError: the file is damaged or of another version.
@@ -195,7 +194,7 @@ def load_config(folder: Path) -> CheckpointConfig:
 
 
 def load_resume_state(folder: Path) -> ResumeState:
-    """What `save_checkpoint` was given to go on from.
+    """Load the resume state that `save_checkpoint` wrote.
 
     Raises:
         CheckpointError: the files are missing or damaged.
@@ -212,7 +211,7 @@ def _require_digest(path: Path, digests: Mapping[str, str]) -> None:
 
 
 def _read_config(folder: Path) -> tuple[CheckpointConfig, dict[str, str]]:
-    """What is in `config.json`, and the digests of the files beside it."""
+    """The content of `config.json`, and the digests of the files beside it."""
     path = folder / CONFIG_NAME
     content = _load_json(path)
     digest = content_digest(content)
@@ -235,17 +234,17 @@ def _read_config(folder: Path) -> tuple[CheckpointConfig, dict[str, str]]:
     except (dacite.DaciteError, TypeError, ValueError, UserError) as error:
         raise _damaged(path, str(error)) from error
     if spec_digest != config.spec.digest:
-        raise _damaged(path, "the digest is not that of the feature settings")
+        raise _damaged(path, "spec_digest is not that of the feature settings")
     return config, file_digests
 
 
 def _load_model(path: Path, config: CheckpointConfig) -> Detector:
     tensors = _load_tensors(path)
     try:
-        with torch.device("meta"):  # shapes without memory: the file's tensors become the weights
+        with torch.device("meta"):  # no memory: the tensors of the file become the weights
             model = config.recipe.build(config.shape)
     except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # sizes beyond 2**63
-        raise _damaged(path.with_name(CONFIG_NAME), "there is no model of its sizes") from error
+        raise _damaged(path.with_name(CONFIG_NAME), "no model can have its sizes") from error
     expected = model.state_dict()
     differences = [
         *(f"{name} is missing" for name in expected.keys() - tensors.keys()),
@@ -277,20 +276,20 @@ def _file_digest(path: Path) -> str:
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
-    """sha256 over everything in `config.json` but this."""
+    """sha256 over everything in `config.json` except this digest."""
     others = {name: value for name, value in content.items() if name != "content_digest"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     reason = " ".join(reason.split())
-    return CheckpointError(f"{path} is damaged ({reason}): take another checkpoint or train again")
+    return CheckpointError(f"{path} is damaged ({reason}): use another checkpoint or train again")
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
     with replace_file(path) as partial:
-        partial.write_bytes(content)  # a full disk is an OSError here, and not in save_file
+        partial.write_bytes(content)  # unlike save_file, raises OSError on a full disk
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

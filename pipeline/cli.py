@@ -1,7 +1,7 @@
-"""The command line: a table of commands, and errors turned into messages and exit codes.
+"""The command line: the table of commands, and the exit codes and messages for errors.
 
-Exit codes: 0 all done · 1 an unexpected error · 2 wrong usage, or nothing to do it on · 3 some
-videos failed · 4 every video failed · 130 interrupted or terminated; what was finished is kept.
+Exit codes: 0 success · 1 an unexpected error · 2 wrong usage, or no input · 3 some videos failed ·
+4 every video failed · 130 interrupted or terminated. Finished work is kept in every case.
 """
 
 import errno
@@ -55,9 +55,10 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     },
     "demo": (options.DemoOptions, "pipeline.demo:run_demo"),
 }
-"""Command -> its options, and the function that runs it; imported only when it is called.
+"""Command -> its options and the function that runs it.
 
-The function takes the options and returns the exit code.
+The function takes the options and returns the exit code. Its module is imported only when the
+command is run.
 """
 
 GROUPS = {
@@ -68,7 +69,7 @@ GROUPS = {
 
 DESCRIPTION = "Raw surveillance videos in, labelled and timed answers out."
 
-log = logging.getLogger("pipeline.cli")  # not __name__, which may be __main__
+log = logging.getLogger("pipeline.cli")  # __name__ may be __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,47 +77,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     set_up_logging(options.LogOptions())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed byte for byte
+        sys.stdout.reconfigure(errors="surrogateescape")  # print paths byte for byte
     earlier = signal.signal(signal.SIGTERM, _terminate)
     try:
         chosen = parse(arguments)
         set_up_logging(chosen.logs)
         exit_code = _runner(chosen)(chosen)
-        sys.stdout.flush()  # while a reader that has gone can still be dealt with
+        sys.stdout.flush()  # raises BrokenPipeError here, where it can be handled
         return exit_code
     except UserError as error:
         log.error("%s", error)
         return 2
     except KeyboardInterrupt as error:
         log.error(
-            "%s: what was finished is kept; the same command goes on from there (vigil train with "
+            "%s: finished work is kept; run the same command again to continue (vigil train with "
             "--resume)",
             str(error) or "interrupted",
         )
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone, as head does. Python would flush the rest at its end.
+        # The reader of our output closed it, as head does. Python would flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (FileExistsError, NotADirectoryError) as error:
-        log.error("%s is a file, or lies below one: give a folder", error.filename)
+        log.error("%s is a file, or one of its parents is: give a folder", error.filename)
         return 2
     except OSError as error:
         log.error("%s", _explain(error))
-        log.debug("where it happened:", exc_info=True)
+        log.debug("traceback:", exc_info=True)
         return 1
     finally:
         signal.signal(signal.SIGTERM, earlier)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does; a second SIGTERM ends the program at once."""
+    """Stop as on Ctrl-C; a second SIGTERM ends the program immediately."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise KeyboardInterrupt("terminated")
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """The options of the command that the arguments name; usage errors exit with 2.
+    """Parse the arguments into the options of the command they name; usage errors exit with 2.
 
     Raises:
         UserError: the recipe given with --config cannot be used.
@@ -132,7 +133,7 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
-    """The type whose alternatives are the commands, for tyro to parse."""
+    """The union of the commands' option types, for tyro to parse."""
     alternatives = []
     for name, command in commands.items():
         if isinstance(command, dict):
@@ -149,7 +150,7 @@ def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag that has to be read first, as it gives the other flags' defaults."""
+    """The value of a flag that must be read first because it sets the defaults of other flags."""
     for argument, value in pairwise([*arguments, ""]):
         if argument == flag:
             return value
@@ -159,12 +160,12 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def _recipe_of(arguments: Sequence[str]) -> Recipe:
-    """The recipe of which the flags of training change single settings."""
+    """The recipe that provides the defaults of the training flags."""
     if arguments[:1] != ["train"]:
         return Recipe()
     config, method = _value_of("--config", arguments), _value_of("--method", arguments)
     if config is not None and method is not None:
-        raise UserError("--config names its method, --method takes one's defaults: give one")
+        raise UserError("--config already determines the method: leave out --method")
     if config is not None:
         return load_recipe(Path(config))
     return Recipe() if method is None else recipe_of({"method": method}, "--method")
@@ -191,15 +192,15 @@ def _runner(chosen: Any) -> Callable[[Any], int]:
 
 
 def _explain(error: OSError) -> str:
-    """A failure of disk or folder, and what to do about it."""
+    """The message for an error of a disk or folder, with a remedy if one is known."""
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"no space is left for {where}: free some, then run the same command again (vigil "
-            "train with --resume); it goes on from what is finished"
+            f"no space is left for {where}: free some, then run the same command again to continue "
+            "(vigil train with --resume)"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where} may not be read or written ({error.strerror}): choose another folder"
+        return f"{where} cannot be read or written ({error.strerror}): choose another folder"
     return f"{where}: {error.strerror or error}"
 
 

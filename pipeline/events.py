@@ -1,4 +1,4 @@
-"""Events: where in a video a person should look, from its segment scores.
+"""Events: the intervals of a video that a person should review, from its segment scores.
 
 Legend: S segments, K classes. Ranges are half-open.
 """
@@ -22,10 +22,10 @@ class Event:
     stop_seconds: float
     peak_score: float
     class_name: str
-    """The most probable anomalous class, even where normal is more probable: of its segments, or of
-    the video where the model names whole videos only."""
+    """The most probable anomalous class, even if normal is more probable. Taken over the event's
+    segments, or from the video if the model classifies whole videos only."""
     class_probability: float
-    """Mean over its segments, or the video's; 1 is shared with the normal class."""
+    """Mean over the event's segments, or that of the video; normal counts in the total of 1."""
 
 
 def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -36,9 +36,9 @@ def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def held_segments(segment_frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of the segments (S, 2) that hold frames: with fewer frames than segments not all.
+    """Indices of the segments (S, 2) that hold frames; a short video leaves some segments empty.
 
-    Where none does, the frames of the video are not known, and every segment counts.
+    If all are empty, the frames of the video are unknown, and every segment counts.
     """
     is_held = segment_frames[:, 1] > segment_frames[:, 0]
     return np.flatnonzero(is_held | ~is_held.any())
@@ -56,10 +56,10 @@ def event_runs(
     segment_frames: npt.NDArray[np.int64],
     threshold: float,
 ) -> list[npt.NDArray[np.int64]]:
-    """The segments of each event, (n,) indices that rise.
+    """The segments of each event, as (n,) increasing indices.
 
     An event is a run of segments at or above the threshold. Two runs with one segment between them
-    are one event, which then includes that segment. Segments without frames are as if not there.
+    form one event, which includes that segment. Segments without frames are ignored.
     """
     held = held_segments(segment_frames)
     found = np.flatnonzero(segment_scores[held] >= threshold)
@@ -78,23 +78,23 @@ def find_events(
     normal_class: str,
     segment_class_probabilities: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Event, ...]:
-    """The events of one video in the order of time.
+    """Find the events of one video, in order of time.
 
     Args:
         segment_scores: (S,) in 0..1.
         segment_frames: (S, 2) half-open ranges of frames.
         segment_seconds: (S, 2) the same ranges in seconds.
-        threshold: an event's segments are at or above it, but for gaps of one segment.
-        class_probabilities: the video's, of every class of the model, normal included.
-        normal_class: the one that is no event's class.
-        segment_class_probabilities: (S, K) in the same order; None from models that name whole
+        threshold: minimum score of an event's segments, except for gaps of one segment.
+        class_probabilities: class -> its probability for the video, normal included.
+        normal_class: name of the class that no event has.
+        segment_class_probabilities: (S, K) in the same order; None from models that classify whole
             videos only.
     """
     events = []
     for run in event_runs(segment_scores, segment_frames, threshold):
         probabilities = class_probabilities
         if segment_class_probabilities is not None:
-            # Not renormalised without normal: segments that look normal then say less.
+            # Normal keeps its share: a segment that looks normal must count less.
             means = segment_class_probabilities[run].mean(axis=0).tolist()
             probabilities = dict(zip(class_probabilities, means, strict=True))
         anomalous = {name: p for name, p in probabilities.items() if name != normal_class}

@@ -15,40 +15,40 @@ from model.detector import Detector
 
 FloatArray = npt.NDArray[np.float64]
 
-# Bags that go through the model at once; bounds the memory, not the result.
+# Bags in one forward pass; limits memory and does not change the result.
 MAX_BAGS = 64
 EPSILON = 1e-7
-"""How near to 0 and 1 a score may come before its odds are taken."""
+"""Scores are clipped to this distance from 0 and 1 before their log-odds are computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoScores:
-    """What a model says about one video."""
+    """The output of a model for one video."""
 
     scores: FloatArray
     """(S,), 0..1, 1 = anomalous."""
     class_probabilities: FloatArray
-    """(K,), sums to 1; of a method that only tells anomalous from normal 1 - peak and peak, until
-    `two_class_probabilities` knows the threshold."""
+    """(K,), sums to 1. For a method without classes: (1 - peak, peak), until
+    `two_class_probabilities` replaces them."""
     alpha: FloatArray | None = None
-    """(S,), first attention, sums to 1; None where the model lacks that stage."""
+    """(S,), first attention, sums to 1; None if the model lacks that stage."""
     beta: FloatArray | None = None
-    """(S,), second attention, each 0..1; None where the model lacks that stage."""
+    """(S,), second attention, each 0..1; None if the model lacks that stage."""
     segment_class_probabilities: FloatArray | None = None
-    """(S, K), each segment's sum to 1; None where the model names whole videos only."""
+    """(S, K), each row sums to 1; None if the model classifies whole videos only."""
 
     @property
     def is_finite(self) -> bool:
-        """Whether the model had an answer: no score or probability is infinite or no number."""
-        answers = (self.scores, self.class_probabilities, self.segment_class_probabilities)
-        return all(bool(np.isfinite(values).all()) for values in answers if values is not None)
+        """Whether every score and probability is finite."""
+        arrays = (self.scores, self.class_probabilities, self.segment_class_probabilities)
+        return all(bool(np.isfinite(values).all()) for values in arrays if values is not None)
 
     @property
     def segment_class_scores(self) -> FloatArray:
-        """(S, K - 1), 0..1, how much each segment is of each anomalous class; sums to its score.
+        """(S, K - 1), 0..1, the class scores of each segment, which sum to its score.
 
-        Its score says whether, its class probabilities say which (or the video's, where segments
-        have none): normal's share is left out, and the others are brought to a sum of 1.
+        A segment's score is distributed over the anomalous classes in proportion to its class
+        probabilities, or to the video's if segments have none. Normal is left out.
         """
         probabilities = self.segment_class_probabilities
         if probabilities is None:
@@ -59,10 +59,10 @@ class VideoScores:
 
 
 def select_device(name: str) -> torch.device:
-    """The device of a name: auto (CUDA where there is one), cpu, cuda or cuda:N.
+    """The device with a name: auto (CUDA if available), cpu, cuda or cuda:N.
 
     Raises:
-        UserError: there is no such device on this machine.
+        UserError: this machine does not have the device.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -76,10 +76,10 @@ def select_device(name: str) -> torch.device:
 
 
 def select_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices that share an extraction: one or more names with commas, or ``all`` GPUs.
+    """The devices that share an extraction: names separated by commas, or ``all`` for every GPU.
 
     Raises:
-        UserError: one of them is not on this machine, or a GPU is named twice.
+        UserError: this machine does not have one of them, or a GPU is named twice.
     """
     if names == "all":
         num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -94,10 +94,10 @@ def select_devices(names: str) -> tuple[torch.device, ...]:
 
 
 def score_views(model: Detector, features: npt.NDArray[np.floating]) -> VideoScores:
-    """The scores of one video from its views (V, S, D), computed in float32 on the model's device.
+    """Score one video from its views (V, S, D), in float32 on the model's device.
 
     Raises:
-        UserError: the features have another shape than the model's, or are not finite.
+        UserError: the features are not finite, or their shape does not fit the model.
     """
     if not np.isfinite(features).all():
         raise UserError("the features hold values that are not finite: extract the video again")
@@ -105,15 +105,15 @@ def score_views(model: Detector, features: npt.NDArray[np.floating]) -> VideoSco
 
 
 def score_videos(model: Detector, features: Tensor) -> list[VideoScores]:
-    """The scores of each video from the views of all, (N, V, S, D), as `score_views` computes them.
+    """Score several videos from their views (N, V, S, D), as `score_views` does for one.
 
     Raises:
-        UserError: the features have another shape than the model's.
+        UserError: the shape of the features does not fit the model.
     """
     expected = (model.shape.num_segments, model.shape.feature_size)
     if features.shape[2:] != expected or features.shape[1] == 0:
         raise UserError(
-            f"features of the shape {tuple(features.shape[1:])} do not fit a model for (views, "
+            f"features of shape {tuple(features.shape[1:])} do not fit a model for (views, "
             f"{expected[0]}, {expected[1]}): extract them with the model's own settings"
         )
     model.eval()
@@ -130,7 +130,7 @@ def score_videos(model: Detector, features: Tensor) -> list[VideoScores]:
 
 
 def _score_batch(model: Detector, features: Tensor) -> dict[str, Tensor]:
-    """The fields of `VideoScores` for a batch of videos, float64 on the model's device."""
+    """The fields of `VideoScores` for a batch of videos, in float64 on the model's device."""
     num_videos, num_views = features.shape[:2]
     output = model(features.to(model.device).flatten(0, 1))
 
@@ -138,27 +138,29 @@ def _score_batch(model: Detector, features: Tensor) -> dict[str, Tensor]:
         shape = (num_videos, num_views, *values.shape[1:])
         return values.double().reshape(shape).mean(dim=1)
 
-    said = {"scores": mean_over_views(output.scores)}
+    means = {"scores": mean_over_views(output.scores)}
     if output.class_logits is None:
-        peaks = said["scores"].amax(dim=1)
-        said["class_probabilities"] = torch.stack([1 - peaks, peaks], dim=1)
+        peaks = means["scores"].amax(dim=1)
+        means["class_probabilities"] = torch.stack([1 - peaks, peaks], dim=1)
     else:
-        said["class_probabilities"] = mean_over_views(output.class_logits.softmax(dim=-1))
+        means["class_probabilities"] = mean_over_views(output.class_logits.softmax(dim=-1))
     if output.segment_class_logits is not None:
         probabilities = output.segment_class_logits.softmax(dim=-1)
-        said["segment_class_probabilities"] = mean_over_views(probabilities)
+        means["segment_class_probabilities"] = mean_over_views(probabilities)
     for name, attention in (("alpha", output.alpha), ("beta", output.beta)):
         if attention is not None:
-            said[name] = mean_over_views(attention)
-    return said
+            means[name] = mean_over_views(attention)
+    return means
 
 
 def two_class_probabilities(peak: float, threshold: float) -> FloatArray:
-    """(2,) of normal and anomalous from a peak score: the odds of it divided by the threshold's.
+    """(2,), the probabilities of normal and anomalous for a video with this peak score.
 
-    From the threshold on anomalous is the more likely one.
+    The odds are those of the peak divided by those of the threshold, so anomalous is the more
+    probable class from the threshold on.
     """
-    odds = [np.log(p) - np.log1p(-p) for p in np.clip([peak, threshold], EPSILON, 1 - EPSILON)]
-    gap = max(odds[0] - odds[1], EPSILON) if peak >= threshold else min(odds[0] - odds[1], -EPSILON)
+    logits = [np.log(p) - np.log1p(-p) for p in np.clip([peak, threshold], EPSILON, 1 - EPSILON)]
+    gap = logits[0] - logits[1]
+    gap = max(gap, EPSILON) if peak >= threshold else min(gap, -EPSILON)
     anomalous = 1 / (1 + np.exp(-gap))
     return np.array([1 - anomalous, anomalous])

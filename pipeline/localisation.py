@@ -1,26 +1,27 @@
-"""How well anomalies are located and named: mean average precision at an overlap, mAP@IoU.
+"""Temporal localisation of named anomalies: mean average precision at an overlap, mAP@IoU.
 
-Each video gets proposals of each anomalous class, from how much each segment is of it (its score
-times the class's share, `VideoScores.segment_class_scores`). A proposal is a run of segments at or
-above a level between the lowest and the highest of the video, and ranks by its peak and by the mean
-of the video's highest segments. From the highest on, it is right where it overlaps an annotated
-interval of its class in its video that no proposal before it took; of several it takes the one
-of the highest IoU, the share of frames in both among the frames in either. The average precision of
-a class is the mean over its intervals of the precision at the rank where they are found, 0 for
-those that never are; the measure is the mean over the classes that have intervals.
+Each video gets proposals for each anomalous class from its class scores
+(`VideoScores.segment_class_scores`). A proposal is a run of segments at or above a level between
+the video's lowest and highest class score. Its rank is a weighted sum of its peak and the mean of
+the video's highest segments. In order of rank, a proposal is right if its IoU with an annotated
+interval of its class and video reaches the threshold and no earlier proposal matched that interval;
+of several intervals, it matches the one with the highest IoU. The average precision of a class is
+the mean over its intervals of the precision at the rank where each is found, or 0 if it is not
+found. The measure is the mean over the classes that have intervals.
 
-Level, rank and matching are those of VadCLIP (Wu et al., AAAI 2024; official program of
-github.com/nwpu-zxr/VadCLIP, src/utils/ucf_detectionMAP.py, which goes back to W-TALC, Paul et al.,
-ECCV 2018). It has several levels in mind, whose proposals it thins out by non-maximum suppression,
-but uses one, whose runs do not overlap. Here is otherwise:
+Level, rank and matching follow VadCLIP (Wu et al., AAAI 2024; official code at
+github.com/nwpu-zxr/VadCLIP, src/utils/ucf_detectionMAP.py, based on W-TALC, Paul et al.,
+ECCV 2018). That code supports several levels, with non-maximum suppression between their proposals,
+but uses only one, so its runs do not overlap. This module differs in four points:
 
-* Normal is no class. The program counts it: on XD-Violence with each normal video as an interval;
-  on UCF-Crime without any, so that its AP is 0, and its figure 13/14 of the mean over
-  the anomalous classes.
-* A run that reaches the level counts (there: exceeds), so that a video that is anomalous
-  throughout can be found; a score of 0 proposes nothing.
-* A video of several classes has intervals of its first one only, and no proposals of its others.
-* Proposals of equal rank in different videos are taken together, as in `pipeline.metrics`.
+* Normal is not a class. VadCLIP counts it: on XD-Violence, each normal video is an interval; on
+  UCF-Crime there are none, so the AP of normal is 0 and the reported figure is 13/14 of the mean
+  over the anomalous classes.
+* A segment that reaches the level belongs to a run (VadCLIP: exceeds it), so a video that is
+  anomalous throughout can be found. Segments with score 0 are never proposed.
+* A video with several classes has intervals of its first class only, and no proposals for the
+  others.
+* Proposals of equal rank in different videos are ties, as in `pipeline.metrics`.
 
 Legend: N videos, S segments, K classes (normal is 0), P proposals, I intervals. Ranges are
 half-open.
@@ -44,66 +45,66 @@ if TYPE_CHECKING:
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 LEVEL = 0.4
-"""From which share of the way from the lowest to the highest a segment belongs to a proposal."""
+"""Position of the level between the lowest (0) and the highest (1) class score of a video."""
 VIDEO_WEIGHT = 0.7
-"""Of the mean of the video's highest segments in a proposal's rank, beside its own peak."""
+"""Weight in a proposal's rank of the mean of the video's highest segments; its peak has 1."""
 TOP_SHARE = 16
-"""One in so many segments is among the highest."""
+"""The highest segments of a video are one in this many."""
 
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Where a class may be in one video, in the order of time."""
+    """Frame ranges where a class may be in one video, in order of time."""
 
     frames: IntArray
     """(P, 2), disjoint."""
     ranks: FloatArray
-    """(P,), the highest first."""
+    """(P,); higher ranks are matched first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The proposals of one class in all videos, judged at one overlap, and what was to be found."""
+    """The proposals for one class in all videos, evaluated at one IoU, and the interval counts."""
 
     ranking: Ranking
-    """A piece is a proposal: its one item is anomalous where the proposal is right."""
+    """Each piece is a proposal with one item, which is anomalous if the proposal is right."""
     num_intervals: IntArray
-    """(N,)"""
+    """(N,) intervals of the class in each video."""
 
 
 def localisation_measures(
     videos: Sequence["EvaluatedVideo"], num_classes: int, unknown: str
 ) -> dict[str, "VideoMeasure"]:
-    """The mAP at each IoU, and the mean of these, by name.
+    """The mAP at each IoU threshold, and their mean, by name.
 
     Args:
         videos: at least one.
-        num_classes: K, of the model; the one class of anomaly is Anomaly where it knows no other.
-        unknown: why frames cannot be judged; empty where they can.
+        num_classes: K of the model; its only anomalous class is Anomaly if it knows no others.
+        unknown: why frames cannot be evaluated; empty if they can.
     """
     names = [*(f"map_iou_{threshold}" for threshold in IOU_THRESHOLDS), "map_iou_mean"]
     if unknown:
         return dict.fromkeys(names, lambda _: Measure(None, unknown))
     of_classes = [_of_class(videos, index) for index in range(1, num_classes)]
-    judged = [[judge(*one, threshold) for one in of_classes] for threshold in IOU_THRESHOLDS]
-    # All thresholds have the same classes, so that the mean over both is the mean of their means.
-    judged.append(list(chain(*judged)))
+    detections_at = [[judge(*one, threshold) for one in of_classes] for threshold in IOU_THRESHOLDS]
+    # All thresholds have the same classes, so the mean over both equals the mean of their means.
+    detections_at.append(list(chain(*detections_at)))
     return {
         name: partial(mean_average_precision, detections)
-        for name, detections in zip(names, judged, strict=True)
+        for name, detections in zip(names, detections_at, strict=True)
     }
 
 
 def _of_class(
     videos: Sequence["EvaluatedVideo"], index: int
 ) -> tuple[list[Proposals], list[IntArray]]:
-    """What is proposed for a class in each video, and its intervals there, (I, 2)."""
+    """The proposals for a class in each video, and its intervals there, (I, 2)."""
     proposals, intervals = [], []
     for video in videos:
-        # Whose intervals they are is not known of a video of several classes: the first one's.
-        is_judged = index not in video.other_class_indices
+        # Intervals do not name a class: if a video has several, they count for the first.
+        is_evaluated = index not in video.other_class_indices
         scores = video.scores.segment_class_scores[:, index - 1]
-        proposals.append(find_proposals(scores * is_judged, video.segment_frames))
+        proposals.append(find_proposals(scores * is_evaluated, video.segment_frames))
         truth = video.truth if video.class_index == index else None
         runs = [] if truth is None else true_runs(truth)
         intervals.append(np.array(runs, np.int64).reshape(-1, 2))
@@ -111,11 +112,11 @@ def _of_class(
 
 
 def find_proposals(class_scores: FloatArray, segment_frames: IntArray) -> Proposals:
-    """The proposals of one class in one video.
+    """Find the proposals for one class in one video.
 
     Args:
-        class_scores: (S,) how much each segment is of the class, 0..1.
-        segment_frames: (S, 2) ranges that partition the frames; empty ones are left out.
+        class_scores: (S,) class score of each segment, 0..1.
+        segment_frames: (S, 2) ranges that partition the frames; empty ones are skipped.
     """
     held = held_segments(segment_frames)
     scores, frames = class_scores[held], segment_frames[held]
@@ -131,7 +132,7 @@ def find_proposals(class_scores: FloatArray, segment_frames: IntArray) -> Propos
 
 
 def overlaps(first: IntArray, second: IntArray) -> FloatArray:
-    """The IoU, 0..1, of each of the ranges (P, 2) with each of the ranges (I, 2): (P, I)."""
+    """(P, I), 0..1, the IoU of each of the ranges (P, 2) with each of the ranges (I, 2)."""
     stops = np.minimum(first[:, None, 1], second[None, :, 1])
     common = np.maximum(stops - np.maximum(first[:, None, 0], second[None, :, 0]), 0)
     lengths = np.diff(first) + np.diff(second).T
@@ -139,7 +140,7 @@ def overlaps(first: IntArray, second: IntArray) -> FloatArray:
 
 
 def match(proposals: Proposals, intervals: IntArray, iou_threshold: float) -> npt.NDArray[np.bool_]:
-    """Which proposals of a video are right, (P,), given the intervals (I, 2) of its class."""
+    """(P,), whether each proposal of a video is right, given the intervals (I, 2) of its class."""
     is_right = np.zeros(len(proposals.ranks), np.bool_)
     free = overlaps(proposals.frames, intervals)
     if not len(intervals):
@@ -155,12 +156,12 @@ def match(proposals: Proposals, intervals: IntArray, iou_threshold: float) -> np
 def judge(
     proposals: Sequence[Proposals], intervals: Sequence[IntArray], iou_threshold: float
 ) -> Detections:
-    """The proposals of one class in N videos against its intervals, (I, 2) for each video.
+    """Match the proposals for one class in N videos with its intervals, (I, 2) for each video.
 
     Args:
-        proposals: of each video.
-        intervals: of each video, in frames; none where it is not of the class.
-        iou_threshold: above 0; the least IoU of a proposal that is right.
+        proposals: the proposals in each video.
+        intervals: the intervals in each video, in frames; empty if it does not have the class.
+        iou_threshold: the minimum IoU of a right proposal, above 0.
     """
     pieces = []
     for of_video, truth in zip(proposals, intervals, strict=True):
@@ -172,7 +173,7 @@ def judge(
 def average_precision(
     detections: Detections, video_weights: IntArray | None = None
 ) -> float | None:
-    """The average precision of one class, 0..1; None where there is no interval of it."""
+    """The average precision of one class, 0..1; None if it has no intervals."""
     ranking, num_intervals = detections.ranking, detections.num_intervals
     weights = np.ones(len(num_intervals), np.int64) if video_weights is None else video_weights
     num_to_find = int(weights @ num_intervals)
@@ -189,7 +190,7 @@ def average_precision(
 def mean_average_precision(
     detections: Sequence[Detections], video_weights: IntArray | None = None
 ) -> Measure:
-    """The mean over classes, and over thresholds where several are given; see `judge`."""
+    """Mean of the average precisions over classes, or over classes and thresholds; see `judge`."""
     values = [average_precision(one, video_weights) for one in detections]
     known = [value for value in values if value is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""Messages and progress: for a person at a terminal, for a log file, for a program."""
+"""Messages and progress, on a terminal, in a log file and as JSON."""
 
 import json
 import logging
@@ -32,24 +32,24 @@ log = logging.getLogger(__name__)
 
 
 def printable(text: str) -> str:
-    """The text, with escapes for all that a terminal obeys or hides, line breaks included.
+    """The text, with every control or invisible character escaped, line breaks included.
 
-    Names of files hold what their makers like: colours, other titles, lines that look like ours.
+    File names are untrusted: they can set colours or the window title, or imitate our messages.
     """
     return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
 class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """One line of a message; only a traceback behind it has several."""
+        """Format a message as one line; only a traceback after it may take several."""
         return printable(super().formatMessage(record))
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object of a message."""
+        """Format a message as one JSON object."""
         moment = datetime.fromtimestamp(record.created, UTC)
         content = {
             "time": moment.isoformat(timespec="milliseconds"),
@@ -61,18 +61,18 @@ class _JsonFormatter(logging.Formatter):
 
 
 def console() -> Console:
-    """The console on standard error, where everything but answers goes."""
+    """The console on standard error, which gets everything except answers."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print an answer on standard output, whatever names it holds."""
+    """Print an answer on standard output, with unsafe characters of names escaped."""
     for line in lines:
         print(printable(line))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print an answer on standard output; as wide as it is where that is no terminal."""
+    """Print a table on standard output, at full width if that is not a terminal."""
     table = Table(*header)
     for row in rows:
         table.add_row(*map(printable, row))
@@ -81,7 +81,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def set_up_logging(options: LogOptions) -> None:
-    """Send the messages of our packages to standard error, and to a JSON file if asked for.
+    """Send the messages of our packages to standard error, and to a JSON file if requested.
 
     Raises:
         OSError: the JSON file cannot be written.
@@ -110,26 +110,26 @@ def set_up_logging(options: LogOptions) -> None:
 
 @dataclass
 class RunningCount:
-    """How far a long command is; told by its caller, shown by `show_progress`."""
+    """The progress of a long command: updated by the caller, shown by `show_progress`."""
 
     total: int
     num_views: int
-    """Of every clip."""
+    """Views of every clip."""
     num_bytes: int
-    """Of all videos: what is left is estimated from their size."""
+    """Size of all videos, from which the remaining time is estimated."""
     done: int = 0
     num_bytes_done: int = 0
     activity: Activity = field(default_factory=Activity)
     begun: float = field(default_factory=time.monotonic)
     _earlier: tuple[tuple[float, Activity], ...] = ()
-    """What had been done at two moments, `REPORT_SECONDS` or more apart."""
+    """The activity at two moments at least `REPORT_SECONDS` apart."""
 
     def describe(self) -> str:
-        """Rates and who waits for whom, all in all."""
+        """Average rates, and what waited for what, since the start."""
         return self._rates(time.monotonic() - self.begun, self.activity)
 
     def describe_now(self) -> str:
-        """Rates of the last half minute or so, who waits for whom, and the time left."""
+        """Rates over the last half minute or so, what waits for what, and the time left."""
         now = time.monotonic()
         earlier = self._earlier or ((self.begun, Activity()),)
         if now - earlier[-1][0] >= REPORT_SECONDS:
@@ -148,17 +148,17 @@ class RunningCount:
 
 
 class ProgressLine:
-    """A moving line on a terminal, a message now and then elsewhere."""
+    """A progress bar on a terminal, or an occasional log message elsewhere."""
 
     def __init__(self, count: RunningCount, progress: Progress | None) -> None:
-        """Show ``count`` on ``progress``, or in the log where that is None."""
+        """Show ``count`` on ``progress``, or in the log if that is None."""
         self._count = count
         self._progress = progress
         self._task = progress.add_task("videos", total=count.total, rates="") if progress else None
         self._reported = time.monotonic()
 
     def update(self) -> None:
-        """Show the count as it is now."""
+        """Show the current count."""
         count = self._count
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=count.done, rates=count.describe_now())
@@ -168,7 +168,7 @@ class ProgressLine:
 
 
 def is_watched() -> bool:
-    """Whether a person looks at standard error and has not asked for --quiet."""
+    """Whether standard error is a terminal and --quiet was not given."""
     shown = logging.getLogger("pipeline").handlers[:1]
     is_quiet = bool(shown) and shown[0].level >= logging.ERROR
     return sys.stderr.isatty() and not is_quiet
@@ -187,7 +187,7 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
 
 @contextmanager
 def download_progress() -> Iterator[Callable[[int, int | None], None]]:
-    """Yield what a download tells its bytes to: (so far, in all or None)."""
+    """Yield the callback for a download: (bytes so far, bytes in total or None)."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     disable = not is_watched()
     with Progress(*columns, console=console(), transient=True, disable=disable) as progress:

@@ -1,22 +1,20 @@
-"""Which numbers an evaluation has: the measures of videos with truth and scores.
+"""The measures of an evaluation, computed from videos with truth and scores.
 
-* ``frame_auc``, ``frame_ap``: ROC AUC and average precision over the frames of all videos as one
-  list; ``frame_auc_anomalous_videos``: over the frames of the anomalous videos alone.
-* ``frame_pr_auc``: area under the curve of precision and recall, which XD-Violence's papers report
-  as AP.
+* ``frame_auc``, ``frame_ap``: ROC AUC and average precision over the frames of all videos pooled;
+  ``frame_auc_anomalous_videos``: ROC AUC over the frames of the anomalous videos only.
+* ``frame_pr_auc``: area under the precision-recall curve, which papers on XD-Violence report as AP.
 * ``false_alarm_rate``: share of the normal videos' frames with a score of at least 0.5;
-  ``false_alarm_rate_at_threshold``: at least the model's own threshold.
+  ``false_alarm_rate_at_threshold``: the same at the model's own threshold.
 * ``maa``: mean over the classes, normal included, of the share of their videos with the right label
-  (the class of highest probability); ``video_accuracy``: that share over all videos;
-  ``top1_anomalous``: over the anomalous ones; ``top1_anomalous_without_normal``: over the anomalous
-  ones, the label being the anomalous class of highest probability.
+  (the most probable class); ``video_accuracy``: that share over all videos; ``top1_anomalous``:
+  over the anomalous videos; ``top1_anomalous_without_normal``: over the anomalous videos, labelled
+  with the most probable anomalous class.
 * ``video_auc``: ROC AUC of the videos' peak scores; ``video_anomaly_accuracy``: share of the videos
   whose peak score is on the right side of the model's threshold.
-* ``map_iou_0.1`` to ``map_iou_0.5``: mean over the anomalous classes of the average precision with
-  which the class's intervals are found, with so much overlap; ``map_iou_mean``: mean of these.
-* ``video_map``: mean over the anomalous classes of the average precision with which the class's
-  probability finds the videos that have it. A video may have several classes; the other measures
-  count it for the first of them.
+* ``map_iou_0.1`` to ``map_iou_0.5``: average precision of finding a class's intervals with at least
+  this overlap, mean over the anomalous classes; ``map_iou_mean``: mean of these.
+* ``video_map``: average precision of ranking the videos by a class's probability, mean over the
+  anomalous classes. A video may have several classes; the other measures use only the first.
 
 The formulae are in `pipeline.metrics` and `pipeline.localisation`. Legend: N videos, S segments, K
 classes (normal is 0).
@@ -36,15 +34,15 @@ from pipeline.localisation import localisation_measures
 from pipeline.metrics import Curve, IntArray, Measure, Pieces, Ranking
 
 FALSE_ALARM_THRESHOLD = 0.5
-"""Published false-alarm rates are taken at it (Sultani et al., CVPR 2018, table 4)."""
+"""The threshold of published false-alarm rates (Sultani et al., CVPR 2018, table 4)."""
 
 VideoMeasure = Callable[[IntArray], Measure]
-"""A measure of a set of videos, given how often each of the N counts."""
+"""A measure of N videos as a function of how often each counts, (N,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedVideo:
-    """One video with its truth and what the model says."""
+    """One video with its truth and the model's output."""
 
     video: str
     class_index: int
@@ -54,16 +52,16 @@ class EvaluatedVideo:
     segment_frames: IntArray
     scores: VideoScores
     other_class_indices: tuple[int, ...] = ()
-    """More classes of the same video."""
+    """The video's further classes, if it has several."""
 
     @property
     def label_index(self) -> int:
-        """The class of highest probability, normal included."""
+        """Index of the most probable class, normal included."""
         return int(np.argmax(self.scores.class_probabilities))
 
     @property
     def anomaly_index(self) -> int:
-        """The anomalous class of highest probability."""
+        """Index of the most probable anomalous class."""
         return 1 + int(np.argmax(self.scores.class_probabilities[1:]))
 
     @property
@@ -73,7 +71,7 @@ class EvaluatedVideo:
 
     @property
     def pieces(self) -> Pieces:
-        """The frames as counts, which are 0 where the truth is not known."""
+        """The frames as counts, all 0 if the truth is unknown."""
         if self.truth is None:
             nothing = np.zeros(len(self.scores.scores), np.int64)
             return Pieces(self.scores.scores, nothing, nothing)
@@ -84,31 +82,31 @@ class EvaluatedVideo:
 class ClassMeasures:
     """The measures of one class.
 
-    There is no settled way to take the frame AUC of one class: published tables seldom say which
-    normal frames they count. Both are here.
+    There is no standard definition of the frame AUC of one class, and published tables seldom
+    specify which normal frames they count, so both variants are reported.
     """
 
     class_name: str
     num_videos: int
     recall: Measure
-    """Share of its videos that got its label."""
+    """Share of its videos with the right label."""
     frame_auc: Measure
     """Over the frames of its videos and of all normal videos."""
     frame_auc_within: Measure
-    """Over the frames of its videos alone: how well the anomaly is found within them."""
+    """Over the frames of its videos only: how well the anomaly is found within them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All numbers of one evaluation."""
+    """All measures of one evaluation."""
 
     measures: dict[str, Measure]
     classes: tuple[ClassMeasures, ...]
-    """One for each class of the model, in its order."""
+    """One for each class of the model, in the model's order."""
     confusion: IntArray
     """(K, K) videos; rows are the truth."""
     frame_curve: Curve
-    """What each threshold finds among the frames whose truth is known."""
+    """Over the frames with known truth."""
 
     @property
     def undefined(self) -> list[str]:
@@ -124,14 +122,14 @@ def evaluate_videos(
     num_resamples: int,
     seed: int,
 ) -> Evaluation:
-    """Every measure of the videos, those of the whole set with bootstrap intervals.
+    """Compute all measures of the videos; those of the whole set have bootstrap intervals.
 
     Args:
         videos: at least one.
-        class_names: of the model, normal first.
-        threshold: the model's own; at or above it a video is taken for anomalous.
-        num_resamples: of the videos; 0 gives no intervals.
-        seed: of the resamples.
+        class_names: the model's classes, normal first.
+        threshold: the model's own; a video counts as detected if its peak is at or above it.
+        num_resamples: number of bootstrap resamples of the videos; 0 gives no intervals.
+        seed: seed of the resamples.
     """
     true_class = np.array([video.class_index for video in videos])
     is_anomalous = true_class > 0
@@ -157,7 +155,7 @@ def evaluate_videos(
 
 
 def _unknown_frames(videos: Sequence[EvaluatedVideo]) -> str:
-    """Why frames cannot be judged; empty where they can."""
+    """Why frames cannot be evaluated; empty if they can."""
     names = [video.video for video in videos if video.truth is None]
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"anomalous videos without annotated frames: {len(names)} ({some})" if names else ""
@@ -208,7 +206,7 @@ def _video_measures(
 
 
 def _rank_by_class(videos: Sequence[EvaluatedVideo], index: int) -> Ranking:
-    """The videos by the probability of a class; what is to be found are those that have it."""
+    """Rank the videos by the probability of a class; those that have the class are positive."""
     has_class = [index in (video.class_index, *video.other_class_indices) for video in videos]
     probabilities = [video.scores.class_probabilities[index] for video in videos]
     return metrics.rank_videos(np.array(probabilities), np.array(has_class))

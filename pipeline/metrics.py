@@ -1,9 +1,9 @@
-"""Numbers from scores: measures of detection over frames and videos, and of classification.
+"""Detection measures over frames and videos, and classification measures.
 
 Legend: N videos, P pieces, G distinct scores, K classes (the normal class has index 0). A piece is
-a set of frames of one video that hold one score. Segment scores are constant over a segment, so a
-test set of a million frames is a few thousand pieces: every measure is computed from these counts,
-which is exact, and quick enough to repeat for each bootstrap resample of the videos.
+a set of frames of one video with the same score. Scores are constant over a segment, so a test set
+of a million frames has only a few thousand pieces. Every measure is computed from their counts,
+which is exact and fast enough to repeat for each bootstrap resample of the videos.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,30 +20,30 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Measure:
-    """One number as a fraction, or the reason why it does not exist, with its interval if any."""
+    """A measure as a fraction, with its interval if any, or the reason why it is undefined."""
 
     value: float | None
     undefined: str = ""
-    """Why there is no value; empty where there is one."""
+    """Why there is no value; empty if there is one."""
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Items of one video as counts per score: frames, or the video itself."""
+    """The items of one video, its frames or the video itself, as counts per score."""
 
     scores: FloatArray
     """(P,)"""
     num_anomalous: IntArray
-    """(P,) items of that score whose truth is anomalous."""
+    """(P,) items with that score that are anomalous in the truth."""
     num_normal: IntArray
     """(P,)"""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The pieces of all videos by falling score; `video_index` says whose each piece is."""
+    """The pieces of all videos by decreasing score; `video_index` is the video of each piece."""
 
     scores: FloatArray
     num_anomalous: IntArray
@@ -54,10 +54,10 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What a threshold at each distinct score finds, highest score first."""
+    """The items found with a threshold at each distinct score, highest score first."""
 
     thresholds: FloatArray
-    """(G,) strictly falling; an item counts as found where its score is at or above it."""
+    """(G,) strictly decreasing; an item is found if its score is at or above the threshold."""
     true_positives: IntArray
     """(G,) anomalous items found."""
     false_positives: IntArray
@@ -67,11 +67,11 @@ class Curve:
 def frame_pieces(
     segment_scores: FloatArray, segment_frames: IntArray, truth: npt.NDArray[np.bool_]
 ) -> Pieces:
-    """The frames of one video as counts: a piece for each segment that holds frames.
+    """The frames of one video as counts, with a piece for each segment that holds frames.
 
     Args:
         segment_scores: (S,).
-        segment_frames: (S, 2) half-open ranges that partition the frames; empty ones are left out.
+        segment_frames: (S, 2) half-open ranges that partition the frames; empty ones are skipped.
         truth: (frames,) True where a frame is anomalous.
     """
     before = np.concatenate([[0], np.cumsum(truth, dtype=np.int64)])
@@ -84,7 +84,7 @@ def frame_pieces(
 
 
 def rank_frames(videos: Sequence[Pieces]) -> Ranking:
-    """The ranking of the frames of all videos; a video's index is its position here."""
+    """Rank the frames of all videos; a video's index is its position in ``videos``."""
     scores = np.concatenate([video.scores for video in videos])
     order = np.argsort(-scores, kind="stable")
     video_index = np.repeat(np.arange(len(videos)), [len(video.scores) for video in videos])
@@ -98,7 +98,7 @@ def rank_frames(videos: Sequence[Pieces]) -> Ranking:
 
 
 def rank_videos(scores: FloatArray, is_anomalous: npt.NDArray[np.bool_]) -> Ranking:
-    """The ranking of N videos by one score each, both (N,): an item is a video, not a frame."""
+    """Rank N videos by one score each, both (N,); an item is a video, not a frame."""
     return rank_frames(
         [
             Pieces(np.array([score]), np.array([int(anomalous)]), np.array([int(not anomalous)]))
@@ -108,7 +108,7 @@ def rank_videos(scores: FloatArray, is_anomalous: npt.NDArray[np.bool_]) -> Rank
 
 
 def found_at_thresholds(ranking: Ranking, video_weights: IntArray | None = None) -> Curve:
-    """The items found at each distinct score, every video counted `video_weights` (N,) times."""
+    """The items found at each distinct score, counting each video `video_weights` (N,) times."""
     weights = np.ones(ranking.num_videos, np.int64) if video_weights is None else video_weights
     weight = weights[ranking.video_index]
     last_of_score = np.append(np.flatnonzero(np.diff(ranking.scores)), len(ranking.scores) - 1)
@@ -120,7 +120,7 @@ def found_at_thresholds(ranking: Ranking, video_weights: IntArray | None = None)
 
 
 def roc_auc(ranking: Ranking, video_weights: IntArray | None = None) -> Measure:
-    """Area under the ROC curve over all items; equal scores count one half."""
+    """Area under the ROC curve over all items; ties count one half."""
     curve = found_at_thresholds(ranking, video_weights)
     num_anomalous, num_normal = curve.true_positives[-1], curve.false_positives[-1]
     if not num_anomalous or not num_normal:
@@ -143,10 +143,10 @@ def average_precision(ranking: Ranking, video_weights: IntArray | None = None) -
 
 
 def precision_recall_auc(ranking: Ranking, video_weights: IntArray | None = None) -> Measure:
-    """Area under straight lines between the points of precision and recall, from (0, 1) on.
+    """Area under the precision-recall curve, interpolated linearly, from recall 0, precision 1 on.
 
-    It is what XD-Violence's authors call average precision (Wu et al., ECCV 2020), and larger than
-    `average_precision` where few scores are distinct.
+    The authors of XD-Violence call this average precision (Wu et al., ECCV 2020). It is larger than
+    `average_precision` if there are few distinct scores.
     """
     curve = found_at_thresholds(ranking, video_weights)
     num_anomalous = curve.true_positives[-1]
@@ -163,7 +163,7 @@ def precision_recall_auc(ranking: Ranking, video_weights: IntArray | None = None
 def mean_average_precision(
     rankings: Sequence[Ranking], video_weights: IntArray | None = None
 ) -> Measure:
-    """The mean of the rankings' average precisions; those without anything to find are left out."""
+    """Mean of the rankings' average precisions, without rankings that have no anomalous items."""
     values = [average_precision(ranking, video_weights).value for ranking in rankings]
     known = [value for value in values if value is not None]
     if not known:
@@ -176,7 +176,7 @@ def false_alarm_rate(
 ) -> Measure:
     """Share of the normal items with a score at or above the threshold.
 
-    Given only normal videos (by their weights) and the threshold 0.5 this is the false-alarm rate
+    With weights that select the normal videos and a threshold of 0.5, this is the false-alarm rate
     of Sultani et al. (CVPR 2018, table 4).
     """
     curve = found_at_thresholds(ranking, video_weights)
@@ -197,7 +197,7 @@ def confusion_matrix(
     num_classes: int,
     video_weights: IntArray | None = None,
 ) -> IntArray:
-    """(K, K) numbers of videos: a row is a true class, a column a predicted one."""
+    """(K, K) counts of videos; rows are true classes, columns are predicted ones."""
     weights = np.ones(len(true_class)) if video_weights is None else video_weights
     cells = true_class * num_classes + predicted_class
     counts = np.bincount(cells, weights, minlength=num_classes**2)
@@ -205,7 +205,7 @@ def confusion_matrix(
 
 
 def class_recalls(confusion: IntArray, class_names: Sequence[str]) -> tuple[Measure, ...]:
-    """For each class the share of its videos that got its label; undefined where it has none."""
+    """For each class, the share of its videos with the right label; undefined without videos."""
     return tuple(
         Measure(float(row[index] / row.sum()))
         if row.sum()
@@ -215,7 +215,7 @@ def class_recalls(confusion: IntArray, class_names: Sequence[str]) -> tuple[Meas
 
 
 def mean_class_accuracy(confusion: IntArray) -> Measure:
-    """mAA: the mean over the classes that have videos of the class's recall.
+    """mAA: mean recall over the classes that have videos.
 
     Source: Majhi et al., FG 2021, IV, over the C + 1 classes, normal included.
     """
@@ -227,7 +227,7 @@ def mean_class_accuracy(confusion: IntArray) -> Measure:
 
 
 def accuracy(confusion: IntArray) -> Measure:
-    """Share of the videos in these rows whose label is right; pass ``[1:]`` for the anomalous."""
+    """Share of the videos in these rows with the right label; pass rows ``[1:]`` for anomalous."""
     num_videos = confusion.sum()
     if not num_videos:
         return Measure(None, "there is no video of these classes")
@@ -238,10 +238,10 @@ def accuracy(confusion: IntArray) -> Measure:
 def resample_videos(
     is_anomalous: npt.NDArray[np.bool_], num_resamples: int, seed: int
 ) -> list[IntArray]:
-    """How often each of the N videos is drawn, (N,) for each of the bootstrap's resamples.
+    """Draw bootstrap resamples: for each, how often it contains each of the N videos, (N,).
 
-    Videos are drawn with replacement among the anomalous and among the normal ones apart, so that
-    every resample has as many of each as the test set.
+    Anomalous and normal videos are drawn with replacement separately, so every resample has as many
+    of each as the test set.
     """
     generator = np.random.default_rng(seed)
     counts = np.zeros((num_resamples, len(is_anomalous)), np.int64)
@@ -255,18 +255,18 @@ def resample_videos(
 def with_interval(
     measure: Callable[[IntArray], Measure], resamples: Sequence[IntArray], num_videos: int
 ) -> Measure:
-    """The measure of all videos with its percentile bootstrap interval.
+    """Compute a measure of all videos with its percentile bootstrap interval.
 
     Args:
-        measure: takes how often each video counts, (N,).
-        resamples: from `resample_videos`; none gives no interval.
+        measure: function of how often each video counts, (N,).
+        resamples: from `resample_videos`; if empty, there is no interval.
         num_videos: N.
 
     Returns:
-        Resamples in which the measure is undefined are left out.
+        The measure; its interval ignores resamples in which the measure is undefined.
     """
     whole = measure(np.ones(num_videos, np.int64))
-    values = [drawn.value for drawn in map(measure, resamples) if drawn.value is not None]
+    values = [one.value for one in map(measure, resamples) if one.value is not None]
     if whole.value is None or not values:
         return whole
     tail = (1 - CONFIDENCE) / 2
@@ -275,7 +275,7 @@ def with_interval(
 
 
 def thin_indices(x: FloatArray, y: FloatArray, max_points: int) -> IntArray:
-    """Indices of at most `max_points` points of a curve, evenly along it, both ends included."""
+    """Indices of at most `max_points` points spaced evenly along a curve, with both ends."""
     if len(x) <= max_points:
         return np.arange(len(x))
     steps = np.abs(np.diff(x, prepend=x[0])) + np.abs(np.diff(y, prepend=y[0]))

@@ -1,6 +1,6 @@
 """The options of every command: frozen dataclasses from which the command line is built.
 
-A field's docstring is its help text. Importing this module loads neither torch nor a decoder.
+A field's docstring is its help text. Importing this module must not load torch or a decoder.
 """
 
 from dataclasses import dataclass, field
@@ -25,47 +25,47 @@ VIDEO_EXTENSIONS = (
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What is said while a command runs; on standard error."""
+    """Messages on standard error while a command runs."""
 
     quiet: bool = False
-    """Say only what went wrong."""
+    """Report errors only."""
     verbose: bool = False
-    """Say everything."""
+    """Report everything, debug messages included."""
     log_json: Path | None = None
-    """Also write every message to this file, one JSON object a line."""
+    """Also write every message to this file, one JSON object per line."""
 
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """How videos are decoded and features computed; none of it changes what a feature means."""
+    """How videos are decoded and features computed. None of this changes what a feature means."""
 
     decoder: DecoderName = "auto"
-    """auto: decord, and PyAV for videos that are long, or that decord cannot read whole; nvdec: the
-    decoder of an NVIDIA GPU."""
+    """auto: decord, or PyAV for videos that are long or that decord cannot read completely; nvdec:
+    the decoder of an NVIDIA GPU."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; several with commas, or all GPUs of the machine: all."""
+    """auto, cpu, cuda or cuda:N; several separated by commas; or all, for every GPU."""
     precision: PrecisionName = "auto"
-    """auto: fp16 on CUDA, bf16 on a CPU that has instructions for it, fp32 on any other."""
+    """auto: fp16 on CUDA, bf16 on a CPU with bf16 instructions, and fp32 on any other CPU."""
     compile: bool = False
-    """Have torch.compile fuse the steps of the network, which takes a minute or more. CUDA only."""
+    """Compile the network with torch.compile, which takes a minute or more. CUDA only."""
     batch_size: int | None = None
-    """Clip-views that the network sees at once; by default 1 on a CPU and 24 on CUDA."""
+    """Clip-views in one forward pass; by default 1 on a CPU and 24 on CUDA."""
     workers: Literal["auto"] | int = "auto"
-    """Processes that decode, each one video or part of it; auto: as many as the device is seen to
-    need; 0: decode in this process."""
+    """Number of decoding processes, each working on one video or part of one; auto: as many as keep
+    the device busy; 0: decode in this process."""
     stall_seconds: float = 60.0
-    """A process that decodes is given up when no frame has come for so long; not with 0 workers."""
+    """Stop a decoding process that delivers no frame for this long; not used with 0 workers."""
     worker_memory_gib: float = 4.0
-    """Memory that each process that decodes may take besides what it starts with, and that clips of
-    a video may take; one that needs more is a failure."""
+    """Memory limit of each decoding process, on top of what it uses at the start, and of the clips
+    of one video; a video that needs more fails."""
     max_damage: str | None = None
-    """A video of which more than this share of the frames is damaged is a failure: 10% or 0.1."""
+    """Fail a video if more than this share of its frames is damaged, for example 10% or 0.1."""
     extensions: str = VIDEO_EXTENSIONS
-    """Endings of the files that are taken for videos in a folder, with commas."""
+    """Extensions of the files in a folder that are treated as videos, separated by commas."""
     follow_links: bool = False
-    """Also take videos in a folder that are links to files outside of it."""
+    """Also use videos in a folder that are links to files outside it."""
     picture_fps: float = 25.0
-    """Frames a second of videos that are folders of pictures (.jpg, .png, .tif)."""
+    """Frames per second of videos that are folders of pictures (.jpg, .png, .tif)."""
 
 
 @dataclass(frozen=True)
@@ -73,35 +73,35 @@ class ExtractOptions:
     """Extract the features of videos into a folder of HDF5 files, one per video."""
 
     videos: Videos
-    """Folders (searched with all their subfolders), video files, folders of pictures, patterns with
-    * or ?, or text files with a path a line."""
+    """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
+    ?, or text files with one path per line."""
     out: Path
-    """Folder of the feature files; they keep the videos' relative paths."""
+    """Folder for the feature files, which keep the videos' relative paths."""
     backbone: str = "i3d"
-    """The network, one of vigil weights list; several on the same clips: swin3d_b+i3d_r50."""
+    """Network listed by vigil weights list, or several on the same clips: swin3d_b+i3d_r50."""
     weights: str = "auto"
-    """auto (the official ones, downloaded once), a .pt, .pyth or .safetensors file, or random
-    (untrained, to try the program); of several networks one for each, joined by commas."""
+    """auto (the official weights, downloaded once), a .pt, .pyth or .safetensors file, or random
+    (untrained, for trying out the program); for several networks one each, separated by commas."""
     endpoint: str | None = None
-    """Stop the network at this layer, such as Mixed_4d; by default at its end. Of several networks
-    one for each: Mixed_4d+AvgPool."""
+    """Stop the network at this layer, such as Mixed_4d; by default at its end. For several networks
+    one each: Mixed_4d+AvgPool."""
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
-    """center, five (with the corners), ten (with mirror images), or names of views with commas."""
+    """center, five (with corners), ten (with mirror images), or view names separated by commas."""
     segments: int = 32
-    """Number of segments: equal stretches into which each video is divided."""
+    """Number of segments, the equal stretches into which each video is divided."""
     clip_stride: int = 64
-    """Frames from the start of a clip to the start of the next; a clip has 64 frames."""
+    """Frames from the start of one clip to the start of the next; a clip has 64 frames."""
     short_side: str = "256"
-    """Short side in pixels to which frames are resized; native keeps them, which takes memory for 2
-    clips of full frames per worker (800 MB at 1080p)."""
+    """Resize frames to this short side in pixels; native keeps their size, which needs memory for 2
+    clips of full-size frames per worker (800 MB at 1080p)."""
     keep_clips: bool = False
-    """Store every clip's feature beside the segments'."""
+    """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False
-    """Extract again what is there with other settings, or of another version of a video."""
+    """Replace features made with other settings or from another version of a video."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
@@ -111,56 +111,56 @@ class TrainOptions:
     """Train the joint model on features and video-level labels."""
 
     features: Positional[Path]
-    """Folder of feature files, as vigil extract writes it."""
+    """Folder of feature files written by vigil extract."""
     out: Path
-    """Folder of the run: checkpoints, logs, the split."""
+    """Folder for the run: checkpoints, logs and the split."""
     annotations: tuple[Path, ...] = ()
     """Label files: lists and annotations of the datasets in docs/datasets.md, or CSV with
-    video,class. Only classes are read. Without any, each video's folder names its class."""
+    video,class. Only classes are read. By default the folder of each video names its class."""
     config: Path | None = None
-    """TOML file of a recipe, such as configs/ucf_crime.toml; flags win over it."""
+    """TOML file with a recipe, such as configs/ucf_crime.toml; flags override it."""
     seed: int = 0
-    """Seed of the weights, the hold-out and the batches."""
+    """Seed for the initial weights, the held-out videos and the batches."""
     views: str = "center"
-    """Views to train on; the paper trains on the center one."""
+    """Views to train on; the paper trains on center."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     resume: bool = False
-    """Go on from where the run in --out stopped."""
+    """Continue the run in --out from where it stopped."""
     overwrite: bool = False
-    """Begin anew where --out already holds a run."""
+    """Start over if --out already holds a run."""
     memory_gib: float | None = None
-    """Memory that features may take; more of them are read from a temporary file in --out, batch by
-    batch. By default two thirds of what is free."""
+    """Memory limit for features; those that exceed it are read batch by batch from a temporary file
+    in --out. By default two thirds of the free memory."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Evaluate a run on features with annotated frames; prints one `name value` line each."""
+    """Evaluate a run on features with annotated frames, and print one `name value` line each."""
 
     run: Positional[Path]
-    """Folder of a run, or of one of its checkpoints."""
+    """Folder of a run or of one of its checkpoints."""
     features: Positional[Path]
     """Folder of feature files."""
     annotations: tuple[Path, ...]
-    """Files with anomalous frame ranges: those of the datasets in docs/datasets.md, or CSV with
-    video,class,start_frame,end_frame."""
+    """Files with anomalous frame ranges: annotations of the datasets in docs/datasets.md, or CSV
+    with video,class,start_frame,end_frame."""
     out: Path | None = None
-    """Folder of the results; by default RUN/evaluation."""
+    """Folder for the results; by default RUN/evaluation."""
     views: str | None = None
-    """Views whose scores are averaged; by default all that the feature files hold."""
+    """Views to average the scores over; by default all views in the feature files."""
     which: Which = "best"
-    """The checkpoint that was best on validation, or the last one."""
+    """Which checkpoint to use: the best one on validation, or the last one."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     bootstrap: int = 1000
-    """Resamples of the videos for the 95 % intervals."""
+    """Number of resamples of the videos for the 95 % intervals."""
     seed: int = 0
-    """Seed of the resampling."""
+    """Seed for the resampling."""
     figures: tuple[str, ...] = ()
-    """Videos to draw scores and attention of; by default the first of each class."""
+    """Videos whose scores and attention are plotted; by default the first of each class."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
@@ -169,211 +169,211 @@ class CompareOptions:
     """Compare two runs, or two folders of runs with several seeds, by a paired bootstrap."""
 
     run: Positional[Path]
-    """Folder of a run that vigil evaluate has judged, or of several: a subfolder each."""
+    """Folder of a run evaluated by vigil evaluate, or of several, in a subfolder each."""
     other: Positional[Path]
-    """What to compare it with, judged on the same videos."""
+    """Run or folder of runs to compare it with, evaluated on the same videos."""
     bootstrap: int = 2000
-    """Resamples of videos and seeds for the 95 % intervals."""
+    """Number of resamples of videos and seeds for the 95 % intervals."""
     seed: int = 0
-    """Seed of the resampling."""
+    """Seed for the resampling."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class BenchMethodsOptions:
-    """Train, evaluate and tabulate many methods over several seeds; goes on where it stopped."""
+    """Train, evaluate and tabulate many methods over several seeds, continuing earlier work."""
 
     features: Positional[Path]
-    """Folder of the training videos' features; of all videos with --test-share."""
+    """Folder with the features of the training videos; with --test-share, of all videos."""
     config: Path
     """TOML file that lists the methods, such as configs/yardstick.toml."""
     out: Path
-    """Folder of the runs, and of table.md, table.json and table.html."""
+    """Folder for the runs, table.md, table.json and table.html."""
     annotations: tuple[Path, ...] = ()
     """Label files of the training videos, as for vigil train."""
     test_features: Path | None = None
-    """Folder of the test videos' features."""
+    """Folder with the features of the test videos."""
     test_annotations: tuple[Path, ...] = ()
-    """Files with the anomalous frames of the test videos, as for vigil evaluate."""
+    """Files with the anomalous frame ranges of the test videos, as for vigil evaluate."""
     test_share: float | None = None
-    """Instead of both: hold out this share of each class for testing, drawn anew for each seed; the
-    annotations then have frames."""
+    """Instead of both: hold out this share of each class for testing, chosen anew for each seed.
+    The annotations must then have frame ranges."""
     views: str = "center"
     """Views to train on."""
     test_views: str | None = None
-    """Views whose scores are averaged; by default all that the feature files hold."""
+    """Views to average the scores over; by default all views in the feature files."""
     only: tuple[str, ...] = ()
-    """Names of rows to train; the others are shown as far as they are there."""
+    """Names of the rows to train; others appear in the table if they were trained before."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     bootstrap: int = 1000
-    """Resamples of videos and seeds for the 95 % intervals."""
+    """Number of resamples of videos and seeds for the 95 % intervals."""
     overwrite: bool = False
-    """Train again what is there with other settings."""
+    """Replace runs that were trained with other settings."""
     memory_gib: float | None = None
-    """Memory that features may take, as for vigil train."""
+    """Memory limit for features, as for vigil train."""
     note: tuple[str, ...] = ()
-    """Sentences that a reader of table.html must know, such as what is missing."""
+    """Sentences to print as warnings in table.html, such as what is missing."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Reproduce a table on a published dataset: check, extract, train, judge, one page."""
+    """Reproduce a table on a published dataset: check, extract, train, evaluate, report."""
 
     name: Positional[str]
-    """Name of the dataset, as vigil dataset list has it."""
+    """Name of the dataset, as listed by vigil dataset list."""
     videos: Path | None = None
-    """Folder with all its videos."""
+    """Folder with all videos of the dataset."""
     features: Path | None = None
-    """Instead of them: folder with the features of all its videos."""
+    """Instead of --videos: folder with the features of all videos of the dataset."""
     annotations: tuple[Path, ...] = ()
-    """The official lists and truth, by their official names; by default those below the folder."""
+    """Official lists and annotations, with their official names; by default those in the folder."""
     out: Path = Path("runs/reproduction")
-    """Folder of everything that is made."""
+    """Folder for all output."""
     config: Path = Path("configs/table1.toml")
     """TOML file that lists the methods."""
     only: tuple[str, ...] = ()
-    """Names of rows to train; by default all."""
+    """Names of the rows to train; by default all."""
     train_views: str = "center"
     """Views to train on."""
     views: str = "five"
-    """Views to extract, and whose scores are averaged in the test."""
+    """Views to extract and to average the test scores over."""
     weights: str = "auto"
     """The backbone's weights, as for vigil extract."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     bootstrap: int = 1000
-    """Resamples of videos and seeds for the 95 % intervals."""
+    """Number of resamples of videos and seeds for the 95 % intervals."""
     allow_missing: bool = False
-    """Go on without the videos that are missing or cannot be read; the page says so."""
+    """Continue without videos that are missing or unreadable; the page lists them."""
     overwrite: bool = False
-    """Extract and train again what is there with other settings."""
+    """Replace features and runs that were made with other settings."""
     memory_gib: float | None = None
-    """Memory that features may take in training, as for vigil train."""
+    """Memory limit for features in training, as for vigil train."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Label videos: score every segment of each, name its class, and write a report."""
+    """Label videos: score every segment, name the class, and write a report."""
 
     videos: Videos
-    """Folders (searched with all their subfolders), video files, folders of pictures, patterns with
-    * or ?, or text files with a path a line."""
+    """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
+    ?, or text files with one path per line."""
     checkpoint: Path
-    """Folder of a run, or of one of its checkpoints; it says how features are extracted."""
+    """Folder of a run or of one of its checkpoints; features are extracted with its settings."""
     out: Path
-    """Folder of the results; the features are kept in its folder features."""
+    """Folder for the results; the features are kept in its subfolder features."""
     weights: str | None = None
-    """The backbone's weights file, where it is not where the training had it."""
+    """The backbone's weights file, if it has moved since the training."""
     views: str = "center"
-    """Views whose scores are averaged; the paper tests on five."""
+    """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
-    """Score from which a segment belongs to an event; auto: the run's own, chosen on validation."""
+    """Score from which a segment belongs to an event; auto: the one chosen on validation."""
     overwrite: bool = False
-    """Extract again what is there with other settings, or of another version of a video."""
+    """Replace features made with other settings or from another version of a video."""
     which: Which = "best"
-    """The checkpoint that was best on validation, or the last one."""
+    """Which checkpoint to use: the best one on validation, or the last one."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write the report of a folder of results again."""
+    """Write the report of a results folder again."""
 
     results: Positional[Path]
-    """Folder that vigil score wrote."""
+    """Folder written by vigil score."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class FeaturesVerifyOptions:
-    """Check every byte of feature files; ends with 3 if any is damaged, and 4 if all are."""
+    """Check every byte of feature files; exit with 3 if any has a fault, with 4 if all have."""
 
     features: Positional[Path]
-    """Folder of feature files, or one of them."""
+    """Folder of feature files, or a single file."""
     videos: tuple[str, ...] = ()
-    """Check, too, that each of these has features, and is still the video that they were made of:
-    folders, video files, patterns or lists, as for vigil extract."""
+    """Also check that each of these videos has features and has not changed since: folders, video
+    files, patterns or lists, as for vigil extract."""
     repair: bool = False
-    """Extract again what is damaged, missing or changed, with the settings of the whole files."""
+    """Extract damaged, missing or changed videos again, with the settings of the intact files."""
     weights: str | None = None
-    """The backbone's weights file for that, where it is not where it was."""
+    """The backbone's weights file for --repair, if it has moved since the extraction."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class FeaturesShowOptions:
-    """Show what feature files hold and how they were made."""
+    """Show what feature files contain and how they were made."""
 
     features: Positional[Path]
-    """Folder of feature files, or one of them."""
+    """Folder of feature files, or a single file."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class FeaturesImportOptions:
-    """Import features that another program computed; docs/exchange.md says whose."""
+    """Import features from another program; docs/exchange.md lists the supported ones."""
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCES...")]
-    """Folders with .npy, .npz, .txt or .h5 files, or such .npy, .npz or .h5 files; one or ten a
-    video."""
+    """Folders with .npy, .npz, .txt or .h5 files, or single .npy, .npz or .h5 files; one or ten
+    files per video."""
     out: Path
-    """Folder of the feature files; they keep the files' relative paths."""
+    """Folder for the feature files, which keep the sources' relative paths."""
     backbone: str = "unknown"
-    """What to call the network that the features come from."""
+    """Name to record for the network that computed the features."""
     crops: CropOrder | None = None
-    """Whose order several crops have: rtfm (also MGFN's), deepmil (also XD-Violence's, VadCLIP's,
-    and what UR-DMU trains on), oversample (what UR-DMU's own extraction and
-    I3D_Feature_Extraction_resnet write), vigil (an export with a file per crop), or unnamed: they
-    become crop_0 to crop_9."""
+    """Order of the crops: rtfm (also used by MGFN), deepmil (also XD-Violence, VadCLIP and the
+    features UR-DMU trains on), oversample (written by UR-DMU's own extraction and
+    I3D_Feature_Extraction_resnet), vigil (an export with one file per crop), or unnamed (stored as
+    crop_0 to crop_9)."""
     crops_first: bool = False
-    """The crops are the first of three axes, as UR-DMU's extraction writes them."""
+    """Read the first of three axes as the crops, as UR-DMU's extraction writes them."""
     frames_per_snippet: int | None = None
-    """Frames that a row is of, where the format does not fix it."""
+    """Number of frames behind each row, if the format does not fix it."""
     pooled: bool = False
-    """The rows are the segments already; of .npz and .txt files they are anyway."""
+    """Treat the rows as segments; for .npz and .txt files this is always the case."""
     segments: int = 32
-    """Number of segments: equal stretches into which each video is divided."""
+    """Number of segments, the equal stretches into which each video is divided."""
     num_frames: Path | None = None
-    """CSV with video,frames or video,frames,fps a line; needed where rows are segments and the
-    features are not only for training."""
+    """CSV with one line of video,frames or video,frames,fps per video; needed to evaluate or score
+    features whose rows are segments."""
     fps: float = 30.0
-    """Frames a second, which no format says: times in seconds follow from it."""
+    """Frames per second, for times in seconds; no format records it."""
     list_file: Path | None = None
-    """Import only the files that this list names, a path a line; their folders do not matter."""
+    """Import only the files in this list, one path per line; their folders are ignored."""
     follow_links: bool = False
-    """Also take files in a folder that are links to files outside of it."""
+    """Also use files in a folder that are links to files outside it."""
     overwrite: bool = False
-    """Replace features of another origin that are there."""
+    """Replace existing features of another origin."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class FeaturesExportOptions:
-    """Export features as RTFM, MGFN or UR-DMU read them: .npy files, and a list."""
+    """Export features as .npy files and a list, as RTFM, MGFN and UR-DMU read them."""
 
     features: Positional[Path]
     """Folder of feature files, extracted with --keep-clips."""
     out: Path
-    """Folder of the files, their list, the truth of the frames and the numbers of frames."""
+    """Folder for the files, their list, the frame-level truth and the frame counts."""
     annotations: tuple[Path, ...] = ()
     """Label files, as for vigil train and evaluate; only labelled videos are exported, anomalous
-    ones first. Without any, each video's folder names its class."""
+    ones first. By default the folder of each video names its class."""
     crops: CropOrder | None = None
-    """Whose order the crops get: by default rtfm, or with a file per crop vigil, which has the
-    center first; without all ten or five of it, the center alone is exported."""
+    """Order of the crops: by default rtfm, or vigil (center first) with --file-per-crop. If not all
+    ten or five crops are stored, only the center is exported."""
     file_per_crop: bool = False
     """Write NAME__0.npy, NAME__1.npy and so on, as UR-DMU, DeepMIL and VadCLIP read them."""
     frames_per_snippet: int = 16
-    """Frames that a row is of; RTFM's and UR-DMU's tests count on 16."""
+    """Number of frames behind each row; the tests of RTFM and UR-DMU require 16."""
     pooled: bool = False
-    """Write the segments instead of clips; enough for training."""
+    """Write segments instead of clips, which is enough for training."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
@@ -386,50 +386,50 @@ class DatasetListOptions:
 
 @dataclass(frozen=True)
 class DatasetCheckOptions:
-    """Check that a published dataset is complete: videos, labels, frames; ends with 3 if not."""
+    """Check that a published dataset is complete: videos, labels, frames; exit with 3 if not."""
 
     name: Positional[str]
-    """Name of a dataset, as vigil dataset list has it."""
+    """Name of a dataset, as listed by vigil dataset list."""
     root: Positional[Path]
-    """Folder with all its videos, as files or as folders of pictures; or with their features."""
+    """Folder with all its videos, as files or folders of pictures, or with their features."""
     features: bool = False
-    """ROOT holds feature files, as vigil extract writes them, instead of videos."""
+    """ROOT holds feature files written by vigil extract instead of videos."""
     annotations: tuple[Path, ...] = ()
-    """The official lists and truth, by their official names; by default those below ROOT."""
+    """Official lists and annotations, with their official names; by default those in ROOT."""
     write: Path | None = None
-    """Folder for label files that vigil train and evaluate read: train.csv, test.csv, and
-    problems.csv."""
+    """Folder to write problems.csv to, and train.csv and test.csv, the label files for vigil train
+    and evaluate."""
     extensions: str = VIDEO_EXTENSIONS
-    """Endings of the files that are taken for videos, with commas."""
+    """Extensions of the files that are treated as videos, separated by commas."""
     follow_links: bool = False
-    """Also take videos that are links to files outside of ROOT."""
+    """Also use videos that are links to files outside ROOT."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class WeightsListOptions:
-    """List the backbones, their official weights, and whether those are on this machine."""
+    """List the backbones, their official weights, and whether these are on this machine."""
 
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class WeightsFetchOptions:
-    """Download a backbone's official weights; goes on where an earlier download broke off."""
+    """Download a backbone's official weights, resuming an interrupted download."""
 
     backbone: Positional[str]
-    """Name of a backbone, as vigil weights list has it, or of several, joined by plus signs."""
+    """Backbone listed by vigil weights list, or several joined by plus signs."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class WeightsVerifyOptions:
-    """Check a weights file: readable without running it, and complete up to an endpoint."""
+    """Check that a weights file loads without running code and is complete up to an endpoint."""
 
     backbone: Positional[str]
-    """Name of a backbone, as vigil weights list has it."""
+    """Name of a backbone, as listed by vigil weights list."""
     weights: Positional[str] = "auto"
-    """The file; by default the official one in the cache."""
+    """Weights file; by default the official one in the cache."""
     endpoint: str | None = None
     """Check up to this layer only."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
@@ -437,12 +437,12 @@ class WeightsVerifyOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Draw videos, extract, train, evaluate and score them: the whole program in minutes."""
+    """Generate videos, then extract, train, evaluate and score: the whole program in minutes."""
 
     out: Path = Path("runs/demo")
-    """Folder of everything the demo makes."""
+    """Folder for all output of the demo."""
     weights: str = "auto"
-    """The backbone's weights; auto falls back to random ones where none can be had, and says so."""
+    """The backbone's weights; auto falls back to random weights, with a warning."""
     seed: int = 0
-    """Seed of the videos and the training."""
+    """Seed for the videos and the training."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

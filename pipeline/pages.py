@@ -1,7 +1,7 @@
 """HTML pages from templates.
 
-A page stands alone: no script, no font, no picture from elsewhere. Every name in it comes from
-outside and is escaped by the template engine.
+A page is self-contained: it loads no script, font or image. Names in it are untrusted, and the
+template engine escapes them.
 """
 
 import base64
@@ -13,7 +13,7 @@ from pipeline.results import clock_time
 
 
 def render_page(template: str, **content: object) -> str:
-    """The page of a template as HTML; what the template names and is not given is an error."""
+    """Render a template as HTML; an undefined variable is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -26,5 +26,5 @@ def render_page(template: str, **content: object) -> str:
 
 
 def embedded(picture: Path) -> str:
-    """A PNG file as an address that holds all of it."""
+    """A PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()

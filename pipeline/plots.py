@@ -1,7 +1,9 @@
-"""Pictures: ROC, precision against recall, confusion, one video, many methods; fitted densities.
+"""Plots: ROC, precision-recall, confusion matrix, one video, many methods, fitted densities.
 
-Legend: S segments, N frames, K classes, P points. Each function writes one PNG file; matplotlib is
-imported when one is drawn, and no global figure or backend is touched.
+Each function writes one PNG file. matplotlib is imported only then, and its global figures and
+backend are not used.
+
+Legend: S segments, N frames, K classes, P points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +44,7 @@ def _save(figure: "Figure", path: Path) -> None:
 def plot_roc(
     path: Path, false_positive_rate: Values, true_positive_rate: Values, auc: float
 ) -> None:
-    """Draw the ROC curve (P,), (P,) and chance."""
+    """Plot the ROC curve, from rates (P,) and (P,), and chance."""
     figure = _new_figure(4.5, 4.5)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=CHANCE_COLOR, linestyle="--", label="chance 0.5")
@@ -55,12 +57,12 @@ def plot_roc(
 
 
 def plot_precision_recall(path: Path, recall: Values, precision: Values, ap: float) -> None:
-    """Draw precision over recall (P,), (P,) and chance: the last point finds all frames."""
+    """Plot precision (P,) over recall (P,) and chance; the last point must have recall 1."""
     figure = _new_figure(4.5, 4.5)
     axes = figure.add_subplot()
     chance = precision[-1]
     axes.axhline(chance, color=CHANCE_COLOR, linestyle="--", label=f"chance {chance:.4f}")
-    # Between two thresholds nothing is known, so that the curve is drawn in steps.
+    # No threshold lies between two points, so the curve has steps.
     axes.step(
         recall, precision, where="pre", color=SCORE_COLOR, label=f"average precision {ap:.4f}"
     )
@@ -72,7 +74,7 @@ def plot_precision_recall(path: Path, recall: Values, precision: Values, ap: flo
 def plot_confusion(
     path: Path, confusion: npt.NDArray[np.int64], class_names: Sequence[str]
 ) -> None:
-    """Draw the confusion matrix (K, K): colour is the share of the true class, text the count."""
+    """Plot the confusion matrix (K, K); colours are shares of the true class, texts are counts."""
     size = 2.5 + 0.45 * len(class_names)
     figure = _new_figure(size, size)
     axes = figure.add_subplot()
@@ -95,12 +97,12 @@ def plot_rows(
     names: Sequence[str],
     panels: Mapping[str, Sequence[tuple["Spread | None", float | None]]],
 ) -> None:
-    """Draw a line for each name, in panels side by side: mean and interval, and what is published.
+    """Plot the mean, interval and published figure of each name on a line, in panels side by side.
 
     Args:
-        path: where to.
-        names: of the lines, from top to bottom.
-        panels: title -> (ours, published) of each line.
+        path: PNG file to write.
+        names: names of the lines, from top to bottom.
+        panels: title -> (ours, published) for each line.
     """
     figure = _new_figure(3.5 + 3.5 * len(panels), 1.2 + 0.32 * len(names))
     lines = np.arange(len(names))
@@ -110,12 +112,12 @@ def plot_rows(
         for line, one in ours:
             axes.plot([one.low, one.high], [line, line], color=SCORE_COLOR, linewidth=2)
         places, means = [line for line, _ in ours], [one.mean for _, one in ours]
-        axes.plot(means, places, "o", color=SCORE_COLOR, label="here, mean and 95 %")
-        told = [(figure, line) for line, (_, figure) in zip(lines, values, strict=True)]
-        told = [(figure, line) for figure, line in told if figure is not None]
-        if told:
+        axes.plot(means, places, "o", color=SCORE_COLOR, label="ours, mean and 95 %")
+        published = [(value, line) for line, (_, value) in zip(lines, values, strict=True)]
+        published = [(value, line) for value, line in published if value is not None]
+        if published:
             axes.plot(
-                *zip(*told, strict=True), "D", color=TRUTH_COLOR, mfc="none", label="published"
+                *zip(*published, strict=True), "D", color=TRUTH_COLOR, mfc="none", label="published"
             )
         axes.set_title(title, fontsize=10)
         axes.grid(axis="x", color=CHANCE_COLOR, alpha=0.4)
@@ -133,16 +135,16 @@ def plot_video(
     segment_frames: npt.NDArray[np.int64],
     truth: npt.NDArray[np.bool_] | None,
 ) -> None:
-    """Draw segment values over the frames of one video, one below the other, on its truth.
+    """Plot curves of segment values over the frames of one video, with its truth shaded.
 
     Source: Majhi et al., FG 2021, figure 4.
 
     Args:
-        path: where to.
-        title: stands above.
+        path: PNG file to write.
+        title: title of the figure.
         curves: name -> (S,) values.
         segment_frames: (S, 2) half-open ranges that partition the frames.
-        truth: (N,) anomalous frames, shaded; None where they are not known.
+        truth: (N,) anomalous frames; None if they are unknown.
     """
     figure = _new_figure(8, 0.8 + 1.5 * len(curves))
     rows = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True))
@@ -161,7 +163,7 @@ def plot_video(
 
 
 def plot_densities(path: Path, densities: "Sequence[DensityPair]", columns: int = 4) -> None:
-    """Draw fitted densities, normal against anomalous, each where it is not negligible."""
+    """Plot fitted densities, normal and anomalous, over the range where they are visible."""
     num_rows = -(-len(densities) // columns)
     figure = _new_figure(3 * columns, 0.4 + 1.8 * max(num_rows, 1))
     for place, (title, at, normal, anomalous) in enumerate(densities, start=1):

@@ -1,4 +1,4 @@
-"""Where results come from: the options of the command and the facts about a checkpoint."""
+"""The provenance of results: the options of the command and facts about the checkpoint."""
 
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from pipeline.checkpoint import Checkpoint
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What results say about the checkpoint they come from, as JSON."""
+    """The facts that results record about their checkpoint, as JSON."""
     config = checkpoint.config
     return {
         "path": str(checkpoint.folder),
@@ -26,7 +26,7 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def as_json(value: object) -> Any:
-    """Options as JSON takes them: dataclasses as objects, paths as text."""
+    """Convert options to JSON values: dataclasses to objects, paths to text."""
     if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""A recipe: every setting of a training, as a TOML file or as command-line flags.
+"""A recipe: every setting of a training, from a TOML file or from command-line flags.
 
-Importing this module does not import torch: the command line is built from it.
+The command line is built from this module, so it must not import torch.
 """
 
 import json
@@ -33,38 +33,37 @@ class TrainingConfig:
     """How a model is trained and how its best epoch is chosen."""
 
     epochs: int = 100
-    """Epochs in all; each shows every training video at least once."""
+    """Number of epochs; each uses every training video at least once."""
     learning_rate: float = 1e-4
     """Learning rate of Adam."""
     weight_decay: float = 0.0
-    """L2 penalty that Adam adds to the gradient of every weight."""
+    """L2 penalty added to the gradient of every weight."""
     num_anomalous: int = 30
-    """Anomalous videos a batch."""
+    """Anomalous videos per batch."""
     num_normal: int = 30
-    """Normal videos a batch."""
+    """Normal videos per batch."""
     validation_fraction: float = 0.2
-    """Share of the videos of each class that is held out to choose the epoch and the threshold."""
+    """Share of each class's videos held out to choose the epoch and the threshold."""
     validation_folds: int = 0
-    """Unless 0, hold nothing out: train on all videos, and choose by so many models trained before,
-    each without a part of the videos that it then judges, for all epochs. Worth its time where
-    videos are few."""
+    """0: hold videos out. 2 or more: choose the epoch and the threshold by cross-validation with
+    this many folds, then train on all videos. Worth the time if there are few videos."""
     selection: Selection = "mean"
-    """What the best epoch is best at on the held-out videos: auc, maa or the mean of the two; last:
-    it is the last one, and the held-out videos choose the threshold only."""
+    """Measure on the held-out videos that chooses the best epoch: auc, maa or the mean of the two;
+    last: use the last epoch, and the held-out videos only to choose the threshold."""
     early_stopping_epochs: int | None = None
-    """Stop after so many epochs without a better one."""
+    """Stop after this many epochs without improvement."""
     gradient_clip: float | None = None
-    """Largest norm of the gradient of all weights together."""
+    """Clip the norm of the gradient over all weights to this value."""
     amp: bool = False
-    """Compute in half precision where that is safe; on CUDA only."""
+    """Use automatic mixed precision. CUDA only."""
     compile: bool = False
-    """Have torch.compile fuse the model's steps, which takes a while and needs a C++ compiler. Of
-    little use on a CPU: docs/performance.md."""
+    """Compile the model with torch.compile, which takes a while and needs a C++ compiler. Of little
+    use on a CPU; see docs/performance.md."""
     save_epochs: int = 1
-    """Write the checkpoints every so many epochs, and at the end; --resume goes on from there."""
+    """Write the checkpoints every this many epochs and at the end; --resume continues from them."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -92,30 +91,30 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a training; each section stands in a table of that name in a TOML file.
+    """Every setting of a training; in a TOML file, each section is a table of the same name.
 
-    Model and loss have the settings of the method; see `model.methods`.
+    The types of ``model`` and ``loss`` depend on the method; see `model.methods`.
     """
 
     model: Settings = field(default_factory=ModelConfig)
     loss: Settings = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     method: str = DEFAULT_METHOD
-    """What is trained, one of docs/methods.md; the settings above are then those of that method."""
+    """Method to train, one of docs/methods.md; it determines the model and loss settings."""
     features: PoolingConfig = field(default_factory=PoolingConfig)
 
     def build(self, shape: "InputShape") -> "Detector":
-        """A model of these settings, with fresh weights from torch's generator."""
+        """Build a model with these settings and fresh weights from torch's generator."""
         return find_method(self.method).detector(self.model, self.loss, shape)
 
     @property
     def classifies(self) -> bool:
-        """Whether the method names classes, or only tells anomalous from normal."""
+        """Whether the method names classes instead of only separating anomalous from normal."""
         return find_method(self.method).detector.classifies
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file; settings it leaves out have their defaults.
+    """Load a recipe from a TOML file; settings it omits have their defaults.
 
     Raises:
         UserError: names the file, the section and the key, and what is allowed there.
@@ -124,27 +123,27 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Read a TOML file.
 
     Raises:
-        UserError: it cannot be read, or is no TOML.
+        UserError: it cannot be read, or is not TOML.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, default=str)  # refuses numbers that are too long to be shown
+        json.dumps(content, default=str)  # rejects numbers too long to print
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a TOML file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no TOML file: {error}") from error
+        raise UserError(f"{path} is not a TOML file: {error}") from error
     return content
 
 
 def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe with these settings; those it leaves out have their defaults.
+    """Build the recipe with these settings; those omitted have their defaults.
 
     Args:
         content: section -> name -> value, and the method.
-        where: whose content it is, for messages.
+        where: the source of the content, for messages.
 
     Raises:
         UserError: names the section and the key, and what is allowed there.
@@ -153,7 +152,7 @@ def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
     for name, section in sections.items():
         if name not in SECTIONS or not isinstance(section, dict):
             raise UserError(
-                f"{where}: {name!r} is no section of a recipe: use {', '.join(SECTIONS)} as "
+                f"{where}: {name!r} is not a section of a recipe: use {', '.join(SECTIONS)} as "
                 "[tables], and method above them"
             )
     name = content.get("method", DEFAULT_METHOD)
@@ -199,17 +198,17 @@ def _load_section(
 
 
 def _refuse_bool(kind: type, value: object) -> object:
-    """The value, unless it is a truth value, which Python would take for a number."""
+    """Return the value unless it is a bool, which Python would accept as a number."""
     if isinstance(value, bool):
         raise dacite.WrongTypeError(kind, value)
     return value
 
 
 def _describe(kind: Any) -> str:
-    """What a setting of a type may be, in words."""
+    """The values that a setting of this type allows, in words."""
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is tuple:
         return "a list of whole numbers"
     words = {int: "a whole number", float: "a number", bool: "true or false"}
-    return words[(get_args(kind) or (kind,))[0]]  # of "int | None", the first
+    return words[(get_args(kind) or (kind,))[0]]  # "int | None" -> int

@@ -1,7 +1,4 @@
-"""`vigil report`: one page that a person reads, made from the JSON files of a RESULTS folder.
-
-Pages are made as `pipeline.pages` says.
-"""
+"""`vigil report`: an HTML page made from the JSON files of a RESULTS folder."""
 
 import os
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ NUM_LIKELY_CLASSES = 3
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the time axis, in units of the drawing, with what is said when pointed at."""
+    """A part of the time axis, in the units of the timeline, with its tooltip."""
 
     x: str
     width: str
@@ -33,7 +30,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The drawing of one video: time to the right, score 0..1 upwards."""
+    """The SVG timeline of one video: time to the right, score 0..1 upwards."""
 
     line: str
     """SVG path of the score, constant over each segment."""
@@ -42,22 +39,22 @@ class Timeline:
     events: tuple[Block, ...]
     damage: tuple[Block, ...]
     ticks: tuple[Block, ...]
-    """Times below the drawing; x in percent of its width."""
+    """Times below the timeline; x in percent of its width."""
 
 
 @dataclass(frozen=True)
 class VideoSection:
-    """One video as the page shows it."""
+    """The content of the page for one video."""
 
     result: VideoResult
     timeline: Timeline
     link: str | None
-    """Relative address of the video file; None where it is out of reach."""
+    """Relative URL of the video file; None if the file does not exist."""
     likely_classes: tuple[tuple[str, float], ...]
 
 
 def run_report(options: ReportOptions) -> int:
-    """Write the page of a RESULTS folder again, and print where it is.
+    """Write the page of a RESULTS folder again, and print its path.
 
     Returns:
         The exit code, 0.
@@ -81,7 +78,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render_report(results: Results, folder: Path) -> str:
-    """The page as HTML; links are relative to the folder."""
+    """Render the page as HTML, with links relative to the folder."""
     videos = results.videos
     return render_page(
         TEMPLATE_NAME,
@@ -98,7 +95,7 @@ def render_report(results: Results, folder: Path) -> str:
 
 
 def video_section(result: VideoResult, folder: Path) -> VideoSection:
-    """What the page shows of one result."""
+    """The content of the page for one result."""
     by_probability = sorted(result.class_probabilities.items(), key=lambda item: -item[1])
     return VideoSection(
         result=result,
@@ -109,18 +106,18 @@ def video_section(result: VideoResult, folder: Path) -> VideoSection:
 
 
 def video_link(source: str | None, folder: Path) -> str | None:
-    """Address of a video file relative to the folder, or None where there is no such file now.
+    """URL of a video file relative to the folder, or None if the file does not exist.
 
-    The leading ``./`` and the quoting make any name a path: never a scheme, query or fragment.
+    The leading ``./`` and the quoting keep any name a path, never a scheme, query or fragment.
     """
-    if source is None or not os.path.isfile(source):  # noqa: PTH113  (a Path's may raise)
+    if source is None or not os.path.isfile(source):  # noqa: PTH113  (Path.is_file may raise)
         return None
     relative = os.path.relpath(Path(source).resolve(), folder.resolve())
     return "./" + quote(os.fsencode(relative))
 
 
 def draw_timeline(result: VideoResult) -> Timeline:
-    """The drawing of a result's scores and events."""
+    """Draw the timeline of a result's scores and events."""
     scale = TIMELINE_WIDTH / (result.duration_seconds or 1.0)
 
     def block(start_seconds: float, stop_seconds: float, title: str, least: float = 0.0) -> Block:
@@ -153,7 +150,7 @@ def draw_timeline(result: VideoResult) -> Timeline:
 
 
 def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[float, float]]:
-    """Where a result's frames are damaged, in seconds; places less far apart are made one."""
+    """The damaged ranges of a result, in seconds; those closer than this are merged."""
     places: list[tuple[float, float]] = []
     for place in result.damage:
         start_seconds = place.start_seconds
@@ -164,7 +161,7 @@ def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[floa
 
 
 def draw_ticks(duration_seconds: float) -> tuple[Block, ...]:
-    """Round times from 0 on, at most `MAX_TICKS` of them, with x in percent of the duration."""
+    """At most `MAX_TICKS` round times from 0 on, with x in percent of the duration."""
     fitting = (step for step in TICK_SECONDS if duration_seconds / step < MAX_TICKS)
     step = next(fitting, duration_seconds / MAX_TICKS)
     times = [index * step for index in range(MAX_TICKS) if index * step <= duration_seconds]

@@ -1,7 +1,7 @@
-"""RESULTS, the folder that scoring leaves: a JSON file per video, tables, a manifest.
+"""RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest.
 
-Names of files come from outside and may hold anything a file system allows, commas and line breaks
-included: tables quote them, and bytes that are not UTF-8 come back as the same bytes.
+File names are untrusted and may contain anything a file system allows, commas and line breaks
+included. Tables quote them, and bytes that are not UTF-8 survive a round trip.
 """
 
 import csv
@@ -33,12 +33,12 @@ Kind = TypeVar("Kind")
 
 
 class ResultsError(UserError):
-    """A folder of results is missing, incomplete or not one of ours."""
+    """A results folder is missing, incomplete or not written by vigil."""
 
 
 @dataclass(frozen=True)
 class SegmentScore:
-    """The score of one segment, 0..1, and where it lies; it may hold no frames (start = stop)."""
+    """The score of one segment, 0..1, and its range, which may hold no frames (start = stop)."""
 
     start_frame: int
     stop_frame: int
@@ -49,9 +49,9 @@ class SegmentScore:
 
 @dataclass(frozen=True)
 class DamagedFrames:
-    """A range of frames decoded with errors; an empty one: frames are missing before the next.
+    """A range of frames decoded with errors; if empty, frames are missing at this position.
 
-    A long list of them is shortened: a range then holds frames between two that are near, too.
+    A long list of ranges is shortened by merging neighbours, including the frames between them.
     """
 
     start_frame: int
@@ -62,12 +62,12 @@ class DamagedFrames:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What the model says about one video."""
+    """The model's output for one video."""
 
     video: str
     """Path relative to the folder of videos, with forward slashes."""
     source: str | None
-    """Where the video file was; None where scoring started from feature files."""
+    """Path of the video file; None if scoring started from feature files."""
     label: str
     """The most probable of all classes, normal included."""
     class_probabilities: dict[str, float]
@@ -78,26 +78,26 @@ class VideoResult:
     views: tuple[str, ...]
     fps: float
     num_frames_container: int
-    """What the container promises; 0 where it does not say."""
+    """Frame count declared by the container; 0 if it declares none."""
     num_frames_decoded: int
     num_frames_damaged: int
     spec_digest: str
-    """Of the settings that the features were extracted with."""
+    """Digest of the spec of the features."""
     warnings: tuple[str, ...]
     num_frames_lost: int = 0
-    """Those of the damaged frames that are missing."""
+    """The damaged frames that are missing."""
     damage: tuple[DamagedFrames, ...] = ()
     segment_class_probabilities: dict[str, tuple[float, ...]] | None = None
-    """Class -> its probability in each segment; None where the model names whole videos only."""
+    """Class -> its probability in each segment; None if the model classifies whole videos only."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be shown.
+        """Reject results that cannot be shown.
 
         Raises:
-            ValueError: there is no segment, or the label has no probability.
+            ValueError: there are no segments, or the label has no probability.
         """
         if not self.segments or self.label not in self.class_probabilities:
-            raise ValueError("it lacks segments, or the probability of its label")
+            raise ValueError("it has no segments, or no probability for its label")
 
     @property
     def duration_seconds(self) -> float:
@@ -111,7 +111,7 @@ class VideoResult:
 
     @property
     def event_seconds(self) -> float:
-        """Summed length of the events."""
+        """Total length of the events."""
         return sum(event.stop_seconds - event.start_seconds for event in self.events)
 
 
@@ -122,7 +122,7 @@ class _CheckpointOf:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What the report needs of ``manifest.json``."""
+    """The fields of ``manifest.json`` that the report needs."""
 
     videos: tuple[str, ...]
     created_at: str
@@ -134,16 +134,16 @@ class _Manifest:
 
 @dataclass(frozen=True)
 class Results:
-    """All of a RESULTS folder."""
+    """The content of a RESULTS folder."""
 
     manifest: dict[str, Any]
     videos: tuple[VideoResult, ...]
-    """By falling peak score."""
+    """By decreasing peak score."""
     failures: tuple[FailedVideo, ...]
 
 
 def result_path(folder: Path, video: str) -> Path:
-    """Where the result of a video lies: ``<folder>/<video path relative to its root>.json``."""
+    """The result file of a video: ``<folder>/<video path relative to its root>.json``."""
     return path_below(folder, video + SUFFIX)
 
 
@@ -151,13 +151,13 @@ def write_result(folder: Path, result: VideoResult) -> None:
     """Write the JSON file of one video.
 
     Raises:
-        ResultsError: the video's name cannot be that of a result.
+        ResultsError: the video's name cannot be used for a result file.
         OSError: the disk is full or the folder cannot be written.
     """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
     path = result_path(folder, result.video)
     if path == folder / MANIFEST_NAME:
-        raise ResultsError(f"{path} is the list of all results: rename the video")
+        raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
     try:
         write_json(path, content)
     except OSError as error:
@@ -169,16 +169,16 @@ def write_result(folder: Path, result: VideoResult) -> None:
 
 
 def read_result(path: Path) -> VideoResult:
-    """The result that `write_result` wrote.
+    """Read a result written by `write_result`.
 
     Raises:
-        ResultsError: the file is missing, or not such a file.
+        ResultsError: the file is missing or not a result.
     """
     return _from_json(path, VideoResult, _read_json(path, FORMAT), strict=True)
 
 
 def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
-    """Write ``summary.csv``, a row a video by falling peak score, and ``events.csv``."""
+    """Write ``summary.csv``, a row per video by decreasing peak score, and ``events.csv``."""
     ranked = by_peak_score(results)
     write_csv(
         folder / SUMMARY_NAME,
@@ -195,18 +195,18 @@ def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
 
 
 def write_failures(folder: Path, failures: Iterable[FailedVideo]) -> None:
-    """Write ``failures.csv`` anew, a row a video; with no failure it holds the header only."""
+    """Write ``failures.csv``, a row per video; without failures, only its header."""
     rows = ([one.video, one.reason, one.decoder, one.frame] for one in failures)
     write_csv(folder / FAILURES_NAME, "video reason decoder frame", rows)
 
 
 def by_peak_score(results: Iterable[VideoResult]) -> list[VideoResult]:
-    """The results by falling peak score, equal ones by name."""
+    """The results by decreasing peak score, ties by name."""
     return sorted(results, key=lambda result: (-result.peak_score, result.video))
 
 
 def clock_time(seconds: float, round_up: bool = False) -> str:
-    """Time in a video as h:mm:ss, rounded down, or up for the end of an event."""
+    """Time in a video as h:mm:ss, rounded down, or up with ``round_up``."""
     minutes, second = divmod(math.ceil(seconds) if round_up else math.floor(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}"
@@ -242,19 +242,19 @@ def _event_row(event: Event) -> list[object]:
 
 
 def write_manifest(folder: Path, videos: Sequence[str], content: dict[str, Any]) -> None:
-    """Write ``manifest.json``: which videos the results are about, and how they came about.
+    """Write ``manifest.json``: the videos of the results, and how these were made.
 
-    It is written last: a folder without one is unfinished.
+    Written last, so a folder without it is unfinished.
     """
     header = {"format": MANIFEST_FORMAT, "format_version": FORMAT_VERSION}
     write_json(folder / MANIFEST_NAME, {**header, **content, "videos": sorted(videos)})
 
 
 def read_results(folder: Path) -> Results:
-    """Everything in a RESULTS folder, for the videos that its manifest lists.
+    """Read a RESULTS folder, for the videos in its manifest.
 
     Raises:
-        ResultsError: the folder has no manifest, or a file in it is missing or not ours.
+        ResultsError: the folder has no manifest, or a file is missing or invalid.
     """
     path = folder / MANIFEST_NAME
     manifest = _read_json(path, MANIFEST_FORMAT)
@@ -264,7 +264,7 @@ def read_results(folder: Path) -> Results:
 
 
 def read_failures(folder: Path) -> tuple[FailedVideo, ...]:
-    """What `write_failures` wrote in a folder; nothing where it did not.
+    """Read what `write_failures` wrote in a folder; empty if it wrote nothing.
 
     Raises:
         ResultsError: the file is damaged.
@@ -289,24 +289,24 @@ def _read_failure(row: dict[str, str]) -> FailedVideo:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON that any reader takes: ASCII, two spaces, no NaN; whole or not at all.
+    """Atomically write JSON that any parser accepts: ASCII, no NaN, indented by two spaces.
 
     Raises:
-        ValueError: the content holds a number that is not finite.
+        ValueError: the content has a number that is not finite.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file that `write_json` may have written.
+    """Read the JSON object in a file, with the restrictions of `write_json`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds something else; says what.
+        ValueError: it is not such an object; the message gives the reason.
     """
     try:
         content = json.loads(path.read_bytes())
-        # Refuses what `write_json` and `write_text` would: NaN, infinity, halves of characters.
+        # Rejects what `write_json` and `write_text` would: NaN, infinity, unpaired surrogates.
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="surrogateescape")
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -320,22 +320,24 @@ def _from_json(path: Path, kind: type[Kind], content: dict[str, Any], *, strict:
     try:
         return dacite.from_dict(kind, content, reading)
     except (dacite.DaciteError, ArithmeticError, TypeError, ValueError) as error:
-        raise ResultsError(f"{path} is no result of vigil score ({error}): score again") from error
+        raise ResultsError(
+            f"{path} is not a result of vigil score ({error}): score again"
+        ) from error
 
 
 def _as_float(value: object) -> object:
-    """A whole number as a float, which it may be too large for; anything else as it is."""
+    """Convert an int to float, which may overflow; return anything else unchanged."""
     return float(value) if type(value) is int else value
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, atomically."""
     with replace_file(path) as partial:
         partial.write_bytes(text.encode("utf-8", errors="surrogateescape"))
 
 
 def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, whole or not at all; the header's names have spaces between them."""
+    """Write a table atomically; the names in the header are separated by spaces."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header.split())
@@ -344,16 +346,16 @@ def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None
 
 
 def _read_json(path: Path, expected_format: str) -> dict[str, Any]:
-    if not os.path.isfile(path):  # noqa: PTH113  (a Path's raises where a name is too long)
-        raise ResultsError(f"{path} is not there: finish vigil score for this folder first")
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises if a name is too long)
+        raise ResultsError(f"{path} does not exist: finish vigil score for this folder first")
     try:
         content = read_json(path)
     except ValueError as error:
         raise ResultsError(f"{path} is damaged ({error}): run vigil score again") from error
     if content.pop("format", None) != expected_format:
-        raise ResultsError(f"{path} was not written by vigil score: is this the right folder?")
+        raise ResultsError(f"{path} was not written by vigil score: give another folder")
     if content.pop("format_version", None) != FORMAT_VERSION:
         raise ResultsError(
-            f"{path} is of another format version than {FORMAT_VERSION}: run vigil score again"
+            f"{path} has a format version other than {FORMAT_VERSION}: run vigil score again"
         )
     return content

@@ -1,4 +1,4 @@
-"""`vigil score`: a folder of videos and a checkpoint into a folder of results."""
+"""`vigil score`: score videos with a checkpoint and write a results folder."""
 
 import time
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ FEATURES_FOLDER = "features"
 
 
 def run_score(options: ScoreOptions) -> int:
-    """Extract what is missing, score every video, write RESULTS, print where the report is.
+    """Extract missing features, score every video, write RESULTS and print the report's path.
 
     Returns:
-        The exit code: 0, or 3 where some videos failed, 4 where all did.
+        The exit code: 0, 3 if some videos failed, or 4 if all did.
 
     Raises:
-        UserError: no videos, or a checkpoint, threshold or weights that cannot be used.
+        UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
     """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
     threshold = read_threshold(options.threshold, checkpoint.config)
@@ -63,10 +63,10 @@ def run_score(options: ScoreOptions) -> int:
 
 
 def read_threshold(text: str, config: CheckpointConfig) -> float:
-    """The threshold on the command line; ``auto`` is the checkpoint's own.
+    """Parse the threshold of the command line; ``auto`` is the checkpoint's own.
 
     Raises:
-        UserError: it is no number from 0 to 1.
+        UserError: it is not a number from 0 to 1.
     """
     if text == "auto":
         return config.threshold
@@ -75,15 +75,15 @@ def read_threshold(text: str, config: CheckpointConfig) -> float:
     except ValueError:
         threshold = -1.0
     if not 0 <= threshold <= 1:
-        raise UserError(f"threshold {text!r} is no score: use a number from 0 to 1, or auto")
+        raise UserError(f"threshold {text!r} is not a number from 0 to 1: give one, or use auto")
     return threshold
 
 
 def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
-    """The engine that makes features like those the checkpoint was trained on.
+    """Build the engine that extracts features like those the checkpoint was trained on.
 
     Raises:
-        UserError: the backbone's weights cannot be had, or are others than in the training.
+        UserError: the backbone's weights are unavailable, or not those used for training.
     """
     used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
     views = view_names(options.views)
@@ -98,14 +98,14 @@ def finish_results(
     scored: ScoredStore,
     timings_seconds: Mapping[str, float],
 ) -> Path:
-    """Write everything in RESULTS but the videos' own files; return the path of the report.
+    """Write everything in RESULTS except the files of single videos; return the report's path.
 
     Args:
-        options: of the command.
-        checkpoint: the one that they name.
-        threshold: what the events were found with.
-        scored: every video that was asked for, those that failed before scoring included.
-        timings_seconds: name of a stage -> how long it took.
+        options: options of the command.
+        checkpoint: the checkpoint that scored the videos.
+        threshold: score from which a segment belongs to an event.
+        scored: all requested videos, including those that failed before scoring.
+        timings_seconds: name of a stage -> its duration.
     """
     folder, config, results = options.out, checkpoint.config, scored.results
     write_tables(folder, results)

@@ -1,4 +1,4 @@
-"""Feature files -> what a checkpoint says about their videos.
+"""Score the videos of feature files with a checkpoint.
 
 Legend: V views, S segments, K classes (normal has index 0).
 """
@@ -28,7 +28,7 @@ from pipeline.results import (
     write_result,
 )
 
-# What speaks of all videos; the manifest first, since a folder without one counts as unfinished.
+# Files about all videos. The manifest is removed first: without it a folder counts as unfinished.
 OVERVIEW_NAMES = (MANIFEST_NAME, REPORT_NAME, SUMMARY_NAME, EVENTS_NAME, FAILURES_NAME)
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ScoringError(UserError):
 
 @dataclass(frozen=True)
 class ScoredStore:
-    """What became of the feature files of one run."""
+    """The results of scoring a set of feature files."""
 
     results: tuple[VideoResult, ...]
     failures: tuple[FailedVideo, ...]
@@ -59,17 +59,17 @@ def score_store(
     views: Sequence[str] | None = None,
     sources: Mapping[str, Path] | None = None,
 ) -> ScoredStore:
-    """Score each feature file and write its result; one that cannot be scored stops no other.
+    """Score each feature file and write its result; a failure does not stop the others.
 
-    What an earlier run said of all videos is removed first, since it is no longer true.
+    Overview files of an earlier run are removed first, since they are no longer valid.
 
     Args:
-        checkpoint: its model computes where its weights are.
+        checkpoint: its model runs on the device of its weights.
         files: video (path relative to the folder of videos) -> feature file.
         folder: RESULTS; a JSON file per video is written there.
-        threshold: at or above it a segment is an event.
-        views: what to average over; None takes all that a file holds.
-        sources: video -> video file, for the links of the report, as far as known.
+        threshold: score from which a segment belongs to an event.
+        views: views to average over; None for all views of a file.
+        sources: video -> video file, if known, for the links of the report.
     """
     make_folder(folder)
     for name in OVERVIEW_NAMES:
@@ -98,27 +98,26 @@ def score_features(
     views: Sequence[str] | None = None,
     threshold: float | None = None,
 ) -> VideoScores:
-    """The model's scores of one video, averaged over the views; None takes all that are stored.
+    """Score one video, averaging over the views; None stands for all stored views.
 
-    The threshold, by default the run's own, decides on the label where the method only tells
-    anomalous from normal.
+    If the method has no classes, the threshold (by default the checkpoint's own) decides the label.
 
     Raises:
-        ScoringError: the features are not of the kind that the checkpoint was trained on, or the
-            number of frames is not known, or the model has no finite answer.
-        FeatureFileError: a view is not stored, or values of it are not finite.
+        ScoringError: the features are of another kind than those the checkpoint was trained on, the
+            number of frames is unknown, or the model's output is not finite.
+        FeatureFileError: a view is not stored, or its values are not finite.
     """
     differences = difference(features.spec, checkpoint.config.spec)
     if differences:
         raise ScoringError(
             f"{video}: its features differ from those that the checkpoint was trained on "
             f"({'; '.join(differences)}): extract it with the checkpoint's settings, "
-            "or use a checkpoint of these"
+            "or use a checkpoint trained on such features"
         )
     if not features.num_frames_decoded:
         raise ScoringError(
-            f"{video}: the number of its frames is not known, so that scores have no place in it: "
-            "import its features again with --num-frames"
+            f"{video}: its number of frames is unknown, so segments have no frame ranges: import "
+            "its features again with --num-frames"
         )
     names = features.views if views is None else views
     config = checkpoint.config
@@ -144,7 +143,7 @@ def video_result(
     views: Sequence[str] | None = None,
     source: Path | None = None,
 ) -> VideoResult:
-    """The scores of one video with label, events and where each segment lies."""
+    """The result of one video: label, events, and the score and time range of each segment."""
     names = checkpoint.config.class_names
     of_segments = scores.segment_class_probabilities
     probabilities = dict(zip(names, scores.class_probabilities.tolist(), strict=True))
@@ -183,6 +182,6 @@ def video_result(
 
 
 def feature_warnings(features: VideoFeatures) -> list[str]:
-    """What a person should know before trusting the scores of a video, a sentence each."""
+    """Warnings to read before trusting the scores of a video, a sentence each."""
     untrained = [] if features.weights_trained else [UNTRAINED_WARNING]
     return untrained + frame_warnings(features)

@@ -210,7 +210,10 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
         (edit(lambda c: c["recipe"]["model"].update(lstm_size=0)), "lstm_size = 0 is not allowed"),
         (edit(lambda c: c["spec"].update(clip_stride=32)), "digest is not that of the feature set"),
         (lambda folder: (folder / "config.json").write_text("[" * 10**5), "nested too deeply"),
-        (edit(lambda c: c["recipe"]["model"].update(lstm_size=10**30)), "no model of its sizes"),
+        (
+            edit(lambda c: c["recipe"]["model"].update(lstm_size=10**30)),
+            "no model can have its sizes",
+        ),
         (edit(lambda c: c["class_names"].pop()), "number of class names = 2 is not allowed"),
         (edit(lambda c: c["shape"].update(channels=4)), "it does not fit .* is .*, not "),
         (edit(lambda c: c["recipe"]["model"].update(temporal=False)), "temporal.* is unknown"),

@@ -164,10 +164,10 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("error", "code", "message"),
         [
-            (KeyboardInterrupt(), 130, "interrupted: what was finished is kept; the same command"),
+            (KeyboardInterrupt(), 130, "interrupted: finished work is kept; run the same command"),
             (OSError(errno.ENOSPC, "No space left on device"), 1, "no space is left for the outp"),
             (OSError(errno.EDQUOT, "Quota", "/x"), 1, "no space is left for /x: free some"),
-            (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "/x may not be read or"),
+            (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "/x cannot be read or w"),
             (OSError(errno.EROFS, "Read-only", "/x"), 1, r"written \(Read-only\): choose another"),
             (FileNotFoundError(errno.ENOENT, "No such file", "/x"), 1, "/x: No such file"),
             (OSError("odd"), 1, "the output: odd"),

@@ -257,7 +257,9 @@ def test_a_share_is_read_from_the_command_line(text, share):
 
 @pytest.mark.parametrize("text", ["", "%", "10", "1", "101%", "-1%", "1e-1", "nan", "10 %%", "ten"])
 def test_what_is_no_share_is_refused(text):
-    with pytest.raises(UserError, match=r"--max-damage '.*' is no share of frames: use 10% or 0.1"):
+    with pytest.raises(
+        UserError, match=r"--max-damage '.*' is not a share of frames: use 10% or 0.1"
+    ):
         read_max_damage(text)
 
 
@@ -279,7 +281,7 @@ def test_warnings_say_how_many_frames_are_damaged_and_where():
 )
 def test_another_number_of_frames_than_promised_is_said(promised, is_said):
     features = make_features(num_frames=100, num_frames_container=promised)
-    said = [f"The container promises {promised} frames, 100 could be decoded."]
+    said = [f"The container declares {promised} frames, 100 could be decoded."]
     assert frame_warnings(features) == (said if is_said else [])
 
 
@@ -289,7 +291,7 @@ def test_another_number_of_frames_than_promised_is_said(promised, is_said):
 )
 def test_another_length_than_promised_is_said(promised, fps, is_said):
     features = make_features(num_frames=100, duration_container=promised, fps=fps)
-    said = [f"The container promises {promised:.1f} seconds, the frames last 4.0."]
+    said = [f"The container declares {promised:.1f} seconds, the frames last 4.0."]
     assert frame_warnings(features) == (said if is_said else [])
 
 

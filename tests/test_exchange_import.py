@@ -511,7 +511,7 @@ class TestUse:
         capsys.readouterr()
         assert main(["evaluate", str(folder), str(store), "--annotations", truth]) == 2
         errors = capsys.readouterr().err
-        assert "the number of its frames is not known" in errors
+        assert "its number of frames is unknown" in errors
         assert "import its features again with --num-frames" in errors
 
     def test_with_frames(self, train, truth, tmp_path, capsys):

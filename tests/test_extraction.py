@@ -333,7 +333,7 @@ class TestVideosThatFail:
     def test_what_is_no_share_of_frames_is_wrong_usage(self, broken, extract):
         code, said = extract(broken, "--max-damage", "10")
         assert code == 2
-        assert "--max-damage '10' is no share of frames: use 10% or 0.1" in said
+        assert "--max-damage '10' is not a share of frames: use 10% or 0.1" in said
 
     def test_only_failures_end_with_4(self, broken, store, extract):
         code, _ = extract(broken / "empty.mp4", broken / "text.mp4")
@@ -548,13 +548,13 @@ class TestTheDisk:
         monkeypatch.setattr(writer, "write_features", refuse)
         code, said = extract(videos)
         assert code == 1
-        assert "may not be read or written (Permission denied): choose another folder" in said
+        assert "cannot be read or written (Permission denied): choose another folder" in said
 
     def test_a_file_where_the_folder_should_be_is_said(self, videos, tmp_path, extract):
         (tmp_path / "file").write_text("")
         code, said = extract(videos, out=tmp_path / "file")
         assert code == 2
-        assert f"{tmp_path / 'file'} is a file, or lies below one: give a folder" in said
+        assert f"{tmp_path / 'file'} is a file, or one of its parents is: give a folder" in said
 
 
 # Runs the command with the fake backbone, and sends itself a signal when it has written part of
@@ -597,7 +597,7 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
     partial = [path for path in store.rglob(".*") if path.name != LOCK_NAME]
     assert len(partial) == was_killed
     if not was_killed:
-        assert f"{message}: what was finished is kept; the same command goes on" in run.stderr
+        assert f"{message}: finished work is kept; run the same command again" in run.stderr
         assert "Traceback" not in run.stderr
 
     code, said = extract(videos, *settings[2:])

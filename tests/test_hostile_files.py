@@ -152,7 +152,7 @@ class TestRecipes:
     def test_what_python_cannot_show(self, tmp_path, text):
         path = tmp_path / "recipe.toml"
         path.write_text(text)
-        with pytest.raises(UserError, match=r"recipe\.toml is no TOML file: "):
+        with pytest.raises(UserError, match=r"recipe\.toml is not a TOML file: "):
             load_recipe(path)
 
 

@@ -173,7 +173,7 @@ def test_a_folder_that_can_only_be_read_is_said(tmp_path):
     script = f"{mount}; {vigil} --weights random --endpoint Conv3d_1a_7x7"
     run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
-    assert "f may not be read or written (Read-only file system): choose another" in run.stderr
+    assert "f cannot be read or written (Read-only file system): choose another" in run.stderr
     assert len(run.stderr.splitlines()) == 1
 
 
@@ -197,7 +197,7 @@ sys.exit(cli.main(["features", "show", "x"]))
 def test_sigterm_ends_a_command_as_ctrl_c_does():
     run = run_python("-c", TERMINATED)
     assert (run.returncode, run.stdout) == (130, "cleaned up\n")
-    assert run.stderr.startswith("ERROR: terminated: what was finished is kept; the same command")
+    assert run.stderr.startswith("ERROR: terminated: finished work is kept; run the same command")
     assert run.stderr.count("\n") == 1
 
 

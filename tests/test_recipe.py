@@ -44,9 +44,9 @@ def test_settings_left_out_have_their_defaults(tmp_path: Path) -> None:
     [
         (
             "epochs = 3",
-            r"'epochs' is no section of a recipe: use model, loss, training, ",
+            r"'epochs' is not a section of a recipe: use model, loss, training, ",
         ),
-        ("[modle]", "'modle' is no section"),
+        ("[modle]", "'modle' is not a section"),
         ("[model]\nlstm = 3", r"section \[model\]: lstm is unknown: the settings are time_pool, "),
         (
             "[model]\ndropout = 2",
@@ -67,7 +67,7 @@ def test_settings_left_out_have_their_defaults(tmp_path: Path) -> None:
         ("[training]\nlearning_rate = nan", "learning_rate = nan is not allowed"),
         ("[training]\nepochs = 0", "epochs = 0 is not allowed: it must be at least 1"),
         ("[training]\nvalidation_folds = 1", "validation_folds = 1 .* must be 0 or at least 2"),
-        ("[training", "is no TOML file"),
+        ("[training", "is not a TOML file"),
     ],
 )
 def test_a_wrong_file_is_told_where_and_what(tmp_path: Path, text: str, message: str) -> None:

@@ -313,7 +313,7 @@ def test_damage_is_marked_where_it_lies_in_marks_that_can_be_seen(tmp_path):
 
 
 def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
-    with pytest.raises(ResultsError, match=r"manifest\.json is not there: finish vigil score"):
+    with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
         write_report(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("{")
     with pytest.raises(ResultsError, match=r"manifest\.json is damaged"):
@@ -335,7 +335,7 @@ def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
         write_report(tmp_path)
     del content["label"]
     path.write_text(json.dumps(content))
-    with pytest.raises(ResultsError, match=r"is no result of vigil score .*label"):
+    with pytest.raises(ResultsError, match=r"is not a result of vigil score .*label"):
         write_report(tmp_path)
 
 

@@ -152,7 +152,7 @@ def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, check
     with pytest.raises(KeyboardInterrupt):
         score_store(checkpoint, list_features(store), folder, 0.5)
     assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]
-    with pytest.raises(ResultsError, match=r"manifest\.json is not there: finish vigil score"):
+    with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
         read_results(folder)
 
 
@@ -179,7 +179,7 @@ def test_warnings_say_what_to_doubt():
     assert feature_warnings(doubtful) == [
         UNTRAINED_WARNING,
         "Damaged frames: 3; 50 could be decoded.",
-        "The container promises 60 frames, 50 could be decoded.",
+        "The container declares 60 frames, 50 could be decoded.",
     ]
     assert feature_warnings(make_features(num_frames=50, num_frames_container=52)) == []
     assert feature_warnings(make_features(num_frames_container=0)) == []
@@ -230,7 +230,10 @@ def test_threshold_is_the_checkpoints_or_a_score(tmp_path):
     assert read_threshold("auto", config) == 0.125
     assert read_threshold("0.7", config) == 0.7
     for text in ("1.5", "-0.1", "nan", "high"):
-        with pytest.raises(UserError, match=f"threshold '{text}' is no score"):
+        with pytest.raises(
+            UserError,
+            match=f"threshold '{text}' is not a number from 0 to 1: give one, or use auto",
+        ):
             read_threshold(text, config)
 
 

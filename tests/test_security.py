@@ -160,7 +160,9 @@ def test_names_that_exclude_each_other_stop_no_other(tmp_path, video, vigil):
     failures = failures_in(results)
     assert code == 3
     assert (results / "d.mp4.json").is_file()
-    assert failures["manifest"].endswith("is the list of all results: rename the video")
+    assert failures["manifest"].endswith(
+        "is reserved for the list of all results: rename the video"
+    )
     assert {name for name in names if (results / f"{name}.json").is_file()} == (
         set(names) - set(failures) | {"manifest"}
     )
