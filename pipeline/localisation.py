@@ -194,5 +194,5 @@ def mean_average_precision(
     values = [average_precision(one, video_weights) for one in detections]
     known = [value for value in values if value is not None]
     if not known:
-        return Measure(None, "there is no annotated interval of any class")
+        return Measure(None, "no class has annotated intervals")
     return Measure(float(np.mean(known)))

@@ -222,7 +222,7 @@ def mean_class_accuracy(confusion: IntArray) -> Measure:
     videos_of_class = confusion.sum(axis=1)
     present = videos_of_class > 0
     if not present.any():
-        return Measure(None, "there is no video")
+        return Measure(None, "there are no videos")
     return Measure(float(np.mean(np.diag(confusion)[present] / videos_of_class[present])))
 
 
@@ -230,7 +230,7 @@ def accuracy(confusion: IntArray) -> Measure:
     """Share of the videos in these rows with the right label; pass rows ``[1:]`` for anomalous."""
     num_videos = confusion.sum()
     if not num_videos:
-        return Measure(None, "there is no video of these classes")
+        return Measure(None, "there are no videos of these classes")
     offset = confusion.shape[1] - confusion.shape[0]
     return Measure(float(np.trace(confusion, offset=offset) / num_videos))
 

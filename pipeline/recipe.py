@@ -93,7 +93,7 @@ class TrainingConfig:
 class Recipe:
     """Every setting of a training; in a TOML file, each section is a table of the same name.
 
-    The types of ``model`` and ``loss`` depend on the method; see `model.methods`.
+    The model and loss settings depend on the method.
     """
 
     model: Settings = field(default_factory=ModelConfig)

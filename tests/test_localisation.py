@@ -265,7 +265,7 @@ def test_proposals_reach_four_tenths_of_the_range():
 def test_what_cannot_be_judged_has_a_reason():
     functions = localisation_measures([video(0, [0.5])], 3, "")
     reasons = {function(np.ones(1, np.int64)).undefined for function in functions.values()}
-    assert reasons == {"there is no annotated interval of any class"}
+    assert reasons == {"no class has annotated intervals"}
     unknown = replace(video(1, [0.5]), truth=None)
     measures = evaluate_videos([unknown], CLASS_NAMES, 0.5, 0, seed=0).measures
     expected = "anomalous videos without annotated frames: 1 (v)"

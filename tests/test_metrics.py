@@ -125,7 +125,7 @@ def test_classification_equals_scikit_learn(pairs, data):
         expected_top1 = np.mean(predicted[anomalous] == true_class[anomalous])
         assert top1.value == pytest.approx(expected_top1)
     else:
-        assert top1 == metrics.Measure(None, "there is no video of these classes")
+        assert top1 == metrics.Measure(None, "there are no videos of these classes")
 
     recalls = metrics.class_recalls(confusion, ["Normal", "a", "b", "c"])
     for index, measure in enumerate(recalls):
@@ -136,7 +136,7 @@ def test_classification_equals_scikit_learn(pairs, data):
 
 
 def test_measures_of_nothing_say_so():
-    assert metrics.mean_class_accuracy(np.zeros((3, 3), np.int64)).undefined == "there is no video"
+    assert metrics.mean_class_accuracy(np.zeros((3, 3), np.int64)).undefined == "there are no videos"
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 5))

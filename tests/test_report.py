@@ -325,7 +325,7 @@ def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match="was not written by vigil score"):
         write_report(tmp_path)
     write_manifest(tmp_path, ["a.mp4"], MANIFEST)
-    with pytest.raises(ResultsError, match=r"a\.mp4\.json is not there"):
+    with pytest.raises(ResultsError, match=r"a\.mp4\.json does not exist"):
         write_report(tmp_path)
     write_result(tmp_path, make_result("a.mp4"))
     path = result_path(tmp_path, "a.mp4")
