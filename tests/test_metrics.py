@@ -136,7 +136,9 @@ def test_classification_equals_scikit_learn(pairs, data):
 
 
 def test_measures_of_nothing_say_so():
-    assert metrics.mean_class_accuracy(np.zeros((3, 3), np.int64)).undefined == "there are no videos"
+    assert (
+        metrics.mean_class_accuracy(np.zeros((3, 3), np.int64)).undefined == "there are no videos"
+    )
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 5))

@@ -331,7 +331,7 @@ def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
     path = result_path(tmp_path, "a.mp4")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "format_version": 0}))
-    with pytest.raises(ResultsError, match="another format version than 1"):
+    with pytest.raises(ResultsError, match="has a format version other than 1"):
         write_report(tmp_path)
     del content["label"]
     path.write_text(json.dumps(content))

@@ -332,7 +332,7 @@ class TestPage:
         assert row[1:3] == ["3", f"{np.mean(shares):.3f}"]
 
     def test_it_says_how_it_was_done(self, page):
-        assert "The test part was read once for each checkpoint" in " ".join(page.split())
+        assert "Each checkpoint was evaluated on the test videos once" in " ".join(page.split())
         assert "trained on " in page
         assert "6 videos, 3 of them anomalous, 480 frames, views center,top_left" in page
         assert "loss.detection_weight = 0.9" in page
