@@ -1,8 +1,8 @@
-"""`vigil bench-methods`: many methods over several seeds, on one split, in one table.
+"""`vigil bench-methods`: compare many methods over several seeds, on one split, in one table.
 
-Each row is a recipe with changes. Every run is chosen on its own held-out videos or folds; the
-test videos are read once for each checkpoint, after the training. What is there already is not
-trained again.
+Each row is a recipe with changes. Each run chooses its epoch and threshold on its own held-out
+videos or folds. Its checkpoints are evaluated on the test videos only one time, after the training.
+Finished runs are not trained again.
 """
 
 import hashlib
@@ -59,20 +59,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """Annotated videos, to train on or to judge by."""
+    """Annotated videos, to train on or to test on."""
 
     folder: Path
-    """Of the features."""
+    """The folder of the features."""
     annotations: dict[str, Annotation]
     files: dict[str, Path]
     """Video -> feature file."""
 
     def only(self, videos: Sequence[str]) -> "Part":
-        """The same of some of the videos."""
+        """The same part, restricted to some of the videos."""
         return replace(self, annotations={video: self.annotations[video] for video in videos})
 
     def content(self) -> dict[str, list[object]]:
-        """All that a run depends on: video -> digest of its features, classes, intervals."""
+        """Everything a run depends on: video -> digest of its features, classes, intervals."""
         return {
             video: [
                 sealed_digest(self.files[video]),
@@ -84,10 +84,10 @@ class Part:
 
 
 def run_bench_methods(options: BenchMethodsOptions) -> int:
-    """Train and judge what is missing, write the table, and print it.
+    """Train and evaluate the missing runs, write the table, and print it.
 
     Returns:
-        The exit code: 0, or 3 where a training diverged; the others are in the table.
+        The exit code: 0, or 3 if a training diverged; the table then holds the other runs.
 
     Raises:
         UserError: the table's file, a recipe, the features or the labels cannot be used.
@@ -108,25 +108,25 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
             made_of = _digest(train, test, options)
             if _is_done(run, recipe, made_of, options.overwrite):
                 continue
-            logger.info("%s, seed %d of 0 to %d", row.name, seed, config.seeds - 1)
+            logger.info("%s, seed %d (of 0 to %d)", row.name, seed, config.seeds - 1)
             if recipe.features not in loaded:
                 loaded[recipe.features] = _load(options, recipe.features, storage)
             labelled = loaded[recipe.features]
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 _train(labelled, sorted(train.annotations), recipe, run, seed, device)
-            except DivergedError as error:  # no reason to lose what other rows took hours for
+            except DivergedError as error:  # keep the other rows, which may take hours
                 logger.error("%s, seed %d: %s", row.name, seed, error)
                 num_failed += 1
                 continue
             trained = time.monotonic()
             for which in (BEST, LAST):
                 judge(run, which, test, device, options.test_views, made_of)
-            times = trained - begun, time.monotonic() - trained
-            logger.info("trained in %.0f s, judged in %.0f s", *times)
+            times = trained - started, time.monotonic() - trained
+            logger.info("trained in %.0f s, evaluated in %.0f s", *times)
         rows = summarise(options.out, config, recipes, options.bootstrap)
         if not rows:
-            raise UserError("there is nothing to tabulate: no run ended well")
+            raise UserError("nothing to tabulate, because every training failed: see above")
         content = {"title": config.title, "rows": [asdict(row) for row in rows]}
         write_json(options.out / JSON_NAME, content)
         text = table_text(config, rows)
@@ -144,7 +144,7 @@ def _train(
     seed: int,
     device: torch.device,
 ) -> None:
-    """Train on some of the videos; what is copied for it is given up with it.
+    """Train on some of the videos, and release the copies made for it.
 
     Raises:
         UserError: there are too few videos of a kind, or training diverged.
@@ -154,10 +154,10 @@ def _train(
 
 
 def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
-    """The videos to train on, or all; and those to judge by, where they are given apart.
+    """The videos to train on, or all videos; and the test videos, if they are given separately.
 
     Raises:
-        UserError: annotations and features do not fit together.
+        UserError: annotations and features do not match.
     """
     files = list_features(options.features)
     if not files:
@@ -179,7 +179,7 @@ def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
 def split_test(
     whole: Part, given: Part | None, test_share: float | None, seed: int
 ) -> tuple[Part, Part]:
-    """The videos to train on, and those to judge by: given apart, or drawn with the seed."""
+    """The training and the test videos: given separately, or sampled with the seed."""
     if given is not None:
         return whole, given
     assert test_share is not None, "checked with the options"
@@ -190,10 +190,10 @@ def split_test(
 def judge(
     run: Path, which: str, test: Part, device: torch.device, views: str | None, made_of: str
 ) -> None:
-    """Score the test videos with a checkpoint of a run, and keep the scores in the run.
+    """Score the test videos with a checkpoint of a run, and store the scores in the run.
 
     Raises:
-        UserError: features are damaged or do not fit the checkpoint.
+        UserError: features are damaged or do not match the checkpoint.
     """
     checkpoint = load_checkpoint(run, which)
     checkpoint.model.to(device)
@@ -212,19 +212,19 @@ def _check(options: BenchMethodsOptions, config: TableConfig) -> None:
     share, given = options.test_share, options.test_features is not None
     if (share is not None) == given or given != bool(options.test_annotations):
         raise UserError(
-            "give --test-features with --test-annotations, or --test-share instead of both"
+            "give --test-features with --test-annotations, or --test-share without them"
         )
     if share is not None and not 0 < share < 1:
         raise UserError(f"test share {share} is not allowed: it must be above 0 and below 1")
     if share is not None and not options.annotations:
-        raise UserError("--test-share needs --annotations that have the anomalous frames")
+        raise UserError("--test-share needs --annotations that specify the anomalous frames")
     names = [row.name for row in config.rows]
     if unknown := sorted(set(options.only) - set(names)):
-        raise UserError(f"{', '.join(unknown)} is no row of the table: they are {', '.join(names)}")
+        raise UserError(f"the table has no row {', '.join(unknown)}: use {', '.join(names)}")
 
 
 def _planned(options: BenchMethodsOptions, config: TableConfig) -> Iterator[tuple[int, Row]]:
-    """Every run that is asked for, seed by seed, so that all rows grow together."""
+    """Yield every requested run, seed by seed, so that all rows progress together."""
     for seed in range(config.seeds):
         for row in config.rows:
             if not options.only or row.name in options.only:
@@ -234,13 +234,13 @@ def _planned(options: BenchMethodsOptions, config: TableConfig) -> Iterator[tupl
 def _check_parts(
     whole: Part, given: Part | None, options: BenchMethodsOptions, recipes: Mapping[str, Recipe]
 ) -> None:
-    """Refuse before the first training what would stop a later one.
+    """Reject before the first training what would stop a later one.
 
     Raises:
         UserError: a video is in both parts, or views, clips or classes are missing.
     """
-    wanted = [name for name in recipes if not options.only or name in options.only]
-    of_clips = [name for name in wanted if recipes[name].features.needs_clips]
+    chosen = [name for name in recipes if not options.only or name in options.only]
+    of_clips = [name for name in chosen if recipes[name].features.needs_clips]
     test = given or whole
     for part, views in ((whole, options.views), (test, options.test_views)):
         require_stored(part.files[next(iter(part.annotations))], views, of_clips)
@@ -248,50 +248,50 @@ def _check_parts(
         return
     known = {name for one in whole.annotations.values() for name in one.class_names}
     found = {name for one in given.annotations.values() for name in one.class_names}
-    if (unknown := found - known - {NORMAL}) and any(recipes[name].classifies for name in wanted):
+    if (unknown := found - known - {NORMAL}) and any(recipes[name].classifies for name in chosen):
         raise UserError(
-            f"the test has {', '.join(sorted(unknown))}, which no video to train on has: correct "
-            "the annotations, or leave those videos out"
+            f"the test videos have {', '.join(sorted(unknown))}, which no training video has: "
+            "correct the annotations, or leave those videos out"
         )
     digests = {sealed_digest(whole.files[video]): video for video in whole.annotations}
     both = [v for v in given.annotations if sealed_digest(given.files[v]) in digests]
     if both:
         raise UserError(
-            f"{counted(len(both), 'test video')} would be trained on, {both[0]} for one: name the "
-            "videos to train on with --annotations"
+            f"{counted(len(both), 'test video')} would be trained on, such as {both[0]}: name the "
+            "training videos with --annotations"
         )
 
 
 def require_stored(path: Path, views: str | None, of_clips: Sequence[str]) -> None:
-    """Refuse a feature file that lacks views, or the clips that some rows need.
+    """Reject a feature file that lacks views, or the clips that some rows need.
 
     Raises:
-        UserError: it does; says what, and what to do.
+        UserError: the file lacks something; names it and the remedy.
     """
-    there = read_identity(path)
-    if views is not None and (missing := set(view_names(views, unnamed=True)) - set(there.views)):
+    known = read_identity(path)
+    if views is not None and (missing := set(view_names(views, unnamed=True)) - set(known.views)):
         raise UserError(
             f"{path} lacks the views {', '.join(sorted(missing))}: extract with --views {views}, "
-            f"or ask for what is there, {','.join(there.views)}"
+            f"or use the stored views, {','.join(known.views)}"
         )
-    if of_clips and there.clip_features is None:
+    if of_clips and known.clip_features is None:
         raise UserError(
             f"{path} was extracted without --keep-clips, which {', '.join(of_clips)} needs: "
-            "extract again, or name the other rows with --only"
+            "extract again with it, or name other rows with --only"
         )
 
 
 def _digest(train: Part, test: Part, options: BenchMethodsOptions) -> str:
-    """sha256 of all that a run depends on beside its recipe and its seed."""
+    """sha256 of everything a run depends on apart from its recipe and its seed."""
     content = [train.content(), test.content(), options.views, options.test_views]
     return hashlib.sha256(json.dumps(content).encode(errors="surrogateescape")).hexdigest()
 
 
 def _is_done(run: Path, recipe: Recipe, made_of: str, overwrite: bool) -> bool:
-    """Whether a run is there whole; one that was cut off is trained anew.
+    """Whether a run is complete; an interrupted one is trained again.
 
     Raises:
-        UserError: one with other settings, or of other features or labels, is there.
+        UserError: a run with other settings, features or labels exists.
     """
     if not is_judged(run):
         return False
@@ -299,8 +299,8 @@ def _is_done(run: Path, recipe: Recipe, made_of: str, overwrite: bool) -> bool:
     if same and all(scores_made_of(scores_folder(run, one)) == made_of for one in (BEST, LAST)):
         return True
     if not overwrite:
-        what = "was made of other features, labels or views" if same else "has other settings"
-        raise UserError(f"{run} {what}: train it anew with --overwrite, or give another --out")
+        what = "was made from other features, labels or views" if same else "has other settings"
+        raise UserError(f"{run} {what}: train it again with --overwrite, or give another --out")
     return False
 
 

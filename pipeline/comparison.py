@@ -1,7 +1,7 @@
-"""`vigil compare`: is one method better than another, by a paired bootstrap over videos and seeds.
+"""`vigil compare`: test whether one method is better than another, by a paired bootstrap.
 
-Both are judged on the same resampled videos, and on the same resampled seeds where they were
-trained with equally many. Legend: R runs of a method, one a seed; N videos of a run's test set.
+Both are evaluated on the same resampled videos, and on the same resampled seeds if they were
+trained with equally many. Legend: R runs of a method, one per seed; N videos of a run's test set.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ MEASURES = {
     "maa": "mAA",
     "video_auc": "video AUC",
 }
-"""What is compared: name in `pipeline.measures` -> name for people."""
+"""The measures to compare: name in `pipeline.measures` -> display name."""
 OF_FRAMES = {
     "frame_auc": metrics.roc_auc,
     "frame_ap": metrics.average_precision,
@@ -41,16 +41,16 @@ OF_FRAMES = {
 }
 
 Run = tuple[ScoredVideo, ...]
-"""What one checkpoint said about its test videos."""
+"""The scores of one checkpoint on its test videos."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A number with its interval: over seeds and videos."""
+    """A mean with its interval over seeds and videos."""
 
     mean: float
     deviation: float | None
-    """Of the R values, with R - 1; None for a single one."""
+    """Sample standard deviation of the R values, dividing by R - 1; None for a single one."""
     low: float
     high: float
     """95 % percentile bootstrap interval of the mean."""
@@ -58,21 +58,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much a method is better than another."""
+    """How much better one method is than another."""
 
     mean: float
     low: float
     high: float
     p_value: float
-    """Two-sided: twice the share of resamples in which the difference has the other sign, with one
-    added to both numbers, so that it is never 0."""
+    """Two-sided: twice the share of resamples in which the difference has the other sign, with 1
+    added to both counts, so that it is never 0."""
 
 
 def run_compare(options: CompareOptions) -> int:
-    """Print what each measure of both is, and their difference with its interval; return 0.
+    """Print each measure of both methods, and their difference with its interval; return 0.
 
     Raises:
-        UserError: a run was not evaluated, or they were evaluated on other videos.
+        UserError: a run was not evaluated, or they were evaluated on different videos.
     """
     require_resamples(options.bootstrap)
     first, second = (read_runs(path) for path in (options.run, options.other))
@@ -92,20 +92,20 @@ def run_compare(options: CompareOptions) -> int:
 
 
 def require_resamples(number: int) -> None:
-    """Refuse a bootstrap that draws nothing.
+    """Reject a bootstrap without resamples.
 
     Raises:
-        UserError: it does not.
+        UserError: the number is below 1.
     """
     if number < 1:
-        raise UserError(f"bootstrap {number} draws nothing: give a number from 1 up, such as 1000")
+        raise UserError(f"bootstrap {number} is below 1: give a number of resamples, such as 1000")
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The scores of a run, or of every run in a folder of runs of one method.
+    """The scores of a run, or of every run in a folder with the runs of one method.
 
     Raises:
-        StoredScoresError: none of them was evaluated, or one is damaged.
+        StoredScoresError: no run was evaluated, or one is damaged.
     """
     if own := _scores_in(path):
         return [read_scores(own)]
@@ -120,34 +120,34 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def why_undefined(name: str, first: Sequence[Run], second: Sequence[Run]) -> str:
-    """Why there is no `difference` in a measure: a clause for people."""
+    """The reason, as a clause, why there is no `difference` in a measure."""
     one, other = (", ".join(_classes_of(runs)) for runs in (first, second))
     if name == "maa" and one != other:
-        return f"the first tells {one} apart, the second {other}"
+        return f"the first distinguishes {one}, the second {other}"
     values = (_measure(name, run)(np.ones(len(run), np.int64)) for run in (*first, *second))
-    return next((value.undefined for value in values if value.undefined), "so is every resample")
+    return next((value.undefined for value in values if value.undefined), "no resample defines it")
 
 
 def _classes_of(runs: Sequence[Run]) -> list[str]:
-    """The true classes of the test videos, as the runs' methods tell them apart, by name."""
+    """The true classes of the test videos that the runs' methods distinguish, sorted by name."""
     return sorted({video.class_name for run in runs for video in run})
 
 
 def _scores_in(run: Path) -> Path | None:
-    """Where the scores of a run are; those of a table before those of a single evaluation."""
+    """The folder with a run's scores; those of a table precede those of a single evaluation."""
     places = (run, run / JUDGED_FOLDER / "best", run / EVALUATION_FOLDER)
     return next((place for place in places if (place / SCORES_NAME).is_file()), None)
 
 
 def values_of(name: str, runs: Sequence[Run]) -> list[float] | None:
-    """A measure of each run; None where one has none."""
+    """A measure of each run; None if it is undefined for any of them."""
     values = [_measure(name, run)(np.ones(len(run), np.int64)).value for run in runs]
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
 
 
 def spread(name: str, runs: Sequence[Run], num_resamples: int, seed: int) -> Spread | None:
-    """A measure of all runs with its interval; None where it is undefined for one of them."""
+    """A measure over all runs with its interval; None if it is undefined for any of them."""
     values = values_of(name, runs)
     if values is None:
         return None
@@ -162,12 +162,12 @@ def spread(name: str, runs: Sequence[Run], num_resamples: int, seed: int) -> Spr
 def difference(
     name: str, first: Sequence[Run], second: Sequence[Run], num_resamples: int, seed: int
 ) -> Difference | None:
-    """By how much the first method's runs are better in a measure; None where that is undefined.
+    """How much better the first method's runs are in a measure; None if that is undefined.
 
-    It is for ``maa``, too, where the methods do not tell the same classes apart.
+    ``maa`` is also undefined if the methods do not distinguish the same classes.
 
     Raises:
-        UserError: they were evaluated on other videos or with another truth.
+        UserError: they were evaluated on different videos or with different truth.
     """
     _check_same_videos(first, second)
     if name == "maa" and _classes_of(first) != _classes_of(second):
@@ -188,9 +188,9 @@ def difference(
 def _resampled(
     name: str, methods: Sequence[Sequence[Run]], num_resamples: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """(methods, resamples) the mean over drawn runs, on drawn videos, of each method.
+    """(methods, resamples) the mean of each method over resampled runs, on resampled videos.
 
-    Resamples in which a measure is undefined are left out.
+    Resamples in which a measure is undefined are omitted.
     """
     generator = np.random.default_rng(seed)
     measures = [[_measure(name, run) for run in runs] for runs in methods]
@@ -223,10 +223,10 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _measure(name: str, run: Run) -> Callable[[IntArray], Measure]:
-    """A measure of a run, given how often each of its videos counts."""
+    """A measure of a run, as a function of how often each of its videos counts."""
     if name in OF_FRAMES:
         if not all(video.frames_known for video in run):
-            return lambda _: Measure(None, "there are anomalous videos without annotated frames")
+            return lambda _: Measure(None, "some anomalous videos have no annotated frames")
         return partial(OF_FRAMES[name], metrics.rank_frames([video.pieces for video in run]))
     if name == "video_auc":
         peaks = np.array([video.peak_score for video in run])
@@ -245,6 +245,6 @@ def _check_same_videos(first: Sequence[Run], second: Sequence[Run]) -> None:
     one, other = ({tuple(video.truth for video in run) for run in runs} for runs in (first, second))
     if one != other:
         raise UserError(
-            "the runs were evaluated on other videos, or with other annotations: evaluate both "
-            "with vigil evaluate on the same ones"
+            "the runs were evaluated on different videos, or with different annotations: run "
+            "vigil evaluate on the same ones for both"
         )

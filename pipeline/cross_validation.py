@@ -1,9 +1,10 @@
-"""How good a training would be on videos it does not know, where it is to know them all.
+"""Validate a training that uses all videos, by cross-validation over folds.
 
-For each fold a model is trained without its videos and answers about them after every epoch. What
-all folds say together chooses the epoch and the threshold of the model that is trained on all.
-Scores of models that are calibrated a little differently are ranked together, as by any one
-threshold: the AUC is a little lower than the folds' own.
+For each fold, a model is trained without its videos and predicts them after every epoch. The
+predictions of all folds together choose the epoch and the threshold of the model that is trained on
+all videos. Models of different folds are calibrated slightly differently, but their scores are
+ranked together because one threshold must fit all; the AUC is therefore slightly below that within
+each fold.
 
 Legend: E epochs, N videos of a fold.
 """
@@ -40,19 +41,19 @@ def cross_validate(
     device: torch.device,
     folder: Path,
 ) -> list[Validation]:
-    """The measures of every epoch, each video judged by the model that was trained without it.
+    """The measures of every epoch; each video is evaluated by the model trained without it.
 
     Args:
-        data: with folds.
+        data: training data with folds.
         recipe: the model, its losses, and how to train.
         shape: of the features and classes.
-        seed: decides weights, batches and dropout of every fold's model.
-        device: where to compute.
-        folder: keeps what each fold says; one that is there, of the same training, is not trained
+        seed: determines weights, batches and dropout of every fold's model.
+        device: the device to train on.
+        folder: stores each fold's predictions; a stored fold of the same training is not trained
             again.
 
     Raises:
-        DivergedError: a loss is not finite, or an answer is not.
+        DivergedError: a loss or a score is not finite.
         OSError: the disk is full or the folder cannot be written.
     """
     made_of = _digest(data, recipe, shape, seed)
@@ -60,19 +61,19 @@ def cross_validate(
     class_of = dict(zip(data.train.videos, data.train.class_indices, strict=True))
     for number, fold in enumerate(data.folds, start=1):
         path = folder / f"{number}.safetensors"
-        said = _read(path, made_of)
-        if len(said) < recipe.training.epochs:
+        answers = _read(path, made_of)
+        if len(answers) < recipe.training.epochs:
             logger.info("fold %d of %d, %d videos", number, len(data.folds), len(fold))
-            said = _answers(data, fold, recipe, shape, seed, device)
-            _write(path, said, made_of)
+            answers = _answers(data, fold, recipe, shape, seed, device)
+            _write(path, answers, made_of)
         else:
-            logger.info("fold %d of %d is there already", number, len(data.folds))
-        of_folds.append(said[: recipe.training.epochs])
+            logger.info("fold %d of %d is already done", number, len(data.folds))
+        of_folds.append(answers[: recipe.training.epochs])
         of_videos += [class_of[video] for video in fold]
     class_indices = np.array(of_videos)
     return [
-        judge(_joined(said), class_indices, shape.num_classes)
-        for said in zip(*of_folds, strict=True)
+        judge(_joined(answers), class_indices, shape.num_classes)
+        for answers in zip(*of_folds, strict=True)
     ]
 
 
@@ -84,7 +85,7 @@ def _answers(
     seed: int,
     device: torch.device,
 ) -> list[HeldOutAnswers]:
-    """What a model says after each epoch about the videos that it is trained without."""
+    """Train without the videos of a fold, and return the predictions for them after each epoch."""
     train, held_out = data.without(fold)
     bags = bags_on_device(train, device)
     features = where_it_fits(held_out.features, device)
@@ -98,7 +99,7 @@ def _answers(
 
 
 def _joined(answers: Sequence[HeldOutAnswers]) -> HeldOutAnswers:
-    """The answers of all folds, one after the other."""
+    """The predictions of all folds, concatenated."""
     peaks, named = zip(*answers, strict=True)
     return HeldOutAnswers(
         np.concatenate(peaks), None if named[0] is None else np.concatenate(named)
@@ -106,7 +107,7 @@ def _joined(answers: Sequence[HeldOutAnswers]) -> HeldOutAnswers:
 
 
 def _digest(data: TrainingData, recipe: Recipe, shape: InputShape, seed: int) -> str:
-    """sha256 of what a fold's answers depend on, but for the number of epochs."""
+    """sha256 of everything a fold's predictions depend on except the number of epochs."""
     training = replace(recipe.training, epochs=1, early_stopping_epochs=None, save_epochs=1)
     bags = data.train
     settings = asdict(replace(recipe, training=training)), asdict(shape), asdict(bags.spec)
@@ -115,7 +116,7 @@ def _digest(data: TrainingData, recipe: Recipe, shape: InputShape, seed: int) ->
 
 
 def _write(path: Path, answers: Sequence[HeldOutAnswers], made_of: str) -> None:
-    """Keep the answers of a fold: tensors ``peaks`` and ``named``, each (E, N)."""
+    """Store the predictions of a fold: tensors ``peaks`` and ``named``, each (E, N)."""
     peaks, named = zip(*answers, strict=True)
     tensors = {"peaks": np.stack(peaks)}
     if named[0] is not None:
@@ -126,7 +127,7 @@ def _write(path: Path, answers: Sequence[HeldOutAnswers], made_of: str) -> None:
 
 
 def _read(path: Path, made_of: str) -> list[HeldOutAnswers]:
-    """What `_write` kept; nothing where that is missing, damaged or of another training."""
+    """The predictions stored by `_write`; none if missing, damaged or of another training."""
     try:
         with safe_open(path, "np") as file:
             if file.metadata()["made_of"] != made_of:
@@ -136,4 +137,4 @@ def _read(path: Path, made_of: str) -> list[HeldOutAnswers]:
             named = file.get_tensor("named") if "named" in names else [None] * len(peaks)
     except (OSError, SafetensorError, TypeError, KeyError):
         return []
-    return [HeldOutAnswers(*said) for said in zip(peaks, named, strict=True)]
+    return [HeldOutAnswers(*epoch) for epoch in zip(peaks, named, strict=True)]

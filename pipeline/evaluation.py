@@ -1,7 +1,7 @@
-"""`vigil evaluate`: a checkpoint's scores on annotated videos, as numbers and pictures.
+"""`vigil evaluate`: evaluate a checkpoint on annotated videos, in numbers and figures.
 
-The truth is made here, from the annotation and the frames that decode, so that scores and truth
-have the same length.
+The ground truth is built here, from the annotation and the number of decoded frames, so that scores
+and truth have the same length.
 """
 
 import logging
@@ -36,17 +36,17 @@ FORMAT, FORMAT_VERSION = "vigil-metrics", 1
 
 
 class EvaluationError(UserError):
-    """Videos and annotations do not allow what was asked for."""
+    """A name does not identify one evaluated video."""
 
 
 def run_evaluate(options: EvaluateOptions) -> int:
-    """Score the annotated videos, write numbers and pictures, print ``name value`` lines.
+    """Score the annotated videos, write numbers and figures, and print ``name value`` lines.
 
     Returns:
         The exit code, 0.
 
     Raises:
-        UserError: checkpoint, features or annotations are missing, damaged or do not fit together.
+        UserError: checkpoint, features or annotations are missing, damaged or do not match.
     """
     _check_numbers(options)
     checkpoint = load_checkpoint(options.run, options.which)
@@ -57,8 +57,8 @@ def run_evaluate(options: EvaluateOptions) -> int:
     problems = matching.problems
     if not checkpoint.config.recipe.classifies:
         problems.append(
-            f"{checkpoint.config.recipe.method} only tells anomalous from normal: maa, "
-            "video_accuracy and the confusion matrix are of these two classes"
+            f"{checkpoint.config.recipe.method} only distinguishes anomalous from normal: maa, "
+            "video_accuracy and the confusion matrix use these two classes"
         )
     if not checkpoint.config.weights_trained:
         problems.append(UNTRAINED_WARNING)
@@ -93,7 +93,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     for problem in problems:
         logger.warning("%s", problem)
     print("\n".join(measure_lines(evaluation, videos)))
-    logger.info("numbers and pictures are in %s", folder)
+    logger.info("metrics and figures are in %s", folder)
     return 0
 
 
@@ -104,7 +104,7 @@ def _check_numbers(options: EvaluateOptions) -> None:
 
 
 def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
-    """A sentence where videos were trained on, or chose epoch and threshold."""
+    """A warning if the training used these videos, including to choose epoch and threshold."""
     try:
         splits = read_json(checkpoint.folder.absolute().parent / SPLITS_NAME)
         known = {*splits["train"], *splits["validation"]}.intersection(videos)
@@ -113,8 +113,8 @@ def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
     if not known:
         return []
     return [
-        f"{counted(len(known), 'video')} of this name the training knew, {min(known)} for one: if "
-        "they are the same, the figures are too good"
+        f"found {counted(len(known), 'test video')} named like a training video, such as "
+        f"{min(known)}: if they are the same videos, these figures are optimistic"
     ]
 
 
@@ -124,12 +124,12 @@ def evaluate_video(
     features: VideoFeatures,
     views: Sequence[str] | None,
 ) -> EvaluatedVideo:
-    """The truth of one video beside the scores of its segments.
+    """The scores of one video's segments, with its ground truth.
 
     Raises:
-        UnknownClassError: the model has no such class.
+        UnknownClassError: the model does not know the video's class.
         ScoringError: the features are not of the kind that the model was trained on.
-        FeatureFileError: a view is not stored, or values of it are not finite.
+        FeatureFileError: a view is not stored, or its values are not finite.
     """
     if not checkpoint.config.recipe.classifies:
         annotation = merge_anomalous(annotation)
@@ -149,28 +149,28 @@ def evaluate_video(
 
 
 def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]:
-    """A sentence for each doubt about the frames of one video."""
+    """One warning for each doubt about the frames of a video."""
     problems = [f"{annotation.video}: {warning}" for warning in frame_warnings(features)]
     decoded, needed = features.num_frames_decoded, annotation.num_frames_needed
     if needed > decoded + MAX_FRAME_MISMATCH:
         problems.append(
-            f"{annotation.video}: it is annotated up to frame {needed}, but only {decoded} frames "
-            "could be decoded: what lies beyond is not judged"
+            f"{annotation.video}: annotated up to frame {needed}, but only {decoded} frames "
+            "could be decoded: the rest is not evaluated"
         )
-    told = annotation.num_frames
-    if told is not None and abs(told - decoded) > MAX_FRAME_MISMATCH:
+    annotated = annotation.num_frames
+    if annotated is not None and abs(annotated - decoded) > MAX_FRAME_MISMATCH:
         problems.append(
-            f"{annotation.video}: it is annotated as a video of {told} frames, but {decoded} could "
-            "be decoded: truth and scores may not be of one time"
+            f"{annotation.video}: annotated as a video of {annotated} frames, but {decoded} could "
+            "be decoded: truth and scores may be misaligned in time"
         )
     return problems
 
 
 def choose_figures(videos: Sequence[EvaluatedVideo], names: Sequence[str]) -> list[EvaluatedVideo]:
-    """The videos to draw: those named by path or base name, or else the first of each class.
+    """The videos to plot: those named by path or base name, or else the first of each class.
 
     Raises:
-        EvaluationError: a name fits no video, or several.
+        EvaluationError: a name matches no video, or several.
     """
     if not names:
         return list({video.class_index: video for video in reversed(videos)}.values())
@@ -185,7 +185,7 @@ def _find_video(videos: Sequence[EvaluatedVideo], name: str) -> EvaluatedVideo:
             found.append(video)
     if len(found) != 1:
         raise EvaluationError(
-            f"{name!r} names {len(found)} of the {len(videos)} evaluated videos: "
-            f"give a path like {videos[0].video}"
+            f"{name!r} matches {len(found)} of the {len(videos)} evaluated videos: "
+            f"give a path such as {videos[0].video}"
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: lines for the terminal, the content of `metrics.json`, pictures."""
+"""The outputs of an evaluation: terminal lines, the content of `metrics.json`, and figures."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from pipeline.measures import EvaluatedVideo, Evaluation
 from pipeline.metrics import Curve
 
 HEADLINES = ("frame_auc", "maa")
-"""The measures that are printed first."""
+"""The measures printed first."""
 WITH_INTERVALS = (*HEADLINES, "frame_ap")
 MAX_CURVE_POINTS = 400
 FIGURES_FOLDER = "figures"
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def measure_lines(evaluation: Evaluation, videos: Sequence[EvaluatedVideo]) -> Iterator[str]:
-    """The measures as ``name value``, a fraction or the word undefined; the main ones first."""
+    """Yield the measures as ``name value``, a fraction or the word undefined; main ones first."""
 
     def line(name: str, value: float | None) -> str:
         return f"{name} undefined" if value is None else f"{name} {value:.4f}"
@@ -42,7 +42,7 @@ def measure_lines(evaluation: Evaluation, videos: Sequence[EvaluatedVideo]) -> I
 def evaluation_json(
     evaluation: Evaluation, videos: Sequence[EvaluatedVideo], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Every number of an evaluation."""
+    """All numbers of an evaluation."""
     curve = evaluation.frame_curve
     return {
         "measures": {name: asdict(measure) for name, measure in evaluation.measures.items()},
@@ -82,7 +82,7 @@ def draw_evaluation(
     class_names: Sequence[str],
     videos: Sequence[EvaluatedVideo],
 ) -> None:
-    """Draw what is defined: ROC, precision and recall, confusion, and each given video."""
+    """Plot what is defined: ROC, precision and recall, confusion, and each given video."""
     auc, ap = (evaluation.measures[name].value for name in ("frame_auc", "frame_ap"))
     plots.plot_confusion(folder / "confusion.png", evaluation.confusion, class_names)
     rates = curve_rates(evaluation.frame_curve)
@@ -106,11 +106,11 @@ def draw_evaluation(
         except OSError as error:
             if error.errno not in NAME_ERRNOS:
                 raise
-            log.warning("%s has no picture (%s): rename it", video.video, error.strerror)
+            log.warning("no figure for %s (%s): rename the video", video.video, error.strerror)
 
 
 def curve_rates(curve: Curve) -> dict[str, npt.NDArray[np.float64]]:
-    """The rates at each threshold of a curve, (G,) each; 0 where nothing could be found."""
+    """The rates at each threshold of a curve, (G,) each; 0 if there is nothing to find."""
     found, alarms = curve.true_positives, curve.false_positives
     recall = found / max(found[-1], 1)
     return {
@@ -122,7 +122,7 @@ def curve_rates(curve: Curve) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def _curve_json(curve: Curve, x_name: str, y_name: str) -> dict[str, list[float]]:
-    """A curve's points, thinned, by falling threshold."""
+    """A curve's points, thinned, by descending threshold."""
     rates = curve_rates(curve)
     kept = metrics.thin_indices(rates[x_name], rates[y_name], MAX_CURVE_POINTS)
     return {

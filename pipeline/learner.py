@@ -1,4 +1,4 @@
-"""What training changes: the model, its optimizer and the scaling of half precision.
+"""The state that training changes: the model, its optimizer and the gradient scaler.
 
 Legend: N bags, B bags of a batch, S segments, D features of a segment.
 """
@@ -26,25 +26,25 @@ log = logging.getLogger(__name__)
 
 
 class Bags(NamedTuple):
-    """The training split as tensors: a bag for each view of each video."""
+    """The training split as tensors: one bag for each view of each video."""
 
     features: Tensor
-    """(N, S, D), on the device of the model where they fit, else in memory or in a file."""
+    """(N, S, D), on the model's device if they fit there, else in memory or in a file."""
     class_indices: Tensor
-    """(N,) int64, on the device of the model."""
+    """(N,) int64, on the model's device."""
     is_resident: bool = True
-    """Whether features are in the device's own memory, and no file is behind them; else batches are
-    fetched ahead of time."""
+    """Whether the features are in the device's own memory, not backed by a file. Otherwise
+    batches are fetched ahead of time."""
 
 
 class DivergedError(UserError):
-    """Training left the range of numbers."""
+    """Training produced numbers that are not finite."""
 
     def __init__(self, what: str) -> None:
-        """Say what is not finite, and the remedy."""
+        """Report what is not finite, and the remedy."""
         super().__init__(
             f"training diverged: {what}; "
-            "set a lower learning_rate, gradient_clip, or standardize = true"
+            "set a lower learning_rate, a gradient_clip, or standardize = true"
         )
 
 
@@ -55,17 +55,17 @@ class Learner(NamedTuple):
     optimizer: torch.optim.Adam | None
     """None for a method without parameters, which is not trained in epochs."""
     scaler: torch.amp.GradScaler
-    """Keeps small gradients of half precision from vanishing; switched off where there is none."""
+    """Keeps small half-precision gradients from vanishing; disabled without half precision."""
     forward: Callable[[Tensor], Output]
-    """The model in training: compiled, where the settings ask for it."""
+    """The model as trained: compiled if the settings request it."""
 
     def num_epochs(self, training: TrainingConfig) -> int:
-        """How long to train: what a method without parameters learns is in one epoch."""
+        """The number of epochs to train; a method without parameters needs only one."""
         return training.epochs if self.optimizer else 1
 
 
 def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
-    """The bags of all views, on the device where they fit."""
+    """The bags of all views, on the device if they fit there."""
     features = where_it_fits(bags.features, device)
     classes = torch.from_numpy(bags.class_indices.repeat(features.shape[1])).to(device)
     in_file = isinstance(bags.features, np.memmap)
@@ -74,7 +74,7 @@ def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
 
 
 def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> Tensor:
-    """The features, on a GPU where they take no more than half of its free memory."""
+    """The features, on the GPU if they use at most half of its free memory."""
     tensor = torch.from_numpy(features)
     if device.type == "cpu" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return tensor
@@ -82,10 +82,10 @@ def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> T
 
 
 def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
-    """A model with fresh weights; they depend on the seed only.
+    """A learner with fresh weights, which depend only on the seed.
 
     Raises:
-        UserError: it is to be compiled, and nothing can be here.
+        UserError: compilation is requested but does not work on this machine.
     """
     _seed_torch(np.random.default_rng([seed, 0]))
     model = recipe.build(shape).to(device)
@@ -111,25 +111,25 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
 def _require_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
-    except Exception as error:  # of every type: compilers and drivers differ
+    except Exception as error:  # any type, because compilers and drivers differ
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"compile = true is not possible here ({reason}): on a CPU it needs a C++ compiler "
-            "such as g++; install one, or leave it out"
+            f"compile = true does not work here ({reason}): on a CPU, install a C++ compiler such "
+            "as g++, or remove the setting"
         ) from error
 
 
 def train_epoch(
     learner: Learner, bags: Bags, recipe: Recipe, seed: int, epoch: int
 ) -> dict[str, float]:
-    """Show every bag at least once, and return the mean losses of the batches by name.
+    """Train on every bag at least once, and return the mean of each loss over the batches by name.
 
-    All random numbers come from the seed and the epoch's number, so that nothing has to be kept
-    to go on after any epoch. The device is waited for once, at the end. A method without parameters
-    has no losses.
+    All random numbers derive from the seed and the epoch number, so training can resume after any
+    epoch without stored generator states. The device is synchronised only once, at the end. A
+    method without parameters has no losses.
 
     Raises:
-        DivergedError: a loss is not finite, or a weight is not at the end.
+        DivergedError: a loss is not finite, or a weight is not finite at the end.
     """
     model, optimizer, scaler, forward = learner
     if optimizer is None:
@@ -174,7 +174,7 @@ def train_epoch(
 
 
 def resume_state(learner: Learner) -> ResumeState:
-    """What must be kept beside the weights to go on later."""
+    """The state that must be saved with the weights to resume training later."""
     names = [name for name, _ in learner.model.named_parameters()]
     by_index = learner.optimizer.state_dict()["state"] if learner.optimizer else {}
     tensors = {
@@ -186,13 +186,14 @@ def resume_state(learner: Learner) -> ResumeState:
 
 
 def restore(learner: Learner, model: Detector, state: ResumeState) -> None:
-    """Bring a fresh learner to where the one was whose model and state these are.
+    """Restore a fresh learner from a saved model and state.
 
-    Values are copied into memory of PyTorch's own, since sums can depend on its alignment. The
-    optimizer's state is empty where the scaler skipped every step, the scaler's where it was off.
+    Values are copied into memory that PyTorch allocates, because sums can depend on its alignment.
+    The optimizer's state is empty if the scaler skipped every step, the scaler's if it was
+    disabled.
 
     Raises:
-        CheckpointError: the state lacks a part, or holds one of another shape.
+        CheckpointError: the state lacks a part, or a part has the wrong shape.
     """
     learner.model.load_state_dict(model.state_dict())
     if learner.optimizer is None:
@@ -204,7 +205,7 @@ def restore(learner: Learner, model: Detector, state: ResumeState) -> None:
             shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
             parts = {key: state.optimizer[f"{name}.{key}"].clone() for key in shapes}
             if any(part.shape != shapes[key] for key, part in parts.items()):
-                raise ValueError(f"the optimizer's state of {name} has another shape")
+                raise ValueError(f"the optimizer's state of {name} has the wrong shape")
             states[index] = parts
         groups = learner.optimizer.state_dict()["param_groups"]
         learner.optimizer.load_state_dict({"state": states, "param_groups": groups})

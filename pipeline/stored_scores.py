@@ -1,8 +1,8 @@
-"""What is kept of judging a checkpoint: its scores beside the truth, and that it was judged.
+"""The stored results of an evaluation: scores with their ground truth, and a record of each use.
 
-`scores.json` is what comparisons read. `evaluations.csv` in a run has a line for each time that
-one of its checkpoints saw annotated videos: figures of a test set that was looked at often, while
-settings were changed, are too good.
+`scores.json` is read by comparisons. `evaluations.csv` in a run gets one line each time that one of
+its checkpoints is evaluated on annotated videos, because figures become optimistic if the same test
+set is evaluated often while settings change.
 
 Legend: S segments, K classes (normal has index 0).
 """
@@ -26,9 +26,9 @@ from pipeline.results import read_json, write_csv, write_json
 
 SCORES_NAME = "scores.json"
 EVALUATION_FOLDER = "evaluation"
-"""In a run: what vigil evaluate leaves, of the last time it was asked."""
+"""In a run: the output of the latest vigil evaluate."""
 JUDGED_FOLDER = "judged"
-"""In a run of a table: a folder for each checkpoint."""
+"""In a run of a method table: one folder for each checkpoint."""
 USES_NAME = "evaluations.csv"
 USES_HEADER = "created_at checkpoint model_digest features num_videos"
 FORMAT, FORMAT_VERSION = "vigil-scores", 1
@@ -37,25 +37,25 @@ logger = logging.getLogger(__name__)
 
 
 class StoredScoresError(UserError):
-    """A file of scores is missing, damaged, or of other videos."""
+    """A score file is missing or damaged."""
 
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """The scores of one video's segments that hold frames, and what is true of those frames."""
+    """The scores of a video's segments that hold frames, and the truth about these frames."""
 
     video: str
     class_name: str
     """The true class."""
     label: str
-    """The class that it was given."""
+    """The predicted class."""
     peak_score: float
     segment_scores: tuple[float, ...]
     num_anomalous: tuple[int, ...]
-    """Frames of each segment that are anomalous; 0 everywhere where that is not known."""
+    """Anomalous frames of each segment; all 0 if that is not known."""
     num_normal: tuple[int, ...]
     frames_known: bool
-    """Whether it is known which of its frames are anomalous."""
+    """Whether it is known which frames are anomalous."""
 
     @property
     def pieces(self) -> Pieces:
@@ -73,7 +73,7 @@ class ScoredVideo:
 
     @property
     def truth(self) -> tuple[object, ...]:
-        """All that does not depend on who scored it."""
+        """Everything that is the same for all models that scored the video."""
         return self.video, self.num_anomalous, self.num_normal
 
 
@@ -83,13 +83,13 @@ def write_scores(
     class_names: Sequence[str],
     made_of: str = "",
 ) -> None:
-    """Write the scores of evaluated videos into a folder.
+    """Write the scores of evaluated videos to a folder.
 
     Args:
-        folder: made where missing.
+        folder: created if missing.
         videos: with truth and scores.
         class_names: of the checkpoint.
-        made_of: digest of all that they depend on, for whoever wants to know it again.
+        made_of: digest of everything the scores depend on, to recognise them later.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -114,16 +114,16 @@ def write_scores(
 
 
 def read_scores(folder: Path) -> tuple[ScoredVideo, ...]:
-    """The scores that `write_scores` left, by name of the video.
+    """The scores written by `write_scores`, sorted by video name.
 
     Raises:
-        StoredScoresError: there are none, or they are damaged.
+        StoredScoresError: the scores are missing or damaged.
     """
     path = folder / SCORES_NAME
     try:
         content = read_json(path)
         if content.get("format") != FORMAT or content.get("format_version") != FORMAT_VERSION:
-            raise ValueError(f"it is not {FORMAT} of version {FORMAT_VERSION}")
+            raise ValueError(f"it is not {FORMAT} version {FORMAT_VERSION}")
         reading = dacite.Config(strict=True, cast=[tuple])
         videos = [dacite.from_dict(ScoredVideo, one, reading) for one in content["videos"]]
     except FileNotFoundError as error:
@@ -134,7 +134,7 @@ def read_scores(folder: Path) -> tuple[ScoredVideo, ...]:
 
 
 def made_of(folder: Path) -> str | None:
-    """What `write_scores` was told of the scores in a folder; None where there are none."""
+    """The digest that was given to `write_scores` for a folder; None without readable scores."""
     try:
         return str(read_json(folder / SCORES_NAME).get("made_of", ""))
     except (OSError, ValueError, AttributeError):
@@ -142,9 +142,9 @@ def made_of(folder: Path) -> str | None:
 
 
 def record_use(checkpoint: Checkpoint, features: Path, num_videos: int) -> None:
-    """Add a line to the run of a checkpoint: that it was judged now, and on what.
+    """Record in a checkpoint's run that it was evaluated now, and on which features.
 
-    Where the run may not be written to, a warning says so.
+    If the run folder is not writable, only a warning is logged.
     """
     folder = checkpoint.folder.absolute()
     path = folder.parent / USES_NAME
@@ -154,7 +154,7 @@ def record_use(checkpoint: Checkpoint, features: Path, num_videos: int) -> None:
         rows = _read_rows(path) if path.is_file() else []
         write_csv(path, USES_HEADER, [*rows, row])
     except OSError as error:
-        logger.warning("%s cannot be written (%s): this use is not recorded", path, error.strerror)
+        logger.warning("%s cannot be written (%s): this use was not recorded", path, error.strerror)
 
 
 def _read_rows(path: Path) -> list[list[str]]:

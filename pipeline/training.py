@@ -1,8 +1,8 @@
-"""`vigil train`: a folder of features and their labels -> a run, the folder of one training.
+"""`vigil train`: train on a folder of features and labels, and write a run folder.
 
-A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`, and what
-a method tells of its fitting: `fit.json` and `figures/densities.png`; in `folds` what each fold's
-model said, where folds were asked for.
+A run holds the checkpoints `best` and `last`, `splits.json`, `log.csv` and `tensorboard`. Some
+methods add a report of what they fitted: `fit.json` and `figures/densities.png`. With validation
+folds, `folds` holds the predictions of each fold's model.
 """
 
 import logging
@@ -67,17 +67,17 @@ from pipeline.validation import (
 BEST, LAST = "best", "last"
 FIT_NAME, DENSITIES_NAME = "fit.json", "figures/densities.png"
 
-# A run may be resumed with other values of these: they say how long, not how.
+# A resumed run may change these, because they only set how long it trains.
 DURATION_SETTINGS = ("epochs", "early_stopping_epochs", "save_epochs")
 
 logger = logging.getLogger(__name__)
 
 
 def run_train(options: TrainOptions) -> int:
-    """Train on a folder of features, print how good the best epoch is, and return 0.
+    """Train on a folder of features, print the measures of the best epoch, and return 0.
 
     Raises:
-        UserError: the data, the settings or the folder of the run cannot be used.
+        UserError: the data, the settings or the run folder cannot be used.
     """
     device = select_device(options.device)
     _check_run(options)
@@ -89,7 +89,7 @@ def run_train(options: TrainOptions) -> int:
     )
     data = split_training(labelled, recipe, options.seed)
     with locked(options.out):
-        _check_run(options)  # again: another run may have been there since
+        _check_run(options)  # again, because another run may have finished since
         best = train_model(data, recipe, options.out, options.seed, device, options.resume)
     print(f"best_epoch {best.epoch}")
     print(f"validation_auc {best.metrics['auc']:.4f}")
@@ -102,20 +102,20 @@ def _check_run(options: TrainOptions) -> None:
     if options.seed < 0:
         raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
     if options.resume and options.overwrite:
-        raise UserError("--resume goes on with a training, --overwrite begins anew: give one")
+        raise UserError("--resume continues a run, --overwrite starts over: give only one")
     out = options.out
     if out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
     has_run = any(existing_checkpoint(out / which) for which in (BEST, LAST))
     if has_run and not options.resume and not options.overwrite:
         raise UserError(
-            f"{out} already holds a training: go on with it (--resume), begin anew "
-            "(--overwrite), or give another --out"
+            f"{out} already holds a training run: continue it with --resume, start over with "
+            "--overwrite, or give another --out"
         )
-    taken = [name for name in (BEST, LAST, TENSORBOARD_NAME, CSV_NAME) if (out / name).exists()]
-    if taken and not has_run and not (out / SPLITS_NAME).is_file():
+    existing = [name for name in (BEST, LAST, TENSORBOARD_NAME, CSV_NAME) if (out / name).exists()]
+    if existing and not has_run and not (out / SPLITS_NAME).is_file():
         raise UserError(
-            f"{out} is no training but holds {', '.join(taken)}, which one would replace: "
+            f"{out} is not a training run but holds {', '.join(existing)}, which it would replace: "
             "give another --out"
         )
 
@@ -128,18 +128,18 @@ def train_model(
     device: torch.device,
     resume: bool = False,
 ) -> CheckpointConfig:
-    """Train a model, and return what there is to know about its best epoch.
+    """Train a model and return the checkpoint configuration of its best epoch.
 
     Args:
-        data: the bags to train on, and those or the folds that choose the epoch and the threshold.
+        data: the training bags, and the validation bags or folds that choose epoch and threshold.
         recipe: the model, its losses, and how to train.
-        out: the folder of the run; a training that it holds is replaced, unless resumed.
-        seed: decides weights, batches and dropout; on a CPU equal seeds give equal runs.
-        device: where to compute.
-        resume: go on from the last checkpoint, where there is one.
+        out: the run folder; a run in it is replaced, unless resumed.
+        seed: determines weights, batches and dropout; on a CPU, equal seeds give equal runs.
+        device: the device to train on.
+        resume: continue from the last checkpoint, if there is one.
 
     Raises:
-        UserError: the loss is not finite, or the run to resume had other data or settings.
+        UserError: the loss is not finite, or the run to resume used other data or settings.
     """
     bags = bags_on_device(data.train, device)
     config = _config_of(data, recipe, seed)
@@ -151,23 +151,23 @@ def train_model(
     for which in (BEST, LAST):
         settle_checkpoint(out / which)
     if resume and (last := existing_checkpoint(out / LAST)):
-        config = _go_on(learner, config, data, last)
+        config = _resume(learner, config, data, last)
         best = load_config(existing_checkpoint(out / BEST) or out / BEST)
     else:
         if resume:
-            logger.warning("%s holds no training to go on with: beginning anew", out)
-        _begin(out, data, resume)
+            logger.warning("%s holds no run to resume: starting from scratch", out)
+        _start_run(out, data, resume)
         learner.model.fit(bags.features, bags.class_indices)
         _write_fit(out, learner.model)
 
     if best is not None and _is_over(config.epoch, best.epoch, training):
         return best
-    judged = _judge(out, learner, data, recipe, seed)
+    validate_epoch = _validator(out, learner, data, recipe, seed)
     with TrainingLog(out, config.epoch, training.epochs) as log:
         while best is None or not _is_over(config.epoch, best.epoch, training):
             epoch = config.epoch + 1
             losses = train_epoch(learner, bags, recipe, seed, epoch)
-            result = judged(epoch)
+            result = validate_epoch(epoch)
             config = replace(
                 config,
                 epoch=epoch,
@@ -177,7 +177,7 @@ def train_model(
             )
             if best is None or is_better(config.metrics, best.metrics, training.selection):
                 best, best_model = config, learner.model
-                if training.selection != "last":  # that is never older than what is written
+                if training.selection != "last":  # "last" always saves the current model
                     best_model = deepcopy(best_model)
             log.epoch(epoch, _log_values(losses, config))
             if epoch % training.save_epochs == 0 or _is_over(epoch, best.epoch, training):
@@ -188,12 +188,13 @@ def train_model(
     return best
 
 
-def _judge(
+def _validator(
     out: Path, learner: Learner, data: TrainingData, recipe: Recipe, seed: int
 ) -> Callable[[int], Validation]:
-    """What tells how good an epoch is, right after it; with folds, all is known before the first.
+    """Return a function that maps an epoch to its validation measures, called after each epoch.
 
-    A run that goes on finds in its folder what those folds said that were done.
+    Without folds, it validates the current model. With folds, every epoch is validated here, before
+    the first one; a resumed run reads the finished folds from its folder.
     """
     model = learner.model
     if not data.folds:
@@ -209,7 +210,7 @@ def _is_over(epoch: int, best_epoch: int, training: TrainingConfig) -> bool:
 
 
 def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfig:
-    """What there is to know before the first epoch."""
+    """The checkpoint configuration before the first epoch."""
     bags = data.train
     return CheckpointConfig(
         recipe=recipe,
@@ -232,9 +233,9 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
     )
 
 
-def _begin(out: Path, data: TrainingData, keep_folds: bool) -> None:
-    """Clear the folder of what an earlier training left, and write which videos are used."""
-    for which in (LAST, BEST):  # in this order: what is resumed has both
+def _start_run(out: Path, data: TrainingData, keep_folds: bool) -> None:
+    """Remove what an earlier training left in the folder, and write the splits."""
+    for which in (LAST, BEST):  # in this order: a run with `last` must also have `best`
         remove_checkpoint(out / which)
     folds = () if keep_folds else (FOLDS_FOLDER,)
     for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER, *folds):
@@ -251,13 +252,13 @@ def _write_fit(out: Path, model: Detector) -> None:
         plot_densities(out / DENSITIES_NAME, report.densities)
 
 
-def _go_on(
+def _resume(
     learner: Learner, expected: CheckpointConfig, data: TrainingData, last: Path
 ) -> CheckpointConfig:
-    """Bring the learner to where the run stopped, and return what was known there.
+    """Restore the learner to the last saved epoch, and return that epoch's configuration.
 
     Raises:
-        UserError: the run had other settings, features, videos or labels; names them.
+        UserError: the run used other settings, features, videos or labels; lists the differences.
     """
     checkpoint = load_checkpoint(last)
     changes = _changes(checkpoint.config, expected)
@@ -270,28 +271,28 @@ def _go_on(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is missing or damaged: train with --overwrite") from error
     if videos:
-        changes.append(f"{len(videos)} videos or their labels, {', '.join(videos[:3])}")
+        changes.append(f"videos or labels, {len(videos)} in all, such as {', '.join(videos[:3])}")
     elif moved:
-        changes.append(f"which videos are held out, {', '.join(moved[:3])} among them")
+        changes.append(f"which videos are held out, such as {', '.join(moved[:3])}")
     if changes:
         raise UserError(
-            f"{last.parent} cannot go on, since this differs: {'; '.join(changes)}: "
-            "give what it was begun with, or train anew with --overwrite"
+            f"{last.parent} cannot be resumed, because this differs: {'; '.join(changes)}: "
+            "use the settings and data of that run, or start over with --overwrite"
         )
     restore(learner, checkpoint.model, load_resume_state(last))
-    logger.info("going on after epoch %d", checkpoint.config.epoch)
+    logger.info("resuming after epoch %d", checkpoint.config.epoch)
     return replace(checkpoint.config, recipe=expected.recipe)
 
 
 def _places(splits: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """(video, number of the part it is in): held out, or in one of the folds."""
+    """Yield each held-out video with the number of its part: 0 for validation, folds from 1 up."""
     for number, part in enumerate([splits["validation"], *splits.get("folds", ())]):
         for video in part:
             yield video, number
 
 
 def _changes(before: CheckpointConfig, now: CheckpointConfig) -> list[str]:
-    """The settings that a run may not change on the way, each as ``name: before != now``."""
+    """The settings that differ but may not change on resume, each as ``name: before != now``."""
     if before.recipe.method != now.recipe.method:
         return [f"method: {before.recipe.method} != {now.recipe.method}"]
     old, new = _fixed_settings(before), _fixed_settings(now)

@@ -1,4 +1,4 @@
-"""Feature files and annotations -> training and held-out bags, and what did not fit together."""
+"""Turn feature files and annotations into training and held-out bags, and report mismatches."""
 
 import logging
 from collections.abc import Sequence
@@ -32,37 +32,38 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """The labelled videos of a folder of features."""
+    """The labelled videos of a feature folder."""
 
     bags: BagSet
     annotations: dict[str, Annotation]
-    """Of the bags' videos, without frames: training is weakly supervised, and from here on nothing
-    knows where in a video the anomaly is."""
+    """Of the bags' videos, without intervals: training is weakly supervised, so nothing after
+    this point knows where in a video the anomaly is."""
     missing: tuple[str, ...] = ()
-    """Videos that have a label, but no features."""
+    """Videos that have a label but no features."""
     extra: tuple[str, ...] = ()
-    """Videos that have features, but no label."""
+    """Videos that have features but no label."""
 
     def only(self, videos: Sequence[str]) -> "LabelledFeatures":
-        """The same of some of the videos."""
+        """The same data, restricted to some of the videos."""
         kept = {video: self.annotations[video] for video in videos}
         return replace(self, bags=select(self.bags, videos), annotations=kept)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Everything that training learns from."""
+    """All the data that a training uses."""
 
     train: BagSet
     validation: BagSet
-    """Held out to choose the epoch and the threshold; no video is in both. Empty with folds."""
+    """Held out to choose the epoch and the threshold; disjoint from ``train``. Empty with folds."""
     folds: tuple[tuple[str, ...], ...]
-    """Instead: parts of the videos of ``train``, each to be judged by a model without it."""
+    """Used instead of ``validation``: groups of videos in ``train``, each evaluated by a model
+    trained without it."""
     class_names: tuple[str, ...]
     source: LabelledFeatures
 
     def without(self, fold: Sequence[str]) -> tuple[BagSet, BagSet]:
-        """The bags to train on without the videos of a fold, and those of the fold."""
+        """Return the training bags without the videos of a fold, and the bags of the fold."""
         own = set(fold)
         others = [video for video in self.train.videos if video not in own]
         return select(self.train, others), select(self.train, fold)
@@ -75,17 +76,17 @@ def load_labelled_features(
     pooling: PoolingConfig = STORED,
     storage: Storage | None = None,
 ) -> LabelledFeatures:
-    """The labelled videos of a folder of features.
+    """Load the labelled videos of a feature folder.
 
     Args:
         features: folder of feature files.
-        annotations: files of labels; none means that a video's folder is its class.
+        annotations: label files; without any, the name of a video's folder is its class.
         views: names of the views to read.
-        pooling: what a segment's feature is made of.
-        storage: where the features go, as for `load_bags`.
+        pooling: how a segment's feature is computed.
+        storage: where the features are kept, as for `load_bags`.
 
     Raises:
-        UserError: features or labels are damaged or do not fit together; names what.
+        UserError: features or labels are damaged or do not match; names them.
     """
     files = list_features(features)
     if not files:
@@ -106,15 +107,17 @@ def load_labelled_features(
 
 
 def split_training(source: LabelledFeatures, recipe: Recipe, seed: int) -> TrainingData:
-    """Training and held-out bags, or folds; equally for every method of the same settings.
+    """Split labelled videos into training and held-out bags, or folds.
+
+    All methods with the same settings get the same split.
 
     Args:
-        source: of the videos to train on.
-        recipe: says how much is held out, and whether the classes of anomaly are kept apart.
-        seed: decides which videos are held out.
+        source: the videos to train on.
+        recipe: determines how much is held out, and whether classes of anomaly are distinguished.
+        seed: determines which videos are held out.
 
     Raises:
-        UserError: there are too few videos of a kind; names what.
+        UserError: there are too few videos of a kind; names the kind.
     """
     annotations = source.annotations
     training = recipe.training
@@ -141,7 +144,7 @@ def split_training(source: LabelledFeatures, recipe: Recipe, seed: int) -> Train
 
 
 def splits_of(data: TrainingData) -> dict[str, Any]:
-    """The content of `splits.json`: for each part video -> class, then the names left over."""
+    """The content of `splits.json`: video -> class for each part, then the unused names."""
 
     def classes_of(bags: BagSet) -> dict[str, str]:
         names = [data.class_names[index] for index in bags.class_indices]
@@ -180,16 +183,18 @@ def _require_both_kinds(data: TrainingData) -> None:
         for present, kind in ((is_anomalous, "anomalous"), (~is_anomalous, "normal")):
             if not present.any():
                 raise UserError(
-                    f"there is no {kind} video among the {len(classes)} {part} ones: training "
-                    "needs at least two normal videos and two of one class of anomaly"
+                    f"there is no {kind} video among the {len(classes)} {part} videos: training "
+                    "needs at least two normal videos and two of the same anomaly class"
                 )
 
 
 def _warn_of_features(bags: BagSet) -> None:
     if "+" in bags.precision:
         logger.warning(
-            "the features were computed in different precisions (%s): scores may differ by that",
+            "the features were computed in different precisions (%s), which may affect the scores",
             bags.precision.replace("+", ", "),
         )
     if not bags.weights_trained:
-        logger.warning("the features come from untrained weights: they say little about videos")
+        logger.warning(
+            "the features were computed with untrained weights and carry little information"
+        )

@@ -1,4 +1,4 @@
-"""What a training says while it runs: `log.csv`, TensorBoard, and a line on the terminal."""
+"""The log of a training: `log.csv`, TensorBoard, and progress on the terminal."""
 
 import csv
 import logging
@@ -24,14 +24,17 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
-    """The log of a run; a context manager. A resumed run's log is that of one undisturbed."""
+    """The log of a run, as a context manager.
+
+    A resumed run leaves the same log as an uninterrupted one.
+    """
 
     def __init__(self, out: Path, last_epoch: int, num_epochs: int) -> None:
-        """Open the log of the run in ``out`` after ``last_epoch``; later lines are dropped."""
+        """Open the log of the run in ``out``, and drop all rows after ``last_epoch``."""
         self._csv = out / CSV_NAME
         self._num_epochs = num_epochs
         rows = self._csv.read_text().splitlines() if self._csv.is_file() else []
-        kept = rows[: 1 + last_epoch]  # a header, then a row an epoch
+        kept = rows[: 1 + last_epoch]  # a header, then one row per epoch
         write_text(self._csv, "".join(f"{row}\n" for row in kept))
         self._board = SummaryWriter(str(out / TENSORBOARD_NAME), purge_step=last_epoch + 1)
         self._progress = Progress(
@@ -47,7 +50,7 @@ class TrainingLog:
         self._last_line = -float("inf")
 
     def __enter__(self) -> Self:
-        """Show the progress bar, where somebody watches."""
+        """Show the progress bar if the terminal is interactive."""
         self._progress.start()
         return self
 
@@ -57,7 +60,7 @@ class TrainingLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close everything; what was written stays."""
+        """Stop the progress bar and close TensorBoard."""
         self._progress.stop()
         self._board.close()
 
@@ -68,7 +71,7 @@ class TrainingLog:
             if file.tell() == 0:
                 writer.writerow(["epoch", *values])
             writer.writerow([epoch, *(repr(value) for value in values.values())])
-        sync(self._csv)  # before the checkpoint of this epoch, from which a resumed run goes on
+        sync(self._csv)  # before this epoch's checkpoint, so that a resumed run finds it
         for name, value in values.items():
             self._board.add_scalar(name, value, epoch)
         line = " ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)

@@ -1,6 +1,6 @@
-"""How good a model is on held-out videos, and the score threshold chosen there.
+"""Evaluate a model on held-out videos, and choose the score threshold there.
 
-It judges whole videos, since training may know no more than their labels.
+Whole videos are evaluated, because training may know only their labels.
 Legend: N videos, V views, S segments, D features of a segment, K classes (normal has index 0).
 """
 
@@ -39,12 +39,12 @@ FALLBACK_RULE = "fixed, since no threshold tells the validation videos apart"
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures of the held-out videos; a video's score is its peak score."""
+    """Measures on the held-out videos; the score of a video is its peak score."""
 
     auc: float
-    """Area under the ROC curve, anomalous against normal videos."""
+    """Area under the ROC curve, anomalous versus normal videos."""
     maa: float
-    """Mean over the classes present of the share of their videos that got the right class."""
+    """Mean over the classes present of the share of their videos that are classified correctly."""
     separation: float
     """Mean score of the anomalous videos minus that of the normal ones, -1..1."""
     threshold: float
@@ -57,7 +57,7 @@ class Validation:
 
 
 def rank(metrics: Mapping[str, float], selection: Selection) -> tuple[float, float]:
-    """What the best epoch has most of; few videos often tie, then the separation decides."""
+    """The sort key of an epoch; separation breaks ties, which are frequent with few videos."""
     both = ("auc", "maa")
     value = sum(metrics[name] for name in both) / 2 if selection == "mean" else metrics[selection]
     return value, metrics["separation"]
@@ -66,39 +66,39 @@ def rank(metrics: Mapping[str, float], selection: Selection) -> tuple[float, flo
 def is_better(
     metrics: Mapping[str, float], best: Mapping[str, float], selection: Selection
 ) -> bool:
-    """Whether an epoch takes the place of the best one before it."""
+    """Whether an epoch replaces the best one so far."""
     return selection == "last" or rank(metrics, selection) > rank(best, selection)
 
 
 class HeldOutAnswers(NamedTuple):
-    """What a model says about videos that it was not trained on."""
+    """The predictions of a model for videos that it was not trained on."""
 
     peaks: FloatArray
     """(N,) the peak scores, 0..1."""
     named: IntArray | None
-    """(N,) class indices; None from methods that only tell anomalous from normal."""
+    """(N,) predicted classes; None for methods that only distinguish anomalous from normal."""
 
 
 def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
-    """The measures of bags of which some are anomalous and some normal.
+    """Evaluate a model on held-out bags, some anomalous and some normal.
 
     Args:
         model: of any method.
         bags: the held-out videos.
-        features: theirs (N, V, S, D), best where the model is.
+        features: their features (N, V, S, D), preferably on the model's device.
 
     Raises:
-        DivergedError: the model has no finite answer.
+        DivergedError: the model's scores are not finite.
     """
     answers = answer(model, bags, features)
     return judge(answers, bags.class_indices, model.shape.num_classes)
 
 
 def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
-    """What a model says about bags; the arguments are those of `validate`.
+    """The predictions of a model for bags; the arguments are those of `validate`.
 
     Raises:
-        DivergedError: the model has no finite answer.
+        DivergedError: the model's scores are not finite.
     """
     videos = score_videos(model, features)
     if not all(video.is_finite for video in videos):
@@ -110,7 +110,7 @@ def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
 
 
 def judge(answers: HeldOutAnswers, class_indices: IntArray, num_classes: int) -> Validation:
-    """How good answers are about videos of these classes (N,), some anomalous and some normal."""
+    """Evaluate predictions for videos with these classes (N,), some anomalous and some normal."""
     is_anomalous = class_indices > 0
     peaks = answers.peaks
     threshold, rule = choose_threshold(peaks, is_anomalous)
@@ -126,15 +126,15 @@ def judge(answers: HeldOutAnswers, class_indices: IntArray, num_classes: int) ->
 def choose_threshold(
     peak_scores: FloatArray, is_anomalous: npt.NDArray[np.bool_]
 ) -> tuple[float, str]:
-    """The threshold that best tells anomalous from normal videos, and the rule it follows.
+    """The threshold that best separates anomalous from normal videos, and the rule that chose it.
 
-    Of the thresholds with the highest Youden index (share of the anomalous videos at or above it
-    minus that of the normal ones) it is the highest, moved halfway to the next lower score: new
-    scores fall on both sides of those seen.
+    The Youden index is the share of anomalous videos at or above a threshold minus that of normal
+    ones. The highest threshold with the highest index is moved halfway to the next lower score,
+    because new scores fall on both sides of those seen.
 
     Args:
         peak_scores: (N,) highest segment score of each video, 0..1.
-        is_anomalous: (N,) with both kinds in it.
+        is_anomalous: (N,) with both kinds present.
     """
     curve = found_at_thresholds(rank_videos(peak_scores, is_anomalous))
     anomalous_share = curve.true_positives / curve.true_positives[-1]

@@ -180,7 +180,7 @@ def test_it_goes_on_where_it_stopped(done: BenchMethodsOptions) -> None:
 def test_changed_settings_are_refused_or_trained_anew(done: BenchMethodsOptions) -> None:
     recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 2"))
-    with pytest.raises(UserError, match="has other settings: train it anew with --overwrite"):
+    with pytest.raises(UserError, match="has other settings: train it again with --overwrite"):
         run_bench_methods(done)
     run_bench_methods(replace(done, overwrite=True, only=("joint",)))
     config = json.loads((done.out / "runs" / "joint" / "1" / "last" / "config.json").read_text())
@@ -190,9 +190,9 @@ def test_changed_settings_are_refused_or_trained_anew(done: BenchMethodsOptions)
 def test_other_labels_or_features_are_noticed(done: BenchMethodsOptions) -> None:
     labels = done.annotations[0]
     labels.write_text(labels.read_text().replace("30,40", "30,50"))
-    with pytest.raises(UserError, match="was made of other features, labels or views: train it"):
+    with pytest.raises(UserError, match="was made from other features, labels or views: train it"):
         run_bench_methods(done)
-    with pytest.raises(UserError, match="was made of other features, labels or views: train it"):
+    with pytest.raises(UserError, match="was made from other features, labels or views: train it"):
         run_bench_methods(replace(done, test_share=0.5))
 
 
@@ -216,7 +216,7 @@ def test_a_training_that_diverges_costs_its_own_place_only(done: BenchMethodsOpt
     rows = json.loads((done.out / "table.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["joint"]
     alone = replace(done, out=done.config.parent / "alone", only=("joint without LSTM",))
-    with pytest.raises(UserError, match="nothing to tabulate: no run ended well"):
+    with pytest.raises(UserError, match="nothing to tabulate, because every training failed"):
         run_bench_methods(alone)
 
 
@@ -227,7 +227,7 @@ def test_videos_of_the_test_are_not_trained_on(options: BenchMethodsOptions) -> 
         test_features=options.features,
         test_annotations=options.annotations,
     )
-    with pytest.raises(UserError, match=r"24 test videos would be trained on, .*name the videos"):
+    with pytest.raises(UserError, match=r"24 test videos would be trained on, .*name the train"):
         run_bench_methods(same)
     assert not (options.out / "runs").exists()
 
@@ -274,8 +274,8 @@ def test_a_wrong_table_is_told_where(
         ({"test_share": None}, "give --test-features with --test-annotations, or --test-share"),
         ({"test_share": 1.0}, "test share 1.0 is not allowed: it must be above 0 and below 1"),
         ({"annotations": ()}, "--test-share needs --annotations"),
-        ({"bootstrap": 0}, "bootstrap 0 draws nothing: give a number from 1 up"),
-        ({"only": ("svm",)}, "svm is no row of the table: they are joint, joint without LSTM"),
+        ({"bootstrap": 0}, "bootstrap 0 is below 1: give a number of resamples"),
+        ({"only": ("svm",)}, "the table has no row svm: use joint, joint without LSTM"),
     ],
 )
 def test_wrong_usage_is_told(

@@ -116,7 +116,7 @@ def test_several_seeds_of_different_tests_have_a_spread():
 
 def test_other_videos_or_another_truth_are_refused():
     for other in (make_run(0, 0.5, num_videos=18), make_run(0, 0.5, others=3)):
-        with pytest.raises(UserError, match="evaluated on other videos, or with other annotations"):
+        with pytest.raises(UserError, match="evaluated on different videos, or with different"):
             difference("frame_auc", [make_run(0, 0.5)], [other], 10, 0)
 
 
@@ -139,8 +139,8 @@ def test_what_cannot_be_compared_says_why(tmp_path, capsys):
     save(tmp_path / "two", only_two)
     assert run_compare(CompareOptions(tmp_path / "named", tmp_path / "two", bootstrap=5)) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "frame_ap undefined: there are anomalous videos without annotated frames" in lines
-    told = "the first tells Fighting, Normal apart, the second Anomaly, Normal"
+    assert "frame_ap undefined: some anomalous videos have no annotated frames" in lines
+    told = "the first distinguishes Fighting, Normal, the second Anomaly, Normal"
     assert f"maa undefined: {told}" in lines
 
 

@@ -187,12 +187,12 @@ def test_only_what_the_same_training_said_is_taken(
     caplog.clear()
     assert judged(features, folder) == found
     assert judged(features, folder, shorter) == found[:2]
-    assert caplog.text.count("is there already") == 6
+    assert caplog.text.count("is already done") == 6
     (folder / "2.safetensors").write_bytes(b"damaged")
     caplog.clear()
     assert judged(features, folder) == found
-    assert caplog.text.count("is there already") == 2
+    assert caplog.text.count("is already done") == 2
     other = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-3))
     caplog.clear()
     assert judged(features, folder, other) != found
-    assert "is there already" not in caplog.text
+    assert "is already done" not in caplog.text

@@ -188,7 +188,7 @@ def test_a_name_too_long_for_a_picture_costs_only_that(options, caplog, capsys, 
         file.write(f"{name},Arson,3,9\n")
     assert run_evaluate(replace(options, figures=(name, "n2"))) == 0
     assert "frame_auc" in capsys.readouterr().out
-    assert f"{name} has no picture (File name too long): rename it" in caplog.text
+    assert f"no figure for {name} (File name too long): rename the video" in caplog.text
     figures = options.run / "evaluation" / "figures"
     assert [path.name for path in figures.rglob("*.png")] == ["n2.mp4.png"]
 
@@ -330,9 +330,9 @@ def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, 
 def test_figures_by_path_name_or_stem():
     videos = [scored(name, 1, [0.5], [True]) for name in ("a/x.mp4", "b/x.mp4", "b/y.mp4")]
     assert choose_figures(videos, ["a/x.mp4", "y.mp4", "y"]) == [videos[0], videos[2], videos[2]]
-    with pytest.raises(EvaluationError, match=r"'x' names 2 of the 3 .* like a/x\.mp4"):
+    with pytest.raises(EvaluationError, match=r"'x' matches 2 of the 3 .* such as a/x\.mp4"):
         choose_figures(videos, ["x"])
-    with pytest.raises(EvaluationError, match="'z' names 0 of the 3 evaluated videos"):
+    with pytest.raises(EvaluationError, match="'z' matches 0 of the 3 evaluated videos"):
         choose_figures(videos, ["z"])
 
 

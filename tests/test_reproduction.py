@@ -230,7 +230,7 @@ class TestWrongUsage:
         [
             (("--views", "five"), "lacks the views bottom_left, bottom_right, top_right"),
             (("--train-views", "top_right"), "top_right of --train-views is not among --views"),
-            (("--only", "svm"), "svm is no row of the table"),
+            (("--only", "svm"), "the table has no row svm"),
         ],
     )
     def test_flags(self, features, reproduce, arguments, message):

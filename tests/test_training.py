@@ -338,7 +338,7 @@ def test_a_run_is_not_overwritten_unasked(features: Path, labels: Path, tmp_path
     train(features, labels, run, with_training(epochs=2))
     before = content_of(run)
     with pytest.raises(
-        UserError, match=r"already holds a training: go on with it \(--resume\), be"
+        UserError, match=r"already holds a training run: continue it with --resume, st"
     ):
         train(features, labels, run)
     assert content_of(run) == before
@@ -371,7 +371,7 @@ def test_a_run_goes_on_only_with_its_own_settings(
     features: Path, labels: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     train(features, labels, tmp_path / "run", with_training(epochs=1))
-    with pytest.raises(UserError, match=f"cannot go on, since this differs: .*{message}"):
+    with pytest.raises(UserError, match=f"cannot be resumed, because this differs: .*{message}"):
         train(features, labels, tmp_path / "run", resume=True, **changes)
 
 
@@ -380,7 +380,9 @@ def test_a_run_goes_on_only_with_its_own_videos(
 ) -> None:
     train(features, labels, tmp_path / "run", with_training(epochs=1))
     fewer = write_labels(tmp_path / "fewer.csv", without="Arson/Arson2.mp4")
-    with pytest.raises(UserError, match=r"differs: 1 videos or their labels, Arson/Arson2\.mp4"):
+    with pytest.raises(
+        UserError, match=r"differs: videos or labels, 1 in all, such as Arson/Arson2\.mp4"
+    ):
         train(features, fewer, tmp_path / "run", resume=True)
     (tmp_path / "run" / "splits.json").unlink()
     with pytest.raises(UserError, match=r"splits\.json is missing or damaged"):
@@ -407,7 +409,9 @@ def test_what_is_no_run_is_not_cleared(
     other.parent.mkdir(parents=True)
     other.write_text("mine")
     for changes in ({}, {"overwrite": True}, {"resume": True}):
-        with pytest.raises(UserError, match=f"is no training but holds {name.split('/')[0]}, .*gi"):
+        with pytest.raises(
+            UserError, match=f"is not a training run but holds {name.split('/')[0]}, .*gi"
+        ):
             train(features, labels, tmp_path / "project", **changes)
     assert other.read_text() == "mine"
     with pytest.raises(UserError, match=r"labels\.csv is a file: give a folder"):
@@ -415,7 +419,7 @@ def test_what_is_no_run_is_not_cleared(
 
 
 def test_contradictions_on_the_command_line(features: Path, labels: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--overwrite begins anew: give one"):
+    with pytest.raises(UserError, match="--overwrite starts over: give only one"):
         train(features, labels, tmp_path / "run", resume=True, overwrite=True)
     with pytest.raises(UserError, match="seed -1 is negative"):
         train(features, labels, tmp_path / "run", seed=-1)
@@ -499,9 +503,9 @@ def test_mixed_precision_and_untrained_weights_are_warned_of(
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        (["Normal", "Normal"], "there is no anomalous video among the 1 training ones"),
-        (["Arson", "Arson"], "there is no normal video among the 1 training ones"),
-        (["Normal", "Normal", "Arson"], "there is no anomalous video among the 1 held-out ones"),
+        (["Normal", "Normal"], "there is no anomalous video among the 1 training videos"),
+        (["Arson", "Arson"], "there is no normal video among the 1 training videos"),
+        (["Normal", "Normal", "Arson"], "there is no anomalous video among the 1 held-out videos"),
     ],
 )
 def test_too_few_videos_of_a_kind(tmp_path: Path, videos: list[str], message: str) -> None:
@@ -688,7 +692,7 @@ def test_a_run_goes_on_only_with_its_own_split(
     regrouped = tmp_path / "regrouped.csv"
     # All but one of 6 Arson join the 6 Fighting: of 11 and 1 videos 3 are held out, not 2 and 2.
     regrouped.write_text(re.sub("([0-4]).mp4,Arson", r"\1.mp4,Fighting", labels.read_text()))
-    with pytest.raises(UserError, match=r"cannot go on, .*: which videos are held out, .*"):
+    with pytest.raises(UserError, match=r"cannot be resumed, .*: which videos are held out, .*"):
         train(features, regrouped, tmp_path / "run", recipe, resume=True)
 
 
