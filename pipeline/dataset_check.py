@@ -1,4 +1,4 @@
-"""`vigil dataset`: whether a dataset is complete, before a day is spent on it."""
+"""`vigil dataset`: check that a dataset is complete before spending a day on it."""
 
 import logging
 import os
@@ -27,13 +27,13 @@ from pipeline.videos import FoundVideos, find_videos
 HEADER = ("part", "videos", "published", "found", "missing", "without frames", "wrong", "frames")
 PROBLEMS_NAME = "problems.csv"
 INCOMPLETE = 3
-"""Exit code where a dataset is not as it should be."""
+"""Exit code if a dataset has problems."""
 
 log = logging.getLogger(__name__)
 
 
 def run_list(_options: DatasetListOptions) -> int:
-    """Print the datasets there are: their parts, and what they are measured by."""
+    """Print the known datasets with their parts and metrics."""
     rows = (
         (
             name,
@@ -49,13 +49,13 @@ def run_list(_options: DatasetListOptions) -> int:
 
 
 def run_check(options: DatasetCheckOptions) -> int:
-    """Print a table and what is wrong, and write our label files if that is asked for.
+    """Print a table and the problems found, and write our label files if requested.
 
     Returns:
-        The exit code: 0, or 3 where there is a problem.
+        The exit code: 0, or 3 if there is a problem.
 
     Raises:
-        UserError: no such dataset, no videos, or annotations that cannot be used.
+        UserError: the dataset is unknown, has no videos, or its annotations cannot be used.
     """
     dataset = find_dataset(options.name)
     if options.features:
@@ -85,10 +85,10 @@ def run_check(options: DatasetCheckOptions) -> int:
 
 
 def find_dataset(name: str) -> PublishedDataset:
-    """The dataset of a name.
+    """The dataset with this name.
 
     Raises:
-        UserError: names the datasets there are.
+        UserError: the name is unknown; lists the known ones.
     """
     if name not in DATASETS:
         raise UserError(f"no dataset {name!r}: use one of {', '.join(DATASETS)}")
@@ -98,20 +98,20 @@ def find_dataset(name: str) -> PublishedDataset:
 def annotation_files(
     dataset: PublishedDataset, root: Path, given: Sequence[Path]
 ) -> dict[str, list[Path]]:
-    """Pattern of the dataset -> the annotation files and folders of such names.
+    """Pattern of the dataset -> the annotation files and folders whose names match it.
 
-    What is given counts for more than what lies below the folder.
+    Given paths take precedence over those below the folder.
 
     Raises:
-        UserError: a given file is not there, or has none of the names.
+        UserError: a given path does not exist or matches no pattern.
     """
     patterns = [name for part in dataset.parts for name in (*part.lists, *part.truths)]
     for path in given:
         if not path.exists():
-            raise UserError(f"{path} is not there: check --annotations")
+            raise UserError(f"{path} does not exist: check --annotations")
         if not any(fnmatch(path.name.lower(), pattern.lower()) for pattern in patterns):
             raise UserError(
-                f"{path.name} is no annotation of {dataset.title}: these are "
+                f"{path.name} is not an annotation file of {dataset.title}: those are "
                 f"{', '.join(dict.fromkeys(patterns)) or 'none'}; rename it if it is one of them"
             )
     below = [
@@ -130,10 +130,10 @@ def annotation_files(
 
 
 def _find_features(root: Path) -> FoundVideos:
-    """The videos that a folder holds features of.
+    """The videos that have features in a folder.
 
     Raises:
-        UserError: there is no such folder, or nothing in it.
+        UserError: the folder does not exist or has no features.
     """
     files = list_features(root)
     if not files:
@@ -142,7 +142,7 @@ def _find_features(root: Path) -> FoundVideos:
 
 
 def _stored_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, int | str]]:
-    """Yield each video with the frames that its features are of, or why they cannot be read."""
+    """Yield each video with its number of frames from its features, or why they are unreadable."""
     for video in videos:
         try:
             yield video, read_identity(video.path).num_frames_decoded
@@ -153,7 +153,7 @@ def _stored_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo,
 def _rows(
     dataset: PublishedDataset, placement: Placement, checked: Checked
 ) -> Iterator[tuple[str, ...]]:
-    wrong, untold = checked.videos("length", "unreadable"), checked.videos("truth")
+    wrong, without_truth = checked.videos("length", "unreadable"), checked.videos("truth")
     for part in dataset.parts:
         for is_anomalous, published in ((False, part.num_normal), (True, part.num_anomalous)):
             found = placement.videos(part, is_anomalous)
@@ -166,14 +166,14 @@ def _rows(
                 str(published),
                 str(len(found)),
                 str(num_missing),
-                str(len(untold.intersection(found))),
+                str(len(without_truth.intersection(found))),
                 str(len(wrong.intersection(found))),
                 str(sum(checked.num_frames.get(video, 0) for video in found)),
             )
 
 
 def _write(folder: Path, placement: Placement, checked: Checked) -> None:
-    """Write what is known of each part as our CSV, and all problems."""
+    """Write the labels of each part as our CSV, and all problems."""
     by_part: dict[str, list[list[object]]] = {}
     for one in sorted(placement.placed, key=lambda one: one.video):
         annotation = one.annotation
@@ -184,4 +184,4 @@ def _write(folder: Path, placement: Placement, checked: Checked) -> None:
         write_csv(folder / f"{name}.csv", "video class start_frame end_frame", rows)
     problems = [[p.kind, p.part, p.video, p.what] for p in checked.problems]
     write_csv(folder / PROBLEMS_NAME, "problem part video what", problems)
-    log.info("label files of each part are in %s", folder)
+    log.info("wrote the label files of each part to %s", folder)

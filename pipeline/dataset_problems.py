@@ -1,6 +1,6 @@
-"""What is not as it should be in a dataset, and what to do about it.
+"""The problems that a dataset can have, and how to solve them.
 
-A problem has a kind, and each kind a remedy.
+Each problem has a kind, and each kind a remedy.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,22 +14,22 @@ from pipeline.damage import MAX_FRAME_MISMATCH
 from pipeline.videos import FoundVideos
 
 MAX_SHOWN = 8
-"""Problems of a kind that are printed; --write has them all."""
+"""Problems of a kind that are printed; --write writes all of them."""
 
 REMEDIES = {
     "annotations": "name them with --annotations, or put them below the folder",
-    "count": "compare the archives you have with those of the dataset's home",
+    "count": "compare your archives with those on the dataset's home page",
     "missing": "unpack the archives again, or name the folder above all videos",
     "unlabelled": "give these videos the names that they have in the archives",
-    "length": "unpack these again; frames and truth would not be of one time",
+    "length": "unpack these again, because their frames do not match the truth",
     "unreadable": "unpack or download these again",
-    "truth": "without frames these can be trained on, but not evaluated",
+    "truth": "use these for training only, or annotate their anomalous frames",
 }
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is not as it should be."""
+    """One problem of a dataset."""
 
     kind: str
     part: str
@@ -39,18 +39,18 @@ class Problem:
 
 @dataclass
 class Checked:
-    """What a check found."""
+    """The results of a check."""
 
     problems: list[Problem] = field(default_factory=list)
     num_frames: dict[str, int] = field(default_factory=dict)
-    """Video -> frames that it promises."""
+    """Video -> its number of frames."""
 
     def add(self, kind: str, part: str, video: str, what: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.problems.append(Problem(kind, part, video, what))
 
     def videos(self, *kinds: str) -> set[str]:
-        """The videos with such problems."""
+        """The videos with problems of these kinds."""
         return {problem.video for problem in self.problems if problem.kind in kinds}
 
 
@@ -60,19 +60,19 @@ def check_annotations(
     placement: Placement,
     checked: Checked,
 ) -> None:
-    """Note the annotation files that are missing, and the videos of which nothing says a label."""
+    """Add missing annotation files, and videos whose label is not known."""
     for part in dataset.parts:
-        wanted = [pattern for pattern in part.lists if not files[pattern]]
+        absent = [pattern for pattern in part.lists if not files[pattern]]
         if part.truths and not any(files[pattern] for pattern in part.truths):
-            wanted.append(" or ".join(part.truths))
-        for pattern in wanted:
+            absent.append(" or ".join(part.truths))
+        for pattern in absent:
             checked.add("annotations", part.name, "", f"no {pattern} (from {dataset.home})")
     for part, video in placement.unlabelled:
-        checked.add("unlabelled", part.name, video, "nothing says whether it is normal")
+        checked.add("unlabelled", part.name, video, "no annotation states whether it is normal")
 
 
 def check_placement(dataset: PublishedDataset, placement: Placement, checked: Checked) -> None:
-    """Note the videos that are missing, and those whose anomalous frames are not annotated."""
+    """Add missing videos, and anomalous videos whose anomalous frames are not annotated."""
     for part, name in placement.missing:
         checked.add("missing", part.name, name, "no such video")
     for one in placement.placed:
@@ -84,10 +84,10 @@ def check_placement(dataset: PublishedDataset, placement: Placement, checked: Ch
         num_missing = sum(owner == part for owner, _ in placement.missing)
         published = part.num_normal, part.num_anomalous
         if num_missing and sum(num_found) + num_missing == sum(published):
-            continue  # all that is missing has been named
-        for kind, found, wanted in zip(("normal", "anomalous"), num_found, published, strict=True):
-            if found != wanted:
-                checked.add("count", part.name, "", f"{found} of {wanted} {kind} videos")
+            continue  # every missing video is already listed
+        for kind, found, total in zip(("normal", "anomalous"), num_found, published, strict=True):
+            if found != total:
+                checked.add("count", part.name, "", f"{found} of {total} {kind} videos")
 
 
 def check_files(
@@ -96,13 +96,14 @@ def check_files(
     placement: Placement,
     checked: Checked,
 ) -> None:
-    """Note the frames of each video, what cannot be read, and what has not the length of its truth.
+    """Note the length of each video, and add unreadable files and lengths that differ from the
+    truth.
 
     Args:
         found: the files.
-        counts: each video with its frames, or why these cannot be counted.
+        counts: each video with its number of frames, or why these cannot be counted.
         placement: of the videos that are counted.
-        checked: what is added to.
+        checked: receives the results.
     """
     for failed in found.failures:
         checked.add("unreadable", "", failed.video, failed.reason)
@@ -118,18 +119,18 @@ def check_files(
 
 
 def _wrong_length(annotation: Annotation, num_frames: int, is_folder: bool) -> str | None:
-    """How truth and frames differ; containers may be off by a little, folders may not."""
+    """How annotation and frames differ; a few frames are allowed in containers, none in folders."""
     allowed = 0 if is_folder else MAX_FRAME_MISMATCH
-    told, needed = annotation.num_frames, annotation.num_frames_needed
-    if told is not None and abs(told - num_frames) > allowed:
-        return f"annotated with {told} frames, has {num_frames}"
+    annotated, needed = annotation.num_frames, annotation.num_frames_needed
+    if annotated is not None and abs(annotated - num_frames) > allowed:
+        return f"annotated with {annotated} frames, has {num_frames}"
     if needed > num_frames + allowed:
         return f"annotated up to frame {needed}, has {num_frames}"
     return None
 
 
 def describe(problems: Sequence[Problem]) -> Iterator[str]:
-    """Lines about the problems: of each kind the first ones, then what to do."""
+    """Yield lines about the problems: the first ones of each kind, then the remedy."""
     for kind, remedy in REMEDIES.items():
         of_kind = [problem for problem in problems if problem.kind == kind]
         for problem in of_kind[:MAX_SHOWN]:

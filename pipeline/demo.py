@@ -1,6 +1,6 @@
-"""`vigil demo`: the whole program on videos that it draws itself, judged on ones it has not seen.
+"""`vigil demo`: run the whole program on generated videos, and evaluate it on unseen ones.
 
-It runs the commands a user would, and prints each of them.
+It runs the commands that a user would run, and prints each of them.
 """
 
 import json
@@ -21,10 +21,10 @@ from pipeline.report import REPORT_NAME
 from pipeline.steps import run_step
 
 BACKBONE = "i3d"
-# The first layers see motion and light, of which the drawn anomalies are made, at a quarter of the
-# network's cost. Real footage wants all of it.
+# The first layers see motion and light, which make up the generated anomalies, at a quarter of the
+# network's cost. Real footage needs the whole network.
 ENDPOINT = "MaxPool3d_2a_3x3"
-# In the manner of configs/small.toml, for still fewer videos.
+# Similar to configs/small.toml, for even fewer videos.
 RECIPE = (
     "--lstm-size 64 --attention-size 64 --time-pool mean --standardize --dropout 0.1 "
     "--detection-weight 0.7 --epochs 60 --learning-rate 1e-3 --save-epochs 60"
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def run_demo(options: DemoOptions) -> int:
-    """Draw, extract, train, score, evaluate; print a table and where the report is.
+    """Generate videos, extract, train, score and evaluate; print a table and the report's path.
 
     Returns:
         The exit code of the first command that fails, else 0.
@@ -50,11 +50,11 @@ def run_demo(options: DemoOptions) -> int:
     """
     if options.seed < 0:
         raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
-    begun = time.monotonic()
+    started = time.monotonic()
     train, test = options.out / "videos" / "train", options.out / "videos" / "test"
     features, run, results = (options.out / name for name in ("features", "run", "results"))
     weights = _available(options.weights)
-    log.info("drawing videos in %s", options.out / "videos")
+    log.info("generating videos in %s", options.out / "videos")
     generate(replace(TRAIN, seed=options.seed), train)
     generate(replace(TEST, seed=options.seed + TEST_SEED_OFFSET), test)
     for command in (
@@ -71,7 +71,7 @@ def run_demo(options: DemoOptions) -> int:
             return exit_code
     _print_verdict(run / "evaluation" / METRICS_NAME, weights)
     print(f"report {results / REPORT_NAME}")
-    print(f"seconds {time.monotonic() - begun:.0f}")
+    print(f"seconds {time.monotonic() - started:.0f}")
     return 0
 
 
@@ -80,7 +80,7 @@ def _quote(path: Path) -> str:
 
 
 def _available(weights: str) -> str:
-    """The weights asked for; random ones, with a warning, where ``auto`` finds none."""
+    """The requested weights; random ones, with a warning, if ``auto`` finds none."""
     if weights != "auto":
         return weights
     try:
@@ -88,7 +88,7 @@ def _available(weights: str) -> str:
             fetch_weights(find_backbone(BACKBONE).source, progress)
     except WeightsError as error:
         log.warning("%s", error)
-        log.warning("the demo goes on with RANDOM weights")
+        log.warning("the demo continues with RANDOM weights")
         return "random"
     return weights
 

@@ -1,4 +1,4 @@
-"""The table of many methods: which rows it has, and what came out for each of them."""
+"""The table of methods: its definition, and the results of each row."""
 
 import html
 import re
@@ -18,38 +18,38 @@ from pipeline.stored_scores import JUDGED_FOLDER, SCORES_NAME, read_scores
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     name: str
     recipe: str
-    """Recipe file, relative to the table's."""
+    """Recipe file, relative to the table's file."""
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Section -> setting -> value, over those of the recipe."""
+    """Section -> setting -> value, overriding those of the recipe."""
     published: dict[str, float] = field(default_factory=dict)
-    """Measure -> figure that is published, as a fraction."""
+    """Measure -> published figure, as a fraction."""
 
 
 @dataclass(frozen=True)
 class TableConfig:
-    """What a table consists of."""
+    """The definition of a table."""
 
     title: str
     rows: list[Row]
     seeds: int = 5
     """Seeds 0, 1, ... of each row."""
     dataset: str = ""
-    """Name of the dataset that the title and the published figures are of; empty: of any."""
+    """Name of the dataset that the title and the published figures refer to; empty for any."""
     measures: list[str] = field(default_factory=lambda: ["frame_auc", "maa", "video_auc"])
-    """What is shown; of the first also the last epoch, and the difference from the reference."""
+    """The measures shown; the first also for the last epoch, and compared with the reference."""
     reference: str = ""
-    """Name of the row that the others are compared with."""
+    """Name of the row with which the others are compared."""
     every: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Changes to every recipe, before the row's own."""
+    """Changes to every recipe, applied before the row's own."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """What came out for one row: measure -> number over all seeds, of both checkpoints."""
+    """The results of one row: measure -> number over all seeds, for both checkpoints."""
 
     name: str
     num_runs: int
@@ -57,46 +57,48 @@ class TableRow:
     last: dict[str, Spread | None]
     published: dict[str, float]
     to_reference: dict[str, Difference] = field(default_factory=dict)
-    """By how much the reference row is better."""
+    """How much better the reference row is."""
 
 
 def load_table(path: Path) -> TableConfig:
-    """The table that a TOML file describes.
+    """Load a table's definition from a TOML file.
 
     Raises:
-        UserError: the file cannot be read, or says something unknown; says what.
+        UserError: the file cannot be read or has an invalid setting; names it.
     """
     content = read_toml(path)
     content.setdefault("rows", [])
     try:
         config = dacite.from_dict(TableConfig, content, dacite.Config(strict=True))
     except (dacite.DaciteError, TypeError) as error:
-        raise UserError(f"{path}: {error}: see configs/yardstick.toml for the form") from error
+        raise UserError(f"{path}: {error}: see configs/yardstick.toml for an example") from error
     names = [row.name for row in config.rows]
     slugs = set(map(_slug, names))
     if not names or len(slugs) < len(names) or "" in slugs or config.seeds < 1:
         raise UserError(
-            f"{path}: it needs rows whose names differ in letters (a to z) or digits, and at least "
-            "one seed"
+            f"{path}: a table needs rows whose names differ in letters (a to z) or digits, and at "
+            "least one seed"
         )
     if config.reference and config.reference not in names:
-        raise UserError(f"{path}: reference {config.reference!r} is none of its rows: {names}")
+        raise UserError(f"{path}: reference {config.reference!r} is not a row: use one of {names}")
     named = [*config.measures, *(measure for row in config.rows for measure in row.published)]
     if unknown := sorted(set(named) - MEASURES.keys()):
-        raise UserError(f"{path}: {unknown[0]!r} is no measure: they are {', '.join(MEASURES)}")
+        raise UserError(f"{path}: {unknown[0]!r} is not a measure: use {', '.join(MEASURES)}")
     if not config.measures or len(set(config.measures)) < len(config.measures):
-        raise UserError(f"{path}: measures needs at least one of {', '.join(MEASURES)}, each once")
+        raise UserError(
+            f"{path}: measures needs at least one of {', '.join(MEASURES)}, and none twice"
+        )
     for row in config.rows:
         if hidden := sorted(row.published.keys() - set(config.measures)):
-            raise UserError(f"{path}: {row.name!r} publishes {hidden[0]}, which is not in measures")
+            raise UserError(f"{path}: {row.name!r} has a published {hidden[0]}: add it to measures")
     return config
 
 
 def recipe_of_row(config: TableConfig, row: Row, path: Path) -> Recipe:
-    """The recipe of a row with its changes.
+    """The recipe of a row with its changes applied.
 
     Raises:
-        UserError: a setting is unknown or has no meaning; names file, section and key.
+        UserError: a setting is unknown or invalid; names file, section and key.
     """
     file = path.parent / row.recipe
     try:
@@ -110,18 +112,18 @@ def recipe_of_row(config: TableConfig, row: Row, path: Path) -> Recipe:
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Where the run of a row with a seed lies."""
+    """The folder of the run of a row with a seed."""
     return out / "runs" / _slug(name) / str(seed)
 
 
 def finished_runs(out: Path, config: TableConfig, name: str, recipe: Recipe) -> dict[int, Path]:
-    """Seed -> folder of the runs of a row that were trained with its recipe, and judged."""
+    """Seed -> folder of a row's runs that were trained with its recipe and evaluated."""
     runs = {seed: run_folder(out, name, seed) for seed in range(config.seeds)}
     return {seed: run for seed, run in runs.items() if is_judged(run) and has_recipe(run, recipe)}
 
 
 def is_judged(run: Path) -> bool:
-    """Whether both checkpoints of a run have been judged."""
+    """Whether both checkpoints of a run have been evaluated."""
     return all((scores_folder(run, which) / SCORES_NAME).is_file() for which in ("best", "last"))
 
 
@@ -136,7 +138,7 @@ def has_recipe(run: Path, recipe: Recipe) -> bool:
 def summarise(
     out: Path, config: TableConfig, recipes: Mapping[str, Recipe], num_resamples: int
 ) -> list[TableRow]:
-    """The rows of which there are runs, in the order of the table."""
+    """The rows that have runs, in the order of the table."""
     best: dict[str, dict[int, Run]] = {}
     last: dict[str, dict[int, Run]] = {}
     for row in config.rows:
@@ -171,7 +173,7 @@ def summarise(
 def _to_reference(
     config: TableConfig, runs: Mapping[str, Mapping[int, Run]], name: str, num_resamples: int
 ) -> dict[str, Difference]:
-    """By how much the reference row is better than another, over the seeds that both have."""
+    """How much better the reference row is than another, over the seeds that both have."""
     common = sorted(runs[config.reference].keys() & runs[name].keys())
     if name == config.reference or not common:
         return {}
@@ -181,7 +183,7 @@ def _to_reference(
 
 
 def table_text(config: TableConfig, rows: Sequence[TableRow]) -> str:
-    """The table as Markdown, of at least one row."""
+    """The table as Markdown; needs at least one row."""
     table = [_cells(config, row, published_measures(config, rows)) for row in rows]
     heads = [head for head, _ in table[0]]
     lines = [f"# {config.title}", "", _line(heads), _line(["---"] * len(heads))]
@@ -190,17 +192,17 @@ def table_text(config: TableConfig, rows: Sequence[TableRow]) -> str:
 
 
 def published_measures(config: TableConfig, rows: Sequence[TableRow]) -> list[str]:
-    """The measures of the table of which a figure is published for any of the rows."""
+    """The measures of the table with a published figure for any of the rows."""
     return [name for name in config.measures if any(name in row.published for row in rows)]
 
 
 def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list[tuple[str, str]]:
-    """What the table says of a row: (head of the column, text) from left to right."""
+    """The cells of a row from left to right: (column heading, text)."""
     first = config.measures[0]
     cells = [("method", row.name), ("seeds", str(row.num_runs))]
     for name in config.measures:
         cells.append((MEASURES[name], _mean(row.best.get(name))))
-        if name != "video_auc":  # the text is wide already; page and JSON have it
+        if name != "video_auc":  # omitted to save width; page and JSON have it
             cells.append(("95 %", _range(row.best.get(name))))
         if name == first:
             cells.append(("last epoch", _mean(row.last.get(name))))
@@ -215,12 +217,12 @@ def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list
 
 
 def scores_folder(run: Path, which: str) -> Path:
-    """Where the scores of a checkpoint of a run are kept."""
+    """The folder with the scores of a run's checkpoint."""
     return run / JUDGED_FOLDER / which
 
 
 def _slug(name: str) -> str:
-    """The name of a row as that of a folder."""
+    """The name of a row as a folder name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

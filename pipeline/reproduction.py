@@ -1,6 +1,6 @@
-"""`vigil reproduce`: a table of methods on a published dataset, from its videos to one page.
+"""`vigil reproduce`: the table of methods for a published dataset, from its videos to one page.
 
-It runs the commands a user would, and prints each of them. What is there already is not done again.
+It runs the commands that a user would run, and prints each of them. Finished work is not repeated.
 """
 
 import csv
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def run_reproduce(options: ReproduceOptions) -> int:
-    """Check the dataset, extract, train and judge every row; print table, page and times.
+    """Check the dataset, extract, train and evaluate every row; print table, page and times.
 
     Returns:
         The exit code of the first command that fails, else 0.
@@ -42,7 +42,7 @@ def run_reproduce(options: ReproduceOptions) -> int:
     labels = options.out / LABELS_FOLDER
     features = options.features or options.out / FEATURES_FOLDER
     seconds: dict[str, float] = {}
-    for part in PARTS:  # what an earlier check left must not pass for this one's
+    for part in PARTS:  # files of an earlier check must not be mistaken for this one's
         (labels / f"{part}.csv").unlink(missing_ok=True)
     if exit_code := _run("check", _check_command(options, labels), options, seconds):
         return exit_code
@@ -56,8 +56,8 @@ def run_reproduce(options: ReproduceOptions) -> int:
         return exit_code
     print((options.out / TABLE_NAME).read_text(encoding="utf-8"))
     print(f"page {options.out / PAGE_NAME}")
-    for name, taken in seconds.items():
-        print(f"{name}_seconds {taken:.0f}")
+    for name, duration in seconds.items():
+        print(f"{name}_seconds {duration:.0f}")
     return 0
 
 
@@ -66,56 +66,56 @@ def _check_usage(options: ReproduceOptions) -> None:
     config = load_table(options.config)
     if config.dataset not in ("", options.name):
         raise UserError(
-            f"{options.config} is a table of {config.dataset}, with its published figures: give "
+            f"{options.config} is a table for {config.dataset}, with its published figures: give "
             f"one for {options.name} with --config"
         )
     if not any(part.num_anomalous for part in dataset.parts if part.name == "train"):
         raise UserError(
-            f"{options.name} has no anomalous videos to train on: split it yourself, with vigil "
+            f"{options.name} has no anomalous videos to train on: split it yourself with vigil "
             "bench-methods --test-share"
         )
     names = [row.name for row in config.rows]
     if unknown := sorted(set(options.only) - set(names)):
-        raise UserError(f"{', '.join(unknown)} is no row of the table: they are {', '.join(names)}")
+        raise UserError(f"the table has no row {', '.join(unknown)}: use {', '.join(names)}")
     require_resamples(options.bootstrap)
     if (options.videos is None) == (options.features is None):
         raise UserError(
-            "give one of --videos and --features: the folder that holds those of the whole dataset"
+            "give either --videos or --features: the folder with those of the whole dataset"
         )
     views = view_names(options.views, unnamed=True)
     if missing := set(view_names(options.train_views, unnamed=True)) - set(views):
         raise UserError(
             f"{', '.join(sorted(missing))} of --train-views is not among --views {options.views}: "
-            "the test is on the views of the training, or on more"
+            "test on all the views that are trained on, or on more"
         )
 
 
 def _rows_of_clips(options: ReproduceOptions) -> list[str]:
-    """The rows to train that need the features of clips.
+    """The rows to train that need clip features.
 
     Raises:
         UserError: the table or one of its recipes cannot be used.
     """
     config = load_table(options.config)
     recipes = {row.name: recipe_of_row(config, row, options.config) for row in config.rows}
-    wanted = options.only or tuple(recipes)
-    return [n for n, recipe in recipes.items() if n in wanted and recipe.features.needs_clips]
+    chosen = options.only or tuple(recipes)
+    return [n for n, recipe in recipes.items() if n in chosen and recipe.features.needs_clips]
 
 
 def _run(
     name: str, command: Sequence[str], options: ReproduceOptions, seconds: dict[str, float]
 ) -> int:
-    """Run a command and note its time; 0 also where videos are missing that may be."""
-    begun = time.monotonic()
+    """Run a command, time it, and return its exit code; 0 if only allowed videos are missing."""
+    started = time.monotonic()
     exit_code = run_step(command, options.logs)
-    seconds[name] = time.monotonic() - begun
+    seconds[name] = time.monotonic() - started
     if exit_code != INCOMPLETE:
         return exit_code
     if options.allow_missing:
         return 0
     log.error(
-        "stopped: the dataset is not whole, as told above: put that right, or go on without what "
-        "is missing with --allow-missing"
+        "stopped, because the dataset is incomplete (see above): complete it, or continue without "
+        "the missing videos with --allow-missing"
     )
     return exit_code
 
@@ -147,7 +147,7 @@ def _table_command(options: ReproduceOptions, features: Path, labels: Path) -> l
 
 
 def _list_flag(flag: str, values: Iterable[object]) -> list[str]:
-    """The flag with its values, none without any."""
+    """The flag followed by its values; empty without values."""
     texts = [str(value) for value in values]
     return [flag, *texts] if texts else []
 
@@ -156,7 +156,7 @@ def _require_labels(labels: Path) -> None:
     for part in PARTS:
         if not (labels / f"{part}.csv").is_file():
             raise UserError(
-                f"nothing says which videos are in the {part} part: name its official list with "
+                f"no list states which videos are in the {part} part: name its official list with "
                 "--annotations (see above), or put it below the folder"
             )
 
@@ -164,26 +164,26 @@ def _require_labels(labels: Path) -> None:
 def _check_features(
     options: ReproduceOptions, features: Path, labels: Path, of_clips: Sequence[str]
 ) -> None:
-    """See before the first training that views and clips are stored, in a video of each part.
+    """Check before the first training that a video of each part has the views and clips needed.
 
     Raises:
-        UserError: they are not, or there is no video.
+        UserError: they are missing, or a part has no video.
     """
     files = list_features(features)
     for part, views in zip(PARTS, (options.train_views, options.views), strict=True):
         named = load_annotations([labels / f"{part}.csv"])
         first = next((files[one.video] for one in named if one.video in files), None)
         if first is None:
-            raise UserError(f"{features} has features of no video of the {part} part")
+            raise UserError(f"{features} has no features of any video in the {part} part")
         require_stored(first, views, of_clips)
 
 
 def _notes(labels: Path, files: Iterable[str]) -> list[str]:
-    """What is missing, in sentences for the page."""
+    """Sentences for the page about what is missing."""
     with (labels / PROBLEMS_NAME).open(newline="", encoding="utf-8") as file:
         kinds = Counter(row["problem"] for row in csv.DictReader(file))
     found = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
-    notes = [f"The dataset was not whole: {found} (see {PROBLEMS_NAME})."] if kinds else []
+    notes = [f"The dataset was incomplete: {found} (see {PROBLEMS_NAME})."] if kinds else []
     annotated = load_annotations([labels / f"{part}.csv" for part in PARTS])
     without = {one.video for one in annotated} - set(files)
     if without:

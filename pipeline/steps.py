@@ -1,4 +1,4 @@
-"""Commands that run other commands, as a user would who types them one after the other."""
+"""Run commands from within other commands, as if a user typed them one after the other."""
 
 import contextlib
 import logging
@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 
 def run_step(arguments: Sequence[str], logs: LogOptions) -> int:
-    """Show a `vigil` command, run it, and return its exit code.
+    """Log a `vigil` command, run it, and return its exit code.
 
-    What it answers goes to standard error: standard output is for the command around it.
+    Its output goes to standard error, because standard output belongs to the calling command.
     """
     log.info("$ vigil %s", shlex.join(arguments))
     flags = ["--quiet"] * logs.quiet + ["--verbose"] * logs.verbose

@@ -1,7 +1,7 @@
-"""`table.html`: what came out for many methods, as one page, and the pictures on it.
+"""`table.html`: the results of many methods on one page, with its figures.
 
-All of it is made of scores that are kept: no test video is read again. Legend: R runs of a row, one
-a seed; K classes.
+Everything is computed from stored scores; no test video is scored again. Legend: R runs of a row,
+one per seed; K classes.
 """
 
 import json
@@ -40,20 +40,20 @@ FIGURES_FOLDER = "figures"
 
 @dataclass(frozen=True)
 class RowSection:
-    """One row as the page shows it."""
+    """One row as shown on the page."""
 
     row: TableRow
     method: str
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
     chosen: str
-    """On what the first seed was trained, and by what its epoch and threshold were chosen."""
+    """How the first seed was trained, and how its epoch and threshold were chosen."""
     recalls: dict[str, float]
-    """Class -> share of its videos that got its label, mean over the seeds; {} without classes."""
+    """Class -> share of its videos labelled correctly, mean over the seeds; {} without classes."""
     num_videos: dict[str, int]
     """Class -> test videos of the first seed."""
     pictures: dict[str, str]
-    """What it shows -> the picture, embedded."""
+    """Caption -> the figure, embedded."""
 
 
 def write_table_page(
@@ -62,7 +62,7 @@ def write_table_page(
     recipes: Mapping[str, Recipe],
     rows: Sequence[TableRow],
 ) -> None:
-    """Write the page, and its pictures as files, into the folder of the table.
+    """Write the page to the folder of the table, and its figures as files.
 
     Raises:
         UserError: a run's files are damaged.
@@ -99,7 +99,7 @@ def write_table_page(
 def row_section(
     row: TableRow, recipe: Recipe, runs: Mapping[int, Path], figures: Path
 ) -> RowSection:
-    """What the page shows of one row; its pictures are also left in the folder of figures."""
+    """The page's content for one row; its figures are also written to the folder of figures."""
     judged = [read_scores(scores_folder(run, "best")) for run in runs.values()]
     folder = figures / next(iter(runs.values())).parent.name
     pictures = {}
@@ -143,7 +143,7 @@ def _confusion(run: Run, names: Sequence[str]) -> metrics.IntArray:
 
 
 def _mean_recalls(confusions: Sequence[metrics.IntArray], names: Sequence[str]) -> dict[str, float]:
-    """Class -> its recall, mean over the runs in whose test it has videos."""
+    """Class -> its recall, mean over the runs whose test set has videos of it."""
     of_runs = [metrics.class_recalls(confusion, names) for confusion in confusions]
     recalls = {}
     for name, measures in zip(names, zip(*of_runs, strict=True), strict=True):
@@ -155,9 +155,9 @@ def _mean_recalls(confusions: Sequence[metrics.IntArray], names: Sequence[str]) 
 def _panels(
     config: TableConfig, rows: Sequence[TableRow]
 ) -> dict[str, list[tuple[Spread | None, float | None]]]:
-    """What the picture of all rows shows, side by side: (ours, published) of each row.
+    """The panels of the overview figure, side by side: (ours, published) of each row.
 
-    It has room for the first two measures.
+    The figure has room for the first two measures.
     """
     panels = {
         MEASURES[name]: [(row.best.get(name), row.published.get(name)) for row in rows]
@@ -167,7 +167,7 @@ def _panels(
 
 
 def _chosen(splits: Mapping[str, Any]) -> str:
-    trained = f"trained on {len(splits['train'])} videos, chosen by"
+    trained = f"trained on {len(splits['train'])} videos, validated on"
     if folds := splits.get("folds"):
         return f"{trained} {len(folds)} folds of them"
     return f"{trained} {len(splits['validation'])} others"
@@ -176,20 +176,20 @@ def _chosen(splits: Mapping[str, Any]) -> str:
 def _facts(
     options: BenchMethodsOptions, config: TableConfig, known: CheckpointConfig, run: Path
 ) -> dict[str, str]:
-    """What holds for all rows, of the first run where runs differ."""
+    """Facts that hold for all rows; taken from the first run if runs differ."""
     splits = read_json(run / SPLITS_NAME)
     videos = {*splits["train"], *splits["validation"]}
     test = read_scores(scores_folder(run, "best"))
     spec = known.spec
     anomalous = sum(video.is_anomalous for video in test)
     frames = sum(sum(video.num_anomalous) + sum(video.num_normal) for video in test)
-    drawn = "" if options.test_share is None else ", drawn anew for each seed"
+    resampled = "" if options.test_share is None else ", sampled again for each seed"
     return {
         "Features": f"{spec.backbone} up to {spec.endpoint}, weights {known.weights_name}, "
-        f"{spec.num_segments} segments a video",
-        "Trained on": f"{len(videos)} videos with those that chose, views {', '.join(known.views)}",
-        "Judged on": f"{len(test)} videos, {anomalous} of them anomalous, {frames:,} frames, "
-        f"views {options.test_views or 'all that are stored'}{drawn}",
+        f"{spec.num_segments} segments per video",
+        "Trained on": f"{len(videos)} videos including validation, views {', '.join(known.views)}",
+        "Evaluated on": f"{len(test)} videos, {anomalous} of them anomalous, {frames:,} frames, "
+        f"views {options.test_views or 'all stored ones'}{resampled}",
         "Seeds": ", ".join(map(str, range(config.seeds))),
         "Intervals": f"95 %, {options.bootstrap} resamples of videos and seeds",
     }
@@ -213,7 +213,7 @@ def _warnings(
 
 
 def _versions(checkpoints: Sequence[CheckpointConfig]) -> dict[str, str]:
-    """Of the programs that trained the runs; all of them where these differ."""
+    """Versions of the programs that trained the runs; lists all if they differ."""
     return {
         name: ", ".join(dict.fromkeys(one.versions.get(name, "unknown") for one in checkpoints))
         for name in installed_versions()

@@ -244,18 +244,18 @@ def test_an_evaluation_does_not_disturb_the_table(done: BenchMethodsOptions) -> 
     ("table", "message"),
     [
         ("", "title"),
-        ('title = "a"', "it needs rows whose names differ"),
+        ('title = "a"', "a table needs rows whose names differ"),
         (TABLE + '[[rows]]\nname = "Joint"\nrecipe = "recipe.toml"', "rows whose names differ"),
-        (TABLE.replace('reference = "joint"', 'reference = "x"'), "'x' is none of its rows"),
+        (TABLE.replace('reference = "joint"', 'reference = "x"'), "'x' is not a row: use one of"),
         (TABLE.replace("temporal", "temporary"), "temporary is unknown: the settings are"),
         (TABLE + "colour = 3", "colour"),
         (
             TABLE.replace("frame_auc =", "auc ="),
-            "'auc' is no measure: they are frame_auc, frame_ap",
+            "'auc' is not a measure: use frame_auc, frame_ap",
         ),
         (
             TABLE.replace("frame_auc =", "frame_ap ="),
-            "'joint' publishes frame_ap, which is not in measures",
+            "'joint' has a published frame_ap: add it to measures",
         ),
         ("measures = []" + TABLE, "measures needs at least one of frame_auc, frame_ap"),
     ],

@@ -116,7 +116,9 @@ def test_several_seeds_of_different_tests_have_a_spread():
 
 def test_other_videos_or_another_truth_are_refused():
     for other in (make_run(0, 0.5, num_videos=18), make_run(0, 0.5, others=3)):
-        with pytest.raises(UserError, match="evaluated on different videos, or with different"):
+        with pytest.raises(
+            UserError, match="evaluated on different videos, or with different annotations"
+        ):
             difference("frame_auc", [make_run(0, 0.5)], [other], 10, 0)
 
 

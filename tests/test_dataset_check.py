@@ -136,8 +136,14 @@ class TestCheck:
         ("arguments", "match"),
         [
             (["nosuch"], r"no dataset 'nosuch': use one of ucf_crime, "),
-            (["small", "--annotations", "/no/train.txt"], r"train\.txt is not there: check --ann"),
-            (["small", "--annotations", __file__], r"is no annotation of Small: these are train"),
+            (
+                ["small", "--annotations", "/no/train.txt"],
+                r"train\.txt does not exist: check --ann",
+            ),
+            (
+                ["small", "--annotations", __file__],
+                r"is not an annotation file of Small: those are train",
+            ),
         ],
     )
     def test_wrong_use(self, root, check, arguments, match):

@@ -172,7 +172,7 @@ class TestReproduce:
         assert "--allow-missing" in err
         assert not Path("out/runs").exists()
         assert reproduce("--allow-missing", "--only", "joint")[0] == 0
-        assert "The dataset was not whole: missing 1 (see" in Path("out/table.html").read_text()
+        assert "The dataset was incomplete: missing 1 (see" in Path("out/table.html").read_text()
 
     def test_damaged_features_are_named(self, features, reproduce):
         (features / "Arson" / "Arson7.mp4.h5").write_bytes(b"nothing")
@@ -214,8 +214,8 @@ class TestWrongUsage:
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            ((), "give one of --videos and --features"),
-            (("--videos", "a", "--features", "features"), "give one of --videos and --features"),
+            ((), "give either --videos or --features"),
+            (("--videos", "a", "--features", "features"), "give either --videos or --features"),
             (("--features", "nowhere"), "nowhere is no folder of features"),
             (("--videos", "nowhere"), "nowhere"),
         ],
@@ -247,7 +247,7 @@ class TestWrongUsage:
         command += ["--views", "center", "--annotations", "test.txt", "truth.txt"]
         assert main([*command, "--allow-missing"]) == 2
         err = capsys.readouterr().err
-        assert "nothing says which videos are in the train part: name its official list" in err
+        assert "no list states which videos are in the train part: name its official list" in err
 
     def test_an_unknown_dataset(self, features, capsys):
         assert main(["reproduce", "large", "--features", "features"]) == 2
