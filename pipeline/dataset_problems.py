@@ -96,8 +96,7 @@ def check_files(
     placement: Placement,
     checked: Checked,
 ) -> None:
-    """Note the length of each video, and add unreadable files and lengths that differ from the
-    truth.
+    """Note each video's length, and add unreadable files and lengths that contradict the truth.
 
     Args:
         found: the files.

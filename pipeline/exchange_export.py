@@ -1,8 +1,8 @@
-"""`vigil features export`: our features in the files that RTFM, UR-DMU and their like train on.
+"""`vigil features export`: write our features as files for RTFM, UR-DMU and similar programs.
 
-A file for each video, rows (T, V, D), or for each of its crops, (T, D); a list of them, anomalous
-ones first; the truth of every frame; and the number of frames, with which `vigil features import`
-reads all of it back.
+The export holds a file for each video, rows (T, V, D), or for each of its crops, (T, D); a list of
+the files, anomalous videos first; the truth of every frame; and the numbers of frames, with which
+`vigil features import` reads everything back.
 Legend: T rows, V views, S segments, D values of a row.
 """
 
@@ -32,14 +32,14 @@ from pipeline.results import write_failures
 
 FEATURES_FOLDER = "features"
 LIST_NAME, COUNTS_NAME, TRUTH_NAME = "rgb.list", "num_frames.csv", "gt.npy"
-ENDING = "_i3d.npy"
+SUFFIX = "_i3d.npy"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One video that was exported."""
+    """One exported video."""
 
     annotation: Annotation
     paths: tuple[Path, ...]
@@ -51,16 +51,16 @@ class Exported:
 
 
 def run_export(options: FeaturesExportOptions) -> int:
-    """Write the features of all labelled videos, print how many there are and where the list is.
+    """Write the features of all labelled videos; print how many there are and the path of the list.
 
     Returns:
-        The exit code: 0, or 3 where some videos failed, 4 where all did.
+        The exit code: 0, or 3 if some videos failed, 4 if all did.
 
     Raises:
-        UserError: there are no features, none with clips, or labels do not fit them.
+        UserError: there are no features, none have clips, or the labels do not match them.
     """
     if options.frames_per_snippet < 1:
-        raise UserError(f"--frames-per-snippet {options.frames_per_snippet} is not 1 or more")
+        raise UserError(f"--frames-per-snippet {options.frames_per_snippet} is below 1: use 16")
     files, given = list_features(options.features), options.annotations
     labels = load_annotations(given) if given else labels_from_folders(files)
     matching = match_videos(labels, files)
@@ -91,13 +91,13 @@ def run_export(options: FeaturesExportOptions) -> int:
 
 
 def _require_clips(store: Path, paths: Sequence[Path]) -> None:
-    """Refuse a store in which no file holds clips, before a line is said of each."""
+    """Reject a store in which no file holds clips, instead of reporting every file."""
     for path in paths:
         try:
             if read_identity(path).clip_features is not None:
                 return
         except FeatureFileError:
-            return  # nobody knows; what is wrong is said when it is exported
+            return  # not known; its export reports what is wrong
     raise UserError(
         f"{store} holds no clips, only segments: extract with --keep-clips, or export the segments "
         "with --pooled"
@@ -110,19 +110,19 @@ def export_video(
     crops: Sequence[str],
     options: FeaturesExportOptions,
 ) -> Exported:
-    """Write the rows of one video in the type they are stored in: (T, V, D), or crops (T, D).
+    """Write the rows of one video in their stored type: (T, V, D), or (T, D) for each crop.
 
     Raises:
-        UserError: a view or the clips are not there, values are not finite, or no list can hold
-            the name.
+        UserError: a view or the clips are missing, values are not finite, or lists cannot hold the
+            name.
     """
     folder, name = options.out.absolute() / FEATURES_FOLDER, annotation.video
-    whole = path_below(folder, name + ENDING)
+    whole = path_below(folder, name + SUFFIX)
     if len(str(whole).splitlines()) != 1:
-        raise ExchangeError("its name has a line break, which no list can hold: rename it")
+        raise ExchangeError("its name has a line break, which lists do not allow: rename it")
     if options.file_per_crop and len(str(whole).split()) != 1:
         raise ExchangeError(
-            f"{whole} has a blank, at which UR-DMU cuts the lines of its lists: rename it, or "
+            f"{whole} has a blank, at which UR-DMU splits lines of its lists: rename it, or "
             "export without --file-per-crop"
         )
     segments = video.select_views(crops)
@@ -142,10 +142,10 @@ def export_video(
 def export_rows(
     video: VideoFeatures, crops: Sequence[str], frames_per_row: int
 ) -> npt.NDArray[np.floating]:
-    """(T, V, D): row i is of the frames [i * frames_per_row, ...), the last ones included.
+    """(T, V, D): row i covers the frames [i * frames_per_row, ...), up to the last frame.
 
-    It is the maximum over the clips whose centre lies there; where none does, the clip around its
-    own centre. Clips of that length, side by side, come out as they are.
+    A row is the maximum over the clips whose centre lies in it. If there are none, it is the clip
+    around its own centre. Clips of this length without gaps or overlap are exported unchanged.
 
     Raises:
         ExchangeError: the clips were not kept, or are not finite.
@@ -172,7 +172,7 @@ def export_rows(
 
 
 def _write_overview(exported: Sequence[Exported], options: FeaturesExportOptions) -> None:
-    """The list, the numbers of frames, and where frames are annotated and have rows, the truth."""
+    """Write the list and the numbers of frames; and the truth, if it is known for rows of clips."""
     with (
         replace_file(options.out / LIST_NAME) as partial,
         partial.open("w", errors="surrogateescape") as file,
@@ -196,7 +196,7 @@ def _write_overview(exported: Sequence[Exported], options: FeaturesExportOptions
 
 
 def row_truth(one: Exported, frames_per_row: int) -> npt.NDArray[np.float64]:
-    """(T x frames_per_row,) 1 where a frame is anomalous; the last frame fills up the last row."""
+    """(T x frames_per_row,) 1 for an anomalous frame; the last frame pads the last row."""
     truth = frame_truth(one.annotation, one.num_frames)
     missing = one.num_rows * frames_per_row - one.num_frames
     return np.pad(truth, (0, missing), mode="edge").astype(np.float64)
@@ -205,7 +205,7 @@ def row_truth(one: Exported, frames_per_row: int) -> npt.NDArray[np.float64]:
 def _summarise(
     exported: Sequence[Exported], crops: Sequence[str], options: FeaturesExportOptions
 ) -> None:
-    """Say what was written, what of the store is not in it, and how it is read back."""
+    """Report what was written, and what the files lack."""
     num_anomalous = sum(one.annotation.is_anomalous for one in exported)
     print(f"exported {len(exported)}")
     print(f"anomalous {num_anomalous}")
@@ -216,15 +216,15 @@ def _summarise(
     num_frames, spec = options.frames_per_snippet, exported[0].spec
     if options.pooled:
         log.warning(
-            "a row is a segment: these files do for training, the programs' tests need clips"
+            "each row is a segment: these files suit training, but the programs' tests need clips"
         )
     elif (spec.clip_frames, spec.clip_stride) != (num_frames, num_frames):
         log.warning(
-            "clips have %d frames, every %d: a row is the clip around its %d frames, and the clips "
-            "cannot be had back from the rows",
+            "clips have %d frames, every %d: a row is the clip around its %d frames, so the clips "
+            "cannot be recovered from the rows",
             spec.clip_frames,
             spec.clip_stride,
             num_frames,
         )
     log.info("crops: %s", ", ".join(crops))
-    log.info("not in these files: spec, weights, identity and damage of the videos, frames' times")
+    log.info("these files lack spec, weights, identity and damage of the videos, times of frames")

@@ -1,7 +1,7 @@
-"""Feature files of other programs -> rows: one for every clip, or for every segment, of a video.
+"""Read feature files of other programs as rows, one for each clip or segment of a video.
 
-What is told here about the formats comes from their programs; docs/exchange.md names the places.
-Nothing is unpickled. Legend: T rows, V crops, P time positions, C channels, D = P x C values.
+The facts about the formats come from these programs; docs/exchange.md cites the sources. Nothing is
+unpickled. Legend: T rows, V crops, P time positions, C channels, D = P x C values.
 """
 
 import lzma
@@ -22,14 +22,14 @@ from extract.views import VIEWS
 from pipeline.options import CropOrder
 
 SNIPPET_FRAMES = 16
-"""Frames of a row in RTFM's, UR-DMU's, DeepMIL's and XD-Violence's features, and in Sultani's."""
+"""Frames per row in the features of RTFM, UR-DMU, DeepMIL, XD-Violence and Sultani."""
 JOINT_FRAMES = 64
-"""Frames of a row in those of the joint model (Majhi et al., FG 2021, IV-A)."""
+"""Frames per row in the features of the joint model (Majhi et al., FG 2021, IV-A)."""
 
 NUM_CROPS = (10, 5, 1)
 NUMPY_NAMES = ("features", "feat")
 MAX_BYTES = 1 << 32
-"""Of one video's features; ten crops of an hour at 30 frames a second take 0.55 GB."""
+"""Limit for one video's features; ten crops of an hour at 30 frames a second take 0.55 GB."""
 HDF5_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 UNREADABLE = (
@@ -38,7 +38,7 @@ UNREADABLE = (
 )
 
 _CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
-# These crop a picture after mirroring it: then its left is the right of the picture as it was.
+# Programs that mirror a frame before they crop it: its left is then the right of the original.
 _CORNERS_SWAPPED = ("top_right", "top_left", "bottom_right", "bottom_left")
 
 CROP_ORDERS: dict[CropOrder, tuple[str, ...]] = {
@@ -53,7 +53,7 @@ CROP_ORDERS: dict[CropOrder, tuple[str, ...]] = {
     "vigil": tuple(VIEWS),
     "unnamed": tuple(f"crop_{index}" for index in range(10)),
 }
-"""Whose order of crops -> our views in that order; crop_N where nobody says which corner it is."""
+"""Name of an order of crops -> our views in that order; crop_N if the corner is not documented."""
 
 
 class ExchangeError(UserError):
@@ -62,45 +62,45 @@ class ExchangeError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class ForeignRows:
-    """What one file says of one video."""
+    """The features that a file holds of one video."""
 
     features: npt.NDArray[np.floating]
     """(T, V, D), D time-major."""
     frames_per_row: int | None = None
-    """Where the format fixes it: row i is of the frames [i * frames_per_row, ...)."""
+    """Set if the format fixes it: row i covers the frames [i * frames_per_row, ...)."""
     are_segments: bool = False
-    """The rows are equal stretches of the video already, however long that is."""
+    """Whether the rows already are equal stretches of the video, whatever its length."""
     time_positions: int = 1
     num_rounded: int = 0
-    """Files of which values were changed to fit into float32."""
+    """Number of files whose values were changed to fit into float32."""
 
 
 def crop_names(order: CropOrder | None, num_crops: int, where: object) -> tuple[str, ...]:
     """The views of a file's crops, in the file's order; a single crop is the center.
 
     Args:
-        order: whose; None where the user does not say.
+        order: the name of the order; None if the user did not specify one.
         num_crops: 1, 5 or 10.
         where: the file, for the message.
 
     Raises:
-        UserError: there are several, and nothing says which is which.
+        UserError: there are several crops, but no order.
     """
     if num_crops == 1:
         return ("center",)
     if order is None:
         raise UserError(
-            f"{where} holds {num_crops} crops, not their names: say whose order they have with "
-            f"--crops {', '.join(CROP_ORDERS)}"
+            f"{where} holds {num_crops} crops without names: specify their order with --crops: "
+            f"{', '.join(CROP_ORDERS)}"
         )
     return CROP_ORDERS[order][:num_crops]
 
 
 def exported_crops(order: CropOrder, views: tuple[str, ...]) -> tuple[str, ...]:
-    """The views to export: all ten, five or one that `crop_names` gives their names back.
+    """The views to export: ten, five or one, as many as are stored, in the order of `crop_names`.
 
     Raises:
-        ExchangeError: not even the center is there.
+        ExchangeError: not even the center is stored.
     """
     for number in NUM_CROPS:
         names = crop_names(order, number, "")
@@ -108,19 +108,19 @@ def exported_crops(order: CropOrder, views: tuple[str, ...]) -> tuple[str, ...]:
             return names
     raise ExchangeError(
         f"features hold the views {', '.join(views)}: an export needs the center, or all of "
-        f"{', '.join(CROP_ORDERS[order][:5])} (another --crops has other ones)"
+        f"{', '.join(CROP_ORDERS[order][:5])} (another --crops needs others)"
     )
 
 
 def read_rows(path: Path, crops_first: bool = False) -> ForeignRows:
-    """The rows of a file, found by its ending: .npy, .npz, .txt or .h5.
+    """Read the rows of a file; its extension determines the format: .npy, .npz, .txt or .h5.
 
     Args:
         path: the file.
-        crops_first: a .npy of three axes is (V, T, D), not (T, V, D).
+        crops_first: whether a .npy with three axes is (V, T, D) instead of (T, V, D).
 
     Raises:
-        ExchangeError: it is damaged, pickled, too large, of no such shape, or not finite; says so.
+        ExchangeError: it is damaged, pickled, too large, misshapen or not finite; states which.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".txt": _read_text, ".h5": _read_hdf5}
     try:
@@ -131,7 +131,7 @@ def read_rows(path: Path, crops_first: bool = False) -> ForeignRows:
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ExchangeError(
-            f"{path} cannot be used ({reason}): get it again, or see docs/exchange.md for what can"
+            f"{path} cannot be used ({reason}): get it again, or see docs/exchange.md for formats"
         ) from error
     if not np.isfinite(rows.features).all():
         row, crop, value = np.argwhere(~np.isfinite(rows.features))[0]
@@ -142,7 +142,7 @@ def read_rows(path: Path, crops_first: bool = False) -> ForeignRows:
 
 
 def _read_npy(path: Path, crops_first: bool) -> ForeignRows:
-    """RTFM's (T, V, D), of 16 frames each, or (T, D) of which the format says no frames."""
+    """RTFM's (T, V, D), with 16 frames per row, or (T, D), whose frames per row are not fixed."""
     array = _floats(np.lib.format.open_memmap(path, mode="r"))
     if array.ndim == 2:
         return ForeignRows(_with_rows(array[:, None]))
@@ -152,29 +152,29 @@ def _read_npy(path: Path, crops_first: bool) -> ForeignRows:
         array = array.swapaxes(0, 1)
     if array.shape[1] not in NUM_CROPS:
         raise ValueError(
-            f"it has the shape {array.shape}, where the second number is that of the crops, "
-            f"{', '.join(map(str, NUM_CROPS))}; --crops-first takes the first for it"
+            f"it has the shape {array.shape}, but its second axis must be the crops, one of "
+            f"{', '.join(map(str, NUM_CROPS))}; use --crops-first if the crops are its first axis"
         )
     return ForeignRows(_with_rows(array), SNIPPET_FRAMES)
 
 
 def _read_npz(path: Path, _: bool) -> ForeignRows:
-    """Sultani's segments as a .npz: the array `feat`, or `features`, or the only one."""
+    """Sultani's segments as a .npz: the array `features` or `feat`, or the only one."""
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         chosen = names if len(names) == 1 else [name for name in NUMPY_NAMES if name in names]
         if not chosen:
-            raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no array features")
+            raise ValueError(f"it holds {', '.join(names) or 'nothing'}, but no array features")
         member = archive.getinfo(chosen[0] + ".npy")
         if member.file_size > MAX_BYTES:
-            raise ValueError("it unfolds to more than 4 GiB")
+            raise ValueError("it decompresses to more than 4 GiB")
         with archive.open(member) as file:
             array = np.lib.format.read_array(file)
     return _segments(array)
 
 
 def _read_text(path: Path, _: bool) -> ForeignRows:
-    """Sultani's segments: a line each, numbers with blanks between them."""
+    """Sultani's segments: one per line, as numbers separated by blanks."""
     lines = path.read_text(encoding="ascii").split("\n")
     if not any(map(str.strip, lines)):
         raise ValueError("it is empty")
@@ -182,31 +182,31 @@ def _read_text(path: Path, _: bool) -> ForeignRows:
 
 
 def _read_hdf5(path: Path, _: bool) -> ForeignRows:
-    """The joint model's (1, T, P, 1, 1, C), named features; of 64 frames a row."""
+    """The joint model's (1, T, P, 1, 1, C), named features, with 64 frames per row."""
     with path.open("rb") as file:
         if file.read(len(FORMAT)) == FORMAT.encode():
-            raise ValueError("it is a feature file of vigil already")
+            raise ValueError("it already is a feature file of vigil")
         with h5py.File(file, "r") as content:
             if not isinstance(content.get("features", getlink=True), h5py.HardLink):
-                raise ValueError("it holds no features")
+                raise ValueError("it holds no array named features")
             array = _hdf5_array(content["features"])
     if array.ndim != 6 or array.shape[0] != 1 or array.shape[3:5] != (1, 1):
-        raise ValueError(f"features have the shape {array.shape}, not (1, T, P, 1, 1, C)")
+        raise ValueError(f"features has the shape {array.shape}, not (1, T, P, 1, 1, C)")
     num_rows, time_positions = array.shape[1:3]
     rows = _with_rows(array.reshape(num_rows, 1, time_positions * array.shape[5]))
     return ForeignRows(rows, JOINT_FRAMES, time_positions=time_positions)
 
 
 def _hdf5_array(dataset: Any) -> npt.NDArray[np.floating]:
-    """The values of a dataset that holds them itself, in a size that can be had."""
+    """The values of a dataset that stores them in the file itself and is not too large."""
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError("features are a group, no array")
+        raise ValueError("features is a group, not an array")
     creation = dataset.id.get_create_plist()
     filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
     if dataset.is_virtual or dataset.external or not filters <= HDF5_FILTERS:
-        raise ValueError("features do not hold their values themselves")
+        raise ValueError("features has external or virtual storage, or an unsupported filter")
     if dataset.nbytes > MAX_BYTES:
-        raise ValueError("features are larger than 4 GiB")
+        raise ValueError("features is larger than 4 GiB")
     return _floats(dataset[()])
 
 
@@ -223,9 +223,9 @@ def _floats(array: npt.NDArray[Any]) -> npt.NDArray[np.floating]:
 
 
 def _narrowed(rows: ForeignRows) -> ForeignRows:
-    """The same in memory, with values of float16 where they are, else of float32."""
+    """The same rows in memory: values stored as float16 remain so, others become float32."""
     given, dtype = rows.features, np.float16 if rows.features.dtype.itemsize == 2 else np.float32
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused
+    with np.errstate(over="ignore"):  # too large values become infinite, and are rejected
         features: npt.NDArray[np.floating] = np.array(given, dtype)
     is_rounded = given.dtype.itemsize > 4 and not np.array_equal(features, given)
     return replace(rows, features=features, num_rounded=int(is_rounded))
@@ -233,5 +233,5 @@ def _narrowed(rows: ForeignRows) -> ForeignRows:
 
 def _with_rows(array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     if not array.size:
-        raise ValueError(f"it has the shape {array.shape}, without a value")
+        raise ValueError(f"it has the shape {array.shape}, which is empty")
     return array

@@ -1,4 +1,4 @@
-"""`vigil features import`: features that another program computed, into feature files of ours.
+"""`vigil features import`: convert features that another program computed into our feature files.
 
 Legend: T rows of a foreign file, V views, S segments, D values of a row.
 """
@@ -41,7 +41,7 @@ from pipeline.options import FeaturesImportOptions
 from pipeline.results import write_failures
 from pipeline.videos import find_videos
 
-ENDINGS = ".npy,.npz,.txt,.h5"
+EXTENSIONS = ".npy,.npz,.txt,.h5"
 UNKNOWN = "unknown"
 FROM_SNIPPETS, FROM_SEGMENTS = "imported from snippets", "imported from segments"
 
@@ -49,20 +49,20 @@ log = logging.getLogger(__name__)
 
 
 def run_import(options: FeaturesImportOptions) -> int:
-    """Write a feature file for each video, and print how many there are.
+    """Write a feature file for each video, and print the number of imported videos.
 
     Returns:
-        The exit code: 0, or 3 where some videos failed, 4 where all did.
+        The exit code: 0, or 3 if some videos failed, 4 if all did.
 
     Raises:
-        UserError: there is nothing to import, an option has to say what the files do not, or the
-            folder holds other features.
+        UserError: there is nothing to import, an option is needed because the files lack the
+            information, or the folder holds other features.
     """
     if not 0 < options.fps < 1e6:
-        raise UserError(f"--fps {options.fps:g} is no number of frames a second: use 25 or 30")
+        raise UserError(f"--fps {options.fps:g} is not a frame rate: give one, such as 25 or 30")
     if options.frames_per_snippet is not None and options.frames_per_snippet < 1:
-        raise UserError(f"--frames-per-snippet {options.frames_per_snippet} is not 1 or more")
-    found = find_videos(options.sources, ENDINGS, options.follow_links)
+        raise UserError(f"--frames-per-snippet {options.frames_per_snippet} is below 1: use 16")
+    found = find_videos(options.sources, EXTENSIONS, options.follow_links)
     videos = files_by_video(found.videos, options.list_file)
     counts = None if options.num_frames is None else read_counts(options.num_frames)
     failures = list(found.failures)
@@ -92,12 +92,12 @@ def run_import(options: FeaturesImportOptions) -> int:
 
 
 def _warn(imported: Sequence[VideoFeatures], num_rounded: int) -> None:
-    """Say what the user may not expect of the videos that were imported."""
+    """Warn about limits of the imported videos."""
     if num_rounded:
-        log.warning("values rounded from float64 to float32: %s", counted(num_rounded, "file"))
+        log.warning("rounded values from float64 to float32: %s", counted(num_rounded, "file"))
     if others := [video for video in imported if video.views != imported[0].views]:
         log.warning(
-            "other crops than %s has: %s, such as %s, which has %s",
+            "crops differ from those of %s: %s, such as %s, which has %s",
             imported[0].video.path,
             counted(len(others), "video"),
             others[0].video.path,
@@ -105,8 +105,8 @@ def _warn(imported: Sequence[VideoFeatures], num_rounded: int) -> None:
         )
     if num_unknown := sum(not video.num_frames_decoded for video in imported):
         log.warning(
-            "nothing tells the number of frames of %s: good to train on, but neither to be "
-            "evaluated nor scored; say it with --num-frames",
+            "unknown number of frames: %s can be used for training, but not for evaluation "
+            "or scoring; give the numbers with --num-frames",
             counted(num_unknown, "video"),
         )
 
@@ -114,13 +114,14 @@ def _warn(imported: Sequence[VideoFeatures], num_rounded: int) -> None:
 def import_video(
     name: str, files: Files, counts: Counts | None, options: FeaturesImportOptions
 ) -> tuple[VideoFeatures, int]:
-    """The features of a video, its views in our order, its snippets kept and pooled into segments.
+    """Convert the files of a video: sort its views, keep its snippets and pool them into segments.
 
-    The number is that of its files whose values were rounded.
+    Returns:
+        The features, and the number of files whose values were rounded.
 
     Raises:
-        ExchangeError: a file cannot be used, or does not fit the others or the number of frames.
-        UserError: an option has to say what the files do not.
+        ExchangeError: a file cannot be used, or does not match the others or the number of frames.
+        UserError: an option is needed because the files lack the information.
     """
     rows, views = _read_views(files, options)
     spec = _spec(files, rows, options)
@@ -170,7 +171,7 @@ def import_video(
 def _read_views(
     files: Files, options: FeaturesImportOptions
 ) -> tuple[ForeignRows, tuple[str, ...]]:
-    """The rows of all files of a video, and what each of their crops is, in our order."""
+    """The rows of all files of a video, and the views of their crops, in our order."""
     parts = [read_rows(path, options.crops_first) for path in files.values()]
     first = parts[0]
     if None in files:
@@ -181,7 +182,7 @@ def _read_views(
         for (crop, path), part in zip(files.items(), parts, strict=True):
             if part.features.shape != (len(first.features), 1, first.features.shape[2]):
                 raise ExchangeError(
-                    f"{path} has another shape than the file of the video's first crop: get both "
+                    f"{path} differs in shape from the file of the video's first crop: get both "
                     "again"
                 )
             if crop is None or crop >= len(order):
@@ -199,9 +200,9 @@ def _spec(files: Files, rows: ForeignRows, options: FeaturesImportOptions) -> Fe
     are_segments = options.pooled or (rows.are_segments and not options.frames_per_snippet)
     if frames is None and not are_segments:
         raise UserError(
-            f"{next(iter(files.values()))} does not say of how many frames a row is: say so with "
-            f"--frames-per-snippet, which is {SNIPPET_FRAMES} for most programs, or say --pooled "
-            "where the rows are the segments"
+            f"{next(iter(files.values()))} does not specify how many frames a row covers: give "
+            f"--frames-per-snippet, which is {SNIPPET_FRAMES} for most programs, or --pooled "
+            "if the rows are segments"
         )
     return FeatureSpec(
         backbone=options.backbone,
@@ -217,20 +218,19 @@ def _spec(files: Files, rows: ForeignRows, options: FeaturesImportOptions) -> Fe
 
 
 def _num_frames(num_rows: int, spec: FeatureSpec, count: FrameCount | None) -> int:
-    """Frames that the rows of a video cover; 0 where nothing tells how many.
+    """The number of frames that the rows of a video cover; 0 if it is not known.
 
-    Programs differ in what they do with the frames after the last whole snippet: they fill them up
-    or leave them out, XD-Violence's with one frame more, which optical flow costs. Frames left out
-    are not covered.
+    Programs pad the frames after the last whole snippet or drop them; XD-Violence loses one more
+    frame to optical flow. Dropped frames are not covered.
 
     Raises:
-        ExchangeError: so many rows are not of so many frames.
+        ExchangeError: the number of rows does not match the number of frames.
     """
     if spec.origin == FROM_SEGMENTS:
         if num_rows != spec.num_segments:
             raise ExchangeError(
                 f"it has {num_rows} rows, not one for each of {spec.num_segments} segments: give "
-                "--segments, or --frames-per-snippet where the rows are no segments"
+                "--segments, or --frames-per-snippet if the rows are not segments"
             )
         return 0 if count is None else count.num_frames
     most = num_rows * spec.clip_stride
@@ -245,10 +245,10 @@ def _num_frames(num_rows: int, spec: FeatureSpec, count: FrameCount | None) -> i
 
 
 def _require_same_kind(video: VideoFeatures, imported: list[VideoFeatures]) -> None:
-    """Refuse a video that could not be used together with the first one.
+    """Reject a video whose features cannot be used together with those of the first one.
 
     Raises:
-        ExchangeError: says in what they differ.
+        ExchangeError: lists the differences.
     """
     for first in imported[:1]:
         differences = difference(first.spec, video.spec)
@@ -257,25 +257,25 @@ def _require_same_kind(video: VideoFeatures, imported: list[VideoFeatures]) -> N
             differences += [f"{name}: {one} != {other}"] * (one != other)
         if differences:
             raise ExchangeError(
-                f"it is of another kind than {first.video.path} ({'; '.join(differences)}): import "
-                "each kind into a folder of its own"
+                f"it differs in kind from {first.video.path} ({'; '.join(differences)}): import "
+                "each kind into its own folder"
             )
 
 
 def _require_replaceable(path: Path, spec: FeatureSpec, overwrite: bool) -> None:
-    """Let an import replace only what it would write again, unless the user says otherwise.
+    """Reject replacing a file of other settings or of another kind, unless the user allows it.
 
     Raises:
-        UserError: a feature file of another spec is there, or something else.
+        UserError: a feature file with another spec is there, or a file that is not a feature file.
     """
     try:
-        there = read_identity(path) if path.exists() and not overwrite else None
+        stored = read_identity(path) if path.exists() and not overwrite else None
     except ForeignFileError:
         raise
     except FeatureFileError:
         return
-    if there is not None and there.spec != spec:
+    if stored is not None and stored.spec != spec:
         raise UserError(
-            f"{path} is there with other settings ({'; '.join(difference(there.spec, spec))}): "
+            f"{path} already has other settings ({'; '.join(difference(stored.spec, spec))}): "
             "choose another folder, or replace it with --overwrite"
         )

@@ -1,4 +1,4 @@
-"""Foreign feature files -> the videos they are of, and how many frames those have."""
+"""Find the videos that feature files of other programs belong to, and their numbers of frames."""
 
 import csv
 import re
@@ -11,82 +11,82 @@ from extract.errors import UserError, counted
 from extract.source import SourceVideo
 from pipeline.exchange_formats import ExchangeError
 
-# DeepMIL's NAME__0, and NAME_i3d_0, into which UR-DMU's README divides its own files.
+# DeepMIL's files are NAME__0; UR-DMU's README splits its own into NAME_i3d_0.
 CROP_NUMBER = re.compile(r"(.+?)(?:__|_i3d_)(\d{1,2})")
-# What programs add to a video's name: RTFM and UR-DMU _i3d, Sultani's _C.
+# Suffixes that programs add to a video's name: _i3d by RTFM and UR-DMU, _C by Sultani.
 ADDED = {".npy": "_i3d", ".txt": "_C"}
 COUNT_HEADER = ("video", "frames", "fps")
 
 Files = dict[int | None, Path]
-"""The files of one video: by crop, or all crops in one, under None."""
+"""The files of one video: one for each crop, or a single one with all crops under None."""
 
 
 @dataclass(frozen=True)
 class FrameCount:
-    """How long a video is."""
+    """The length of a video."""
 
     num_frames: int
     fps: float | None = None
-    """Frames a second, where that is said."""
+    """Frames per second, if given."""
 
 
 Counts = Mapping[str, set[FrameCount]]
-"""What is said of each video, under its path and its file name, both also without ending."""
+"""The counts of each video, under its path and its file name, both also without extension."""
 
 
 def files_by_video(sources: Iterable[SourceVideo], listed: Path | None = None) -> dict[str, Files]:
-    """Video -> its files: its name is theirs without ending, crop number and what programs add.
+    """Group files by video name, which is theirs without extension, crop number and added suffix.
 
     Args:
         sources: the files, each with its path relative to its folder.
-        listed: file with the path of one of them a line, on whosever machine; only these count.
+        listed: file with one path per line, from any machine; only the files it lists are used.
 
     Raises:
-        UserError: two files are of one crop of one video, or one of the list is not there.
+        UserError: two files are the same crop of one video, or a listed file is missing.
     """
     videos: defaultdict[str, Files] = defaultdict(dict)
     for source in sources:
-        ending = source.path.suffix
-        name = source.name.removesuffix(ending)
-        match = CROP_NUMBER.fullmatch(name) if ending.lower() == ".npy" else None
+        extension = source.path.suffix
+        name = source.name.removesuffix(extension)
+        match = CROP_NUMBER.fullmatch(name) if extension.lower() == ".npy" else None
         name, crop = (match[1], int(match[2])) if match else (name, None)
-        files = videos[name.removesuffix(ADDED.get(ending.lower(), ""))]
+        files = videos[name.removesuffix(ADDED.get(extension.lower(), ""))]
         if crop in files or (files and None in {crop, *files}):
             raise UserError(
-                f"{source.path} and {next(iter(files.values()))} are of one video: import one of "
-                "them only, or each into a folder of its own"
+                f"{source.path} and {next(iter(files.values()))} belong to one video: import only "
+                "one of them, or each into its own folder"
             )
         files[crop] = source.path
     return dict(videos) if listed is None else _select(videos, listed)
 
 
 def _select(videos: Mapping[str, Files], listed: Path) -> dict[str, Files]:
-    """The files of a list, found by their own names: their folders are another machine's."""
+    """The listed files, matched by file name, because the list may be from another machine."""
     try:
         lines = listed.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{listed} cannot be read ({error.strerror})") from error
-    asked = {PureWindowsPath(line.strip()).name for line in lines} - {""}
-    if not asked:
-        raise UserError(f"{listed} names no file: give a list with a path a line")
+    names = {PureWindowsPath(line.strip()).name for line in lines} - {""}
+    if not names:
+        raise UserError(f"{listed} lists no files: write one path per line")
     chosen: dict[str, Files] = {}
     for video, files in videos.items():
-        if some := {crop: path for crop, path in files.items() if path.name in asked}:
+        if some := {crop: path for crop, path in files.items() if path.name in names}:
             chosen[video] = some
     found = {path.name for files in chosen.values() for path in files.values()}
-    if missing := sorted(asked - found):
+    if missing := sorted(names - found):
         raise UserError(
-            f"{listed} names {counted(len(missing), 'file')} not in the folders given, such as "
-            f"{missing[0]!r}: name their folders, too, or take them out of the list"
+            f"{listed} lists {counted(len(missing), 'file')} missing from the given folders, "
+            f"such as {missing[0]!r}: add their folders, or remove them from the list"
         )
     return chosen
 
 
 def read_counts(path: Path) -> Counts:
-    """The frames of each video in a CSV with video,frames or video,frames,fps a line.
+    """Read each video's number of frames from a CSV of video,frames or video,frames,fps.
 
     Raises:
-        UserError: the file cannot be read, or says something else; names the line.
+        UserError: the file cannot be read or a line is invalid; names the line.
     """
     counts: defaultdict[str, set[FrameCount]] = defaultdict(set)
     try:
@@ -103,12 +103,12 @@ def read_counts(path: Path) -> Counts:
                 for name in {str(video), str(video.parent / video.stem), video.name, video.stem}:
                     counts[name].add(count)
     except (OSError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}): give video,frames a line") from error
+        raise UserError(f"{path} cannot be read ({error}): use lines of video,frames") from error
     return counts
 
 
 def _count(cells: list[str]) -> FrameCount | None:
-    """What stands in a line behind the name; None where that is no count."""
+    """The count in the cells after the name; None if they are invalid."""
     try:
         num_frames, *fps = int(cells[0]), *map(float, cells[1:])
     except (ValueError, IndexError):
@@ -119,15 +119,15 @@ def _count(cells: list[str]) -> FrameCount | None:
 
 
 def find_count(video: str, counts: Counts) -> FrameCount:
-    """What is said of a video: under its path, else under its file name.
+    """The count of a video, found by its path or else by its file name.
 
     Raises:
-        ExchangeError: nothing, or two things.
+        ExchangeError: there is no count, or several different ones.
     """
     found = counts.get(video) or counts.get(PurePosixPath(video).name) or set()
     if len(found) != 1:
         raise ExchangeError(
-            f"{video}: --num-frames says {len(found) or 'nothing'} "
-            f"{'different things ' if found else ''}of it: write one line with its path"
+            f"{video}: --num-frames has {len(found) or 'no'} "
+            f"{'different counts' if found else 'count'} for it: write one line with its path"
         )
     return next(iter(found))

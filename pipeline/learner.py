@@ -137,11 +137,11 @@ def train_epoch(
     device, training = model.device, recipe.training
     generator = np.random.default_rng([seed, epoch])
     _seed_torch(generator)
-    drawn = balanced_batches(
+    sampled = balanced_batches(
         bags.class_indices.cpu().numpy(), training.num_anomalous, training.num_normal, generator
     )
     class_weights = class_weights_of(bags.class_indices, model.shape.num_classes)
-    rows = torch.from_numpy(drawn)  # (J, B)
+    rows = torch.from_numpy(sampled)  # (J, B)
     classes = bags.class_indices[rows.to(device)]  # (J, B)
     model.begin_epoch(epoch, bags.features, bags.class_indices)
     model.train()

@@ -100,10 +100,10 @@ def row_section(
     row: TableRow, recipe: Recipe, runs: Mapping[int, Path], figures: Path
 ) -> RowSection:
     """The page's content for one row; its figures are also written to the folder of figures."""
-    judged = [read_scores(scores_folder(run, "best")) for run in runs.values()]
+    scored = [read_scores(scores_folder(run, "best")) for run in runs.values()]
     folder = figures / next(iter(runs.values())).parent.name
     pictures = {}
-    ranking = metrics.rank_frames([video.pieces for video in judged[0]])
+    ranking = metrics.rank_frames([video.pieces for video in scored[0]])
     auc = metrics.roc_auc(ranking).value
     if auc is not None:
         rates = curve_rates(metrics.found_at_thresholds(ranking))
@@ -113,7 +113,7 @@ def row_section(
     recalls: dict[str, float] = {}
     names = list(load_config(next(iter(runs.values())) / LAST).class_names)
     if recipe.classifies:
-        confusions = [_confusion(run, names) for run in judged]
+        confusions = [_confusion(run, names) for run in scored]
         recalls = _mean_recalls(confusions, names)
         plots.plot_confusion(folder / "confusion.png", np.sum(confusions, axis=0), names)
         pictures["Confusion, all seeds together"] = embedded(folder / "confusion.png")
@@ -129,7 +129,7 @@ def row_section(
         seeds=tuple(runs),
         chosen=_chosen(read_json(next(iter(runs.values())) / SPLITS_NAME)),
         recalls=recalls,
-        num_videos={name: sum(one.class_name == name for one in judged[0]) for name in names},
+        num_videos={name: sum(one.class_name == name for one in scored[0]) for name in names},
         pictures=pictures,
     )
 

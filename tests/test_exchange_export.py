@@ -99,7 +99,7 @@ class TestLayout:
 
     def test_segments(self, store, tmp_path, capsys):
         assert export(store, tmp_path / "out", "--pooled") == 0
-        assert "these files do for training" in capsys.readouterr().err
+        assert "these files suit training" in capsys.readouterr().err
         rows = np.load(tmp_path / "out/features/Arson/a.mp4_i3d.npy")
         video = read_features(store / "Arson/a.mp4.h5")
         center = CROP_ORDERS["rtfm"].index("center")
@@ -134,7 +134,7 @@ class TestLayout:
 
     def test_rows_of_no_frames(self, store, tmp_path, capsys):
         assert export(store, tmp_path / "out", "--frames-per-snippet", 0) == 2
-        assert "--frames-per-snippet 0 is not 1 or more" in capsys.readouterr().err
+        assert "--frames-per-snippet 0 is below 1: use 16" in capsys.readouterr().err
 
     def test_views_without_a_center(self, tmp_path, capsys):
         video = make_features("Arson/b.mp4", views=("top_left", "top_right"))
@@ -194,7 +194,7 @@ class TestFilePerCrop:
     def test_a_blank_would_end_the_path(self, store, tmp_path, capsys):
         write_features(store / "Arson/a b.h5", make_video("Arson/a b", 20))
         assert export(store, tmp_path / "out", "--file-per-crop") == 3
-        assert "a b_i3d.npy has a blank, at which UR-DMU cuts" in capsys.readouterr().err
+        assert "a b_i3d.npy has a blank, at which UR-DMU splits" in capsys.readouterr().err
         assert export(store, tmp_path / "out") == 0
 
 
@@ -240,7 +240,7 @@ class TestThereAndBack:
         export(store, tmp_path / "out")
         errors = capsys.readouterr().err
         assert "clips have 64 frames, every 64: a row is the clip around its 16 frames" in errors
-        assert "not in these files: spec, weights, identity and damage of the videos" in errors
+        assert "these files lack spec, weights, identity and damage of the videos" in errors
         export(store, tmp_path / "out", "--frames-per-snippet", 64)
         assert "a row is the clip around" not in capsys.readouterr().err
 

@@ -117,9 +117,7 @@ class TestCropOrders:
 
     def test_without_an_order_several_crops_are_not_guessed(self):
         assert crop_names(None, 1, "a.npy") == ("center",)
-        with pytest.raises(
-            Exception, match=r"a\.npy holds 10 crops, not their names: .*--crops rtf"
-        ):
+        with pytest.raises(Exception, match=r"a\.npy holds 10 crops without names: .*--crops: rtf"):
             crop_names(None, 10, "a.npy")
 
     def test_unnamed_crops_stand_behind_the_views(self):
@@ -165,7 +163,7 @@ class TestFormats:
         save(source / "a_i3d.npy", values(10, 7, 6))
         code, _, errors = run("--crops", "oversample")
         assert code == 4
-        assert "shape (10, 7, 6), where the second number is that of the crops" in errors
+        assert "shape (10, 7, 6), but its second axis must be the crops" in errors
         assert run("--crops", "oversample", "--crops-first")[0] == 0
         video = imported(tmp_path)["a"]
         center = video.clip_features[:, video.views.index("center")]
@@ -190,7 +188,7 @@ class TestFormats:
             save(source / f"{name}.npy", values(4, 6))
         code, _, errors = run("--crops", "deepmil")
         assert code == 0
-        assert "other crops than a has: 1 video, such as b, which has center" in errors
+        assert "crops differ from those of a: 1 video, such as b, which has center" in errors
 
     def test_ur_dmus_own_files_divided_by_crop(self, run, source, tmp_path):
         for index in (2, 7):
@@ -205,13 +203,13 @@ class TestFormats:
         save(source / "a__1.npy", values(5, 6))
         code, _, errors = run("--crops", "deepmil")
         assert code == 4
-        assert "a__1.npy has another shape than the file of the video's first crop" in errors
+        assert "a__1.npy differs in shape from the file of the video's first crop" in errors
 
     def test_rows_without_crops_need_their_frames(self, run, source, tmp_path):
         save(source / "a.npy", values(4, 6))
         code, _, errors = run()
         assert code == 2
-        assert "a.npy does not say of how many frames a row is: say so with --frames-per" in errors
+        assert "a.npy does not specify how many frames a row covers: give --frames-per" in errors
         assert run("--frames-per-snippet", "8")[0] == 0
         assert imported(tmp_path)["a"].num_frames_decoded == 32
         assert run("--pooled", "--segments", "4", "--overwrite")[0] == 0
@@ -225,7 +223,7 @@ class TestFormats:
         save(source / name, segments)
         code, _, errors = run("--backbone", "c3d")
         assert code == 0
-        assert "nothing tells the number of frames of 1 video: good" in errors
+        assert "unknown number of frames: 1 video can be used" in errors
         video = imported(tmp_path)["Arson010_x264"]
         np.testing.assert_array_equal(video.features, segments[None])
         assert video.views == ("center",)
@@ -258,7 +256,7 @@ class TestFormats:
             save(source / f"{name}.npy", double if name != "b__1" else np.float32(double))
         code, _, errors = run("--crops", "deepmil")
         assert code == 0
-        assert "values rounded from float64 to float32: 3 files" in errors
+        assert "rounded values from float64 to float32: 3 files" in errors
         rounded = np.float32(double)
         assert (rounded != double).any()
         np.testing.assert_array_equal(imported(tmp_path)["a"].clip_features[:, 0], rounded)
@@ -325,22 +323,25 @@ UNUSABLE = {
     "nan.npy": (npy(NOT_FINITE), "row 1, crop 4, value 0 is not finite"),
     "huge.npy": (npy(np.full((2, 1, 2), 1e300)), "row 0, crop 0, value 0 is not finite"),
     "whole.npy": (npy(np.ones((3, 10, 2), int)), "of type int64, not floating-point"),
-    "none.npy": (npy(np.empty((0, 10, 2))), "without a value"),
+    "none.npy": (npy(np.empty((0, 10, 2))), "which is empty"),
     "line.npy": (npy(values(3)), r"shape \(3,\)"),
     "crops.npy": (npy(values(3, 4, 2)), "--crops-first"),
     "archive.npy": (npz(feat=values(2, 2)), "cannot be used"),
     "truncated.npz": (npz(feat=values(32, 2))[:-30], "not a zip file"),
     "memory.npz": (claiming(1 << 40, 1 << 10), "cannot be used .Unable to allocate"),
     "lzma.npz": (damaged_lzma(), "cannot be used .Corrupt input data"),
-    "which.npz": (npz(a=values(32, 2), b=values(32, 2)), "it holds a, b, and no array features"),
+    "which.npz": (npz(a=values(32, 2), b=values(32, 2)), "it holds a, b, but no array features"),
     "shape.npz": (npz(feat=values(2, 2, 2)), r"shape \(2, 2, 2\), not \(segments, values\)"),
     "rows.npz": (npz(feat=values(31, 2)), "it has 31 rows, not one for each of 32 segments"),
     "text.txt": (b"a list of things\n", "cannot be used"),
     "ragged.txt": (b"1 2 3\n1 2\n", "number of columns changed"),
     "nan.txt": (b"1 nan\n" * 32, "row 0, crop 0, value 1 is not finite"),
-    "group.h5": (hdf5(lambda content: content.create_group("features")), "a group, no array"),
-    "none.h5": (hdf5(lambda content: content.create_group("other")), "holds no features"),
-    "link.h5": (hdf5(external), "holds no features"),
+    "group.h5": (hdf5(lambda content: content.create_group("features")), "a group, not an array"),
+    "none.h5": (
+        hdf5(lambda content: content.create_group("other")),
+        "holds no array named features",
+    ),
+    "link.h5": (hdf5(external), "holds no array named features"),
     "flat.h5": (hdf5(lambda c: c.create_dataset("features", data=values(3, 4))), r"not \(1, T, P"),
     "text.h5": (b"features", "cannot be used"),
 }
@@ -385,7 +386,7 @@ class TestUnusableFiles:
     def test_a_feature_file_of_ours_is_told(self, run, source, tmp_path):
         save(source / "a.npy", values(2, 10, 2))
         run("--crops", "unnamed")
-        with pytest.raises(ExchangeError, match="is a feature file of vigil already"):
+        with pytest.raises(ExchangeError, match="already is a feature file of vigil"):
             read_rows(tmp_path / "store" / "a.h5")
 
     def test_values_of_another_size_than_the_first(self, run, source, tmp_path):
@@ -393,14 +394,14 @@ class TestUnusableFiles:
         save(source / "b.npy", values(2, 1, 4))
         code, said, errors = run()
         assert (code, said) == (3, "imported 1\n")
-        assert "b: it is of another kind than a (channels: 3 != 4): import each kind into" in errors
+        assert "b: it differs in kind from a (channels: 3 != 4): import each kind in" in errors
 
 
 class TestNames:
     def test_two_files_of_one_video(self, tmp_path):
         sources = [SourceVideo(tmp_path / name, name) for name in ("a.npy", "a_i3d.npy")]
         with pytest.raises(
-            UserError, match=r"a_i3d\.npy and .*a\.npy are of one video: import one"
+            UserError, match=r"a_i3d\.npy and .*a\.npy belong to one video: import only"
         ):
             files_by_video(sources)
 
@@ -413,11 +414,11 @@ class TestNames:
         assert imported(tmp_path).keys() == {"here/b"}
         chosen.write_text("\n")
         code, _, errors = run("--list-file", str(chosen))
-        assert (code, "ucf.list names no file: give a list" in errors) == (2, True)
+        assert (code, "ucf.list lists no files: write one path" in errors) == (2, True)
         chosen.write_text("/home/yu/c_i3d.npy\n/home/yu/b_i3d.npy\n")
         code, _, errors = run("--list-file", str(chosen))
         assert code == 2
-        assert "names 1 file not in the folders given, such as 'c_i3d.npy'" in errors
+        assert "lists 1 file missing from the given folders, such as 'c_i3d.npy'" in errors
 
 
 class TestFrames:
@@ -456,9 +457,9 @@ class TestFrames:
         counts = read_counts(path)
         assert find_count("x/a.mp4", counts) == find_count("x/a", counts) == FrameCount(5)
         assert find_count("z/b", counts) == FrameCount(7)
-        with pytest.raises(ExchangeError, match="z/a: --num-frames says 2 different things of it"):
+        with pytest.raises(ExchangeError, match="z/a: --num-frames has 2 different counts for it"):
             find_count("z/a", counts)
-        with pytest.raises(ExchangeError, match="c: --num-frames says nothing of it"):
+        with pytest.raises(ExchangeError, match="c: --num-frames has no count for it"):
             find_count("c", counts)
 
     def test_where_no_frames_are_known_every_segment_counts(self):
@@ -472,7 +473,7 @@ class TestStore:
         assert run()[0] == run()[0] == 0
         code, _, errors = run("--backbone", "c3d")
         assert code == 2
-        assert "is there with other settings (backbone: unknown != c3d): choose another" in errors
+        assert "already has other settings (backbone: unknown != c3d): choose another" in errors
         assert run("--backbone", "c3d", "--overwrite")[0] == 0
 
 
