@@ -195,12 +195,12 @@ def _resampled(
     generator = np.random.default_rng(seed)
     measures = [[_measure(name, run) for run in runs] for runs in methods]
     tests = [[tuple(video.truth for video in run) for run in runs] for runs in methods]
-    resampled_of: dict[tuple[object, ...], list[IntArray]] = {}
+    draws: dict[tuple[object, ...], list[IntArray]] = {}
     for test, run in zip(chain(*tests), chain(*methods), strict=True):
-        if test not in resampled_of:
+        if test not in draws:
             is_anomalous = np.array([video.is_anomalous for video in run])
             own_seed = int(generator.integers(2**31))
-            resampled_of[test] = metrics.resample_videos(is_anomalous, num_resamples, own_seed)
+            draws[test] = metrics.resample_videos(is_anomalous, num_resamples, own_seed)
     numbers = sorted({len(runs) for runs in methods})
     seeds = {number: generator.integers(number, size=(num_resamples, number)) for number in numbers}
     rows = []
@@ -208,7 +208,7 @@ def _resampled(
         row = []
         for of_method, own_tests in zip(measures, tests, strict=True):
             chosen = seeds[len(of_method)][resample]
-            values = [of_method[run](resampled_of[own_tests[run]][resample]).value for run in chosen]
+            values = [of_method[run](draws[own_tests[run]][resample]).value for run in chosen]
             known = [value for value in values if value is not None]
             row.append(float(np.mean(known)) if len(known) == len(values) else np.nan)
         rows.append(row)

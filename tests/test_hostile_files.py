@@ -233,7 +233,7 @@ class TestCheckpoints:
         }
         restore(learner, model, ResumeState(state, {}))
         last = f"{sizes[-1][0]}.exp_avg"
-        for part, message in (({}, f"lacks '{last}'"), ({last: torch.zeros(7)}, "another shape")):
+        for part, message in (({}, f"lacks '{last}'"), ({last: torch.zeros(7)}, "the wrong shape")):
             others = {name: tensor for name, tensor in state.items() if name != last}
             with pytest.raises(CheckpointError, match=rf"checkpoint is damaged \(.*{message}"):
                 restore(learner, model, ResumeState(others | part, {}))
