@@ -1,4 +1,4 @@
-# Every command a user or contributor needs. The first one to run makes .venv.
+# Every command a user or contributor needs. The first one you run makes .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,9 @@ FEATURES ?= features
 RUN ?= runs/default
 RESULTS ?= results
 CONFIG ?= configs/ucf_crime.toml
-# Label files, separated by spaces; without any, a video's folder names its class.
+# Label files, separated by spaces. Without any, a video's folder names its class.
 ANNOTATIONS ?=
-# Anything else for the command: make extract VIDEOS=... ARGS="--views five --precision bf16"
+# More flags for the command: make extract VIDEOS=... ARGS="--views five --precision bf16"
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -27,9 +27,9 @@ $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-setup: $(VENV)/ready ## Make .venv with everything in it
+setup: $(VENV)/ready ## Make .venv and install everything into it
 
-demo: $(VENV)/ready ## Draw videos, extract, train, evaluate and score them
+demo: $(VENV)/ready ## Generate videos, extract, train, evaluate and score them
 	$(VIGIL) demo $(ARGS)
 
 extract: $(VENV)/ready ## Extract features: VIDEOS=folder FEATURES=folder
@@ -41,8 +41,8 @@ train: $(VENV)/ready ## Train: FEATURES= RUN= CONFIG= [ANNOTATIONS=]
 evaluate: $(VENV)/ready ## Evaluate: RUN= FEATURES= ANNOTATIONS=
 	$(VIGIL) evaluate $(RUN) $(FEATURES) --annotations $(ANNOTATIONS) $(ARGS)
 
-# Features are asked for only where they are named, since FEATURES has a default.
-reproduce: $(VENV)/ready ## The paper's table: UCF_CRIME=videos or FEATURES=folder [ANNOTATIONS=]
+# --features is passed only if FEATURES is given, because FEATURES has a default.
+reproduce: $(VENV)/ready ## Reproduce the paper's table: UCF_CRIME=videos or FEATURES=folder [ANNOTATIONS=]
 	$(VIGIL) reproduce ucf_crime $(if $(UCF_CRIME),--videos $(UCF_CRIME)) \
 	  $(if $(filter file,$(origin FEATURES)),,--features $(FEATURES)) \
 	  $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(ARGS)
@@ -50,10 +50,10 @@ reproduce: $(VENV)/ready ## The paper's table: UCF_CRIME=videos or FEATURES=fold
 score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
 	$(VIGIL) score $(VIDEOS) --checkpoint $(RUN) --out $(RESULTS) $(ARGS)
 
-# A process a core, each with torch on one thread and in up to 2 GB of memory, hence few.
+# One process per core, each with torch on one thread. Each takes up to 2 GB of memory, hence the cap.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-test: $(VENV)/ready ## Run the tests, but for the slow ones
+test: $(VENV)/ready ## Run the tests except the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)
 
 # Any x86-64 CPU behaves like one without AVX-512 under these limits of oneDNN and ATen.
@@ -65,7 +65,7 @@ test-avx2: $(VENV)/ready ## Run the tests of networks and models as on a CPU wit
 test-all: $(VENV)/ready ## Run every test
 	$(PYTEST) $(ARGS)
 
-check: lint types layers ## Lint, types and layers: what a change must pass besides the tests
+check: lint types layers ## Check lint, types and layers, which every change must pass besides the tests
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -90,8 +90,8 @@ chaos: $(VENV)/ready ## Kill extraction and training at random moments: [RUNS=10
 fuzz: $(VENV)/ready ## Feed damaged files to vigil: VIDEOS=folder [RUNS=2000]
 	$(BIN)/python -m bench.reliability.fuzz $(VIDEOS) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
-soak: $(VENV)/ready ## Score an hour of video, and plot the memory that takes
+soak: $(VENV)/ready ## Score an hour of video, and plot its memory use
 	$(BIN)/python -m bench.reliability.soak $(ARGS)
 
-clean: ## Remove .venv and caches; videos, features and runs stay
+clean: ## Remove .venv and caches; keep videos, features and runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
