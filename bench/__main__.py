@@ -11,8 +11,8 @@ import tyro
 from bench import machine, standin
 from bench.options import Options
 from bench.table import Row, figure, render
-from extract.errors import UserError
-from pipeline.inference import select_device
+from vigil.extract.errors import UserError
+from vigil.pipeline.inference import select_device
 
 
 def main(options: Options) -> int:

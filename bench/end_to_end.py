@@ -12,10 +12,10 @@ from bench.options import Options
 from bench.processes import naive_extract, run_python, vigil_extract
 from bench.table import Row
 from bench.videos import chosen_videos
-from extract.backbones import CLIP_FRAMES
-from extract.clips import ClipGrid
-from extract.store import SUFFIX
-from extract.views import view_names
+from vigil.extract.backbones import CLIP_FRAMES
+from vigil.extract.clips import ClipGrid
+from vigil.extract.store import SUFFIX
+from vigil.extract.views import view_names
 
 SECTION = "end to end"
 VIEWS = "five"

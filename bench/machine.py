@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional
 
 from bench.table import shortest_seconds
-from extract.backbones import PRECISIONS
-from extract.hardware import cpu_is_fast_in
-from extract.versions import installed_versions
+from vigil.extract.backbones import PRECISIONS
+from vigil.extract.hardware import cpu_is_fast_in
+from vigil.extract.versions import installed_versions
 
 # What decides the speed of a network on a CPU.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")

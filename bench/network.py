@@ -21,14 +21,14 @@ from bench.naive import plain_features
 from bench.options import Options
 from bench.table import Row, shortest_seconds
 from bench.videos import chosen_videos
-from extract.backbones import CLIP_FRAMES, Backbone, find_backbone
-from extract.decoder import frame_size, probe
-from extract.decoder_av import AvDecoder
-from extract.placement import RUNGS, place
-from extract.views import cut_view
-from extract.weights import load_weights
-from pipeline.extraction import GPU_BATCH_SIZE
-from pipeline.inference import select_device
+from vigil.extract.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.decoder import frame_size, probe
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.placement import RUNGS, place
+from vigil.extract.views import cut_view
+from vigil.extract.weights import load_weights
+from vigil.pipeline.extraction import GPU_BATCH_SIZE
+from vigil.pipeline.inference import select_device
 
 SECTION = "network"
 

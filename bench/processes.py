@@ -16,7 +16,7 @@ from typing import IO
 
 from bench import standin
 from bench.options import Options
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SMAPS_SECONDS, SAMPLE_SECONDS = 0.2, 1.0
@@ -34,7 +34,7 @@ def cheap_vigil(*arguments: object, backbone: str = standin.NAME) -> list[str]:
 def vigil_extract(options: Options, videos: Path, out: Path, views: str = "five") -> list[str]:
     """The arguments of `python` that extract a folder of videos with vigil."""
     ours = {standin.NAME, standin.INSTANT} & set(options.backbone.split("+"))
-    module = "bench.vigil" if ours else "pipeline.cli"
+    module = "bench.vigil" if ours else "vigil.pipeline.cli"
     arguments = ["-m", module, "extract", str(videos), "--out", str(out), "--views", views]
     if options.precisions:
         arguments += ["--precision", options.precisions[0]]

@@ -17,13 +17,13 @@ import numpy as np
 import tyro
 
 from bench.rehearsal_features import Drawing, draw_features
-from data.annotations import Annotation, load_annotations
-from extract.errors import UserError
-from extract.store import feature_path, write_features
-from extract.views import view_names
-from pipeline import cli
-from pipeline.method_table import load_table, recipe_of_row
-from pipeline.results import write_text
+from vigil.data.annotations import Annotation, load_annotations
+from vigil.extract.errors import UserError
+from vigil.extract.store import feature_path, write_features
+from vigil.extract.views import view_names
+from vigil.pipeline import cli
+from vigil.pipeline.method_table import load_table, recipe_of_row
+from vigil.pipeline.results import write_text
 
 LISTS = {"train": "Anomaly_Train.txt", "test": "Anomaly_Test.txt"}
 TRUTH = "Temporal_Anomaly_Annotation.txt"

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data.annotations import Annotation, frame_truth
-from extract.segments import segment_ranges
-from extract.source import VideoIdentity
-from extract.spec import FeatureSpec
-from extract.store import VideoFeatures
-from extract.versions import installed_versions
+from vigil.data.annotations import Annotation, frame_truth
+from vigil.extract.segments import segment_ranges
+from vigil.extract.source import VideoIdentity
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.store import VideoFeatures
+from vigil.extract.versions import installed_versions
 
 FPS = 30.0
 MEDIAN_FRAMES, SPREAD_FRAMES = 2500, 1.0

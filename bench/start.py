@@ -16,7 +16,10 @@ VIEWS = "center"
 
 def measure(options: Options, folder: Path) -> Iterator[Row]:
     """Yield the seconds of `vigil --help`, and those of one video of 2 seconds."""
-    commands = {"bare Python": ["-c", "pass"], "vigil --help": ["-m", "pipeline.cli", "--help"]}
+    commands = {
+        "bare Python": ["-c", "pass"],
+        "vigil --help": ["-m", "vigil.pipeline.cli", "--help"],
+    }
     helped = {name: partial(run_python, command) for name, command in commands.items()}
     yield from _rows(shortest_seconds(helped, options.repeats))
     videos = folder / "videos"

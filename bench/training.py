@@ -18,15 +18,15 @@ from torch import Tensor
 
 from bench.options import Options
 from bench.table import Row, shortest_seconds
-from data.storage import Storage
-from extract.clips import ClipGrid
-from extract.segments import pool_clips, segment_ranges
-from model.config import ModelConfig
-from model.detector import InputShape
-from pipeline.feeding import fetch, gather
-from pipeline.inference import select_device
-from pipeline.learner import Bags, new_learner, train_epoch
-from pipeline.recipe import Recipe
+from vigil.data.storage import Storage
+from vigil.extract.clips import ClipGrid
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.model.config import ModelConfig
+from vigil.model.detector import InputShape
+from vigil.pipeline.feeding import fetch, gather
+from vigil.pipeline.inference import select_device
+from vigil.pipeline.learner import Bags, new_learner, train_epoch
+from vigil.pipeline.recipe import Recipe
 
 SECTION = "training"
 SHAPE = InputShape(num_segments=32, time_positions=7, channels=1024, num_classes=14)

@@ -7,7 +7,7 @@ import sys
 
 if __name__ == "__main__":
     from bench import standin
-    from pipeline import cli
+    from vigil.pipeline import cli
 
     standin.register()
     sys.exit(cli.main())

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.annotation_rows import AnnotationError, Row
-from extract.source import natural_order
+from vigil.data.annotation_rows import AnnotationError, Row
+from vigil.extract.source import natural_order
 
 MAX_BYTES = 1 << 30
 """Of one array or MATLAB file."""

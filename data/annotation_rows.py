@@ -24,8 +24,8 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from data.classes import canonical_class, classes_in_name
-from extract.errors import UserError
+from vigil.data.classes import canonical_class, classes_in_name
+from vigil.extract.errors import UserError
 
 MAX_CHARACTERS = 1 << 24
 """Of one file; the official ones have at most 100,000."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.annotation_arrays import array_rows, is_array
-from data.annotation_rows import AnnotationError, Row, class_names_of_path, text_rows
-from data.classes import ANOMALY, NORMAL
+from vigil.data.annotation_arrays import array_rows, is_array
+from vigil.data.annotation_rows import AnnotationError, Row, class_names_of_path, text_rows
+from vigil.data.classes import ANOMALY, NORMAL
 
 
 @dataclass(frozen=True, order=True)

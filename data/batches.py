@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 IntArray = npt.NDArray[np.int64]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 NORMAL = "Normal"
 ANOMALY = "Anomaly"

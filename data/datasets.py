@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.annotations import Annotation
-from data.classes import class_index
-from data.pooling import PoolingConfig, segment_features
-from data.storage import Storage
-from extract.errors import UserError
-from extract.spec import FeatureSpec, difference
-from extract.store import VideoFeatures, read_features
+from vigil.data.annotations import Annotation
+from vigil.data.classes import class_index
+from vigil.data.pooling import PoolingConfig, segment_features
+from vigil.data.storage import Storage
+from vigil.extract.errors import UserError
+from vigil.extract.spec import FeatureSpec, difference
+from vigil.extract.store import VideoFeatures, read_features
 
 STORED = PoolingConfig()
 

@@ -8,10 +8,10 @@ from functools import reduce
 from itertools import takewhile
 from pathlib import PurePosixPath
 
-from data.annotation_rows import AnnotationError
-from data.annotations import Annotation, merge
-from data.classes import ANOMALY, NORMAL, canonical_class
-from extract.errors import counted
+from vigil.data.annotation_rows import AnnotationError
+from vigil.data.annotations import Annotation, merge
+from vigil.data.classes import ANOMALY, NORMAL, canonical_class
+from vigil.extract.errors import counted
 
 
 class NoMatchError(AnnotationError):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
-from extract.segments import range_centres
+from vigil.extract.errors import UserError
+from vigil.extract.segments import range_centres
 
 if TYPE_CHECKING:  # the command line is built from the settings here, without HDF5
-    from extract.store import VideoFeatures
+    from vigil.extract.store import VideoFeatures
 
 Pooling = Literal["clips", "positions"]
 

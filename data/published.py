@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from data.annotations import Annotation, load_annotations
-from data.classes import ANOMALY, NORMAL, classes_in_name
-from data.matching import Matching, NoMatchError, match_videos
+from vigil.data.annotations import Annotation, load_annotations
+from vigil.data.classes import ANOMALY, NORMAL, classes_in_name
+from vigil.data.matching import Matching, NoMatchError, match_videos
 
 
 @dataclass(frozen=True)

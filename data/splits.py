@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data.annotations import Annotation
-from extract.errors import UserError
+from vigil.data.annotations import Annotation
+from vigil.extract.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
-from extract.files import make_folder, temporary_file
+from vigil.extract.errors import UserError
+from vigil.extract.files import make_folder, temporary_file
 
 SHARE_OF_FREE = 2 / 3
 """Of the memory that is free, what an array may take; the rest is for models and batches."""

@@ -17,14 +17,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from data.annotations import Annotation, Interval
-from data.classes import NORMAL
-from data.synthetic_explosion import explosion
-from data.synthetic_objects import bird, car, clock, light
-from data.synthetic_people import Blast, pair, walker
-from data.synthetic_scene import Floats, Shot, draw_scene, irregular
-from extract.errors import UserError
-from extract.files import replace_file
+from vigil.data.annotations import Annotation, Interval
+from vigil.data.classes import NORMAL
+from vigil.data.synthetic_explosion import explosion
+from vigil.data.synthetic_objects import bird, car, clock, light
+from vigil.data.synthetic_people import Blast, pair, walker
+from vigil.data.synthetic_scene import Floats, Shot, draw_scene, irregular
+from vigil.extract.errors import UserError
+from vigil.extract.files import replace_file
 
 EXPLOSION = "Explosion"
 FIGHTING = "Fighting"

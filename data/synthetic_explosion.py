@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.annotations import Interval
-from data.synthetic_scene import Floats, Shot, box_around, rgb, smooth_noise, soft_disc
+from vigil.data.annotations import Interval
+from vigil.data.synthetic_scene import Floats, Shot, box_around, rgb, smooth_noise, soft_disc
 
 TEXTURE_SIZE = 64
 FADE_SECONDS = 0.8

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data.synthetic_scene import Floats, Place, Shot, box_around, soft_disc
+from vigil.data.synthetic_scene import Floats, Place, Shot, box_around, soft_disc
 
 _SKIN = ((224, 184, 156), (186, 140, 108), (120, 84, 62))
 

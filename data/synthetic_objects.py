@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.synthetic_figures import paint_limbs
-from data.synthetic_scene import Box, Floats, Shot, irregular, rgb, soft_disc
+from vigil.data.synthetic_figures import paint_limbs
+from vigil.data.synthetic_scene import Box, Floats, Shot, irregular, rgb, soft_disc
 
 # 3x5 pixels a glyph, row by row from the top.
 _GLYPHS = {

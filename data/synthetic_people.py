@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data.annotations import Interval
-from data.synthetic_figures import Figure, Pose, figure
-from data.synthetic_scene import Floats, Shot, irregular
+from vigil.data.annotations import Interval
+from vigil.data.synthetic_figures import Figure, Pose, figure
+from vigil.data.synthetic_scene import Floats, Shot, irregular
 
 STEP_LENGTH = 0.45
 RUNNING = 2.4

@@ -16,18 +16,18 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from extract.clips import ClipGrid
-from extract.decoder import frame_edges
-from extract.device import DeviceReady
-from extract.files import temporary_file
-from extract.parts import Part
-from extract.reader import Finished
-from extract.segments import pool_clips, segment_ranges
-from extract.source import SourceVideo
-from extract.spec import FeaturePart, FeatureSpec
-from extract.store import VideoFeatures
-from extract.versions import installed_versions
-from extract.weights import Weights
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import frame_edges
+from vigil.extract.device import DeviceReady
+from vigil.extract.files import temporary_file
+from vigil.extract.parts import Part
+from vigil.extract.reader import Finished
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.extract.source import SourceVideo
+from vigil.extract.spec import FeaturePart, FeatureSpec
+from vigil.extract.store import VideoFeatures
+from vigil.extract.versions import installed_versions
+from vigil.extract.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from extract import c3d, i3d
-from extract.decoder import VIEW_SIZE
-from extract.download import WeightsSource
-from extract.errors import UserError
-from extract.networks import pytorchvideo_network, torchvision_network
+from vigil.extract import c3d, i3d
+from vigil.extract.decoder import VIEW_SIZE
+from vigil.extract.download import WeightsSource
+from vigil.extract.errors import UserError
+from vigil.extract.networks import pytorchvideo_network, torchvision_network
 
 CLIP_FRAMES = 64
 

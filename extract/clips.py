@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 
 def new_array(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -11,11 +11,11 @@ from itertools import accumulate
 
 from torch import nn
 
-from extract.backbones import Backbone, find_backbone
-from extract.download import Progress
-from extract.errors import UserError, counted
-from extract.spec import FeaturePart
-from extract.weights import Weights, load_weights
+from vigil.extract.backbones import Backbone, find_backbone
+from vigil.extract.download import Progress
+from vigil.extract.errors import UserError, counted
+from vigil.extract.spec import FeaturePart
+from vigil.extract.weights import Weights, load_weights
 
 JOINT = "+"
 

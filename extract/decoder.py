@@ -21,8 +21,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extract.damage import Damage
-from extract.errors import VideoError
+from vigil.extract.damage import Damage
+from vigil.extract.errors import VideoError
 
 VIEW_SIZE = 224
 

@@ -17,9 +17,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extract.damage import Damage, DamageLog
-from extract.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
-from extract.errors import VideoError
+from vigil.extract.damage import Damage, DamageLog
+from vigil.extract.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
+from vigil.extract.errors import VideoError
 
 NO_PTS = -(1 << 63)
 """FFmpeg's number for a time that is not known."""

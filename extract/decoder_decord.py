@@ -19,10 +19,10 @@ import decord
 import numpy as np
 import numpy.typing as npt
 
-from extract.damage import Damage
-from extract.decoder import VideoInfo
-from extract.decoder_av import has_holes
-from extract.errors import VideoError
+from vigil.extract.damage import Damage
+from vigil.extract.decoder import VideoInfo
+from vigil.extract.decoder_av import has_holes
+from vigil.extract.errors import VideoError
 
 AV_LOG_ERROR = 16
 # For a frame that it does not get decord gives the one before again. This share of all frames, and

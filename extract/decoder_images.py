@@ -20,10 +20,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extract.decoder import MAX_FRAME_PIXELS, VideoInfo
-from extract.decoder_av import AvDecoder
-from extract.errors import VideoError
-from extract.source import list_pictures
+from vigil.extract.decoder import MAX_FRAME_PIXELS, VideoInfo
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.errors import VideoError
+from vigil.extract.source import list_pictures
 
 # First bytes -> FFmpeg's decoder. Other kinds, scripts and playlists among them, have none here.
 _CODECS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"II*\0": "tiff", b"MM\0*": "tiff"}

@@ -23,13 +23,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from extract.backbones import CLIP_FRAMES
-from extract.combinations import Network
-from extract.decoder import VIEW_SIZE
-from extract.errors import UserError
-from extract.placement import RUNGS, Placed, place
-from extract.ring import ClipRing, Slot
-from extract.views import cut_view
+from vigil.extract.backbones import CLIP_FRAMES
+from vigil.extract.combinations import Network
+from vigil.extract.decoder import VIEW_SIZE
+from vigil.extract.errors import UserError
+from vigil.extract.placement import RUNGS, Placed, place
+from vigil.extract.ring import ClipRing, Slot
+from vigil.extract.views import cut_view
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def serve_in_process(connection: Connection, rings: Sequence[ClipRing]) -> None:
         job: DeviceJob = pickle.loads(connection.recv_bytes())
         if job.num_threads is not None:
             torch.set_num_threads(job.num_threads)
-        extract_log = logging.getLogger("extract")
+        extract_log = logging.getLogger("vigil")
         extract_log.setLevel(logging.DEBUG)
         extract_log.propagate = False
         extract_log.addHandler(_Forwarding(connection))

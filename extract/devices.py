@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
-from extract.device import (
+from vigil.extract.device import (
     ClipDone,
     ClipTaken,
     ClipWork,
@@ -21,8 +21,8 @@ from extract.device import (
     serve,
     serve_in_process,
 )
-from extract.processes import spawn
-from extract.ring import ClipRing
+from vigil.extract.processes import spawn
+from vigil.extract.ring import ClipRing
 
 
 @dataclass(eq=False)

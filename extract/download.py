@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from extract.errors import UserError
-from extract.files import replace_file, wait_for_lock
+from vigil.extract.errors import UserError
+from vigil.extract.files import replace_file, wait_for_lock
 
 SCHEME = "https"
 DOWNLOAD_BLOCK = 1 << 20

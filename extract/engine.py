@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from extract.activity import Activity
-from extract.assembly import OpenVideo, Provenance
-from extract.combinations import Network, feature_parts, joint_weights
-from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
-from extract.devices import Devices
-from extract.errors import FailedVideo
-from extract.placement import RUNGS
-from extract.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
-from extract.reader import ReadingOptions
-from extract.source import SourceVideo, size_and_time
-from extract.spec import FeatureSpec
-from extract.weights import Weights
-from extract.worker import ClipReady, Restarted, Task, TaskFailed, TaskFinished, WasSplit
-from extract.writer import Extracted, Writer
+from vigil.extract.activity import Activity
+from vigil.extract.assembly import OpenVideo, Provenance
+from vigil.extract.combinations import Network, feature_parts, joint_weights
+from vigil.extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
+from vigil.extract.devices import Devices
+from vigil.extract.errors import FailedVideo
+from vigil.extract.placement import RUNGS
+from vigil.extract.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
+from vigil.extract.reader import ReadingOptions
+from vigil.extract.source import SourceVideo, size_and_time
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.weights import Weights
+from vigil.extract.worker import ClipReady, Restarted, Task, TaskFailed, TaskFinished, WasSplit
+from vigil.extract.writer import Extracted, Writer
 
 DEATHS_FORGIVEN = 1
 """How many workers a video may take down before it is given up."""

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extract.folding import folded
-from extract.i3d import I3D, ConvUnit, MaxPool, Mixed, clip_features, same_padding
+from vigil.extract.folding import folded
+from vigil.extract.i3d import I3D, ConvUnit, MaxPool, Mixed, clip_features, same_padding
 
 Block = tuple[int, int, int]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 PARTIAL_SUFFIX = ".partial"
 LEFTOVERS = "." + "[0-9a-z_]" * 16 + PARTIAL_SUFFIX

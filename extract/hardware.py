@@ -6,8 +6,8 @@ from functools import cache
 
 import torch
 
-from extract.backbones import PRECISIONS
-from extract.errors import UserError
+from vigil.extract.backbones import PRECISIONS
+from vigil.extract.errors import UserError
 
 # cuDNN 9.8 to 9.14 computed 16-bit 3-D convolutions wrongly or not at all.
 BROKEN_CUDNN = range(90800, 91500)

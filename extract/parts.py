@@ -22,11 +22,11 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from extract.clips import ClipGrid
-from extract.decoder import VideoInfo, best_stream, open_container
-from extract.decoder_av import AvDecoder, num_logged_errors
-from extract.errors import VideoError
-from extract.source import VideoIdentity
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import VideoInfo, best_stream, open_container
+from vigil.extract.decoder_av import AvDecoder, num_logged_errors
+from vigil.extract.errors import VideoError
+from vigil.extract.source import VideoIdentity
 
 MIN_LEAD_FRAMES = 32
 """Decoded and dropped behind the keyframe: around it codecs miss pictures of before, and say so."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extract.backbones import PRECISIONS, Backbone, Pixels
-from extract.decoder import VIEW_SIZE
-from extract.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
-from extract.folding import fold_batch_norms
-from extract.hardware import cpu_has
-from extract.i3d import I3D
+from vigil.extract.backbones import PRECISIONS, Backbone, Pixels
+from vigil.extract.decoder import VIEW_SIZE
+from vigil.extract.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
+from vigil.extract.folding import fold_batch_norms
+from vigil.extract.hardware import cpu_has
+from vigil.extract.i3d import I3D
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
-from extract.processes import spawn
-from extract.pulse import Pulse
-from extract.reader import ReadingOptions, decoder_name
-from extract.ring import ClipRing
-from extract.worker import (
+from vigil.extract.processes import spawn
+from vigil.extract.pulse import Pulse
+from vigil.extract.reader import ReadingOptions, decoder_name
+from vigil.extract.ring import ClipRing
+from vigil.extract.worker import (
     ClipReady,
     Release,
     Restarted,

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from extract.clips import ClipGrid, new_array
-from extract.damage import Damage, excess
-from extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
-from extract.decoder_av import AvDecoder, NvdecDecoder
-from extract.decoder_decord import DecordDecoder
-from extract.decoder_images import PictureDecoder, probe_pictures
-from extract.errors import UserError, VideoError
-from extract.parts import Part, PartDecoder, split
-from extract.pulse import Pulse
-from extract.ring import MIN_SLOTS
-from extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
+from vigil.extract.clips import ClipGrid, new_array
+from vigil.extract.damage import Damage, excess
+from vigil.extract.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
+from vigil.extract.decoder_av import AvDecoder, NvdecDecoder
+from vigil.extract.decoder_decord import DecordDecoder
+from vigil.extract.decoder_images import PictureDecoder, probe_pictures
+from vigil.extract.errors import UserError, VideoError
+from vigil.extract.parts import Part, PartDecoder, split
+from vigil.extract.pulse import Pulse
+from vigil.extract.ring import MIN_SLOTS
+from vigil.extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
 _DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]] = {
     decoder.name: decoder for decoder in (DecordDecoder, AvDecoder, NvdecDecoder)

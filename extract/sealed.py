@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
-from extract.files import NAME_ERRNOS
+from vigil.extract.errors import UserError
+from vigil.extract.files import NAME_ERRNOS
 
 FORMAT = "vigil-features"
 FORMAT_VERSION = 2  # version 1 had no user block

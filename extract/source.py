@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract.errors import VideoError
+from vigil.extract.errors import VideoError
 
 PIECE_BYTES = 1 << 20
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import dacite
 
-from extract.clips import ClipGrid
-from extract.errors import UserError
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import UserError
 
 
 @dataclass(frozen=True)

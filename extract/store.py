@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from extract.clips import ClipGrid
-from extract.damage import damaged_share
-from extract.files import path_below, replace_file
-from extract.sealed import (
+from vigil.extract.clips import ClipGrid
+from vigil.extract.damage import damaged_share
+from vigil.extract.files import path_below, replace_file
+from vigil.extract.sealed import (
     FORMAT,
     FORMAT_VERSION,
     USER_BLOCK_SIZE,
@@ -32,9 +32,9 @@ from extract.sealed import (
     open_sealed,
     seal,
 )
-from extract.segments import segment_ranges
-from extract.source import VideoIdentity
-from extract.spec import FeaturePart, FeatureSpec
+from vigil.extract.segments import segment_ranges
+from vigil.extract.source import VideoIdentity
+from vigil.extract.spec import FeaturePart, FeatureSpec
 
 SUFFIX = ".h5"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from extract.decoder import VIEW_SIZE
-from extract.errors import UserError
+from vigil.extract.decoder import VIEW_SIZE
+from vigil.extract.errors import UserError
 
 
 @dataclass(frozen=True)

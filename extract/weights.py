@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from extract.download import Progress, WeightsError, WeightsSource, fetch_weights
+from vigil.extract.download import Progress, WeightsError, WeightsSource, fetch_weights
 
 MAX_SEED_DIGITS = 18
 NORMS = (nn.BatchNorm3d, nn.LayerNorm)

@@ -18,10 +18,10 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import VideoError
-from extract.parts import Part
-from extract.pulse import Pulse
-from extract.reader import (
+from vigil.extract.errors import VideoError
+from vigil.extract.parts import Part
+from vigil.extract.pulse import Pulse
+from vigil.extract.reader import (
     Clip,
     Finished,
     ReadingOptions,
@@ -32,8 +32,8 @@ from extract.reader import (
     read_part,
     read_video,
 )
-from extract.ring import ClipRing, Slot
-from extract.source import SourceVideo
+from vigil.extract.ring import ClipRing, Slot
+from vigil.extract.source import SourceVideo
 
 log = logging.getLogger(__name__)
 

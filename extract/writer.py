@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.assembly import OpenVideo
-from extract.device import DeviceReady
-from extract.errors import FailedVideo
-from extract.files import NAME_ERRNOS
-from extract.store import VideoFeatures, feature_path, write_features
+from vigil.extract.assembly import OpenVideo
+from vigil.extract.device import DeviceReady
+from vigil.extract.errors import FailedVideo
+from vigil.extract.files import NAME_ERRNOS
+from vigil.extract.store import VideoFeatures, feature_path, write_features
 
 MAX_WAITING = 4
 """Videos that may wait for the disk before everything else does."""

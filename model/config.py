@@ -7,7 +7,7 @@ Importing this module does not import torch: the command line is built from it.
 from dataclasses import dataclass
 from typing import Literal
 
-from model.settings import FrontConfig, Settings, require
+from vigil.model.settings import FrontConfig, Settings, require
 
 DetectionActivation = Literal["linear", "relu"]
 

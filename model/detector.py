@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model.front import FrontEnd
-from model.settings import require
+from vigil.model.front import FrontEnd
+from vigil.model.settings import require
 
 
 @dataclass(frozen=True)

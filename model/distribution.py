@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.detector import Detector, FitReport, InputShape, Output
-from model.front import FIT_BAGS
-from model.losses import magnitude_loss
-from model.methods import Method
-from model.settings import FrontConfig, Settings, require
-from model.statistics import (
+from vigil.model.detector import Detector, FitReport, InputShape, Output
+from vigil.model.front import FIT_BAGS
+from vigil.model.losses import magnitude_loss
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings, require
+from vigil.model.statistics import (
     DistributionDifference,
     SegmentStatistics,
     neighbour_distance,
     report_of,
 )
-from model.temporal import MultiScaleTemporal
+from vigil.model.temporal import MultiScaleTemporal
 
 SelectBy = Literal["distance", "difference", "both"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from model.settings import FrontConfig
-from model.stages import Standardize, TimePool
+from vigil.model.settings import FrontConfig
+from vigil.model.stages import Standardize, TimePool
 
 if TYPE_CHECKING:
-    from model.detector import InputShape
+    from vigil.model.detector import InputShape
 
 # Bags whose mean and deviation are taken at once; bounds the memory, not the result.
 FIT_BAGS = 64

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.config import LossConfig, ModelConfig
-from model.detector import Detector, InputShape, Output
-from model.losses import joint_loss
-from model.methods import Method
-from model.stages import (
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import joint_loss
+from vigil.model.methods import Method
+from vigil.model.stages import (
     ClassificationHead,
     DetectionHead,
     FirstAttention,

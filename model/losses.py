@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import LossConfig
-from model.detector import Output
+from vigil.model.config import LossConfig
+from vigil.model.detector import Output
 
 
 def joint_loss(

@@ -4,27 +4,27 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model.settings import Settings
+from vigil.model.settings import Settings
 
 if TYPE_CHECKING:
-    from model.detector import Detector
+    from vigil.model.detector import Detector
 
 METHODS = {
-    "joint": "model.joint",
-    "joint_plus": "model.joint_plus",
-    "sultani": "model.baselines.sultani",
-    "rtfm": "model.baselines.rtfm",
-    "zhang": "model.baselines.zhang",
-    "dubey": "model.baselines.dubey",
-    "bn_wvad": "model.baselines.bn_wvad",
-    "ur_dmu": "model.baselines.ur_dmu",
-    "zhu": "model.baselines.zhu",
-    "svm": "model.baselines.svm",
-    "knn": "model.baselines.knn",
-    "hasan": "model.baselines.hasan",
-    "lu": "model.baselines.lu",
-    "zhong": "model.baselines.zhong",
-    "distribution": "model.distribution",
+    "joint": "vigil.model.joint",
+    "joint_plus": "vigil.model.joint_plus",
+    "sultani": "vigil.model.baselines.sultani",
+    "rtfm": "vigil.model.baselines.rtfm",
+    "zhang": "vigil.model.baselines.zhang",
+    "dubey": "vigil.model.baselines.dubey",
+    "bn_wvad": "vigil.model.baselines.bn_wvad",
+    "ur_dmu": "vigil.model.baselines.ur_dmu",
+    "zhu": "vigil.model.baselines.zhu",
+    "svm": "vigil.model.baselines.svm",
+    "knn": "vigil.model.baselines.knn",
+    "hasan": "vigil.model.baselines.hasan",
+    "lu": "vigil.model.baselines.lu",
+    "zhong": "vigil.model.baselines.zhong",
+    "distribution": "vigil.model.distribution",
 }
 """Name -> the module that has it as ``METHOD``; imported only when it is asked for."""
 

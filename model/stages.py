@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import DetectionActivation
+from vigil.model.config import DetectionActivation
 
 # A dimension that hardly varies in the training videos may well vary elsewhere: its deviation
 # counts as at least this share of the root mean square deviation of all dimensions.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.densities import (
+from vigil.model.densities import (
     BLUR,
     GRID,
     GRID_LIMIT,
@@ -22,7 +22,7 @@ from model.densities import (
     describe,
     scale_of,
 )
-from model.detector import DensityPair, FitReport
+from vigil.model.detector import DensityPair, FitReport
 
 KINDS = ("normal", "anomalous")
 

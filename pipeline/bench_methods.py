@@ -15,23 +15,23 @@ from pathlib import Path
 
 import torch
 
-from data.annotations import Annotation, labels_from_folders, load_annotations
-from data.classes import NORMAL
-from data.matching import match_videos
-from data.pooling import PoolingConfig
-from data.splits import hold_out
-from data.storage import Storage
-from extract.errors import UserError, counted
-from extract.sealed import sealed_digest
-from extract.store import list_features, read_features, read_identity
-from extract.views import view_names
-from pipeline.checkpoint import load_checkpoint
-from pipeline.comparison import require_resamples
-from pipeline.evaluation import evaluate_video
-from pipeline.inference import select_device
-from pipeline.learner import DivergedError
-from pipeline.locks import locked
-from pipeline.method_table import (
+from vigil.data.annotations import Annotation, labels_from_folders, load_annotations
+from vigil.data.classes import NORMAL
+from vigil.data.matching import match_videos
+from vigil.data.pooling import PoolingConfig
+from vigil.data.splits import hold_out
+from vigil.data.storage import Storage
+from vigil.extract.errors import UserError, counted
+from vigil.extract.sealed import sealed_digest
+from vigil.extract.store import list_features, read_features, read_identity
+from vigil.extract.views import view_names
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.comparison import require_resamples
+from vigil.pipeline.evaluation import evaluate_video
+from vigil.pipeline.inference import select_device
+from vigil.pipeline.learner import DivergedError
+from vigil.pipeline.locks import locked
+from vigil.pipeline.method_table import (
     Row,
     TableConfig,
     has_recipe,
@@ -43,14 +43,14 @@ from pipeline.method_table import (
     summarise,
     table_text,
 )
-from pipeline.options import BenchMethodsOptions
-from pipeline.recipe import Recipe
-from pipeline.results import write_json, write_text
-from pipeline.stored_scores import made_of as scores_made_of
-from pipeline.stored_scores import record_use, write_scores
-from pipeline.table_page import write_table_page
-from pipeline.training import BEST, LAST, train_model
-from pipeline.training_data import LabelledFeatures, load_labelled_features, split_training
+from vigil.pipeline.options import BenchMethodsOptions
+from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.results import write_json, write_text
+from vigil.pipeline.stored_scores import made_of as scores_made_of
+from vigil.pipeline.stored_scores import record_use, write_scores
+from vigil.pipeline.table_page import write_table_page
+from vigil.pipeline.training import BEST, LAST, train_model
+from vigil.pipeline.training_data import LabelledFeatures, load_labelled_features, split_training
 
 TABLE_NAME, JSON_NAME = "table.md", "table.json"
 

@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from extract.errors import UserError
-from extract.files import replace_file, sync
-from extract.spec import FeatureSpec
-from model.detector import Detector, InputShape
-from model.settings import require
-from pipeline.recipe import Recipe, recipe_of
-from pipeline.results import read_json, write_json
+from vigil.extract.errors import UserError
+from vigil.extract.files import replace_file, sync
+from vigil.extract.spec import FeatureSpec
+from vigil.model.detector import Detector, InputShape
+from vigil.model.settings import require
+from vigil.pipeline.recipe import Recipe, recipe_of
+from vigil.pipeline.results import read_json, write_json
 
 FORMAT, FORMAT_VERSION = "vigil-checkpoint", 3
 CONFIG_NAME = "config.json"

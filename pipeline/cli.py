@@ -22,43 +22,46 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 
-from extract.errors import UserError
-from pipeline import options
-from pipeline.logs import set_up_logging
-from pipeline.recipe import Recipe, load_recipe, recipe_of
+from vigil.extract.errors import UserError
+from vigil.pipeline import options
+from vigil.pipeline.logs import set_up_logging
+from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
 
 Command = tuple[type[Any], str]
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
-    "extract": (options.ExtractOptions, "pipeline.extraction:run_extract"),
-    "train": (options.TrainOptions, "pipeline.training:run_train"),
-    "evaluate": (options.EvaluateOptions, "pipeline.evaluation:run_evaluate"),
-    "compare": (options.CompareOptions, "pipeline.comparison:run_compare"),
-    "bench-methods": (options.BenchMethodsOptions, "pipeline.bench_methods:run_bench_methods"),
-    "reproduce": (options.ReproduceOptions, "pipeline.reproduction:run_reproduce"),
-    "score": (options.ScoreOptions, "pipeline.scoring:run_score"),
-    "report": (options.ReportOptions, "pipeline.report:run_report"),
+    "extract": (options.ExtractOptions, "extraction:run_extract"),
+    "train": (options.TrainOptions, "training:run_train"),
+    "evaluate": (options.EvaluateOptions, "evaluation:run_evaluate"),
+    "compare": (options.CompareOptions, "comparison:run_compare"),
+    "bench-methods": (
+        options.BenchMethodsOptions,
+        "bench_methods:run_bench_methods",
+    ),
+    "reproduce": (options.ReproduceOptions, "reproduction:run_reproduce"),
+    "score": (options.ScoreOptions, "scoring:run_score"),
+    "report": (options.ReportOptions, "report:run_report"),
     "features": {
-        "verify": (options.FeaturesVerifyOptions, "pipeline.verification:run_verify"),
-        "show": (options.FeaturesShowOptions, "pipeline.features:run_show"),
-        "import": (options.FeaturesImportOptions, "pipeline.exchange_import:run_import"),
-        "export": (options.FeaturesExportOptions, "pipeline.exchange_export:run_export"),
+        "verify": (options.FeaturesVerifyOptions, "verification:run_verify"),
+        "show": (options.FeaturesShowOptions, "features:run_show"),
+        "import": (options.FeaturesImportOptions, "exchange_import:run_import"),
+        "export": (options.FeaturesExportOptions, "exchange_export:run_export"),
     },
     "dataset": {
-        "list": (options.DatasetListOptions, "pipeline.dataset_check:run_list"),
-        "check": (options.DatasetCheckOptions, "pipeline.dataset_check:run_check"),
+        "list": (options.DatasetListOptions, "dataset_check:run_list"),
+        "check": (options.DatasetCheckOptions, "dataset_check:run_check"),
     },
     "weights": {
-        "list": (options.WeightsListOptions, "pipeline.weights:run_list"),
-        "fetch": (options.WeightsFetchOptions, "pipeline.weights:run_fetch"),
-        "verify": (options.WeightsVerifyOptions, "pipeline.weights:run_verify"),
+        "list": (options.WeightsListOptions, "weights:run_list"),
+        "fetch": (options.WeightsFetchOptions, "weights:run_fetch"),
+        "verify": (options.WeightsVerifyOptions, "weights:run_verify"),
     },
-    "demo": (options.DemoOptions, "pipeline.demo:run_demo"),
+    "demo": (options.DemoOptions, "demo:run_demo"),
 }
 """Command -> its options and the function that runs it.
 
-The function takes the options and returns the exit code. Its module is imported only when the
-command is run.
+The function is named by its module below `vigil.pipeline`, which is imported only when the command
+runs; it takes the options and returns the exit code.
 """
 
 GROUPS = {
@@ -69,7 +72,7 @@ GROUPS = {
 
 DESCRIPTION = "Raw surveillance videos in, labelled and timed answers out."
 
-log = logging.getLogger("pipeline.cli")  # __name__ may be __main__
+log = logging.getLogger("vigil.pipeline.cli")  # __name__ may be __main__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,8 +188,9 @@ def _runner(chosen: Any) -> Callable[[Any], int]:
     commands = [command for command in COMMANDS.values() if not isinstance(command, dict)]
     for kind, target in commands + [command for group in groups for command in group.values()]:
         if type(chosen) is kind:
-            module, _, function = target.partition(":")
-            runner: Callable[[Any], int] = getattr(importlib.import_module(module), function)
+            name, _, function = target.partition(":")
+            module = importlib.import_module(f"vigil.pipeline.{name}")
+            runner: Callable[[Any], int] = getattr(module, function)
             return runner
     raise TypeError(f"no command has the options {type(chosen).__name__}")
 

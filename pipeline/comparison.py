@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
-from pipeline import metrics
-from pipeline.metrics import IntArray, Measure
-from pipeline.options import CompareOptions
-from pipeline.stored_scores import (
+from vigil.extract.errors import UserError
+from vigil.pipeline import metrics
+from vigil.pipeline.metrics import IntArray, Measure
+from vigil.pipeline.options import CompareOptions
+from vigil.pipeline.stored_scores import (
     EVALUATION_FOLDER,
     JUDGED_FOLDER,
     SCORES_NAME,

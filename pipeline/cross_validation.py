@@ -21,12 +21,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from extract.files import make_folder, replace_file
-from model.detector import InputShape
-from pipeline.learner import bags_on_device, new_learner, train_epoch, where_it_fits
-from pipeline.recipe import Recipe
-from pipeline.training_data import TrainingData, splits_of
-from pipeline.validation import HeldOutAnswers, Validation, answer, judge
+from vigil.extract.files import make_folder, replace_file
+from vigil.model.detector import InputShape
+from vigil.pipeline.learner import bags_on_device, new_learner, train_epoch, where_it_fits
+from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.training_data import TrainingData, splits_of
+from vigil.pipeline.validation import HeldOutAnswers, Validation, answer, judge
 
 FOLDS_FOLDER = "folds"
 

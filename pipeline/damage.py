@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from extract.errors import UserError
-from extract.store import VideoFeatures
-from pipeline.results import DamagedFrames, clock_time
+from vigil.extract.errors import UserError
+from vigil.extract.store import VideoFeatures
+from vigil.pipeline.results import DamagedFrames, clock_time
 
 # The frame count of a container may differ by this much from the decoded one without a warning.
 MAX_FRAME_MISMATCH = 2

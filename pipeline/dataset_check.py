@@ -6,23 +6,23 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from data.published import DATASETS, Placement, PublishedDataset, place_videos
-from extract.errors import UserError
-from extract.sealed import FeatureFileError
-from extract.source import SourceVideo
-from extract.store import list_features, read_identity
-from pipeline.dataset_problems import (
+from vigil.data.published import DATASETS, Placement, PublishedDataset, place_videos
+from vigil.extract.errors import UserError
+from vigil.extract.sealed import FeatureFileError
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import list_features, read_identity
+from vigil.pipeline.dataset_problems import (
     Checked,
     check_annotations,
     check_files,
     check_placement,
     describe,
 )
-from pipeline.frame_counts import count_frames
-from pipeline.logs import print_lines, print_table
-from pipeline.options import DatasetCheckOptions, DatasetListOptions
-from pipeline.results import write_csv
-from pipeline.videos import FoundVideos, find_videos
+from vigil.pipeline.frame_counts import count_frames
+from vigil.pipeline.logs import print_lines, print_table
+from vigil.pipeline.options import DatasetCheckOptions, DatasetListOptions
+from vigil.pipeline.results import write_csv
+from vigil.pipeline.videos import FoundVideos, find_videos
 
 HEADER = ("part", "videos", "published", "found", "missing", "without frames", "wrong", "frames")
 PROBLEMS_NAME = "problems.csv"

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.annotations import Annotation
-from data.published import Placement, PublishedDataset
-from extract.source import SourceVideo
-from pipeline.damage import MAX_FRAME_MISMATCH
-from pipeline.videos import FoundVideos
+from vigil.data.annotations import Annotation
+from vigil.data.published import Placement, PublishedDataset
+from vigil.extract.source import SourceVideo
+from vigil.pipeline.damage import MAX_FRAME_MISMATCH
+from vigil.pipeline.videos import FoundVideos
 
 MAX_SHOWN = 8
 """Problems of a kind that are printed; --write writes all of them."""

@@ -10,15 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from data.synthetic import ANNOTATION_FILE, SyntheticConfig, generate
-from extract.backbones import find_backbone
-from extract.download import WeightsError, fetch_weights
-from extract.errors import UserError
-from pipeline.evaluation import METRICS_NAME
-from pipeline.logs import download_progress
-from pipeline.options import DemoOptions
-from pipeline.report import REPORT_NAME
-from pipeline.steps import run_step
+from vigil.data.synthetic import ANNOTATION_FILE, SyntheticConfig, generate
+from vigil.extract.backbones import find_backbone
+from vigil.extract.download import WeightsError, fetch_weights
+from vigil.extract.errors import UserError
+from vigil.pipeline.evaluation import METRICS_NAME
+from vigil.pipeline.logs import download_progress
+from vigil.pipeline.options import DemoOptions
+from vigil.pipeline.report import REPORT_NAME
+from vigil.pipeline.steps import run_step
 
 BACKBONE = "i3d"
 # The first layers see motion and light, which make up the generated anomalies, at a quarter of the

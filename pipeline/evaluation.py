@@ -9,25 +9,25 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from data.annotations import Annotation, frame_truth, load_annotations, merge_anomalous
-from data.classes import class_index
-from data.matching import match_videos
-from extract.errors import UserError, counted
-from extract.store import VideoFeatures, list_features, read_features
-from extract.versions import installed_versions
-from extract.views import view_names
-from pipeline.checkpoint import Checkpoint, load_checkpoint
-from pipeline.damage import MAX_FRAME_MISMATCH, frame_warnings
-from pipeline.evaluation_files import draw_evaluation, evaluation_json, measure_lines
-from pipeline.inference import select_device
-from pipeline.locks import locked
-from pipeline.measures import EvaluatedVideo, evaluate_videos
-from pipeline.options import EvaluateOptions
-from pipeline.provenance import as_json, describe_checkpoint
-from pipeline.results import read_json, write_json
-from pipeline.store_scoring import UNTRAINED_WARNING, score_features
-from pipeline.stored_scores import record_use, write_scores
-from pipeline.training_data import SPLITS_NAME
+from vigil.data.annotations import Annotation, frame_truth, load_annotations, merge_anomalous
+from vigil.data.classes import class_index
+from vigil.data.matching import match_videos
+from vigil.extract.errors import UserError, counted
+from vigil.extract.store import VideoFeatures, list_features, read_features
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import view_names
+from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vigil.pipeline.damage import MAX_FRAME_MISMATCH, frame_warnings
+from vigil.pipeline.evaluation_files import draw_evaluation, evaluation_json, measure_lines
+from vigil.pipeline.inference import select_device
+from vigil.pipeline.locks import locked
+from vigil.pipeline.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.options import EvaluateOptions
+from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.results import read_json, write_json
+from vigil.pipeline.store_scoring import UNTRAINED_WARNING, score_features
+from vigil.pipeline.stored_scores import record_use, write_scores
+from vigil.pipeline.training_data import SPLITS_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extract.files import NAME_ERRNOS
-from pipeline import metrics, plots
-from pipeline.measures import EvaluatedVideo, Evaluation
-from pipeline.metrics import Curve
+from vigil.extract.files import NAME_ERRNOS
+from vigil.pipeline import metrics, plots
+from vigil.pipeline.measures import EvaluatedVideo, Evaluation
+from vigil.pipeline.metrics import Curve
 
 HEADLINES = ("frame_auc", "maa")
 """The measures printed first."""

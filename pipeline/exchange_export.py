@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.annotations import Annotation, frame_truth, labels_from_folders, load_annotations
-from data.matching import match_videos
-from extract.clips import ClipGrid
-from extract.errors import FailedVideo, UserError
-from extract.files import path_below, replace_file
-from extract.sealed import FeatureFileError
-from extract.segments import range_centres, segment_of_clips
-from extract.spec import FeatureSpec
-from extract.store import VideoFeatures, list_features, read_features, read_identity
-from pipeline.exchange_formats import ExchangeError, exported_crops
-from pipeline.exchange_sources import COUNT_HEADER
-from pipeline.locks import locked
-from pipeline.options import CropOrder, FeaturesExportOptions
-from pipeline.results import write_failures
+from vigil.data.annotations import Annotation, frame_truth, labels_from_folders, load_annotations
+from vigil.data.matching import match_videos
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.files import path_below, replace_file
+from vigil.extract.sealed import FeatureFileError
+from vigil.extract.segments import range_centres, segment_of_clips
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.store import VideoFeatures, list_features, read_features, read_identity
+from vigil.pipeline.exchange_formats import ExchangeError, exported_crops
+from vigil.pipeline.exchange_sources import COUNT_HEADER
+from vigil.pipeline.locks import locked
+from vigil.pipeline.options import CropOrder, FeaturesExportOptions
+from vigil.pipeline.results import write_failures
 
 FEATURES_FOLDER = "features"
 LIST_NAME, COUNTS_NAME, TRUTH_NAME = "rgb.list", "num_frames.csv", "gt.npy"

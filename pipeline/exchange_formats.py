@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from extract.errors import UserError
-from extract.sealed import DAMAGE, FORMAT
-from extract.views import VIEWS
-from pipeline.options import CropOrder
+from vigil.extract.errors import UserError
+from vigil.extract.sealed import DAMAGE, FORMAT
+from vigil.extract.views import VIEWS
+from vigil.pipeline.options import CropOrder
 
 SNIPPET_FRAMES = 16
 """Frames per row in the features of RTFM, UR-DMU, DeepMIL, XD-Violence and Sultani."""

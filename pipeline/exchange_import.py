@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from extract.clips import ClipGrid
-from extract.errors import FailedVideo, UserError, counted
-from extract.sealed import FeatureFileError, ForeignFileError
-from extract.segments import pool_clips, segment_ranges
-from extract.source import VideoIdentity
-from extract.spec import FeatureSpec, difference
-from extract.store import VideoFeatures, feature_path, read_identity, write_features
-from extract.versions import installed_versions
-from extract.views import in_stored_order
-from pipeline.exchange_formats import (
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.sealed import FeatureFileError, ForeignFileError
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.extract.source import VideoIdentity
+from vigil.extract.spec import FeatureSpec, difference
+from vigil.extract.store import VideoFeatures, feature_path, read_identity, write_features
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import in_stored_order
+from vigil.pipeline.exchange_formats import (
     NUM_CROPS,
     SNIPPET_FRAMES,
     ExchangeError,
@@ -28,7 +28,7 @@ from pipeline.exchange_formats import (
     crop_names,
     read_rows,
 )
-from pipeline.exchange_sources import (
+from vigil.pipeline.exchange_sources import (
     Counts,
     Files,
     FrameCount,
@@ -36,10 +36,10 @@ from pipeline.exchange_sources import (
     find_count,
     read_counts,
 )
-from pipeline.locks import locked
-from pipeline.options import FeaturesImportOptions
-from pipeline.results import write_failures
-from pipeline.videos import find_videos
+from vigil.pipeline.locks import locked
+from vigil.pipeline.options import FeaturesImportOptions
+from vigil.pipeline.results import write_failures
+from vigil.pipeline.videos import find_videos
 
 EXTENSIONS = ".npy,.npz,.txt,.h5"
 UNKNOWN = "unknown"

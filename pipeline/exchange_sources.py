@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from extract.errors import UserError, counted
-from extract.source import SourceVideo
-from pipeline.exchange_formats import ExchangeError
+from vigil.extract.errors import UserError, counted
+from vigil.extract.source import SourceVideo
+from vigil.pipeline.exchange_formats import ExchangeError
 
 # DeepMIL's files are NAME__0; UR-DMU's README splits its own into NAME_i3d_0.
 CROP_NUMBER = re.compile(r"(.+?)(?:__|_i3d_)(\d{1,2})")

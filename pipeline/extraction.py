@@ -7,8 +7,8 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extract.activity import Activity
-from extract.combinations import (
+from vigil.extract.activity import Activity
+from vigil.extract.combinations import (
     JOINT,
     Network,
     find_backbones,
@@ -16,24 +16,24 @@ from extract.combinations import (
     load_networks,
     split_weights,
 )
-from extract.engine import Engine, num_bytes
-from extract.errors import FailedVideo, UserError, counted
-from extract.hardware import choose_precision
-from extract.placement import RUNGS
-from extract.pool import WorkerLimits
-from extract.source import SourceVideo
-from extract.spec import FeatureSpec
-from extract.views import view_names
-from extract.weights import Weights
-from extract.writer import Extracted
-from pipeline.damage import frame_warnings, read_max_damage
-from pipeline.extraction_plan import plan_extraction
-from pipeline.inference import select_devices
-from pipeline.locks import locked
-from pipeline.logs import RunningCount, download_progress, printable, show_progress
-from pipeline.options import ComputeOptions, ExtractOptions
-from pipeline.results import write_failures
-from pipeline.videos import FoundVideos, find_videos
+from vigil.extract.engine import Engine, num_bytes
+from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.hardware import choose_precision
+from vigil.extract.placement import RUNGS
+from vigil.extract.pool import WorkerLimits
+from vigil.extract.source import SourceVideo
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.views import view_names
+from vigil.extract.weights import Weights
+from vigil.extract.writer import Extracted
+from vigil.pipeline.damage import frame_warnings, read_max_damage
+from vigil.pipeline.extraction_plan import plan_extraction
+from vigil.pipeline.inference import select_devices
+from vigil.pipeline.locks import locked
+from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
+from vigil.pipeline.options import ComputeOptions, ExtractOptions
+from vigil.pipeline.results import write_failures
+from vigil.pipeline.videos import FoundVideos, find_videos
 
 GPU_BATCH_SIZE = 24
 MAX_WORKERS = 1024

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from extract.damage import excess
-from extract.engine import Engine
-from extract.errors import FailedVideo, UserError, VideoError, counted
-from extract.sealed import (
+from vigil.extract.damage import excess
+from vigil.extract.engine import Engine
+from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
+from vigil.extract.sealed import (
     FeatureFileError,
     ForeignFileError,
     UnreadableFileError,
     unreadable,
 )
-from extract.source import SourceVideo, identify, size_and_time
-from extract.spec import difference
-from extract.store import VideoFeatures, feature_path, read_identity
+from vigil.extract.source import SourceVideo, identify, size_and_time
+from vigil.extract.spec import difference
+from vigil.extract.store import VideoFeatures, feature_path, read_identity
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from extract.errors import UserError
-from extract.sealed import FeatureFileError
-from extract.store import SUFFIX, VideoFeatures, list_features, read_identity
-from pipeline.logs import print_lines, print_table
-from pipeline.options import FeaturesShowOptions
+from vigil.extract.errors import UserError
+from vigil.extract.sealed import FeatureFileError
+from vigil.extract.store import SUFFIX, VideoFeatures, list_features, read_identity
+from vigil.pipeline.logs import print_lines, print_table
+from vigil.pipeline.options import FeaturesShowOptions
 
 SHOWN = (
     "fps",

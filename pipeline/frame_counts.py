@@ -11,10 +11,10 @@ from pathlib import Path
 
 import av
 
-from extract.decoder import best_stream, open_container
-from extract.errors import VideoError
-from extract.processes import spawn
-from extract.source import SourceVideo, list_pictures
+from vigil.extract.decoder import best_stream, open_container
+from vigil.extract.errors import VideoError
+from vigil.extract.processes import spawn
+from vigil.extract.source import SourceVideo, list_pictures
 
 STALL_SECONDS = 60.0
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from extract.errors import UserError
-from model.detector import Detector
+from vigil.extract.errors import UserError
+from vigil.model.detector import Detector
 
 FloatArray = npt.NDArray[np.float64]
 

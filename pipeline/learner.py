@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data.batches import balanced_batches
-from data.datasets import BagSet
-from extract.errors import UserError
-from model.detector import Detector, InputShape, Output
-from model.losses import class_weights_of
-from pipeline.checkpoint import CheckpointError, ResumeState
-from pipeline.feeding import fetch, gather
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.data.batches import balanced_batches
+from vigil.data.datasets import BagSet
+from vigil.extract.errors import UserError
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import class_weights_of
+from vigil.pipeline.checkpoint import CheckpointError, ResumeState
+from vigil.pipeline.feeding import fetch, gather
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 log = logging.getLogger(__name__)
 

@@ -36,12 +36,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import metrics
-from pipeline.events import held_segments, true_runs
-from pipeline.metrics import FloatArray, IntArray, Measure, Pieces, Ranking
+from vigil.pipeline import metrics
+from vigil.pipeline.events import held_segments, true_runs
+from vigil.pipeline.metrics import FloatArray, IntArray, Measure, Pieces, Ranking
 
 if TYPE_CHECKING:
-    from pipeline.measures import EvaluatedVideo, VideoMeasure
+    from vigil.pipeline.measures import EvaluatedVideo, VideoMeasure
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 LEVEL = 0.4

@@ -16,8 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from extract.errors import UserError
-from extract.files import LOCK_NAME, NO_LOCKS, is_held, make_folder, open_lock, remove_leftovers
+from vigil.extract.errors import UserError
+from vigil.extract.files import (
+    LOCK_NAME,
+    NO_LOCKS,
+    is_held,
+    make_folder,
+    open_lock,
+    remove_leftovers,
+)
 
 MAX_OWNER_BYTES = 500
 MAX_LEVELS = 8  # that one folder of outputs may lie below another

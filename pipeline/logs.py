@@ -22,11 +22,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from extract.activity import Activity
-from pipeline.options import LogOptions
+from vigil.extract.activity import Activity
+from vigil.pipeline.options import LogOptions
 
 REPORT_SECONDS = 30
-PACKAGES = ("extract", "data", "model", "pipeline")
+PACKAGE = "vigil"
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,12 @@ def set_up_logging(options: LogOptions) -> None:
         file = logging.FileHandler(options.log_json, encoding="utf-8")
         file.setFormatter(_JsonFormatter())
         handlers.append(file)
-    for old in logging.getLogger(PACKAGES[0]).handlers:
+    logger = logging.getLogger(PACKAGE)
+    for old in logger.handlers:
         old.close()
-    for package in PACKAGES:
-        logger = logging.getLogger(package)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        logger.handlers[:] = handlers
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers[:] = handlers
 
 
 @dataclass
@@ -169,7 +168,7 @@ class ProgressLine:
 
 def is_watched() -> bool:
     """Whether standard error is a terminal and --quiet was not given."""
-    shown = logging.getLogger("pipeline").handlers[:1]
+    shown = logging.getLogger(PACKAGE).handlers[:1]
     is_quiet = bool(shown) and shown[0].level >= logging.ERROR
     return sys.stderr.isatty() and not is_quiet
 

@@ -27,11 +27,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import metrics
-from pipeline.events import peak_score
-from pipeline.inference import VideoScores
-from pipeline.localisation import localisation_measures
-from pipeline.metrics import Curve, IntArray, Measure, Pieces, Ranking
+from vigil.pipeline import metrics
+from vigil.pipeline.events import peak_score
+from vigil.pipeline.inference import VideoScores
+from vigil.pipeline.localisation import localisation_measures
+from vigil.pipeline.metrics import Curve, IntArray, Measure, Pieces, Ranking
 
 FALSE_ALARM_THRESHOLD = 0.5
 """The threshold of published false-alarm rates (Sultani et al., CVPR 2018, table 4)."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import dacite
 
-from extract.errors import UserError
-from pipeline.checkpoint import CheckpointError, load_config
-from pipeline.comparison import MEASURES, Difference, Run, Spread, difference, spread
-from pipeline.recipe import Recipe, read_toml, recipe_of
-from pipeline.stored_scores import JUDGED_FOLDER, SCORES_NAME, read_scores
+from vigil.extract.errors import UserError
+from vigil.pipeline.checkpoint import CheckpointError, load_config
+from vigil.pipeline.comparison import MEASURES, Difference, Run, Spread, difference, spread
+from vigil.pipeline.recipe import Recipe, read_toml, recipe_of
+from vigil.pipeline.stored_scores import JUDGED_FOLDER, SCORES_NAME, read_scores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from pipeline.recipe import Recipe
+from vigil.pipeline.recipe import Recipe
 
 Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
 DecoderName = Literal["auto", "decord", "pyav", "nvdec"]

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from extract.files import replace_file
-from pipeline.events import true_runs
-from pipeline.logs import printable
+from vigil.extract.files import replace_file
+from vigil.pipeline.events import true_runs
+from vigil.pipeline.logs import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from model.detector import DensityPair
-    from pipeline.comparison import Spread
+    from vigil.model.detector import DensityPair
+    from vigil.pipeline.comparison import Spread
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 

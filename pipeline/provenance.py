@@ -4,7 +4,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import Checkpoint
+from vigil.pipeline.checkpoint import Checkpoint
 
 
 def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 import dacite
 
-from data.pooling import PoolingConfig
-from extract.errors import UserError
-from model.config import LossConfig, ModelConfig
-from model.methods import DEFAULT_METHOD, find_method
-from model.settings import Settings, require, require_literal
+from vigil.data.pooling import PoolingConfig
+from vigil.extract.errors import UserError
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.methods import DEFAULT_METHOD, find_method
+from vigil.model.settings import Settings, require, require_literal
 
 if TYPE_CHECKING:
-    from model.detector import Detector, InputShape
+    from vigil.model.detector import Detector, InputShape
 
 Selection = Literal["auc", "maa", "mean", "last"]
 Section = TypeVar("Section")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.options import ReportOptions
-from pipeline.pages import render_page
-from pipeline.results import Results, VideoResult, clock_time, read_results, write_text
+from vigil.pipeline.options import ReportOptions
+from vigil.pipeline.pages import render_page
+from vigil.pipeline.results import Results, VideoResult, clock_time, read_results, write_text
 
 REPORT_NAME = "report.html"
 TEMPLATE_NAME = "report.html"

@@ -10,17 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data.annotations import load_annotations
-from extract.errors import UserError
-from extract.store import list_features
-from extract.views import view_names
-from pipeline.bench_methods import TABLE_NAME, require_stored
-from pipeline.comparison import require_resamples
-from pipeline.dataset_check import INCOMPLETE, PROBLEMS_NAME, find_dataset
-from pipeline.method_table import load_table, recipe_of_row
-from pipeline.options import ReproduceOptions
-from pipeline.steps import run_step
-from pipeline.table_page import PAGE_NAME
+from vigil.data.annotations import load_annotations
+from vigil.extract.errors import UserError
+from vigil.extract.store import list_features
+from vigil.extract.views import view_names
+from vigil.pipeline.bench_methods import TABLE_NAME, require_stored
+from vigil.pipeline.comparison import require_resamples
+from vigil.pipeline.dataset_check import INCOMPLETE, PROBLEMS_NAME, find_dataset
+from vigil.pipeline.method_table import load_table, recipe_of_row
+from vigil.pipeline.options import ReproduceOptions
+from vigil.pipeline.steps import run_step
+from vigil.pipeline.table_page import PAGE_NAME
 
 LABELS_FOLDER, FEATURES_FOLDER = "labels", "features"
 PARTS = ("train", "test")

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import dacite
 
-from extract.errors import FailedVideo, UserError
-from extract.files import NAME_ERRNOS, path_below, replace_file
-from pipeline.events import Event
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.files import NAME_ERRNOS, path_below, replace_file
+from vigil.pipeline.events import Event
 
 FORMAT = "vigil-result"
 MANIFEST_FORMAT = "vigil-results"

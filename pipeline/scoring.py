@@ -6,21 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from extract.engine import Engine
-from extract.errors import UserError
-from extract.store import feature_path
-from extract.versions import installed_versions
-from extract.views import view_names
-from extract.weights import Weights
-from pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
-from pipeline.extraction import extract_videos, rebuild_engine
-from pipeline.locks import locked
-from pipeline.options import ScoreOptions
-from pipeline.provenance import as_json, describe_checkpoint
-from pipeline.report import write_report
-from pipeline.results import write_failures, write_manifest, write_tables
-from pipeline.store_scoring import UNTRAINED_WARNING, ScoredStore, score_store
-from pipeline.videos import find_videos
+from vigil.extract.engine import Engine
+from vigil.extract.errors import UserError
+from vigil.extract.store import feature_path
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import view_names
+from vigil.extract.weights import Weights
+from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
+from vigil.pipeline.extraction import extract_videos, rebuild_engine
+from vigil.pipeline.locks import locked
+from vigil.pipeline.options import ScoreOptions
+from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.report import write_report
+from vigil.pipeline.results import write_failures, write_manifest, write_tables
+from vigil.pipeline.store_scoring import UNTRAINED_WARNING, ScoredStore, score_store
+from vigil.pipeline.videos import find_videos
 
 FEATURES_FOLDER = "features"
 

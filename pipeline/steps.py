@@ -6,8 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from pipeline import cli
-from pipeline.options import LogOptions
+from vigil.pipeline import cli
+from vigil.pipeline.options import LogOptions
 
 log = logging.getLogger(__name__)
 

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.pooling import segment_features
-from extract.errors import FailedVideo, UserError
-from extract.files import make_folder, sync
-from extract.spec import difference
-from extract.store import VideoFeatures, read_features
-from pipeline.checkpoint import Checkpoint
-from pipeline.damage import damaged_frames, frame_warnings
-from pipeline.events import find_events, peak_score
-from pipeline.inference import VideoScores, score_views, two_class_probabilities
-from pipeline.report import REPORT_NAME
-from pipeline.results import (
+from vigil.data.pooling import segment_features
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.files import make_folder, sync
+from vigil.extract.spec import difference
+from vigil.extract.store import VideoFeatures, read_features
+from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.damage import damaged_frames, frame_warnings
+from vigil.pipeline.events import find_events, peak_score
+from vigil.pipeline.inference import VideoScores, score_views, two_class_probabilities
+from vigil.pipeline.report import REPORT_NAME
+from vigil.pipeline.results import (
     EVENTS_NAME,
     FAILURES_NAME,
     MANIFEST_NAME,

@@ -17,12 +17,12 @@ from pathlib import Path
 import dacite
 import numpy as np
 
-from data.classes import NORMAL
-from extract.errors import UserError
-from pipeline.checkpoint import Checkpoint
-from pipeline.measures import EvaluatedVideo
-from pipeline.metrics import Pieces
-from pipeline.results import read_json, write_csv, write_json
+from vigil.data.classes import NORMAL
+from vigil.extract.errors import UserError
+from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.measures import EvaluatedVideo
+from vigil.pipeline.metrics import Pieces
+from vigil.pipeline.results import read_json, write_csv, write_json
 
 SCORES_NAME = "scores.json"
 EVALUATION_FOLDER = "evaluation"

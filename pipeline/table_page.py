@@ -13,26 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from extract.versions import installed_versions
-from pipeline import metrics, plots
-from pipeline.checkpoint import CheckpointConfig, load_config
-from pipeline.comparison import MEASURES, Run, Spread
-from pipeline.evaluation_files import curve_rates
-from pipeline.method_table import (
+from vigil.extract.versions import installed_versions
+from vigil.pipeline import metrics, plots
+from vigil.pipeline.checkpoint import CheckpointConfig, load_config
+from vigil.pipeline.comparison import MEASURES, Run, Spread
+from vigil.pipeline.evaluation_files import curve_rates
+from vigil.pipeline.method_table import (
     TableConfig,
     TableRow,
     finished_runs,
     published_measures,
     scores_folder,
 )
-from pipeline.options import BenchMethodsOptions
-from pipeline.pages import embedded, render_page
-from pipeline.recipe import SECTIONS, Recipe
-from pipeline.results import read_json, write_text
-from pipeline.store_scoring import UNTRAINED_WARNING
-from pipeline.stored_scores import read_scores
-from pipeline.training import LAST
-from pipeline.training_data import SPLITS_NAME
+from vigil.pipeline.options import BenchMethodsOptions
+from vigil.pipeline.pages import embedded, render_page
+from vigil.pipeline.recipe import SECTIONS, Recipe
+from vigil.pipeline.results import read_json, write_text
+from vigil.pipeline.store_scoring import UNTRAINED_WARNING
+from vigil.pipeline.stored_scores import read_scores
+from vigil.pipeline.training import LAST
+from vigil.pipeline.training_data import SPLITS_NAME
 
 PAGE_NAME = "table.html"
 FIGURES_FOLDER = "figures"

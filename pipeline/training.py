@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from data.storage import Storage
-from extract.errors import UserError
-from extract.versions import installed_versions
-from extract.views import view_names
-from model.detector import Detector, InputShape
-from pipeline.checkpoint import (
+from vigil.data.storage import Storage
+from vigil.extract.errors import UserError
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import view_names
+from vigil.model.detector import Detector, InputShape
+from vigil.pipeline.checkpoint import (
     CheckpointConfig,
     existing_checkpoint,
     load_checkpoint,
@@ -31,9 +31,9 @@ from pipeline.checkpoint import (
     save_checkpoint,
     settle_checkpoint,
 )
-from pipeline.cross_validation import FOLDS_FOLDER, cross_validate
-from pipeline.inference import select_device
-from pipeline.learner import (
+from vigil.pipeline.cross_validation import FOLDS_FOLDER, cross_validate
+from vigil.pipeline.inference import select_device
+from vigil.pipeline.learner import (
     Learner,
     bags_on_device,
     new_learner,
@@ -42,21 +42,21 @@ from pipeline.learner import (
     train_epoch,
     where_it_fits,
 )
-from pipeline.locks import locked
-from pipeline.options import TrainOptions
-from pipeline.plots import plot_densities
-from pipeline.recipe import Recipe, TrainingConfig
-from pipeline.results import read_json, write_json
-from pipeline.stored_scores import EVALUATION_FOLDER, JUDGED_FOLDER
-from pipeline.training_data import (
+from vigil.pipeline.locks import locked
+from vigil.pipeline.options import TrainOptions
+from vigil.pipeline.plots import plot_densities
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.results import read_json, write_json
+from vigil.pipeline.stored_scores import EVALUATION_FOLDER, JUDGED_FOLDER
+from vigil.pipeline.training_data import (
     SPLITS_NAME,
     TrainingData,
     load_labelled_features,
     split_training,
     splits_of,
 )
-from pipeline.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
-from pipeline.validation import (
+from vigil.pipeline.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
+from vigil.pipeline.validation import (
     FALLBACK_RULE,
     FALLBACK_THRESHOLD,
     Validation,

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from data.annotations import (
+from vigil.data.annotations import (
     Annotation,
     class_names_of,
     labels_from_folders,
     load_annotations,
     merge_anomalous,
 )
-from data.classes import class_index
-from data.datasets import STORED, BagSet, load_bags
-from data.matching import match_videos
-from data.pooling import PoolingConfig
-from data.splits import Split, deal_folds, hold_out
-from data.storage import Storage
-from extract.errors import UserError
-from extract.store import list_features
-from pipeline.recipe import Recipe
+from vigil.data.classes import class_index
+from vigil.data.datasets import STORED, BagSet, load_bags
+from vigil.data.matching import match_videos
+from vigil.data.pooling import PoolingConfig
+from vigil.data.splits import Split, deal_folds, hold_out
+from vigil.data.storage import Storage
+from vigil.extract.errors import UserError
+from vigil.extract.store import list_features
+from vigil.pipeline.recipe import Recipe
 
 SPLITS_NAME = "splits.json"
 

@@ -11,9 +11,9 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from extract.files import sync
-from pipeline.logs import console, is_watched
-from pipeline.results import write_text
+from vigil.extract.files import sync
+from vigil.pipeline.logs import console, is_watched
+from vigil.pipeline.results import write_text
 
 CSV_NAME = "log.csv"
 TENSORBOARD_NAME = "tensorboard"

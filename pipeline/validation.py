@@ -12,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from data.datasets import BagSet
-from model.detector import Detector
-from pipeline.events import peak_score
-from pipeline.inference import score_videos
-from pipeline.learner import DivergedError
-from pipeline.metrics import (
+from vigil.data.datasets import BagSet
+from vigil.model.detector import Detector
+from vigil.pipeline.events import peak_score
+from vigil.pipeline.inference import score_videos
+from vigil.pipeline.learner import DivergedError
+from vigil.pipeline.metrics import (
     confusion_matrix,
     found_at_thresholds,
     mean_class_accuracy,
     rank_videos,
     roc_auc,
 )
-from pipeline.recipe import Selection
+from vigil.pipeline.recipe import Selection
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

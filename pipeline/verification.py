@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from extract.errors import FailedVideo, UserError, VideoError, counted
-from extract.sealed import FeatureFileError, ForeignFileError, UnreadableFileError
-from extract.source import SourceVideo, VideoIdentity, identify
-from extract.spec import FeatureSpec, difference
-from extract.store import VideoFeatures, verify_features
-from extract.weights import Weights
-from pipeline.extraction import ExtractionReport, extract_missing, rebuild_engine
-from pipeline.extraction_plan import is_same_video
-from pipeline.features import feature_files
-from pipeline.locks import locked
-from pipeline.options import FeaturesVerifyOptions, PrecisionName
-from pipeline.results import read_failures
-from pipeline.videos import FoundVideos, find_videos
+from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
+from vigil.extract.sealed import FeatureFileError, ForeignFileError, UnreadableFileError
+from vigil.extract.source import SourceVideo, VideoIdentity, identify
+from vigil.extract.spec import FeatureSpec, difference
+from vigil.extract.store import VideoFeatures, verify_features
+from vigil.extract.weights import Weights
+from vigil.pipeline.extraction import ExtractionReport, extract_missing, rebuild_engine
+from vigil.pipeline.extraction_plan import is_same_video
+from vigil.pipeline.features import feature_files
+from vigil.pipeline.locks import locked
+from vigil.pipeline.options import FeaturesVerifyOptions, PrecisionName
+from vigil.pipeline.results import read_failures
+from vigil.pipeline.videos import FoundVideos, find_videos
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from extract.errors import FailedVideo, UserError, counted
-from extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, list_pictures
+from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, list_pictures
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",

@@ -3,12 +3,12 @@
 import logging
 from pathlib import Path
 
-from extract.backbones import BACKBONES, Backbone, find_backbone
-from extract.combinations import find_backbones
-from extract.download import cached_weights, check_identity, fetch_weights
-from extract.weights import load_weights
-from pipeline.logs import download_progress, print_table
-from pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
+from vigil.extract.backbones import BACKBONES, Backbone, find_backbone
+from vigil.extract.combinations import find_backbones
+from vigil.extract.download import cached_weights, check_identity, fetch_weights
+from vigil.extract.weights import load_weights
+from vigil.pipeline.logs import download_progress, print_table
+from vigil.pipeline.options import WeightsFetchOptions, WeightsListOptions, WeightsVerifyOptions
 
 COLUMNS = ("backbone", "frames", "size", "feature", "GFLOP", "licence", "official weights", "here")
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from extract.segments import segment_ranges
-from extract.source import VideoIdentity
-from extract.spec import FeatureSpec
-from extract.store import VideoFeatures, feature_path, write_features
-from model.config import LossConfig, ModelConfig
-from model.detector import InputShape
-from model.joint import JointModel
-from pipeline.checkpoint import CheckpointConfig, content_digest, save_checkpoint
-from pipeline.recipe import Recipe
+from vigil.extract.segments import segment_ranges
+from vigil.extract.source import VideoIdentity
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.store import VideoFeatures, feature_path, write_features
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import InputShape
+from vigil.model.joint import JointModel
+from vigil.pipeline.checkpoint import CheckpointConfig, content_digest, save_checkpoint
+from vigil.pipeline.recipe import Recipe
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
 VIEWS = ("center", "top_left")

@@ -13,4 +13,4 @@ def run_python(*arguments, **options) -> subprocess.CompletedProcess[str]:
 
 
 def run_vigil(*arguments, **options) -> subprocess.CompletedProcess[str]:
-    return run_python("-m", "pipeline.cli", *arguments, **options)
+    return run_python("-m", "vigil.pipeline.cli", *arguments, **options)

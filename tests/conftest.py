@@ -54,11 +54,10 @@ def _interruptible() -> None:
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """What a command sets up for its messages ends with the test that ran it."""
-    loggers = [logging.getLogger(name) for name in ("extract", "data", "model", "pipeline")]
-    before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    logger = logging.getLogger("vigil")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
     yield
-    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
-        for handler in set(logger.handlers) - set(handlers):
-            handler.close()
-        logger.propagate, logger.handlers[:] = propagate, handlers
-        logger.setLevel(level)
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.propagate, logger.handlers[:] = propagate, handlers
+    logger.setLevel(level)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from extract.backbones import BACKBONES, Backbone, Pixels
-from extract.combinations import Network
-from extract.download import WeightsSource
-from extract.engine import Engine
-from extract.spec import FeatureSpec
-from extract.weights import Weights
+from vigil.extract.backbones import BACKBONES, Backbone, Pixels
+from vigil.extract.combinations import Network
+from vigil.extract.download import WeightsSource
+from vigil.extract.engine import Engine
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.weights import Weights
 
 FRAMES = (0, 40)
 """The frames of a clip that it sees; its two time positions."""

@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 import torch
 
-from extract.decoder import probe
-from extract.decoder_av import AvDecoder
-from extract.i3d import I3D
+from vigil.extract.decoder import probe
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.i3d import I3D
 
 VIDEO = "cctv/train/RoadAccidents/RoadAccidents336_x264.mp4"
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from extract.activity import MIN_CLIPS, Activity
-from pipeline import logs
-from pipeline.logs import REPORT_SECONDS, RunningCount
+from vigil.extract.activity import MIN_CLIPS, Activity
+from vigil.pipeline import logs
+from vigil.pipeline.logs import REPORT_SECONDS, RunningCount
 
 STEADY = Activity(
     num_frames=6400,

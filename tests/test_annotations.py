@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from data.annotations import (
+from vigil.data.annotations import (
     Annotation,
     AnnotationError,
     Interval,
@@ -21,8 +21,8 @@ from data.annotations import (
     load_annotations,
     merge,
 )
-from data.classes import UCF_CRIME, XD_VIOLENCE, UnknownClassError, class_index
-from data.matching import match_videos
+from vigil.data.classes import UCF_CRIME, XD_VIOLENCE, UnknownClassError, class_index
+from vigil.data.matching import match_videos
 
 TEMPORAL_COUNTS = {
     "Normal": 150,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.batches import balanced_batches
-from extract.errors import UserError
+from vigil.data.batches import balanced_batches
+from vigil.extract.errors import UserError
 
 sides = st.integers(1, 40)
 counts = st.integers(1, 12)

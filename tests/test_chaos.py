@@ -15,7 +15,7 @@ from bench.reliability.chaos_store import DisturbedStore, damage
 from bench.reliability.compare import feature_content, training_content
 from bench.reliability.disks import small_disk
 from bench.reliability.faults import LITTLE_MEMORY, WORKER_KILL, Tally, processes_left, strike
-from extract.store import feature_path
+from vigil.extract.store import feature_path
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
 VIDEOS = [make_features(f"{name}.mp4", seed=seed) for seed, name in enumerate("abc")]

@@ -14,11 +14,11 @@ from builders import rewrite_config
 from dying import Killed, dying
 from safetensors.torch import load_file
 
-from extract.spec import FeatureSpec
-from model.config import LossConfig, ModelConfig
-from model.detector import InputShape
-from model.joint import JointModel
-from pipeline.checkpoint import (
+from vigil.extract.spec import FeatureSpec
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import InputShape
+from vigil.model.joint import JointModel
+from vigil.pipeline.checkpoint import (
     CheckpointConfig,
     CheckpointError,
     ResumeState,
@@ -29,7 +29,7 @@ from pipeline.checkpoint import (
     save_checkpoint,
     settle_checkpoint,
 )
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 MODEL = ModelConfig(
     lstm_size=4,

@@ -14,10 +14,10 @@ import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
 
-from extract.backbones import BACKBONES
-from pipeline import verification, weights
-from pipeline.cli import COMMANDS, main, parse
-from pipeline.recipe import Recipe, load_recipe
+from vigil.extract.backbones import BACKBONES
+from vigil.pipeline import verification, weights
+from vigil.pipeline.cli import COMMANDS, main, parse
+from vigil.pipeline.recipe import Recipe, load_recipe
 
 PATHS = [
     [name, *rest]
@@ -34,7 +34,7 @@ def exit_code_of(arguments):
 
 def test_help_lists_every_command_and_loads_nothing_heavy():
     script = (
-        "import sys; from pipeline.cli import main\n"
+        "import sys; from vigil.pipeline.cli import main\n"
         "try: main(['--help'])\n"
         "finally: print('LOADED', sorted({'torch', 'decord', 'av', 'h5py'} & set(sys.modules)))"
     )
@@ -58,7 +58,7 @@ def test_every_command_has_a_function_that_runs_it(path):
     command = COMMANDS[path[0]]
     _, target = command[path[1]] if isinstance(command, dict) else command
     module, _, function = target.partition(":")
-    assert callable(getattr(importlib.import_module(module), function))
+    assert callable(getattr(importlib.import_module(f"vigil.pipeline.{module}"), function))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ class TestMessages:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert [line["level"] for line in lines] == ["error"]
         assert lines[0]["message"].startswith(str(store / "a.mp4.h5"))
-        assert lines[0]["module"] == "pipeline.verification"
+        assert lines[0]["module"] == "vigil.pipeline.verification"
         assert set(lines[0]) == {"time", "level", "module", "message"}
 
     @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ class TestMessages:
     def test_are_as_many_as_asked_for(self, store, monkeypatch, capsys, flags, levels):
         def talk(_options):
             for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
-                logging.getLogger("extract.x").log(getattr(logging, level), "a%s", "b")
+                logging.getLogger("vigil.x").log(getattr(logging, level), "a%s", "b")
             return 0
 
         monkeypatch.setattr(verification, "run_verify", talk)
@@ -248,7 +248,7 @@ class TestWeightsCommand:
 
 
 def test_the_module_runs_as_a_program(tmp_path):
-    run = run_python("-m", "pipeline.cli", "features", "verify", tmp_path)
+    run = run_python("-m", "vigil.pipeline.cli", "features", "verify", tmp_path)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr == f"ERROR: {tmp_path} holds no feature files: run vigil extract first\n"
 
@@ -256,7 +256,7 @@ def test_the_module_runs_as_a_program(tmp_path):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_gone_is_no_error_of_ours(tmp_path, unbuffered):
     path = write_store(tmp_path, make_features()) / "a.mp4.h5"
-    command = [sys.executable, "-m", "pipeline.cli", "features", "show", str(path)]
+    command = [sys.executable, "-m", "vigil.pipeline.cli", "features", "show", str(path)]
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.clips import ClipGrid
-from extract.errors import UserError
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import UserError
 
 GRIDS = st.integers(1, 70).flatmap(
     lambda clip: st.integers(1, clip).map(lambda stride: ClipGrid(clip, stride))

@@ -7,11 +7,24 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from extract.errors import UserError
-from pipeline import metrics
-from pipeline.comparison import MEASURES, difference, read_runs, run_compare, spread, values_of
-from pipeline.options import CompareOptions
-from pipeline.stored_scores import FORMAT, SCORES_NAME, ScoredVideo, StoredScoresError, read_scores
+from vigil.extract.errors import UserError
+from vigil.pipeline import metrics
+from vigil.pipeline.comparison import (
+    MEASURES,
+    difference,
+    read_runs,
+    run_compare,
+    spread,
+    values_of,
+)
+from vigil.pipeline.options import CompareOptions
+from vigil.pipeline.stored_scores import (
+    FORMAT,
+    SCORES_NAME,
+    ScoredVideo,
+    StoredScoresError,
+    read_scores,
+)
 
 
 def make_run(seed, strength, num_videos=20, others=0):

@@ -10,16 +10,16 @@ import pytest
 import torch
 from builders import CHANNELS, MODEL, TIME_POSITIONS, write_toy_store
 
-from model.detector import InputShape
-from model.methods import find_method
-from pipeline.checkpoint import load_checkpoint
-from pipeline.cross_validation import cross_validate
-from pipeline.learner import bags_on_device, new_learner, train_epoch
-from pipeline.options import TrainOptions
-from pipeline.recipe import Recipe, TrainingConfig
-from pipeline.training import run_train
-from pipeline.training_data import TrainingData, load_labelled_features, split_training
-from pipeline.validation import HeldOutAnswers, Validation, answer, judge
+from vigil.model.detector import InputShape
+from vigil.model.methods import find_method
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.cross_validation import cross_validate
+from vigil.pipeline.learner import bags_on_device, new_learner, train_epoch
+from vigil.pipeline.options import TrainOptions
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training import run_train
+from vigil.pipeline.training_data import TrainingData, load_labelled_features, split_training
+from vigil.pipeline.validation import HeldOutAnswers, Validation, answer, judge
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -133,11 +133,11 @@ def test_a_run_that_goes_on_trains_no_fold_again(
         trained.clear()
         with monkeypatch.context() as patch:
             for place in ("training", "cross_validation"):
-                patch.setattr(f"pipeline.{place}.train_epoch", die_in(number))
+                patch.setattr(f"vigil.pipeline.{place}.train_epoch", die_in(number))
             with pytest.raises(KeyboardInterrupt):
                 train(features, killed, resume=killed.exists())
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cross_validation.train_epoch", None)
+        patch.setattr("vigil.pipeline.cross_validation.train_epoch", None)
         train(features, killed, resume=True)
     for which in ("best", "last"):
         one, other = (load_checkpoint(run, which) for run in (killed, tmp_path / "whole"))

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
-from extract.clips import ClipGrid
-from extract.damage import Damage, DamageLog, damaged_share, excess
-from extract.decoder import probe
-from extract.decoder_av import AvDecoder, has_holes
-from extract.errors import UserError, VideoError
-from extract.reader import Finished, ReadingOptions, Restart, read_video
-from extract.source import SourceVideo
-from pipeline import damage as said
-from pipeline.damage import damaged_frames, frame_warnings, read_max_damage
-from pipeline.results import DamagedFrames
+from vigil.extract.clips import ClipGrid
+from vigil.extract.damage import Damage, DamageLog, damaged_share, excess
+from vigil.extract.decoder import probe
+from vigil.extract.decoder_av import AvDecoder, has_holes
+from vigil.extract.errors import UserError, VideoError
+from vigil.extract.reader import Finished, ReadingOptions, Restart, read_video
+from vigil.extract.source import SourceVideo
+from vigil.pipeline import damage as said
+from vigil.pipeline.damage import damaged_frames, frame_warnings, read_max_damage
+from vigil.pipeline.results import DamagedFrames
 
 ENCODINGS = {
     "a.mp4": {"options": {"movflags": "faststart"}},

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from video_files import draw_frames, encode
 
-from data.annotations import frame_truth, load_annotations
-from data.published import DATASETS, Part, PublishedDataset, place_videos
-from extract.source import SourceVideo
-from pipeline import frame_counts
-from pipeline.cli import main
-from pipeline.frame_counts import count_frames
+from vigil.data.annotations import frame_truth, load_annotations
+from vigil.data.published import DATASETS, Part, PublishedDataset, place_videos
+from vigil.extract.source import SourceVideo
+from vigil.pipeline import frame_counts
+from vigil.pipeline.cli import main
+from vigil.pipeline.frame_counts import count_frames
 
 SMALL = PublishedDataset(
     "Small",

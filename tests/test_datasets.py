@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from builders import CHANNELS, CLASS_NAMES, SPEC, TIME_POSITIONS, make_features, write_store
 
-from data.annotations import Annotation, Interval
-from data.classes import UnknownClassError
-from data.datasets import BagError, load_bags
-from data.storage import Storage
-from extract.sealed import FeatureFileError
-from extract.store import list_features, read_features
+from vigil.data.annotations import Annotation, Interval
+from vigil.data.classes import UnknownClassError
+from vigil.data.datasets import BagError, load_bags
+from vigil.data.storage import Storage
+from vigil.extract.sealed import FeatureFileError
+from vigil.extract.store import list_features, read_features
 
 NAMES = ("b.mp4", "Arson/a.mp4", "c.mp4")
 LABELS = {
@@ -70,7 +70,7 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
     read = []
     root = write_store(tmp_path, *make_all())
     monkeypatch.setattr(
-        "data.datasets.read_features", lambda path: read.append(path) or read_features(path)
+        "vigil.data.datasets.read_features", lambda path: read.append(path) or read_features(path)
     )
     load(root)
     assert read == sorted(list_features(root).values())

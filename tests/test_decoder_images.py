@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from video_files import draw_frames
 
-from extract.backbones import BACKBONES
-from extract.clips import ClipGrid
-from extract.decoder import frame_edges
-from extract.decoder_images import PictureDecoder, probe_pictures
-from extract.errors import UserError, VideoError
-from extract.reader import Finished, ReadingOptions, read_video
-from extract.source import SourceVideo, identify, list_pictures, natural_order, size_and_time
-from extract.store import read_features
-from pipeline.cli import main
-from pipeline.options import VIDEO_EXTENSIONS
-from pipeline.videos import find_videos
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import frame_edges
+from vigil.extract.decoder_images import PictureDecoder, probe_pictures
+from vigil.extract.errors import UserError, VideoError
+from vigil.extract.reader import Finished, ReadingOptions, read_video
+from vigil.extract.source import SourceVideo, identify, list_pictures, natural_order, size_and_time
+from vigil.extract.store import read_features
+from vigil.pipeline.cli import main
+from vigil.pipeline.options import VIDEO_EXTENSIONS
+from vigil.pipeline.videos import find_videos
 
 NUM_FRAMES = 12
 
@@ -140,7 +140,7 @@ class TestDecoding:
 
     def test_a_picture_that_is_too_large_is_lost(self, tmp_path, monkeypatch):
         write_pictures(tmp_path)
-        monkeypatch.setattr("extract.decoder_images.MAX_FRAME_PIXELS", 1000)
+        monkeypatch.setattr("vigil.extract.decoder_images.MAX_FRAME_PIXELS", 1000)
         with pytest.raises(VideoError, match="no frame can be decoded"):
             probe_pictures(tmp_path, 25.0)
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from video_files import NUM_FRAMES, UNEVEN_TIMES, damage, draw_frames, encode, truncate
 
-from extract.damage import Damage
-from extract.decoder import VideoInfo, frame_edges, frame_size, probe
-from extract.decoder_av import AvDecoder, NvdecDecoder
-from extract.decoder_decord import DecordDecoder
-from extract.errors import VideoError
+from vigil.extract.damage import Damage
+from vigil.extract.decoder import VideoInfo, frame_edges, frame_size, probe
+from vigil.extract.decoder_av import AvDecoder, NvdecDecoder
+from vigil.extract.decoder_decord import DecordDecoder
+from vigil.extract.errors import VideoError
 
 FAST_START = {"movflags": "faststart"}
 MJPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from model.densities import (
+from vigil.model.densities import (
     BACKGROUND_SHARE,
     FAMILIES,
     GEOMETRIC_BIN,

@@ -10,9 +10,9 @@ import torch
 from fake_backbone import MeanColour, as_network, mean_colours
 from torch import nn
 
-from extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
-from extract.devices import MAX_UNREAD, Devices
-from extract.ring import ClipRing
+from vigil.extract.device import ClipDone, ClipTaken, ClipWork, DeviceJob
+from vigil.extract.devices import MAX_UNREAD, Devices
+from vigil.extract.ring import ClipRing
 
 CPU = torch.device("cpu")
 

@@ -11,17 +11,17 @@ import torch
 from fake_backbone import BACKBONE, SPEC, MeanColour, make_engine, mean_colours
 from torch import nn
 
-from extract import worker, writer
-from extract.activity import Activity
-from extract.clips import ClipGrid
-from extract.damage import Damage
-from extract.decoder import VideoInfo
-from extract.errors import FailedVideo, UserError, VideoError
-from extract.reader import Clip, Finished, Restart
-from extract.source import SourceVideo, VideoIdentity
-from extract.store import feature_path, list_features, verify_features
-from extract.versions import installed_versions
-from extract.views import VIEW_SETS
+from vigil.extract import worker, writer
+from vigil.extract.activity import Activity
+from vigil.extract.clips import ClipGrid
+from vigil.extract.damage import Damage
+from vigil.extract.decoder import VideoInfo
+from vigil.extract.errors import FailedVideo, UserError, VideoError
+from vigil.extract.reader import Clip, Finished, Restart
+from vigil.extract.source import SourceVideo, VideoIdentity
+from vigil.extract.store import feature_path, list_features, verify_features
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import VIEW_SETS
 
 GRID = ClipGrid(64, SPEC.clip_stride)
 HEIGHT, WIDTH = 226, 231

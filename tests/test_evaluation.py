@@ -16,27 +16,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from data.annotations import Annotation, AnnotationError, Interval
-from data.classes import UnknownClassError
-from extract.errors import UserError
-from extract.segments import segment_ranges
-from pipeline.checkpoint import load_checkpoint
-from pipeline.comparison import read_runs, values_of
-from pipeline.evaluation import (
+from vigil.data.annotations import Annotation, AnnotationError, Interval
+from vigil.data.classes import UnknownClassError
+from vigil.extract.errors import UserError
+from vigil.extract.segments import segment_ranges
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.comparison import read_runs, values_of
+from vigil.pipeline.evaluation import (
     EvaluationError,
     choose_figures,
     evaluate_video,
     frame_problems,
     run_evaluate,
 )
-from pipeline.events import true_runs
-from pipeline.inference import VideoScores, score_views
-from pipeline.locks import LockedError, locked
-from pipeline.measures import EvaluatedVideo, evaluate_videos
-from pipeline.metrics import rank_frames, roc_auc
-from pipeline.options import EvaluateOptions
-from pipeline.plots import plot_video
-from pipeline.store_scoring import ScoringError
+from vigil.pipeline.events import true_runs
+from vigil.pipeline.inference import VideoScores, score_views
+from vigil.pipeline.locks import LockedError, locked
+from vigil.pipeline.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.metrics import rank_frames, roc_auc
+from vigil.pipeline.options import EvaluateOptions
+from vigil.pipeline.plots import plot_video
+from vigil.pipeline.store_scoring import ScoringError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -9,12 +9,12 @@ from builders import SPEC, make_features, write_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.clips import ClipGrid
-from extract.segments import pool_clips, segment_ranges
-from extract.store import list_features, read_features, write_features
-from extract.views import VIEW_SETS, VIEWS
-from pipeline.cli import main
-from pipeline.exchange_formats import CROP_ORDERS
+from vigil.extract.clips import ClipGrid
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.extract.store import list_features, read_features, write_features
+from vigil.extract.views import VIEW_SETS, VIEWS
+from vigil.pipeline.cli import main
+from vigil.pipeline.exchange_formats import CROP_ORDERS
 
 WIDTH = 6
 

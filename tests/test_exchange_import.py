@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from test_hostile_files import answers_or_refuses, spoilt
 from torchvision.transforms.functional import ten_crop
 
-from extract.errors import UserError
-from extract.source import SourceVideo
-from extract.store import list_features, verify_features
-from extract.views import VIEWS, cut_view, in_stored_order, view_names
-from pipeline.checkpoint import load_checkpoint
-from pipeline.cli import main
-from pipeline.events import held_segments
-from pipeline.exchange_formats import CROP_ORDERS, ExchangeError, crop_names, read_rows
-from pipeline.exchange_sources import FrameCount, files_by_video, find_count, read_counts
-from pipeline.options import CropOrder
-from pipeline.store_scoring import score_store
+from vigil.extract.errors import UserError
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import list_features, verify_features
+from vigil.extract.views import VIEWS, cut_view, in_stored_order, view_names
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.cli import main
+from vigil.pipeline.events import held_segments
+from vigil.pipeline.exchange_formats import CROP_ORDERS, ExchangeError, crop_names, read_rows
+from vigil.pipeline.exchange_sources import FrameCount, files_by_video, find_count, read_counts
+from vigil.pipeline.options import CropOrder
+from vigil.pipeline.store_scoring import score_store
 
 fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -21,15 +21,15 @@ from i3d_reference import VIDEO, relative_error, seeded_state
 from safetensors.torch import save_file
 from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
 
-from extract import hardware, sealed, worker, writer
-from extract.backbones import BACKBONES
-from extract.decoder import frame_size, probe
-from extract.decoder_av import AvDecoder
-from extract.files import LOCK_NAME
-from extract.store import feature_path, list_features, read_features, verify_features
-from pipeline import extraction
-from pipeline.cli import main
-from pipeline.locks import locked
+from vigil.extract import hardware, sealed, worker, writer
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.decoder import frame_size, probe
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.files import LOCK_NAME
+from vigil.extract.store import feature_path, list_features, read_features, verify_features
+from vigil.pipeline import extraction
+from vigil.pipeline.cli import main
+from vigil.pipeline.locks import locked
 
 HEADER = ["video", "reason", "decoder", "frame"]
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 130}
@@ -534,7 +534,7 @@ class TestTheDisk:
         if shutil.which("unshare") is None or subprocess.run([*inside, mount]).returncode:
             pytest.skip("no disk can be mounted here")
         video = videos / "Fighting" / "b.mp4"
-        vigil = f"{sys.executable} -m pipeline.cli extract {video} --out {disk}/f"
+        vigil = f"{sys.executable} -m vigil.pipeline.cli extract {video} --out {disk}/f"
         settings = f"{' '.join(SETTINGS)} --endpoint Conv3d_1a_7x7 --quiet"
         script = f"{mount}; {vigil} {settings}; echo code $?; cd {disk}/f; find . -type f | sort"
         run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
@@ -563,9 +563,9 @@ INTERRUPTED = """
 import os, sys, time
 sys.path[:0] = ["tests"]
 from fake_backbone import BACKBONE
-from extract import files
-from extract.backbones import BACKBONES
-from pipeline.cli import main
+from vigil.extract import files
+from vigil.extract.backbones import BACKBONES
+from vigil.pipeline.cli import main
 sync, num_files = files.sync, 0
 def interrupt(path):
     global num_files
@@ -614,7 +614,7 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
 )
 def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     video = encode(tmp_path / "a.mp4", draw_frames(700))
-    command = [sys.executable, "-m", "pipeline.cli", "extract", str(video)]
+    command = [sys.executable, "-m", "vigil.pipeline.cli", "extract", str(video)]
     command += ["--out", str(tmp_path / "store"), "--weights", "random", "--workers", "2"]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
     group = os.getpgid(run.pid)

@@ -5,7 +5,7 @@ import pytest
 from builders import SPEC, make_features, write_store
 from video_files import truncate
 
-from pipeline.cli import main
+from vigil.pipeline.cli import main
 
 
 @pytest.fixture

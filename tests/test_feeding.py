@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.feeding import fetch, gather
+from vigil.pipeline.feeding import fetch, gather
 
 CPU = torch.device("cpu")
 FEATURES = torch.randn(20, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -48,7 +48,7 @@ def test_every_batch_comes_in_its_turn(num_batches: int, dtype: torch.dtype) -> 
 
 
 def test_a_batch_is_whole_while_the_next_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.feeding.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("vigil.pipeline.feeding.ThreadPoolExecutor", AtOnce)
     for batch, rows in zip(fetch(FEATURES, ROWS, CPU), ROWS, strict=True):
         assert torch.equal(batch, FEATURES[rows])
 

@@ -10,8 +10,8 @@ import pytest
 from commands import run_python
 from dying import Killed, dying
 
-from extract import files
-from extract.files import (
+from vigil.extract import files
+from vigil.extract.files import (
     LOCK_NAME,
     make_folder,
     open_lock,
@@ -179,7 +179,8 @@ def test_the_lock_of_another_user_is_taken_without_writing(tmp_path, monkeypatch
 
 def test_a_killed_writer_leaves_nothing_that_counts_and_what_it_left_goes(tmp_path):
     script = (
-        "import os, signal, sys; from pathlib import Path; from extract.files import replace_file\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from vigil.extract.files import replace_file\n"
         "with replace_file(Path(sys.argv[1])) as partial:\n"
         "    partial.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from extract.clips import ClipGrid
-from extract.decoder import best_stream, frame_edges, open_container
-from extract.reader import Clip, Finished, ReadingOptions, Restart, read_video
-from extract.segments import segment_ranges
-from extract.source import SourceVideo
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import best_stream, frame_edges, open_container
+from vigil.extract.reader import Clip, Finished, ReadingOptions, Restart, read_video
+from vigil.extract.segments import segment_ranges
+from vigil.extract.source import SourceVideo
 
 FILES = {
     "containers/corrupted.mp4": (49, 1280, 720),

@@ -8,18 +8,18 @@ from fake_backbone import make_engine
 from i3d_reference import relative_error, seeded_state
 from video_files import draw_frames, encode
 
-from extract.backbones import BACKBONES
-from extract.decoder import probe
-from extract.decoder_av import AvDecoder, NvdecDecoder
-from extract.placement import place
-from extract.source import SourceVideo
-from extract.store import feature_path, verify_features
-from extract.views import VIEW_SETS
-from extract.weights import load_state
-from pipeline.checkpoint import load_checkpoint
-from pipeline.cli import main
-from pipeline.feeding import fetch
-from pipeline.inference import score_views
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.decoder import probe
+from vigil.extract.decoder_av import AvDecoder, NvdecDecoder
+from vigil.extract.placement import place
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import feature_path, verify_features
+from vigil.extract.views import VIEW_SETS
+from vigil.extract.weights import load_state
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.cli import main
+from vigil.pipeline.feeding import fetch
+from vigil.pipeline.inference import score_views
 
 pytestmark = pytest.mark.gpu
 

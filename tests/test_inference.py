@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extract.errors import UserError
-from model.config import LossConfig, ModelConfig
-from model.detector import InputShape
-from model.joint import JointModel
-from model.joint_plus import JointPlus, JointPlusConfig, JointPlusLoss
-from pipeline import inference
-from pipeline.inference import score_videos, score_views, select_device
+from vigil.extract.errors import UserError
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import InputShape
+from vigil.model.joint import JointModel
+from vigil.model.joint_plus import JointPlus, JointPlusConfig, JointPlusLoss
+from vigil.pipeline import inference
+from vigil.pipeline.inference import score_videos, score_views, select_device
 
 
 def make_model(**stages: bool) -> JointModel:

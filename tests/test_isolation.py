@@ -19,19 +19,19 @@ from fake_backbone import make_engine
 from faulty_workers import FRAME, faulty_worker
 from video_files import NUM_FRAMES, draw_frames, encode
 
-from extract import decoder, pool, reader
-from extract.clips import ClipGrid
-from extract.decoder import open_container, probe
-from extract.decoder_av import AvDecoder
-from extract.decoder_decord import DecordDecoder
-from extract.engine import num_bytes
-from extract.errors import FailedVideo, VideoError
-from extract.pool import WorkerDied, WorkerLimits, WorkerPool
-from extract.processes import spawn
-from extract.reader import Finished, ReadingOptions, Restart, read_video
-from extract.source import SourceVideo
-from extract.store import feature_path, verify_features
-from extract.worker import Task, TaskFinished
+from vigil.extract import decoder, pool, reader
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import open_container, probe
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.decoder_decord import DecordDecoder
+from vigil.extract.engine import num_bytes
+from vigil.extract.errors import FailedVideo, VideoError
+from vigil.extract.pool import WorkerDied, WorkerLimits, WorkerPool
+from vigil.extract.processes import spawn
+from vigil.extract.reader import Finished, ReadingOptions, Restart, read_video
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import feature_path, verify_features
+from vigil.extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
 STILL = "no sign of life for 2 s (--stall-seconds)"
@@ -194,7 +194,7 @@ def test_an_interruption_waits_until_a_process_is_started(monkeypatch):
 
 def test_a_process_that_hangs_ends_with_the_one_that_started_it(tmp_path):
     program = (
-        "import os, signal, sys; from extract.processes import spawn\n"
+        "import os, signal, sys; from vigil.extract.processes import spawn\n"
         "if __name__ == '__main__':\n"
         "    child = spawn(signal.pause, (), 'child')\n"
         "    print(child.pid, flush=True)\n"

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import LossConfig, ModelConfig
-from model.detector import InputShape
-from model.joint import JointModel
-from model.stages import DEVIATION_FLOOR, WIDE, Standardize
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import InputShape
+from vigil.model.joint import JointModel
+from vigil.model.stages import DEVIATION_FLOOR, WIDE, Standardize
 
 SMALL = {
     "lstm_size": 5,

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from model.detector import InputShape
-from model.joint_plus import (
+from vigil.model.detector import InputShape
+from vigil.model.joint_plus import (
     JointPlus,
     JointPlusConfig,
     JointPlusLoss,

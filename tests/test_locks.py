@@ -11,13 +11,13 @@ import sys
 import pytest
 from commands import ROOT, run_python
 
-from extract.files import LOCK_NAME
-from pipeline import locks
-from pipeline.cli import main
-from pipeline.locks import LockedError, locked
+from vigil.extract.files import LOCK_NAME
+from vigil.pipeline import locks
+from vigil.pipeline.cli import main
+from vigil.pipeline.locks import LockedError, locked
 
 HOLD = """
-import sys, time; from pathlib import Path; from pipeline.locks import locked
+import sys, time; from pathlib import Path; from vigil.pipeline.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -169,7 +169,7 @@ def test_a_folder_that_can_only_be_read_is_said(tmp_path):
     mount = f"mount -t tmpfs -o ro none {disk}"
     if shutil.which("unshare") is None or subprocess.run([*inside, mount]).returncode:
         pytest.skip("no disk can be mounted here")
-    vigil = f"{sys.executable} -m pipeline.cli extract {tmp_path} --out {disk}/f"
+    vigil = f"{sys.executable} -m vigil.pipeline.cli extract {tmp_path} --out {disk}/f"
     script = f"{mount}; {vigil} --weights random --endpoint Conv3d_1a_7x7"
     run = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
@@ -179,7 +179,7 @@ def test_a_folder_that_can_only_be_read_is_said(tmp_path):
 
 TERMINATED = """
 import os, signal, sys, time
-from pipeline import cli, features
+from vigil.pipeline import cli, features
 def work(options):
     try:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from model.config import LossConfig, ModelConfig
-from model.detector import InputShape
-from model.joint import JointModel, JointOutput
-from model.losses import (
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.detector import InputShape
+from vigil.model.joint import JointModel, JointOutput
+from vigil.model.losses import (
     attention_loss,
     class_weights_of,
     classification_loss,

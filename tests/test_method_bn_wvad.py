@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from toy_training import SHAPE, auc_on_new_bags, fill, toy_bags, waves
 
-from model.baselines.bn_wvad import (
+from vigil.model.baselines.bn_wvad import (
     BnWvad,
     BnWvadConfig,
     BnWvadLoss,
@@ -17,8 +17,8 @@ from model.baselines.bn_wvad import (
     selection_weights,
     separation_loss,
 )
-from model.detector import InputShape
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.detector import InputShape
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = BnWvadConfig(embedding_size=16, num_heads=2, head_size=8, feedforward_size=16, num_layers=1)
 

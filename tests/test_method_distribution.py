@@ -12,22 +12,22 @@ from builders import MODEL, make_features, write_store
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from model.densities import tabulate
-from model.detector import InputShape
-from model.distribution import (
+from vigil.model.densities import tabulate
+from vigil.model.detector import InputShape
+from vigil.model.distribution import (
     DistributionConfig,
     DistributionLoss,
     DistributionModel,
     DistributionOutput,
 )
-from model.losses import magnitude_loss
-from model.statistics import DistributionDifference, SegmentStatistics, neighbour_distance
-from model.temporal import MultiScaleTemporal, NonLocalBlock
-from pipeline.learner import Bags, new_learner, train_epoch
-from pipeline.options import TrainOptions
-from pipeline.plots import plot_densities
-from pipeline.recipe import Recipe, TrainingConfig
-from pipeline.training import run_train
+from vigil.model.losses import magnitude_loss
+from vigil.model.statistics import DistributionDifference, SegmentStatistics, neighbour_distance
+from vigil.model.temporal import MultiScaleTemporal, NonLocalBlock
+from vigil.pipeline.learner import Bags, new_learner, train_epoch
+from vigil.pipeline.options import TrainOptions
+from vigil.pipeline.plots import plot_densities
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training import run_train
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CONFIG = DistributionConfig(

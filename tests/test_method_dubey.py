@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.baselines.dubey import (
+from vigil.model.baselines.dubey import (
     Dubey,
     DubeyConfig,
     DubeyLoss,
     next_ranks_loss,
     spread_loss,
 )
-from model.detector import InputShape, Output
-from model.losses import ranking_loss
-from pipeline.learner import Bags, new_learner, train_epoch
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.detector import InputShape, Output
+from vigil.model.losses import ranking_loss
+from vigil.pipeline.learner import Bags, new_learner, train_epoch
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CLASSES = torch.tensor([1, 1, 1, 0, 0])

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model.baselines.hasan import Hasan, HasanConfig, HasanLoss, HasanOutput
-from model.detector import InputShape
-from pipeline.learner import Bags, new_learner, train_epoch
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.baselines.hasan import Hasan, HasanConfig, HasanLoss, HasanOutput
+from vigil.model.detector import InputShape
+from vigil.pipeline.learner import Bags, new_learner, train_epoch
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SHAPE = InputShape(num_segments=6, time_positions=1, channels=8, num_classes=2)
 CONFIG = HasanConfig(first_size=16, second_size=12, third_size=8, code_size=3)

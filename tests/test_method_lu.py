@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model.baselines.lu import Lu, LuConfig, find_combinations
-from model.detector import InputShape
-from model.settings import NoLoss
+from vigil.model.baselines.lu import Lu, LuConfig, find_combinations
+from vigil.model.detector import InputShape
+from vigil.model.settings import NoLoss
 
 SHAPE = InputShape(num_segments=6, time_positions=1, channels=12, num_classes=2)
 CONFIG = LuConfig(num_axes=10, num_atoms=2, num_combinations=5, error_bound=0.05)

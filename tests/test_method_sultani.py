@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
-from model.detector import InputShape, Output
-from pipeline.learner import Bags, new_learner, train_epoch
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
+from vigil.model.detector import InputShape, Output
+from vigil.pipeline.learner import Bags, new_learner, train_epoch
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CLASSES = torch.tensor([1, 1, 1, 0, 0])

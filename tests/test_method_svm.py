@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from model.baselines.svm import Svm, SvmConfig
-from model.detector import InputShape
-from model.settings import NoLoss
+from vigil.model.baselines.svm import Svm, SvmConfig
+from vigil.model.detector import InputShape
+from vigil.model.settings import NoLoss
 
 SHAPE = InputShape(num_segments=4, time_positions=1, channels=6, num_classes=3)
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 0, 2, 0, 0, 1, 0, 0])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy_training import SHAPE, auc_on_new_bags, fill, toy_bags, waves
 
-from model.baselines.attention import GlobalLocalAttention, nearness
-from model.baselines.ur_dmu import (
+from vigil.model.baselines.attention import GlobalLocalAttention, nearness
+from vigil.model.baselines.ur_dmu import (
     Memory,
     UrDmu,
     UrDmuConfig,
@@ -21,8 +21,8 @@ from model.baselines.ur_dmu import (
     memory_loss,
     triplet_loss,
 )
-from model.detector import InputShape
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.detector import InputShape
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = UrDmuConfig(
     embedding_size=16,

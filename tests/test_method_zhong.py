@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from model.baselines.zhong import (
+from vigil.model.baselines.zhong import (
     Cleaner,
     Zhong,
     ZhongConfig,
@@ -17,9 +17,9 @@ from model.baselines.zhong import (
     similarity_graph,
     time_graph,
 )
-from model.detector import InputShape
-from pipeline.learner import Bags, Learner, new_learner, restore, resume_state, train_epoch
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.detector import InputShape
+from vigil.pipeline.learner import Bags, Learner, new_learner, restore, resume_state, train_epoch
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CONFIG = ZhongConfig(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_training import SHAPE, auc_on_new_bags, toy_bags
 
-from model.baselines.zhu import Motion, Zhu, ZhuConfig, ZhuLoss, differences, ranking_loss
-from model.detector import InputShape, Output
-from pipeline.recipe import Recipe, TrainingConfig
+from vigil.model.baselines.zhu import Motion, Zhu, ZhuConfig, ZhuLoss, differences, ranking_loss
+from vigil.model.detector import InputShape, Output
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = ZhuConfig(first_attention_size=16, second_attention_size=8, first_size=32, second_size=8)
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from extract.segments import segment_ranges
-from pipeline import metrics
+from vigil.extract.segments import segment_ranges
+from vigil.pipeline import metrics
 
 NO_VALUE = metrics.Measure(None, "not there")
 

@@ -11,8 +11,8 @@ from bench.reliability import fuzz, fuzz_files, judge
 from bench.reliability.fuzz import FAILED, Findings, Options, fuzz_videos, quarters, write_mutants
 from bench.reliability.mutations import HEADER_BYTES, MUTATIONS, mutate
 from bench.reliability.tiny import draw_corpus
-from extract.errors import UserError
-from pipeline.checkpoint import ResumeState, load_checkpoint, save_checkpoint
+from vigil.extract.errors import UserError
+from vigil.pipeline.checkpoint import ResumeState, load_checkpoint, save_checkpoint
 
 SMALL = st.binary(min_size=1, max_size=200)
 BY_NAME = {mutation.__name__: mutation for mutation in MUTATIONS}

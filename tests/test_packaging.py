@@ -1,14 +1,19 @@
-"""The four packages are those of this checkout, and install as setup.cfg says."""
+"""The package is `vigil` and nothing else, and its names are those of this checkout."""
 
+import ast
 import configparser
 import importlib
 import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from commands import ROOT, run_python
+from setuptools import find_packages
 
-PACKAGES = ["extract", "data", "model", "model.baselines", "pipeline"]
+FOLDERS = ("extract", "data", "model", "pipeline")
 
 
 @pytest.fixture(scope="module")
@@ -18,31 +23,65 @@ def setup_cfg():
     return parser
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+def python_files(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_the_names_resolve_to_this_checkout(name):
-    module = importlib.import_module(name)
-    assert Path(module.__file__) == ROOT / Path(*name.split(".")) / "__init__.py"
+    link = ROOT / "vigil" / name
+    assert link.is_symlink()
+    assert link.readlink() == Path("..", name)
+    module = importlib.import_module(f"vigil.{name}")
+    assert Path(module.__file__).resolve() == ROOT / name / "__init__.py"
 
 
-def test_setup_cfg_lists_every_package(setup_cfg):
-    assert setup_cfg["options"]["packages"].split() == PACKAGES
-    assert setup_cfg["options"]["package_dir"].split() == ["=", "./"]
-    below = [path for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
-    listed = {name.replace(".", "/") for name in PACKAGES}
-    assert {path.parent.relative_to(ROOT).as_posix() for path in below} == listed
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent.relative_to(ROOT) for path in python_files(*FOLDERS)}
+    expected = {"vigil", *(".".join(("vigil", *folder.parts)) for folder in folders)}
+    assert set(find_packages(str(ROOT), include=["vigil*"])) == expected
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_vigil_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    isolation = "--no-build-isolation"
+    subprocess.run([*command, tmp_path, isolation, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {f"vigil/{path.relative_to(ROOT)}" for path in python_files(*FOLDERS)}
+    templates = {f"vigil/{path.relative_to(ROOT)}" for path in ROOT.glob("pipeline/**/*.html")}
+    assert names == {"vigil/__init__.py"} | expected | templates
+
+
+def test_no_module_is_imported_by_the_bare_name_of_its_folder():
+    for path in python_files(*FOLDERS, "bench", "tests"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not {name.split(".")[0] for name in names if name} & {*FOLDERS}, path
+
+
+def test_it_works_beside_packages_of_the_same_names(tmp_path):
+    for name in FOLDERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not vigil's')")
+    program = "import vigil.pipeline.cli, vigil.data.splits, vigil.model.methods"
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
 
 
 def test_the_command_is_where_setup_cfg_says(setup_cfg):
     scripts = setup_cfg["options.entry_points"]["console_scripts"].split()
-    assert scripts == ["vigil", "=", "pipeline.cli:main"]
+    assert scripts == ["vigil", "=", "vigil.pipeline.cli:main"]
     module, _, function = scripts[-1].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_no_module_carries_the_name_of_a_package():
     """`python pipeline/cli.py` puts pipeline/ first on the path, where it would hide that one."""
-    modules = [path.stem for name in PACKAGES for path in (ROOT / name).glob("*.py")]
-    assert not set(modules) & set(PACKAGES)
+    files = python_files(*FOLDERS)
+    assert not {path.stem for path in files} & {path.parent.name for path in files}
 
 
 def test_files_that_are_not_python_are_packaged(setup_cfg):
@@ -51,7 +90,7 @@ def test_files_that_are_not_python_are_packaged(setup_cfg):
         for path in (ROOT / "pipeline").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     ]
-    patterns = setup_cfg["options.package_data"]["pipeline"].split()
+    patterns = setup_cfg["options.package_data"]["vigil.pipeline"].split()
     for name in others:
         assert any(Path(name).match(pattern) for pattern in patterns), name
 
@@ -59,11 +98,9 @@ def test_files_that_are_not_python_are_packaged(setup_cfg):
 def test_importing_does_nothing(tmp_path):
     """No output, thread, folder or device."""
     script = (
-        "import glob, importlib, threading\n"
-        "for path in sorted(glob.glob('*/*.py')):\n"
-        "    package, _, name = path.removesuffix('.py').partition('/')\n"
-        f"    if package in {PACKAGES} and name != '__init__':\n"
-        "        importlib.import_module(f'{package}.{name}')\n"
+        "import importlib, pkgutil, threading, vigil\n"
+        "for module in pkgutil.walk_packages(vigil.__path__, 'vigil.'):\n"
+        "    importlib.import_module(module.name)\n"
         "import torch; assert not torch.cuda.is_initialized()\n"
         "assert threading.active_count() == 1"
     )
@@ -76,5 +113,5 @@ def test_importing_does_nothing(tmp_path):
 
 
 def test_decoding_needs_no_torch():
-    script = "import sys; from extract import reader; assert 'torch' not in sys.modules"
+    script = "import sys; from vigil.extract import reader; assert 'torch' not in sys.modules"
     assert run_python("-c", script).returncode == 0

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import damage, draw_frames, encode
 
-from extract import parts as parts_module
-from extract.clips import ClipGrid
-from extract.decoder import probe
-from extract.errors import VideoError
-from extract.parts import split
-from extract.reader import Finished, ReadingOptions, Split, read_part, read_video
-from extract.source import SourceVideo, identify
+from vigil.extract import parts as parts_module
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import probe
+from vigil.extract.errors import VideoError
+from vigil.extract.parts import split
+from vigil.extract.reader import Finished, ReadingOptions, Split, read_part, read_video
+from vigil.extract.source import SourceVideo, identify
 
 NUM_FRAMES = 96
 PICTURES = draw_frames(NUM_FRAMES, 224, 224)

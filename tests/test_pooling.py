@@ -6,10 +6,10 @@ from builders import make_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.pooling import PoolingConfig, pool_positions, segment_features
-from extract.clips import ClipGrid
-from extract.errors import UserError
-from extract.segments import range_centres, segment_ranges
+from vigil.data.pooling import PoolingConfig, pool_positions, segment_features
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import UserError
+from vigil.extract.segments import range_centres, segment_ranges
 
 POSITIONS = PoolingConfig(pooling="positions", window_frames=(64,))
 

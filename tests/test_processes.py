@@ -14,12 +14,12 @@ from fake_backbone import make_engine
 from torch import nn
 from video_files import draw_frames, encode
 
-from extract.assembly import OpenVideo
-from extract.engine import Engine
-from extract.errors import FailedVideo
-from extract.source import SourceVideo
-from extract.store import feature_path, verify_features
-from extract.views import VIEW_SETS
+from vigil.extract.assembly import OpenVideo
+from vigil.extract.engine import Engine
+from vigil.extract.errors import FailedVideo
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import feature_path, verify_features
+from vigil.extract.views import VIEW_SETS
 
 CPU = torch.device("cpu")
 LENGTHS = {"long.mp4": 840, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
-from extract import reader
-from extract.clips import ClipGrid
-from extract.decoder import probe
-from extract.decoder_av import AvDecoder
-from extract.errors import UserError, VideoError
-from extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
-from extract.source import SourceVideo, identify
+from vigil.extract import reader
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decoder import probe
+from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.errors import UserError, VideoError
+from vigil.extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
+from vigil.extract.source import SourceVideo, identify
 
 GRID = ClipGrid(8, 4)
 

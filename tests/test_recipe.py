@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from extract.errors import UserError
-from model.config import LossConfig, ModelConfig
-from model.methods import METHODS, find_method
-from pipeline.recipe import Recipe, TrainingConfig, load_recipe
+from vigil.extract.errors import UserError
+from vigil.model.config import LossConfig, ModelConfig
+from vigil.model.methods import METHODS, find_method
+from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from extract.errors import FailedVideo
-from pipeline.events import Event
-from pipeline.options import ReportOptions
-from pipeline.report import draw_ticks, draw_timeline, run_report, video_link, write_report
-from pipeline.results import (
+from vigil.extract.errors import FailedVideo
+from vigil.pipeline.events import Event
+from vigil.pipeline.options import ReportOptions
+from vigil.pipeline.report import draw_ticks, draw_timeline, run_report, video_link, write_report
+from vigil.pipeline.results import (
     FAILURES_NAME,
     MANIFEST_NAME,
     DamagedFrames,

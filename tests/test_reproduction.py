@@ -13,14 +13,14 @@ from builders import make_features, write_store
 from video_files import draw_frames, encode
 
 from bench import rehearsal
-from data.annotations import load_annotations
-from data.published import DATASETS, Part, PublishedDataset
-from extract.errors import UserError
-from extract.store import verify_features
-from pipeline import reproduction
-from pipeline.cli import main
-from pipeline.method_table import load_table, recipe_of_row
-from pipeline.results import read_json
+from vigil.data.annotations import load_annotations
+from vigil.data.published import DATASETS, Part, PublishedDataset
+from vigil.extract.errors import UserError
+from vigil.extract.store import verify_features
+from vigil.pipeline import reproduction
+from vigil.pipeline.cli import main
+from vigil.pipeline.method_table import load_table, recipe_of_row
+from vigil.pipeline.results import read_json
 
 ROOT = Path(__file__).parent.parent
 TABLE_1 = ROOT / "configs" / "table1.toml"

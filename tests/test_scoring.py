@@ -8,26 +8,26 @@ import pytest
 import torch
 from builders import CLASS_NAMES, SPEC, VIEWS, make_features, write_checkpoint, write_store
 
-from extract.backbones import find_backbone
-from extract.engine import Extracted
-from extract.errors import FailedVideo, UserError
-from extract.sealed import FeatureFileError
-from extract.store import list_features
-from extract.weights import load_weights
-from pipeline import scoring
-from pipeline.checkpoint import load_checkpoint
-from pipeline.extraction import ExtractionReport
-from pipeline.locks import LockedError, locked
-from pipeline.options import ComputeOptions, ScoreOptions
-from pipeline.results import (
+from vigil.extract.backbones import find_backbone
+from vigil.extract.engine import Extracted
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.sealed import FeatureFileError
+from vigil.extract.store import list_features
+from vigil.extract.weights import load_weights
+from vigil.pipeline import scoring
+from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.extraction import ExtractionReport
+from vigil.pipeline.locks import LockedError, locked
+from vigil.pipeline.options import ComputeOptions, ScoreOptions
+from vigil.pipeline.results import (
     ResultsError,
     read_result,
     read_results,
     result_path,
     write_result,
 )
-from pipeline.scoring import read_threshold, run_score, scoring_engine
-from pipeline.store_scoring import (
+from vigil.pipeline.scoring import read_threshold, run_score, scoring_engine
+from vigil.pipeline.store_scoring import (
     UNTRAINED_WARNING,
     ScoringError,
     feature_warnings,
@@ -148,7 +148,7 @@ def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, check
             raise KeyboardInterrupt
         write_result(folder, result)
 
-    monkeypatch.setattr("pipeline.store_scoring.write_result", write_one)
+    monkeypatch.setattr("vigil.pipeline.store_scoring.write_result", write_one)
     with pytest.raises(KeyboardInterrupt):
         score_store(checkpoint, list_features(store), folder, 0.5)
     assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]

@@ -20,15 +20,15 @@ from fake_backbone import BACKBONE
 from test_report import read_page
 from video_files import draw_frames, encode
 
-from data.annotations import Annotation
-from data.splits import hold_out
-from extract.backbones import BACKBONES
-from extract.store import feature_path, list_features, read_features, verify_features
-from pipeline.cli import main
-from pipeline.logs import printable, set_up_logging
-from pipeline.options import LogOptions
-from pipeline.plots import plot_video
-from pipeline.results import read_result, result_path
+from vigil.data.annotations import Annotation
+from vigil.data.splits import hold_out
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.store import feature_path, list_features, read_features, verify_features
+from vigil.pipeline.cli import main
+from vigil.pipeline.logs import printable, set_up_logging
+from vigil.pipeline.options import LogOptions
+from vigil.pipeline.plots import plot_video
+from vigil.pipeline.results import read_result, result_path
 
 NAMES = [
     "-rf.mp4",
@@ -194,7 +194,7 @@ def test_messages_obey_nobody(is_terminal, monkeypatch, capsys):
     name = "[bold red]x[/] :smile:\x1b]0;title\x07\x1b[2J\r\nINFO: all is well\u202e \udcff"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     set_up_logging(LogOptions())
-    logging.getLogger("pipeline.test").error("%s: no video", name)
+    logging.getLogger("vigil.test").error("%s: no video", name)
     said = capsys.readouterr().err
     if is_terminal:  # our own colours, and lines as wide as the terminal
         said = re.sub(r"\x1b\[[\d;]*m", "", said)
@@ -239,7 +239,7 @@ def test_no_shell_no_program_from_files():
     found = [
         (path.name, match[0])
         for package in ("extract", "data", "model", "pipeline")
-        for path in sorted((ROOT / package).glob("*.py"))
+        for path in sorted((ROOT / package).rglob("*.py"))
         for match in re.finditer(suspicious, path.read_text())
     ]
     assert found == [("device.py", "pickle.load")]

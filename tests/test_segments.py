@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.clips import ClipGrid
-from extract.segments import (
+from vigil.extract.clips import ClipGrid
+from vigil.extract.segments import (
     pool_clips,
     range_centres,
     segment_of_clips,

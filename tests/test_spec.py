@@ -6,8 +6,8 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from extract.errors import UserError
-from extract.spec import FeatureSpec, difference
+from vigil.extract.errors import UserError
+from vigil.extract.spec import FeatureSpec, difference
 
 SPEC = FeatureSpec(backbone="i3d", endpoint="AvgPool", weights_digest="ab" * 32)
 CHANGES = {

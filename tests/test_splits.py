@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.annotations import Annotation, load_annotations
-from data.splits import deal_folds, hold_out
-from extract.errors import UserError
+from vigil.data.annotations import Annotation, load_annotations
+from vigil.data.splits import deal_folds, hold_out
+from vigil.extract.errors import UserError
 
 CLASSES = ("Normal", "Arson", "Fighting")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.storage import SHARE_OF_FREE, Storage, free_memory_bytes
-from extract.errors import UserError
+from vigil.data.storage import SHARE_OF_FREE, Storage, free_memory_bytes
+from vigil.extract.errors import UserError
 
 GIB = 2**30
 
@@ -73,7 +73,7 @@ def test_all_arrays_together_take_no_more_memory_than_is_given(tmp_path: Path) -
 def test_by_default_an_array_takes_a_share_of_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.storage.free_memory_bytes", lambda: 3000)
+    monkeypatch.setattr("vigil.data.storage.free_memory_bytes", lambda: 3000)
     limit = int(3000 * SHARE_OF_FREE)
     assert not in_file(Storage(tmp_path).empty((limit,), np.uint8))
     assert in_file(Storage(tmp_path).empty((limit + 1,), np.uint8))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from builders import CHANNELS, SPEC, TIME_POSITIONS, VIEWS, make_features, write_store
 
-from extract import sealed, store
-from extract.sealed import FeatureFileError, ForeignFileError, UnreadableFileError, seal
-from extract.store import (
+from vigil.extract import sealed, store
+from vigil.extract.sealed import FeatureFileError, ForeignFileError, UnreadableFileError, seal
+from vigil.extract.store import (
     feature_path,
     list_features,
     read_features,
@@ -21,7 +21,7 @@ from extract.store import (
     verify_features,
     write_features,
 )
-from pipeline.cli import main
+from vigil.pipeline.cli import main
 
 CLIP_FRAMES = np.array([[0, 64], [64, 80]])
 CLIP_FEATURES = np.random.default_rng(1).standard_normal((2, 2, 6)).astype(np.float16)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.annotations import Interval, load_annotations
-from data.matching import match_videos
-from data.synthetic import (
+from vigil.data.annotations import Interval, load_annotations
+from vigil.data.matching import match_videos
+from vigil.data.synthetic import (
     ANNOTATION_FILE,
     EXPLOSION,
     FIGHTING,
@@ -20,11 +20,11 @@ from data.synthetic import (
     random_interval,
     write_video,
 )
-from data.synthetic_explosion import explosion
-from data.synthetic_objects import bird, car, light
-from data.synthetic_people import Blast, pair, walker
-from data.synthetic_scene import Shot, draw_scene
-from extract.errors import UserError
+from vigil.data.synthetic_explosion import explosion
+from vigil.data.synthetic_objects import bird, car, light
+from vigil.data.synthetic_people import Blast, pair, walker
+from vigil.data.synthetic_scene import Shot, draw_scene
+from vigil.extract.errors import UserError
 
 TINY = SyntheticConfig(
     num_normal=1, num_per_anomaly=1, min_frames=20, max_frames=26, width=160, height=120, seed=3

@@ -30,16 +30,16 @@ from dying import Killed, dying
 from safetensors.numpy import load_file
 from torch import nn
 
-from data.annotations import AnnotationError
-from data.storage import Storage
-from extract.errors import UserError
-from extract.sealed import FeatureFileError
-from model.detector import InputShape
-from model.methods import find_method
-from pipeline.checkpoint import ResumeState, load_checkpoint, load_config
-from pipeline.cli import main
-from pipeline.inference import score_videos
-from pipeline.learner import (
+from vigil.data.annotations import AnnotationError
+from vigil.data.storage import Storage
+from vigil.extract.errors import UserError
+from vigil.extract.sealed import FeatureFileError
+from vigil.model.detector import InputShape
+from vigil.model.methods import find_method
+from vigil.pipeline.checkpoint import ResumeState, load_checkpoint, load_config
+from vigil.pipeline.cli import main
+from vigil.pipeline.inference import score_videos
+from vigil.pipeline.learner import (
     DivergedError,
     bags_on_device,
     new_learner,
@@ -47,19 +47,19 @@ from pipeline.learner import (
     resume_state,
     train_epoch,
 )
-from pipeline.locks import LockedError, locked
-from pipeline.logs import set_up_logging
-from pipeline.options import LogOptions, TrainOptions
-from pipeline.recipe import Recipe, TrainingConfig
-from pipeline.training import run_train
-from pipeline.training_data import (
+from vigil.pipeline.locks import LockedError, locked
+from vigil.pipeline.logs import set_up_logging
+from vigil.pipeline.options import LogOptions, TrainOptions
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training import run_train
+from vigil.pipeline.training_data import (
     LabelledFeatures,
     TrainingData,
     load_labelled_features,
     split_training,
 )
-from pipeline.training_log import TrainingLog
-from pipeline.validation import choose_threshold, rank
+from vigil.pipeline.training_log import TrainingLog
+from vigil.pipeline.validation import choose_threshold, rank
 
 CPU = torch.device("cpu")
 NUM_VIDEOS = {"Normal": 12, "Arson": 6, "Fighting": 6}
@@ -240,7 +240,7 @@ def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
 
     killed = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.train_epoch", die_in_epoch_4)
+        patch.setattr("vigil.pipeline.training.train_epoch", die_in_epoch_4)
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, killed, recipe)
     assert len(read_log(killed)) == 3
@@ -255,8 +255,8 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same(
 ) -> None:
     """At each of the calls that change the disk, while a run begins anew where another was."""
     data = load_split(features, labels)
-    monkeypatch.setattr("pipeline.training.split_training", lambda *_: data)
-    monkeypatch.setattr("pipeline.training_log.SummaryWriter", Mock())
+    monkeypatch.setattr("vigil.pipeline.training.split_training", lambda *_: data)
+    monkeypatch.setattr("vigil.pipeline.training_log.SummaryWriter", Mock())
     monkeypatch.setattr(os, "fsync", Mock())
     train(features, labels, tmp_path / "whole", with_training(epochs=2))
     train(features, labels, tmp_path / "before", with_training(epochs=1))
@@ -393,7 +393,7 @@ def test_a_run_killed_in_its_first_epoch_begins_anew(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.train_epoch", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr("vigil.pipeline.training.train_epoch", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, tmp_path / "run")
     assert (tmp_path / "run" / "log.csv").exists()
@@ -676,7 +676,7 @@ def test_a_run_that_came_to_be_meanwhile_is_not_overwritten(
         train(features, labels, tmp_path / "run", with_training(epochs=1))
         return load_labelled_features(*arguments)
 
-    monkeypatch.setattr("pipeline.training.load_labelled_features", load_slowly)
+    monkeypatch.setattr("vigil.pipeline.training.load_labelled_features", load_slowly)
     with pytest.raises(UserError, match="already holds a training"):
         train(features, labels, tmp_path / "run")
 

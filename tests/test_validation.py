@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from extract.segments import segment_ranges
-from model.detector import InputShape
-from pipeline.inference import VideoScores
-from pipeline.learner import DivergedError
-from pipeline.validation import FALLBACK_RULE, THRESHOLD_RULE, choose_threshold, rank, validate
+from vigil.extract.segments import segment_ranges
+from vigil.model.detector import InputShape
+from vigil.pipeline.inference import VideoScores
+from vigil.pipeline.learner import DivergedError
+from vigil.pipeline.validation import (
+    FALLBACK_RULE,
+    THRESHOLD_RULE,
+    choose_threshold,
+    rank,
+    validate,
+)
 
 scores_of_both = st.tuples(
     st.lists(st.integers(0, 20), min_size=1, max_size=12),
@@ -70,7 +76,7 @@ def test_measures_are_of_whole_videos() -> None:
     ]
     frames = np.array([segment_ranges(num_frames, 8) for num_frames in (80, 5, 80, 9, 3, 1)])
     bags = Mock(features=None, segment_frames=frames, class_indices=classes)
-    with patch("pipeline.validation.score_videos", return_value=scores):
+    with patch("vigil.pipeline.validation.score_videos", return_value=scores):
         result = validate(Mock(shape=InputShape(8, 1, 3, 4)), bags, torch.empty(0))
     held = frames[:, :, 1] > frames[:, :, 0]
     peaks = np.array([max(video.scores[own]) for video, own in zip(scores, held, strict=True)])
@@ -92,7 +98,7 @@ def test_a_model_without_a_finite_answer_has_diverged(part: str) -> None:
     frames = np.array([segment_ranges(80, 8)] * 2)
     bags = Mock(features=None, segment_frames=frames, class_indices=np.array([0, 1]))
     with (
-        patch("pipeline.validation.score_videos", return_value=scores),
+        patch("vigil.pipeline.validation.score_videos", return_value=scores),
         pytest.raises(DivergedError, match="held-out videos are not finite; set a lower learning"),
     ):
         validate(Mock(shape=InputShape(8, 1, 3, 3)), bags, torch.empty(0))

@@ -13,14 +13,14 @@ from builders import SPEC, make_features, write_store
 from fake_backbone import BACKBONE
 from video_files import draw_frames, encode, truncate
 
-from extract import sealed
-from extract.backbones import BACKBONES
-from extract.errors import FailedVideo
-from extract.store import feature_path, list_features, read_features, verify_features
-from extract.store import write_features as write
-from pipeline.cli import main
-from pipeline.locks import locked
-from pipeline.results import write_failures
+from vigil.extract import sealed
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.errors import FailedVideo
+from vigil.extract.store import feature_path, list_features, read_features, verify_features
+from vigil.extract.store import write_features as write
+from vigil.pipeline.cli import main
+from vigil.pipeline.locks import locked
+from vigil.pipeline.results import write_failures
 
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 30, "d.mp4": 9}
 EXTRACT = (

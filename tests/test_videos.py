@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from extract.errors import FailedVideo, UserError
-from extract.source import SourceVideo
-from pipeline.options import VIDEO_EXTENSIONS
-from pipeline.videos import find_videos
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.source import SourceVideo
+from vigil.pipeline.options import VIDEO_EXTENSIONS
+from vigil.pipeline.videos import find_videos
 
 
 @pytest.fixture

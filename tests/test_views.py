@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.errors import UserError
-from extract.views import VIEW_SETS, VIEWS, cut_view, view_names
+from vigil.extract.errors import UserError
+from vigil.extract.views import VIEW_SETS, VIEWS, cut_view, view_names
 
 CROPS = ["center", "top_left", "top_right", "bottom_left", "bottom_right"]
 IN_ORDER = [*CROPS, *(f"{name}_mirrored" for name in CROPS)]

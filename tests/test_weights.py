@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from extract import download, files
-from extract.backbones import BACKBONES
-from extract.download import (
+from vigil.extract import download, files
+from vigil.extract.backbones import BACKBONES
+from vigil.extract.download import (
     WeightsError,
     WeightsSource,
     cache_folder,
@@ -28,9 +28,9 @@ from extract.download import (
     fetch_weights,
     git_blob_sha1,
 )
-from extract.files import LOCK_NAME
-from extract.i3d import I3D
-from extract.weights import load_state, load_weights, read_state, state_digest
+from vigil.extract.files import LOCK_NAME
+from vigil.extract.i3d import I3D
+from vigil.extract.weights import load_state, load_weights, read_state, state_digest
 
 SOURCE = BACKBONES["i3d"].source
 PLACED = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}

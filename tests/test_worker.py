@@ -15,15 +15,23 @@ import pytest
 from commands import ROOT
 from video_files import damage, draw_frames, encode
 
-from extract import worker as worker_module
-from extract.clips import ClipGrid
-from extract.errors import UserError
-from extract.processes import spawn
-from extract.pulse import Pulse
-from extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_part, read_video
-from extract.ring import ClipRing
-from extract.source import SourceVideo
-from extract.worker import (
+from vigil.extract import worker as worker_module
+from vigil.extract.clips import ClipGrid
+from vigil.extract.errors import UserError
+from vigil.extract.processes import spawn
+from vigil.extract.pulse import Pulse
+from vigil.extract.reader import (
+    Clip,
+    Finished,
+    ReadingOptions,
+    Restart,
+    Split,
+    read_part,
+    read_video,
+)
+from vigil.extract.ring import ClipRing
+from vigil.extract.source import SourceVideo
+from vigil.extract.worker import (
     ClipReady,
     Release,
     Restarted,
@@ -325,12 +333,12 @@ LIKE_THE_CONSOLE_SCRIPT = """
 import sys
 from pathlib import Path
 
-from pipeline.cli import main
+from vigil.pipeline.cli import main
 
 
 def read_and_report(ring, options, video):
-    from extract.reader import read_video
-    import extract.worker
+    from vigil.extract.reader import read_video
+    import vigil.extract.worker
 
     assert len(list(read_video(video, options))) > 1
     print(__name__, sorted({"av", "decord", "h5py", "torch"} & set(sys.modules)))
@@ -340,11 +348,11 @@ if __name__ == "__main__":
     import torch
     import h5py
 
-    from extract.clips import ClipGrid
-    from extract.processes import spawn
-    from extract.reader import ReadingOptions
-    from extract.ring import ClipRing
-    from extract.source import SourceVideo
+    from vigil.extract.clips import ClipGrid
+    from vigil.extract.processes import spawn
+    from vigil.extract.reader import ReadingOptions
+    from vigil.extract.ring import ClipRing
+    from vigil.extract.source import SourceVideo
 
     options = ReadingOptions(ClipGrid(), None)
     video = SourceVideo(Path(sys.argv[1]), "a.mp4")
@@ -354,7 +362,7 @@ if __name__ == "__main__":
 
 def test_a_process_of_the_command_that_decodes_has_neither_torch_nor_h5py(tmp_path):
     """Spawned processes load again what the script, and so the command line, imports."""
-    script = tmp_path / "vigil.py"
+    script = tmp_path / "program.py"
     script.write_text(LIKE_THE_CONSOLE_SCRIPT)
     command = [sys.executable, script, encode(tmp_path / "a.mp4")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

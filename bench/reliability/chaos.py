@@ -21,7 +21,7 @@ from bench.reliability.disks import small_disk
 from bench.reliability.faults import EXTRACTION_KILLS, HINDRANCES, TRAINING_KILL, Tally
 from bench.reliability.tiny import HEIGHT, WIDTH, draw_corpus
 from bench.videos import draw_video
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 TRAINING_SHARE = 0.2
 HINDRANCE_SHARE = 0.2

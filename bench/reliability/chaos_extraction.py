@@ -20,7 +20,7 @@ from bench.reliability.faults import (
     strike,
 )
 from bench.standin import INSTANT
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 CLIP_STRIDE = 4
 START_SHARE = 0.3

@@ -7,9 +7,9 @@ from random import Random
 
 from bench.reliability.compare import feature_content
 from bench.reliability.faults import Tally
-from extract.files import LOCK_NAME, PARTIAL_SUFFIX
-from extract.store import SUFFIX, feature_path, list_features
-from pipeline.results import FAILURES_NAME
+from vigil.extract.files import LOCK_NAME, PARTIAL_SUFFIX
+from vigil.extract.store import SUFFIX, feature_path, list_features
+from vigil.pipeline.results import FAILURES_NAME
 
 MAX_SPOILED = 3
 LEFTOVER_SHARE = 0.3

@@ -7,9 +7,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from extract.files import LOCK_NAME
-from pipeline.checkpoint import CONFIG_NAME
-from pipeline.training_log import TENSORBOARD_NAME
+from vigil.extract.files import LOCK_NAME
+from vigil.pipeline.checkpoint import CONFIG_NAME
+from vigil.pipeline.training_log import TENSORBOARD_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})
 """Attributes that differ between equal runs: the second one is over the first, too."""

@@ -10,7 +10,7 @@ from bench.reliability.judge import GOOD, WHOLE, judge
 from bench.reliability.mutations import mutate
 from bench.reliability.tiny import make_run
 from bench.table import markdown
-from extract.store import list_features
+from vigil.extract.store import list_features
 
 BATCH = 100
 ANNOTATIONS = (

@@ -14,10 +14,10 @@ from typing import Any
 
 from bench.processes import ROOT
 from bench.reliability.compare import feature_content
-from data.annotations import load_annotations
-from extract.errors import UserError
-from extract.store import verify_features
-from pipeline.checkpoint import load_checkpoint, load_resume_state
+from vigil.data.annotations import load_annotations
+from vigil.extract.errors import UserError
+from vigil.extract.store import verify_features
+from vigil.pipeline.checkpoint import load_checkpoint, load_resume_state
 
 REFUSED, SAME, OTHER, ACCEPTED = "refused", "as before", "read as something else", "accepted"
 HANG, CRASH = "hangs", "crashes"

@@ -17,7 +17,7 @@ from bench.processes import cheap_vigil, running
 from bench.reliability.tiny import make_run
 from bench.standin import NAME
 from bench.videos import FPS, draw_video, repeat_video
-from extract.errors import UserError
+from vigil.extract.errors import UserError
 
 SCENE_SECONDS = 60
 MAX_GROWTH = 0.1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.settings import FrontConfig
+from vigil.model.settings import FrontConfig
 
 
 @dataclass(frozen=True)

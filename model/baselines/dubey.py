@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
-from model.detector import Output
-from model.losses import dense_penalty, ranking_loss
-from model.methods import Method
+from vigil.model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
+from vigil.model.detector import Output
+from vigil.model.losses import dense_penalty, ranking_loss
+from vigil.model.methods import Method
 
 
 @dataclass(frozen=True)

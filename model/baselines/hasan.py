@@ -20,11 +20,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from model.detector import Detector, InputShape, Output
-from model.front import chosen_bags
-from model.methods import Method
-from model.settings import FrontConfig, Settings
-from model.stages import Standardize
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.front import chosen_bags
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings
+from vigil.model.stages import Standardize
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.detector import Detector, InputShape, Output
-from model.methods import Method
-from model.settings import FrontConfig, NoLoss, require
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, NoLoss, require
 
 Weighting = Literal["uniform", "distance"]
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.detector import Detector, InputShape, Output
-from model.front import chosen_bags
-from model.methods import Method
-from model.settings import FrontConfig, NoLoss, require
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.front import chosen_bags
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, NoLoss, require
 
 # A combination and the points that it represents are found in turn until neither changes; each turn
 # lowers what both minimize, so more turns than this gain next to nothing.

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.detector import Detector, InputShape, Output
-from model.losses import magnitude_loss
-from model.methods import Method
-from model.settings import FrontConfig, Settings
-from model.temporal import MultiScaleTemporal
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import magnitude_loss
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings
+from vigil.model.temporal import MultiScaleTemporal
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.config import LossConfig
-from model.detector import Detector, InputShape, Output
-from model.losses import dense_penalty, ranking_loss
-from model.methods import Method
-from model.settings import FrontConfig, Settings
+from vigil.model.config import LossConfig
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import dense_penalty, ranking_loss
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings
 
 
 @dataclass(frozen=True)

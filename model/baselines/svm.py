@@ -18,9 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from model.detector import Detector, InputShape, Output
-from model.methods import Method
-from model.settings import FrontConfig, NoLoss, require
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, NoLoss, require
 
 VideoPool = Literal["mean", "max"]
 MAX_ITERATIONS = 20_000

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.baselines.attention import EncoderConfig, GlobalLocalEncoder
-from model.detector import Detector, InputShape, Output
-from model.methods import Method
-from model.settings import Settings
+from vigil.model.baselines.attention import EncoderConfig, GlobalLocalEncoder
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.methods import Method
+from vigil.model.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.baselines.sultani import SultaniConfig, SultaniLoss, perceptron, split_scores
-from model.detector import Detector, InputShape, Output
-from model.losses import dense_penalty, ranking_loss
-from model.methods import Method
+from vigil.model.baselines.sultani import SultaniConfig, SultaniLoss, perceptron, split_scores
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import dense_penalty, ranking_loss
+from vigil.model.methods import Method
 
 
 @dataclass(frozen=True)

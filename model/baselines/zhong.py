@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.detector import Detector, InputShape, Output
-from model.methods import Method
-from model.settings import FrontConfig, Settings, require
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings, require
 
 
 @dataclass(frozen=True)

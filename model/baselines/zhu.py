@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.detector import Detector, InputShape, Output
-from model.methods import Method
-from model.settings import FrontConfig, Settings
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.methods import Method
+from vigil.model.settings import FrontConfig, Settings
 
 Motion = Literal["stored", "difference"]
 
