@@ -1,20 +1,20 @@
-"""What the stages of an extraction have done, and which of them the others wait for."""
+"""The work done by the stages of an extraction, and the bottleneck among them."""
 
 import math
 from dataclasses import dataclass, fields, replace
 
 SPARE = 1.25
-"""Workers are wanted for this many times the clips that the devices take."""
+"""Workers are started to decode this many times the clips that the devices consume."""
 BUSY = 0.9
-"""A device that works for this part of its time is what the others wait for."""
+"""Share of its time from which a busy device counts as the bottleneck."""
 
 MIN_CLIPS = 8
-"""Clips before which the rates are not believed."""
+"""Number of clips below which the rates are not reliable."""
 
 
 @dataclass
 class Activity:
-    """What has been done so far."""
+    """The work done so far."""
 
     num_devices: int = 1
     num_frames: int = 0
@@ -24,17 +24,17 @@ class Activity:
     num_clips_decoded: int = 0
     num_workers: int = 0
     decode_seconds: float = 0.0
-    """Summed over the workers; not what they waited."""
+    """Summed over the workers, without the time they waited."""
     busy_seconds: float = 0.0
-    """Time that devices spent on clips, summed over them."""
+    """Time that devices spent on clips, summed over the devices."""
     waited_seconds: float = 0.0
-    """Time that devices had no clip, from their first one on."""
+    """Time that devices had no clip, after their first one."""
     disk_seconds: float = 0.0
-    """Time that everything waited for features to be written or put aside."""
+    """Time that all stages waited for features to be written to feature or temporary files."""
 
     @property
     def device_share(self) -> float:
-        """The part of its time, 0..1, that a device spends on clips."""
+        """Share of its time, 0..1, that a device spends on clips."""
         total = self.busy_seconds + self.waited_seconds
         return self.busy_seconds / total if total else 0.0
 
@@ -56,7 +56,7 @@ class Activity:
         return math.ceil(SPARE * decode / compute)
 
     def since(self, earlier: "Activity") -> "Activity":
-        """What has been done after an earlier moment."""
+        """The work done since an earlier moment."""
         changes = {
             counter.name: getattr(self, counter.name) - getattr(earlier, counter.name)
             for counter in fields(self)
@@ -65,7 +65,7 @@ class Activity:
         return replace(self, **changes)
 
     def describe(self) -> str:
-        """Who waits for whom, in a few words."""
+        """The load and the bottleneck, in a few words."""
         return (
             f"device busy {self.device_share:.0%}, {self.num_workers} decoding, "
             f"waiting for {self.bottleneck}"

@@ -1,7 +1,7 @@
-"""One video on its way: its clip features collected, and pooled when the last one is there.
+"""One video in progress: collect its clip features, and pool them when they are complete.
 
-Clip features lie in a nameless temporary file until the video's length is known; memory does not
-grow with it. Legend: V views, S segments, D = time positions x channels.
+Clip features are kept in an unnamed temporary file until the video's length is known, so memory
+does not grow with it. Legend: V views, S segments, D = time positions x channels.
 """
 
 import os
@@ -32,19 +32,19 @@ from vigil.extract.weights import Weights
 
 @dataclass(frozen=True)
 class Provenance:
-    """What every feature file of a run says of how it was made."""
+    """The origin of a run's features, as every feature file records it."""
 
     spec: FeatureSpec
     weights: Weights
     views: tuple[str, ...]
     parts: tuple[FeaturePart, ...]
-    """What each network gives, in the order in which it lies in a feature."""
+    """The values of each network, in their order within a feature."""
     dtype: type[np.floating]
     keep_clips: bool
 
     @property
     def feature_layout(self) -> tuple[int, int]:
-        """(time positions, channels) of a feature; several parts are one position of all values."""
+        """(time positions, channels) of a feature; several parts count as one position."""
         if len(self.parts) == 1:
             return self.parts[0].time_positions, self.parts[0].channels
         return 1, self.parts[-1].stop
@@ -57,19 +57,19 @@ class Provenance:
 
 @dataclass(eq=False)
 class OpenVideo:
-    """A video of which not every clip has come back from the device."""
+    """A video with clips that the device has not returned yet."""
 
     source: SourceVideo
     store: Path
     provenance: Provenance
     finished: Finished | None = None
     attempt: int = 0
-    """How often it was begun anew; features of an earlier attempt are void."""
+    """Number of restarts; features of an earlier attempt are ignored."""
     num_deaths: int = 0
-    """Workers that died over it."""
+    """Workers that died while reading it."""
     _back: set[int] = field(default_factory=set)
     _parts: dict[int, Finished | None] = field(default_factory=dict)
-    """First clip of each part -> what is known of it once it has been read."""
+    """First clip of each part -> the result of reading it, None until then."""
 
     @cached_property
     def _file(self) -> IO[bytes]:
@@ -79,18 +79,18 @@ class OpenVideo:
         return file
 
     def begin_anew(self) -> None:
-        """Forget every clip so far."""
+        """Discard all clips so far."""
         self.attempt += 1
         self.finished = None
         self._back.clear()
         self._parts.clear()
 
     def split(self, parts: Sequence[Part]) -> None:
-        """The video is read in parts, given in their order."""
+        """Note that the video is read in these parts, given in order."""
         self._parts = {part.first_clip: None for part in parts}
 
     def finish(self, finished: Finished, part: Part | None = None) -> None:
-        """The last clip of the video, or of a part of it, has been decoded."""
+        """Note that the last clip of the video, or of a part of it, has been decoded."""
         if part is None:
             self.finished = finished
             return
@@ -101,8 +101,8 @@ class OpenVideo:
             self.finished = replace(finished, timestamps=timestamps)
 
     def put(self, clip_index: int, features: npt.NDArray[np.floating]) -> None:
-        """Keep a clip's features (V, D); clips may come in any order."""
-        with np.errstate(over="ignore"):  # found, and named, when the video is written
+        """Store a clip's features (V, D); clips may come in any order."""
+        with np.errstate(over="ignore"):  # overflow is reported when the video is written
             content = features.astype(self.provenance.dtype).tobytes()
         place = clip_index * len(content)
         try:
@@ -116,14 +116,14 @@ class OpenVideo:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the video has ended and every clip of it has come back."""
+        """Whether the video has ended and all its clips have been returned."""
         if self.finished is None:
             return False
         num_frames = len(self.finished.timestamps)
         return len(self._back) == self.provenance.grid.num_clips(num_frames)
 
     def pool(self, computed: DeviceReady) -> VideoFeatures:
-        """The content of the video's feature file, its clips having been computed like that."""
+        """The content of the video's feature file, given the devices that computed its clips."""
         made, finished = self.provenance, self.finished
         if finished is None or not self.is_complete:
             raise RuntimeError(f"{self.source.name} was closed before its end")
@@ -174,7 +174,7 @@ class OpenVideo:
 
 @dataclass(frozen=True, eq=False)
 class _ClipFile:
-    """Clip features (n_clips, V, D) in a file, of which only those asked for are in memory."""
+    """Clip features (n_clips, V, D) in a file; only the requested ones are loaded."""
 
     file: IO[bytes]
     shape: tuple[int, int, int]

@@ -1,6 +1,6 @@
 """The backbones: frozen networks that turn one clip into a vector, in one literal table.
 
-Where each entry's figures come from is in docs/backbones.md.
+docs/backbones.md gives the sources of each entry's figures.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ Channels = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Pixels:
-    """How a network wants its pictures."""
+    """The size and normalization of the frames that a network expects."""
 
     mean: Channels
-    """Of red, green and blue: subtracted from values 0..1, which are then divided by ``std``."""
+    """Of red, green and blue; subtracted from values in 0..1 before dividing by ``std``."""
     std: Channels
     size: int = VIEW_SIZE
     """Height and width to which views are resized."""
@@ -37,9 +37,9 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Backbone:
-    """What has to be known of a network to extract features with it.
+    """Everything needed to extract features with a network.
 
-    The network takes (B, 3, T, size, size) and returns (B, time positions, channels) float32.
+    The network maps (B, 3, T, size, size) to (B, time positions, channels) float32.
     """
 
     name: str
@@ -49,14 +49,14 @@ class Backbone:
     layout: Mapping[str, tuple[int, int]]
     """Endpoint -> (time positions, channels); the last one is the default."""
     build: Callable[[str], nn.Module]
-    """Endpoint -> the network up to there, with weights still to be loaded."""
+    """Endpoint -> the network up to that layer, its weights not yet loaded."""
     source: WeightsSource
 
     def endpoint(self, name: str | None) -> str:
         """The endpoint of that name; the default for None.
 
         Raises:
-            UserError: names the endpoints there are.
+            UserError: there is no such endpoint; the message lists those available.
         """
         if name is None:
             return list(self.layout)[-1]
@@ -68,13 +68,13 @@ class Backbone:
 
     @property
     def input_shape(self) -> tuple[int, int, int, int, int]:
-        """Shape (1, 3, T, H, W) of what the network takes for one clip-view."""
+        """Shape (1, 3, T, H, W) of the network's input for one clip-view."""
         return 1, 3, len(self.frame_indices), self.pixels.size, self.pixels.size
 
     def count_flop(self, endpoint: str) -> int:
-        """The multiplications and additions of the plain network for one clip-view.
+        """Count the multiplications and additions of the plain network for one clip-view.
 
-        It runs on tensors without content: this is counted, not estimated, and quick.
+        The network runs on meta tensors, so the count is exact and quick.
         """
         with torch.device("meta"):
             network, clip = self.build(endpoint).eval(), torch.empty(self.input_shape)
@@ -83,17 +83,17 @@ class Backbone:
         return int(counter.get_total_flops())
 
     def select(self, views: Tensor) -> Tensor:
-        """The frames that the network sees, (B, T, H, W, 3), of views (B, 64, H, W, 3)."""
+        """Select the network's frames: views (B, 64, H, W, 3) -> (B, T, H, W, 3)."""
         indices = self.frame_indices
         if len(indices) == views.shape[1]:
             return views
-        if isinstance(indices, range):  # a slice, unlike a list, is not sent to the device
+        if isinstance(indices, range):  # unlike a list, a slice is not copied to the device
             return views[:, indices.start : indices.stop : indices.step]
         return views[:, list(indices)]
 
 
 def evenly(num_frames: int) -> range | tuple[int, ...]:
-    """The indices of so many frames, the same distance apart where that goes, of a clip's 64."""
+    """Indices of ``num_frames`` of a clip's 64 frames, equally spaced if that is possible."""
     step, rest = divmod(CLIP_FRAMES, num_frames)
     if rest == 0:
         return range(0, CLIP_FRAMES, step)
@@ -194,7 +194,7 @@ def find_backbone(name: str) -> Backbone:
     """The backbone of that name.
 
     Raises:
-        UserError: names the backbones there are.
+        UserError: there is no such backbone; the message lists those available.
     """
     if name not in BACKBONES:
         raise UserError(f"no backbone {name!r}: use one of {', '.join(BACKBONES)}")

@@ -1,7 +1,7 @@
 """C3D (Tran et al., Learning spatiotemporal features with 3D convolutional networks, ICCV 2015).
 
-It sees 16 consecutive frames at a time; a clip of 64 gives four time positions. The feature is fc6
-after its ReLU, as Sultani et al. (CVPR 2018) use it. Legend: B batch, T frames, P = T / 16.
+It sees 16 consecutive frames at a time, so a clip of 64 has four time positions. The feature is fc6
+after its ReLU, as in Sultani et al. (CVPR 2018). Legend: B batch, T frames, P = T / 16.
 """
 
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ PUBLIC_NAMES = {
     ),
     "classifier.0": "fc6",
 }
-"""Names of layers in files converted from Caffe -> those here, which the first of them had.
+"""Layer names in files converted from Caffe -> names here, which the first conversion introduced.
 
-With ``.conv``: MMAction2's; ``features`` and ``classifier``: a plain sequence's, as in
-``c3d-pretrained.pth``. In all of them fc6 takes channels before height before width.
+Names with ``.conv`` are MMAction2's; ``features`` and ``classifier`` come from a plain sequence, as
+in ``c3d-pretrained.pth``. In all of them fc6 takes channels, height and width in this order.
 """
 
 
@@ -41,7 +41,7 @@ class C3D(nn.Module):
     """C3D up to fc6."""
 
     def __init__(self, _endpoint: str = "fc6") -> None:
-        """Build it with weights still to be loaded; there is one endpoint."""
+        """Build the network, its weights not yet loaded; fc6 is the only endpoint."""
         super().__init__()
         for name, (num_in, num_out) in CHANNELS.items():
             self.add_module(name, nn.Conv3d(num_in, num_out, 3, padding=1))

@@ -1,7 +1,7 @@
 """Several backbones on the same clips: `swin3d_b+i3d_r50`.
 
-Each clip is decoded and uploaded once, each network sees it in turn, and their features lie side by
-side in one. A single backbone is a combination of one.
+Each clip is decoded and uploaded once and passed to each network in turn; their features are
+concatenated. A single backbone is a combination of one.
 """
 
 import hashlib
@@ -32,38 +32,38 @@ class Network:
 
 
 def find_backbones(name: str) -> tuple[Backbone, ...]:
-    """The backbones of a combination, or the one of that name.
+    """The backbones of a combination, or the single one of that name.
 
     Raises:
-        UserError: names the backbones there are, or one that is there twice.
+        UserError: a backbone does not exist, or is named twice.
     """
     names = name.split(JOINT)
     backbones = tuple(find_backbone(name) for name in names)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"backbone {name!r} has {repeated[0]} more than once: name each once")
+        raise UserError(f"backbone {name!r} repeats {repeated[0]}: name each backbone once")
     return backbones
 
 
 def find_endpoints(backbones: Sequence[Backbone], text: str | None) -> tuple[str, ...]:
-    """The endpoint of each backbone, as joined by plus signs; the default ones for None.
+    """The endpoint of each backbone, from names joined by plus signs; None: the defaults.
 
     Raises:
-        UserError: there are more or fewer than backbones, or one has no such endpoint.
+        UserError: there is not one endpoint per backbone, or an endpoint does not exist.
     """
     names = [None] * len(backbones) if text is None else text.split(JOINT)
     if len(names) != len(backbones):
         raise UserError(
             f"endpoint {text!r} is for {counted(len(names), 'network')}, not {len(backbones)}: "
-            "give one for each, joined by +, such as Mixed_4d+AvgPool"
+            "give one for each, joined by +, for example Mixed_4d+AvgPool"
         )
     return tuple(one.endpoint(name) for one, name in zip(backbones, names, strict=True))
 
 
 def split_weights(text: str, num_networks: int) -> tuple[str, ...]:
-    """The weights of each network: one text for all of them, or one each, joined by commas.
+    """The weights of each network: auto or random for all, or one for each, joined by commas.
 
     Raises:
-        UserError: there are more or fewer than networks.
+        UserError: there is not one per network.
     """
     names = tuple(text.split(",")) if num_networks > 1 else (text,)
     if len(names) == 1 and text.partition(":")[0] in ("auto", "random"):
@@ -79,17 +79,17 @@ def split_weights(text: str, num_networks: int) -> tuple[str, ...]:
 def load_networks(
     backbone: str, endpoint: str | None, weights: str, progress: Progress | None = None
 ) -> tuple[Network, ...]:
-    """The networks of a combination, in its order.
+    """Build the networks of a combination, in its order, and load their weights.
 
     Args:
         backbone: names joined by plus signs.
-        endpoint: as `find_endpoints` takes them.
-        weights: as `split_weights` takes them; of each network as `load_weights` does.
-        progress: told how a download goes.
+        endpoint: as for `find_endpoints`.
+        weights: as for `split_weights`, each of them as for `load_weights`.
+        progress: called as a download advances.
 
     Raises:
         UserError: no such backbone or endpoint.
-        WeightsError: weights cannot be had, or do not fit.
+        WeightsError: weights cannot be obtained or do not fit.
     """
     backbones = find_backbones(backbone)
     endpoints = find_endpoints(backbones, endpoint)
@@ -102,7 +102,7 @@ def load_networks(
 
 
 def joint_weights(networks: Sequence[Network]) -> Weights:
-    """What identifies the weights of all networks; of one, its own."""
+    """The identity of all networks' weights together; for a single network, its own."""
     if len(networks) == 1:
         return networks[0].weights
     digests = " ".join(network.weights.digest for network in networks)
@@ -114,7 +114,7 @@ def joint_weights(networks: Sequence[Network]) -> Weights:
 
 
 def feature_parts(networks: Sequence[Network], time_pool: str) -> tuple[FeaturePart, ...]:
-    """Where each network's values lie in a feature."""
+    """The position of each network's values in a feature."""
     layouts = [network.backbone.layout[network.endpoint] for network in networks]
     if time_pool == "mean":
         layouts = [(1, channels) for _, channels in layouts]

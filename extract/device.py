@@ -1,9 +1,9 @@
 """One device at work: clips in, clip features out, in batches of one fixed shape.
 
 A clip is uploaded once and all its views are cut on the device, into batches that mix clips of
-several videos and are padded only at the end: a feature never depends on what else was in its
-batch. On CUDA nothing waits for the host: clips are uploaded beside the computation, and a batch's
-features come back while the next one runs. Legend: B views in a batch, V views of a clip, T frames,
+several videos and are padded only at the end. A feature never depends on the rest of its batch. On
+CUDA nothing waits for the host: clips are uploaded during computation, and a batch's features are
+copied back while the next one runs. Legend: B views in a batch, V views of a clip, T frames,
 D = time positions x channels.
 """
 
@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class DeviceJob:
-    """What a device does with every clip."""
+    """The work of a device on every clip."""
 
     networks: tuple[Network, ...]
-    """Each sees the same views; their features are joined."""
+    """All see the same views; their features are concatenated."""
     device: torch.device
     precision: str
     views: tuple[str, ...]
@@ -52,12 +52,12 @@ class DeviceJob:
 
 
 ClipKey = tuple[str, int, int]
-"""Name of the video, how often that was begun anew, and clip index."""
+"""Name of the video, number of its restarts, and clip index."""
 
 
 @dataclass(frozen=True)
 class ClipWork:
-    """A clip that lies in a slot of a worker's ring."""
+    """A clip in a slot of a worker's ring."""
 
     key: ClipKey
     worker: int
@@ -66,7 +66,7 @@ class ClipWork:
 
 @dataclass(frozen=True)
 class Flush:
-    """No clip is on its way: run the batch that is not full."""
+    """No clip is on its way: run the partial batch."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class DeviceReady:
 
     name: str
     rung: str
-    """Of several networks that differ: each one's, joined by plus signs; likewise `precision`."""
+    """If networks differ, one for each, joined by plus signs; the same holds for `precision`."""
     precision: str
 
 
@@ -100,14 +100,14 @@ class ClipDone:
 
 @dataclass(frozen=True)
 class DeviceFailed:
-    """The device cannot go on."""
+    """The device cannot continue."""
 
     error: UserError | RuntimeError
 
 
 @dataclass(frozen=True)
 class DeviceSaid:
-    """A message for the log, of a device in a process of its own."""
+    """A log message of a device in a process of its own."""
 
     logger: str
     level: int
@@ -115,21 +115,21 @@ class DeviceSaid:
 
 
 def serve(connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> None:
-    """Answer every `ClipWork` until the connection ends."""
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody wants them any more
+    """Answer every `ClipWork` until the connection is closed."""
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the other end is closed
         try:
             _Device(connection, rings, job).serve()
         except (EOFError, OSError):
             raise
         except torch.OutOfMemoryError:
-            reason = f"{job.device} has no memory for batches of {job.batch_size} clip-views"
-            connection.send(DeviceFailed(UserError(f"{reason}: use a smaller --batch-size")))
-        except Exception:  # of every type; not every one of them can be sent to another process
+            reason = f"{job.device} lacks memory for batches of {job.batch_size} clip-views"
+            connection.send(DeviceFailed(UserError(f"{reason}: use a smaller batch size")))
+        except Exception:  # of any type; sent as text, because not all of them can be pickled
             connection.send(DeviceFailed(RuntimeError(f"{job.device}: {traceback.format_exc()}")))
 
 
 def serve_in_process(connection: Connection, rings: Sequence[ClipRing]) -> None:
-    """`serve` in a process of its own, for a pickled `DeviceJob` that is received first."""
+    """Run `serve` in a process of its own, after receiving a pickled `DeviceJob`."""
     with suppress(EOFError, ConnectionResetError):
         job: DeviceJob = pickle.loads(connection.recv_bytes())
         if job.num_threads is not None:
@@ -142,7 +142,7 @@ def serve_in_process(connection: Connection, rings: Sequence[ClipRing]) -> None:
 
 
 class _Forwarding(logging.Handler):
-    """Has what is logged in this process said by the one that started it."""
+    """Forward the log records of this process to the one that started it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _Forwarding(logging.Handler):
 
 @dataclass(frozen=True, eq=False)
 class _Launched:
-    """A batch whose features are on their way back."""
+    """A batch whose features are being copied back."""
 
     owners: list[tuple[ClipKey, int]]
     """Clip and view index of each row."""
@@ -211,7 +211,7 @@ class _Device:
                 pinned.undo()
 
     def _seconds(self) -> float:
-        """How long ago this was called last."""
+        """Seconds since the previous call."""
         before, self._counted_until = self._counted_until, time.perf_counter()
         return self._counted_until - before
 
@@ -227,7 +227,7 @@ class _Device:
             self._release()
 
     def _upload(self, work: ClipWork) -> tuple[Tensor, torch.cuda.Event | None]:
-        """The clip (T, H, W, 3) on the device, and what tells that its slot has been read."""
+        """The clip (T, H, W, 3) on the device, and the event after which its slot is free."""
         ring = self._rings[work.worker]
         pixels = torch.from_numpy(ring.clip(work.slot))
         if not self._is_cuda:
@@ -243,11 +243,11 @@ class _Device:
         return clip, uploaded
 
     def _pin(self, worker: int) -> None:
-        """Lock a ring's memory, so that the device can read it beside everything else."""
+        """Page-lock a ring's memory, so that the device can read it asynchronously."""
         memory, pinned = self._rings[worker].memory, self._pinned.get(worker)
         if pinned is not None and pinned.memory is memory:
             return
-        if pinned is not None:  # the ring has grown, for which all its slots had to be free
+        if pinned is not None:  # the ring has grown, so all its slots were free
             pinned.undo()
         self._pinned[worker] = _Pinned(memory, self._job.device)
 
@@ -256,7 +256,7 @@ class _Device:
         self._connection.send(ClipTaken(work.worker, work.slot.index))
 
     def _run_batch(self) -> None:
-        """Run what is there; the rows behind it, left from an earlier batch, are the padding."""
+        """Run the batch; if it is partial, rows left from an earlier batch are the padding."""
         if not self._owners:
             return
         launched = self._bring_back(torch.cat([self._run(one) for one in self._placed], dim=1))
@@ -280,14 +280,14 @@ class _Device:
         return _Launched(self._owners, on_host, done)
 
     def _settle(self) -> None:
-        """Give out whatever is finished or will be: nothing else is to be done."""
+        """Wait for all that is in progress, and send it: there is nothing else to do."""
         while self._uploads:
             _wait(self._uploads[0][1])
             self._release()
         self._deliver()
 
     def _deliver(self) -> None:
-        """Send the features of the launched batch, each clip when its last view is there."""
+        """Send the features of the launched batch; each clip goes with its last view."""
         if self._launched is None:
             return
         _wait(self._launched.done)
@@ -305,7 +305,7 @@ class _Device:
 
 
 class _Pinned:
-    """Memory that the GPU can read directly, until `undo`; it must stay mapped that long."""
+    """Page-locked memory that the GPU can read directly; it must stay mapped until `undo`."""
 
     def __init__(self, memory: npt.NDArray[np.uint8], device: torch.device) -> None:
         self.memory = memory
@@ -314,7 +314,7 @@ class _Pinned:
         self._is_locked = int(result) == 0
         if not self._is_locked:
             log.warning("memory could not be locked (CUDA error %s): uploads are slower", result)
-            with suppress(RuntimeError):  # CUDA would give its last error to whoever asks next
+            with suppress(RuntimeError):  # clear the error, or CUDA reports it to a later call
                 torch.zeros(1, device=device)
 
     def undo(self) -> None:
@@ -325,7 +325,7 @@ class _Pinned:
 
 
 def _join(values: Iterable[str]) -> str:
-    """What all agree on, or else each one's."""
+    """The value if all are equal, otherwise all of them joined by plus signs."""
     every = list(values)
     return every[0] if len(set(every)) == 1 else "+".join(every)
 

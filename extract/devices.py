@@ -1,4 +1,4 @@
-"""The devices that share a run's clips: one in a thread, several in a process each."""
+"""The devices that share a run's clips: one runs in a thread, several run in processes."""
 
 import errno
 import logging
@@ -31,25 +31,25 @@ class _Device:
     connection: Connection
     runner: threading.Thread | BaseProcess
     num_clips: int = 0
-    """On their way to it, in it, or on their way back."""
+    """Sent to it, and not yet returned."""
     num_unread: int = 0
-    """Of these, clips that may still be on their way to it."""
+    """Of these, clips that it may not have received yet."""
     ready: DeviceReady | None = None
     busy_seconds: float = 0.0
     waited_seconds: float = 0.0
     waited_at_first: float = 0.0
-    """Seconds until its first clip came, when nothing could have been there yet."""
+    """Seconds until its first clip arrived; none could have been ready before."""
 
 
 MAX_UNREAD = 32
-"""Clips on their way to a device: so few messages always fit into a pipe, and nobody has to wait
-to send one."""
+"""Clips sent to a device that it has not received: few enough for a pipe, so that sending never
+blocks."""
 
 log = logging.getLogger(__name__)
 
 
 class Devices:
-    """Every clip goes to the device with the least to do."""
+    """Distribute clips: each one goes to the device with the fewest."""
 
     def __init__(self, jobs: Sequence[DeviceJob], rings: Sequence[ClipRing]) -> None:
         """Start the devices; their networks are placed while the first videos are decoded."""
@@ -58,12 +58,12 @@ class Devices:
             return
         self._devices = [_start_process(job, rings) for job in jobs]
         for device, job in zip(self._devices, jobs, strict=True):
-            # As bytes: tensors that multiprocessing pickles would lie in shared memory, which
+            # As bytes, because multiprocessing would pickle tensors into shared memory, which
             # containers often limit to 64 MB.
             device.connection.send_bytes(pickle.dumps(job))
 
     def close(self) -> None:
-        """Stop the devices, whatever they are at."""
+        """Stop the devices, even while they compute."""
         for device in self._devices:
             device.connection.close()
             if isinstance(device.runner, BaseProcess):
@@ -72,7 +72,7 @@ class Devices:
 
     @property
     def connections(self) -> list[Connection]:
-        """Where messages come from."""
+        """The connections on which messages arrive."""
         return [device.connection for device in self._devices]
 
     @property
@@ -87,12 +87,12 @@ class Devices:
 
     @property
     def num_clips(self) -> int:
-        """Clips that have not come back."""
+        """Clips that have not been returned."""
         return sum(device.num_clips for device in self._devices)
 
     @property
     def ready(self) -> DeviceReady:
-        """How features are computed: names and forms of all the devices that are ready by now."""
+        """Names, rungs and precisions of all devices that are ready by now."""
         ready = [device.ready for device in self._devices if device.ready is not None]
 
         def join(values: Iterable[str]) -> str:
@@ -110,7 +110,7 @@ class Devices:
         return any(device.num_unread < MAX_UNREAD for device in self._devices)
 
     def send(self, work: ClipWork) -> None:
-        """Give a clip to the device with the least to do; they must `have_room`."""
+        """Send a clip to the device with the fewest clips; requires `have_room`."""
         with_room = [device for device in self._devices if device.num_unread < MAX_UNREAD]
         device = min(with_room, key=lambda device: device.num_clips)
         device.num_clips += 1
@@ -118,16 +118,16 @@ class Devices:
         _send(device, work)
 
     def flush(self) -> None:
-        """Have the clips computed that wait for others to fill a batch."""
+        """Run partial batches, whose clips are waiting for more."""
         for device in self._devices:
             _send(device, Flush())
 
     def receive(self, connection: Connection) -> ClipTaken | ClipDone | None:
-        """The next message of a device.
+        """The next message of a device, None if it is handled here.
 
         Raises:
-            UserError: it has not enough memory.
-            RuntimeError: anything else that went wrong on the device.
+            UserError: the device ran out of memory.
+            RuntimeError: another error on the device.
             ChildProcessError: the device's process has died.
         """
         device = next(device for device in self._devices if device.connection is connection)
@@ -166,7 +166,7 @@ def _send(device: _Device, message: ClipWork | Flush) -> None:
 def _death(device: _Device) -> ChildProcessError:
     device.runner.join(1)
     code = device.runner.exitcode if isinstance(device.runner, BaseProcess) else None
-    reason = f"its process has died (exit code {code}): run again to go on from what is finished"
+    reason = f"its process has died (exit code {code}): run again to extract the remaining videos"
     return ChildProcessError(errno.ECHILD, reason, device.name)
 
 

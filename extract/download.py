@@ -1,4 +1,4 @@
-"""The official weights: fetched once, over https only, checked before anything reads them."""
+"""Download official weights once, over https only, and check them before anything reads them."""
 
 import hashlib
 import http.client
@@ -18,63 +18,63 @@ from vigil.extract.files import replace_file, wait_for_lock
 SCHEME = "https"
 DOWNLOAD_BLOCK = 1 << 20
 MAX_DOWNLOAD_BYTES = 1 << 30
-"""No official file comes near it."""
+"""Far above the size of any official file."""
 TIMEOUT_SECONDS = 30
 
-HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # as `torch.hub` checks them, too
+HASHED_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # the convention of `torch.hub`
 
 
 class WeightsError(UserError):
-    """Weights cannot be had, are not what they claim to be, or do not fit the network."""
+    """Weights cannot be obtained, are not what they claim to be, or do not fit the network."""
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a backbone's official weights are, and how a download is checked."""
+    """The source of a backbone's official weights, and how to check a download."""
 
     url: str
     file_name: str
     git_blob_sha1: str | None
-    """Name of the file's content in its git repository; None where none is published."""
+    """Id of the file's content in its git repository; None if none is published."""
     licence: str
     layer_names: Mapping[str, str] = field(default_factory=dict)
-    """Names that layers have in public files -> in the network, where they differ."""
+    """Layer name in public files -> name in the network, where they differ."""
 
     @property
     def sha256_prefix(self) -> str | None:
-        """The first digits of the file's sha256, where its public name ends with them."""
+        """The first digits of the file's sha256 if its public name ends with them, else None."""
         match = HASHED_NAME.search(self.url)
         return match and match[1]
 
     @property
     def is_checkable(self) -> bool:
-        """Whether anything is published to compare a download with."""
+        """Whether a digest is published to check a download against."""
         return bool(self.git_blob_sha1 or self.sha256_prefix)
 
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, where it is known."""
+"""Called with the bytes downloaded so far and their total, None if unknown."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $VIGIL_CACHE, else $XDG_CACHE_HOME/vigil, else ~/.cache/vigil."""
+    """The download folder: $VIGIL_CACHE, else $XDG_CACHE_HOME/vigil, else ~/.cache/vigil."""
     if folder := os.environ.get("VIGIL_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigil"
 
 
 def cached_weights(source: WeightsSource) -> Path:
-    """Where the official weights lie once they are downloaded."""
+    """The path at which downloaded official weights are kept."""
     return cache_folder() / source.file_name
 
 
 def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Path:
-    """The path of the official weights, from the cache or else downloaded into it.
+    """Return the path of the official weights; download them into the cache if necessary.
 
-    While another run downloads them, this one waits.
+    Waits while another run downloads them.
 
     Raises:
-        WeightsError: they cannot be downloaded; says how to bring them by hand.
+        WeightsError: the download failed; the message tells how to fetch them by hand.
     """
     path = cached_weights(source)
     if path.is_file():
@@ -83,7 +83,7 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(path.parent):
-            if path.is_file():  # now
+            if path.is_file():  # downloaded by another run meanwhile
                 check_identity(path, source)
             else:
                 _fetch(source, path, progress)
@@ -91,8 +91,8 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
             f"the weights could not be downloaded ({reason}): fetch {source.url} on another "
-            f"machine and save it as {path}, give --weights PATH, or use --weights random to try "
-            "the program without trained features"
+            f"machine and save it as {path}, give the path of another weights file, or use random "
+            "weights to try the program without trained features"
         ) from error
     return path
 
@@ -110,7 +110,7 @@ def _fetch(source: WeightsSource, path: Path, progress: Progress | None) -> None
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to encrypted addresses only."""
+    """Follow redirects to https addresses only."""
 
     def redirect_request(
         self,
@@ -121,7 +121,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """The request that a redirect leads to."""
+        """Return the request that follows a redirect."""
         _require_encrypted(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -132,7 +132,7 @@ def _require_encrypted(url: str) -> None:
 
 
 def _download(url: str, partial: Path, progress: Progress | None) -> None:
-    """Download to a file, going on where an earlier try broke off."""
+    """Download to a file, resuming an interrupted attempt."""
     _require_encrypted(url)
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -160,11 +160,11 @@ def _download(url: str, partial: Path, progress: Progress | None) -> None:
                 if progress:
                     progress(have, total)
     if total is not None and have < total:
-        raise ConnectionError(f"the connection broke off after {have} of {total} bytes; run again")
+        raise ConnectionError(f"the connection was lost after {have} of {total} bytes; run again")
 
 
 def check_identity(path: Path, source: WeightsSource) -> None:
-    """Compare a file's content with what is published of it; some sources publish nothing.
+    """Compare a file's content with its published digest, if there is one.
 
     Raises:
         WeightsError: the content is not the published one.
@@ -181,12 +181,12 @@ def check_identity(path: Path, source: WeightsSource) -> None:
     if actual != expected:
         raise WeightsError(
             f"{path} is not the file published at {source.url} ({kind} {actual}, not "
-            f"{expected}): remove it if it is still there, and fetch it again"
+            f"{expected}): remove it if it still exists, and fetch it again"
         )
 
 
 def git_blob_sha1(path: Path) -> str:
-    """The name git gives a file's content: sha1 of ``blob <size>``, a zero byte, the bytes."""
+    """Git's id of a file's content: sha1 of ``blob <size>``, a zero byte and the bytes."""
     digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(DOWNLOAD_BLOCK):

@@ -3,7 +3,7 @@
 Workers decode videos into rings of shared memory; a device uploads each clip once, cuts its views
 and runs them through the network in batches that mix clips of several videos; one thread writes
 the files. The calling thread only passes short messages between them. Every stage waits for the
-next where that is slower: memory grows neither with the number of videos nor with their length.
+next one if that is slower, so memory grows with neither the number of videos nor their length.
 """
 
 import itertools
@@ -37,14 +37,14 @@ from vigil.extract.worker import ClipReady, Restarted, Task, TaskFailed, TaskFin
 from vigil.extract.writer import Extracted, Writer
 
 DEATHS_FORGIVEN = 1
-"""How many workers a video may take down before it is given up."""
+"""Number of worker deaths after which a video is tried again; with one more it has failed."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Networks, the devices they run on, and everything a feature file says of how it was made."""
+    """Networks, the devices they run on, and all settings that feature files record."""
 
     networks: tuple[Network, ...]
     spec: FeatureSpec
@@ -54,13 +54,13 @@ class Engine:
     decoder: str = "auto"
     keep_clips: bool = False
     batch_size: int = 1
-    """Clip-views the network sees at once."""
+    """Clip-views per batch."""
     num_workers: int | None = None
-    """Decode workers; None: as many as the devices turn out to need; 0: a thread, no process."""
+    """Decode workers; None: adapted to the devices; 0: one thread instead of processes."""
     rungs: tuple[str, ...] = RUNGS
     """Forms of the network to try, best first."""
     clips_per_part: int | None = None
-    """Length of the parts in which a long video is read; None: the usual one."""
+    """Length of the parts in which a long video is read; None: the default."""
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
@@ -71,17 +71,17 @@ class Engine:
         store: Path,
         watch: Callable[[Activity], None] = lambda activity: None,
     ) -> Generator[Extracted | FailedVideo]:
-        """Write the feature files of videos, the largest first; yield what became of each.
+        """Write the feature files of videos, the largest first; yield the outcome of each.
 
         Args:
-            videos: what to read.
+            videos: to extract.
             store: folder of feature files.
-            watch: told what has been done whenever a clip came back from a device.
+            watch: called with the activity so far whenever a device returns a clip.
 
         Raises:
-            OSError: a feature file could not be written; those before it are whole.
-            UserError: a device has not enough memory.
-            RuntimeError: something else went wrong on a device.
+            OSError: a feature file could not be written; those before it are complete.
+            UserError: a device ran out of memory.
+            RuntimeError: another error on a device.
         """
         with ExitStack() as stack:
             pool = stack.enter_context(closing(self._pool()))
@@ -129,15 +129,15 @@ class Engine:
 
     @property
     def provenance(self) -> Provenance:
-        """What every feature file says of how it was made."""
-        # float32 where it was asked for; the 16 bits of float16 hold what bf16 computes too.
+        """The provenance that every feature file records."""
+        # float32 if requested, else float16, which also holds what bf16 computes.
         dtype = np.float32 if self.precision == "fp32" else np.float16
         parts = feature_parts(self.networks, self.spec.time_pool)
         return Provenance(self.spec, self.weights, self.views, parts, dtype, self.keep_clips)
 
 
 class _Run:
-    """One call of `Engine.extract`: what is queued, open, and on its way."""
+    """The state of one call of `Engine.extract`: queued tasks, open videos, clips in flight."""
 
     def __init__(
         self,
@@ -152,9 +152,9 @@ class _Run:
         self._activity = Activity(num_devices=len(engine.devices))
         self._videos: dict[str, OpenVideo] = {}
         self._tasks: dict[int, Task] = {}
-        """Queued or running; what comes of a task that is not here is void."""
+        """Queued or running; messages about any other task are ignored."""
         self._clips: deque[ClipWork] = deque()
-        """Decoded, for devices that have enough to do."""
+        """Decoded, and waiting for room on a device."""
         self._spill_seconds = 0.0
         self._queue: deque[Task] = deque()
         self._numbers = itertools.count()
@@ -169,7 +169,7 @@ class _Run:
             while self._queue and self._pool.assign(self._queue[0]):
                 self._queue.popleft()
             if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
-                raise RuntimeError(f"clips of {', '.join(self._videos)} have been lost")
+                raise RuntimeError(f"clips of {', '.join(self._videos)} were lost")
             sources = self._pool.connections + self._devices.connections
             for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
                 yield from self._hear(connection)
@@ -181,7 +181,7 @@ class _Run:
         return task
 
     def _hear(self, connection: object) -> Iterator[Extracted | FailedVideo]:
-        """Deal with the next message of the writer, a device or a worker."""
+        """Handle the next message from the writer, a device or a worker."""
         if connection is self._writer.connection:
             yield self._writer.receive()
         elif connection in self._devices.connections:
@@ -199,7 +199,7 @@ class _Run:
                 yield from self._conclude(news)
 
     def _forward(self, worker: int, clip: ClipReady) -> None:
-        """Send a clip to a device, if it is still wanted."""
+        """Send a clip to a device, unless its task has been abandoned."""
         if clip.task not in self._tasks:
             self._pool.release(worker, clip.slot.index)
             return
@@ -217,7 +217,7 @@ class _Run:
             self._devices.flush()
 
     def _keep(self, clip: ClipDone) -> None:
-        """Keep a clip's features, and see how many workers the devices need."""
+        """Store a clip's features, and update how many workers the devices need."""
         activity = self._activity
         activity.num_frames += self._engine.spec.clip_stride
         activity.num_clips += 1
@@ -231,19 +231,19 @@ class _Run:
         name, attempt, clip_index = clip.key
         video = self._videos.get(name)
         if video is not None and video.attempt == attempt:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             video.put(clip_index, clip.features)
-            self._spill_seconds += time.perf_counter() - begun
+            self._spill_seconds += time.perf_counter() - started
             self._write_if_complete(video)
 
     def _conclude(
         self, news: Restarted | WasSplit | TaskFinished | TaskFailed | WorkerDied
     ) -> Iterator[FailedVideo]:
-        """Go on from what a worker says of a task."""
+        """React to what a worker reports about a task."""
         task = self._tasks[news.task]
         video = self._videos[task.video.name]
         if isinstance(news, Restarted):
-            log.debug("%s: %s; going on with PyAV", task.video.name, news.reason)
+            log.debug("%s: %s; continuing with PyAV", task.video.name, news.reason)
             video.begin_anew()
             return
         del self._tasks[task.number]
@@ -265,12 +265,12 @@ class _Run:
         self._feed_devices()
 
     def _begin_anew(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
-        """Read a video again, in one piece, and by the sturdier decoder after a death."""
+        """Read a video again in one piece; after a worker's death, with the more robust decoder."""
         level = logging.WARNING if isinstance(news, WorkerDied) else logging.DEBUG
-        log.log(level, "%s is read again: %s", video.source.name, news.reason)
-        void = {task.number for task in self._tasks.values() if task.video is video.source}
-        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - void}
-        self._queue = deque(task for task in self._queue if task.number not in void)
+        log.log(level, "reading %s again: %s", video.source.name, news.reason)
+        stale = {task.number for task in self._tasks.values() if task.video is video.source}
+        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - stale}
+        self._queue = deque(task for task in self._queue if task.number not in stale)
         video.begin_anew()
         decoder = self._engine.decoder
         if isinstance(news, WorkerDied):
@@ -285,7 +285,7 @@ class _Run:
 
 
 def num_bytes(video: SourceVideo) -> int:
-    """Size of a video, 0 where there is none; the largest take longest and are begun first."""
+    """Size of a video, 0 if it does not exist; the largest take longest, so they start first."""
     try:
         return size_and_time(video.path)[0]
     except OSError:

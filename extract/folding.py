@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: one step for two, and the same function."""
+"""Fold batch norms into the convolutions before them: fewer operations, the same function."""
 
 import copy
 from typing import Any
@@ -9,17 +9,17 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 
 def folded(convolution: nn.Conv3d, batch_norm: nn.BatchNorm3d) -> nn.Conv3d:
-    """A new convolution in float64 that does what the two do one after the other."""
+    """A new float64 convolution, equivalent to the convolution followed by the batch norm."""
     return fuse_conv_bn_eval(
         copy.deepcopy(convolution).double().eval(), copy.deepcopy(batch_norm).double().eval()
     )
 
 
 def fold_batch_norms(network: nn.Module) -> torch.fx.GraphModule:
-    """A copy of a network in which no batch norm follows directly upon a convolution.
+    """Copy a network, folding each batch norm that directly follows a convolution.
 
     Raises:
-        Exception: of every type; `torch.fx` cannot follow what the network does.
+        Exception: of any type, if `torch.fx` cannot trace the network.
     """
     traced = torch.fx.symbolic_trace(copy.deepcopy(network))
     modules: dict[Any, nn.Module] = dict(traced.named_modules())

@@ -1,8 +1,8 @@
 """Inception I3D, the plain and readable network (Carreira & Zisserman, CVPR 2017).
 
-Layers carry the names of the widely used PyTorch conversion of the Kinetics weights (pytorch-i3d),
-so that its state dicts load as they are. Padding is TensorFlow's 'SAME', as the weights were
-trained with. Shapes for a clip of 64 frames of 224 x 224; B clips, T time positions, C channels.
+Layers have the names of pytorch-i3d, the usual PyTorch conversion of the Kinetics weights, so its
+state dicts load unchanged. Padding is TensorFlow's 'SAME', as in the training of the weights.
+Shapes are for a clip of 64 frames of 224 x 224; B clips, T time positions, C channels.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """``x`` (B, C, T, H, W) with the zeros that 'SAME' padding adds; more at the end if odd."""
+    """Pad ``x`` (B, C, T, H, W) with zeros as 'SAME' does; an odd one goes to the end."""
     padding: list[int] = []
     for axis in (4, 3, 2):
         padding += same_padding(x.shape[axis], kernel[axis - 2], stride[axis - 2])
@@ -79,7 +79,7 @@ class ConvUnit(nn.Module):
     """Convolution, batch norm (epsilon 0.001), ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
-        """A cube of a kernel, the same stride on all axes."""
+        """Use a cubic kernel, and the same stride on all axes."""
         super().__init__()
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride, bias=False)
         self.bn = nn.BatchNorm3d(out_channels, eps=0.001, momentum=0.01)
@@ -134,14 +134,14 @@ def _layer(name: str) -> nn.Module:
 
 def clip_features(x: Tensor, endpoint: str) -> Tensor:
     """(B, T, C) float32 from the last layer's output (B, C, T, H, W)."""
-    x = x.float()  # 16-bit average pooling loses precision, and the CPU has none
+    x = x.float()  # 16-bit average pooling is imprecise, and missing on the CPU
     if endpoint == "AvgPool":
         x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
     return x.mean(dim=(3, 4)).transpose(1, 2)
 
 
 class I3D(nn.Module):
-    """I3D up to an endpoint; only the layers that this needs exist."""
+    """I3D up to an endpoint; later layers are not built."""
 
     def __init__(self, endpoint: str = "AvgPool") -> None:
         """Build the layers up to and including ``endpoint``, a key of `LAYOUT`."""
@@ -153,7 +153,7 @@ class I3D(nn.Module):
         self.endpoint = endpoint
 
     def forward(self, x: Tensor) -> Tensor:
-        """The clip features.
+        """Compute clip features.
 
         Args:
             x: (B, 3, 64, 224, 224), RGB in [-1, 1].

@@ -1,8 +1,8 @@
-"""Networks of torchvision and pytorchvideo without their heads, under those libraries' own names.
+"""Networks of torchvision and pytorchvideo without their heads.
 
-Nothing is renamed, so their weights files fit; what replaces a head has no weights. Each takes
-(B, 3, T, H, W) and returns the pooled input of its head, (B, 1, C) float32. The libraries are
-imported when a network is built: that takes a second.
+Layers keep the libraries' names, so published weights files fit; the replacement of a head has no
+weights. Each network maps (B, 3, T, H, W) to the pooled input of its head, (B, 1, C) float32. The
+libraries are imported only when a network is built, because that takes a second.
 """
 
 import warnings
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 TORCHVISION_HEADS = ("head", "fc", "classifier")
 
-# SlowFast's slow pathway sees every fourth frame, spread as by PyTorchVideo's documentation:
+# SlowFast's slow pathway sees a quarter of the frames, chosen as in PyTorchVideo's documentation:
 # linspace(0, 31, 8), rounded down.
 FAST_FRAMES, SLOW_FRAMES = 32, 8
 SLOW_INDICES = [k * (FAST_FRAMES - 1) // (SLOW_FRAMES - 1) for k in range(SLOW_FRAMES)]
 
 
 def torchvision_network(name: str, _endpoint: str) -> nn.Module:
-    """A video network of torchvision, with weights still to be loaded."""
+    """A video network of torchvision, its weights not yet loaded."""
     from torchvision.models import get_model
 
     network: nn.Module = get_model(name, weights=None)
@@ -30,9 +30,9 @@ def torchvision_network(name: str, _endpoint: str) -> nn.Module:
 
 
 def pytorchvideo_network(name: str, _endpoint: str) -> nn.Module:
-    """A network of pytorchvideo's model zoo, with weights still to be loaded."""
+    """A network of pytorchvideo's model zoo, its weights not yet loaded."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it scripts a helper when imported
+        warnings.simplefilter("ignore", FutureWarning)  # importing it scripts a helper
         from pytorchvideo.models import hub
 
     blocks = getattr(hub, name)(pretrained=False).blocks
@@ -41,7 +41,7 @@ def pytorchvideo_network(name: str, _endpoint: str) -> nn.Module:
 
 
 class _InsteadOfHead(nn.Module):
-    """Passes on what the classifier would get, as one time position."""
+    """Pass on the classifier's input as one time position."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C) -> (B, 1, C); S3D averages (B, C, T, H, W) afterwards: -> (B, 1, T, H, W, C)."""
@@ -49,7 +49,7 @@ class _InsteadOfHead(nn.Module):
 
 
 class _Pooled(nn.Module):
-    """The head's own pooling, which in X3D has weights, and the mean over what that leaves."""
+    """The head's own pooling, which has weights in X3D, and the mean over remaining positions."""
 
     def __init__(self, pool: nn.Module | None) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Pooled(nn.Module):
 
 
 class _Blocks(nn.Module):
-    """The blocks of pytorchvideo, one after the other."""
+    """The blocks of a pytorchvideo network, one after another."""
 
     def __init__(self, blocks: nn.ModuleList) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class _Blocks(nn.Module):
 
 
 class _SlowFast(_Blocks):
-    """SlowFast, which picks the frames of its slow pathway itself."""
+    """SlowFast, selecting the frames of its slow pathway itself."""
 
     slow: Tensor
 
@@ -90,7 +90,7 @@ class _SlowFast(_Blocks):
         self.register_buffer("slow", torch.tensor(SLOW_INDICES), persistent=False)
         for block in blocks:
             if isinstance(getattr(block, "multipathway_fusion", None), nn.Identity):
-                # The same function, and one that `torch.fx` can follow.
+                # Equivalent, and `torch.fx` can trace it.
                 block.multipathway_fusion = None  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -25,35 +25,35 @@ from vigil.extract.worker import (
 )
 
 WATCH_SECONDS = 1.0
-"""How often workers should be looked at."""
+"""Interval at which workers should be checked."""
 MEMORY_SIGNALS = (signal.SIGABRT, signal.SIGKILL)
-"""What ends a process that does not get the memory it wants, or gets too much of it."""
+"""Signals that end a process when memory runs out."""
 MAX_TASKS = 200
-"""A worker is replaced after so many, as decoders lose memory over damaged videos."""
+"""Tasks after which a worker is replaced, because decoders leak memory on damaged videos."""
 
 Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed
 
 
 @dataclass(frozen=True)
 class WorkerDied:
-    """A worker is gone, and with it what it was at."""
+    """A worker died while it had a task."""
 
     task: int
     reason: str
     decoder: str
-    """Empty where none was chosen yet."""
+    """Empty if none had been chosen yet."""
     frame_index: int
-    """Number of frames decoded before."""
+    """Number of frames decoded before its death."""
 
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """What a worker may cost before it is stopped."""
+    """Time and memory that a worker may use before it is stopped."""
 
     stall_seconds: float = 60.0
-    """Time without a sign of life: a frame, or a piece of a file that is only looked through."""
+    """Time without a heartbeat, which comes with each frame, and with each block of a file scan."""
     memory_bytes: int = 4 << 30
-    """Memory besides that of a worker at rest and the clips it shares."""
+    """Memory beyond that of an idle worker and the clips it shares."""
 
 
 @dataclass(eq=False)
@@ -66,36 +66,36 @@ class _Worker:
     num_held: int = 0
     """Slots of the ring with clips that are still needed."""
     num_tasks: int = 0
-    """That were given to this process."""
+    """Assigned to this process."""
     num_beats: int = 0
-    """When it was last looked at."""
+    """At the last check."""
     still_seconds: float = 0.0
-    """How long there has been no sign of life."""
+    """Time without a heartbeat."""
 
 
 @dataclass
 class WorkerPool:
     """Up to ``limit`` decode workers, each a process with a ring of its own.
 
-    A ring outlives its worker: clips of one that died can still be read.
+    A ring outlives its worker, so the clips of a dead worker can still be read.
     """
 
     options: ReadingOptions
     limit: int
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     in_thread: bool = False
-    """Run the one worker in a thread of this process, to look for errors."""
+    """Run the only worker in a thread of this process, for debugging."""
     num_wanted: int = 1
-    """How many may run; more are started only when there is something for them to do."""
+    """How many may run; a worker is started only when there is a task for it."""
     _workers: list[_Worker] = field(default_factory=list)
     _watched_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        """Make the rings; their memory is taken when it is first used."""
+        """Create the rings; their memory is allocated when it is first used."""
         self._workers = [_Worker(ClipRing(), Pulse()) for _ in range(self.limit)]
 
     def close(self) -> None:
-        """Stop the workers, whatever they are at, and free the rings."""
+        """Stop the workers, even in the middle of a task, and free the rings."""
         for worker in self._workers:
             _stop(worker)
         for worker in self._workers:
@@ -103,35 +103,35 @@ class WorkerPool:
 
     @property
     def rings(self) -> Sequence[ClipRing]:
-        """Every worker's ring, by its index."""
+        """The workers' rings, by worker index."""
         return tuple(worker.ring for worker in self._workers)
 
     @property
     def connections(self) -> list[Connection]:
-        """Where messages come from."""
+        """The connections on which messages arrive."""
         return [worker.connection for worker in self._workers if worker.connection is not None]
 
     @property
     def num_running(self) -> int:
-        """Workers there are."""
+        """Number of running workers."""
         return len(self.connections)
 
     def _free(self) -> _Worker | None:
-        """A worker without a task; one that is still to be started only if it is wanted."""
-        resting = [worker for worker in self._workers if worker.task is None]
-        for worker in resting:
+        """A worker without a task: a running one, else one to start if more may run, else None."""
+        idle = [worker for worker in self._workers if worker.task is None]
+        for worker in idle:
             if worker.num_tasks >= MAX_TASKS:
                 _stop(worker)
             elif worker.runner is not None and worker.runner.is_alive():
                 return worker
         if self.num_running >= min(self.num_wanted, self.limit):
             return None
-        # What another worker left in a ring must have been read before a new one writes there.
-        stopped = [worker for worker in resting if worker.connection is None]
+        # Clips that another worker left in a ring must be read before a new one writes there.
+        stopped = [worker for worker in idle if worker.connection is None]
         return next((worker for worker in stopped if worker.num_held == 0), None)
 
     def assign(self, task: Task) -> bool:
-        """Give a task to a worker; False where none is free."""
+        """Assign a task to a worker; return False if none is free."""
         worker = self._free()
         if worker is None:
             return False
@@ -162,7 +162,7 @@ class WorkerPool:
     def receive(self, connection: Connection) -> tuple[int, Message | WorkerDied | None]:
         """Index of the worker behind a connection, and its next message.
 
-        None where a worker has died that had nothing to do.
+        The message is None if a worker died without a task.
         """
         index = next(i for i, worker in enumerate(self._workers) if worker.connection is connection)
         worker = self._workers[index]
@@ -179,7 +179,7 @@ class WorkerPool:
     def _bury(self, worker: _Worker) -> WorkerDied | None:
         runner, task = worker.runner, worker.task
         if runner is not None:
-            runner.join(1)  # the connection may end a moment before the process
+            runner.join(1)  # the connection may close a moment before the process ends
         is_stalled = worker.still_seconds >= self.limits.stall_seconds
         _stop(worker)
         if task is None:
@@ -187,16 +187,16 @@ class WorkerPool:
         code = runner.exitcode if isinstance(runner, BaseProcess) else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         if code is not None and -code in MEMORY_SIGNALS:
-            how += ", perhaps for want of memory: see --worker-memory-gib"
-        reason = f"the decoder's process died ({how})"
+            how += ", possibly out of memory: allow workers more memory"
+        reason = f"the decoder process died ({how})"
         if is_stalled:
-            reason = f"no sign of life for {self.limits.stall_seconds:g} s (--stall-seconds)"
+            reason = f"no heartbeat for {self.limits.stall_seconds:g} s: allow workers more time"
         return WorkerDied(task, reason, decoder_name(worker.pulse), worker.pulse.num_frames)
 
     def watch(self) -> None:
-        """Kill the workers that have stalled; that they died is then `receive`d."""
+        """Kill stalled workers; `receive` then reports their deaths."""
         now = time.monotonic()
-        # Where everything stood still, as while the user had the run suspended, nobody is to blame.
+        # If the whole program stood still, such as while it was suspended, no worker has stalled.
         passed = min(now - self._watched_at, 2 * WATCH_SECONDS)
         if passed < WATCH_SECONDS:
             return
@@ -218,7 +218,7 @@ class WorkerPool:
 
 
 def _tell(worker: _Worker, message: Task | Release) -> None:
-    """Send a message; that a worker has died is found when its messages are read."""
+    """Send a message; a worker's death is noticed when its messages are read."""
     if worker.connection is None:
         return
     try:

@@ -1,8 +1,8 @@
-"""Pretrained weights: read, check and load them; no program in them is ever run.
+"""Read, check and load pretrained weights, without ever executing code that a file contains.
 
-A network is built up to the endpoint asked for, and must find every one of its layers in the file;
-what the file holds beyond that is not needed. Weights are identified by a digest over the tensors
-that are used, so the same network in a ``.pt`` and a ``.safetensors`` file is the same.
+A network is built up to the requested endpoint, and the file must contain all its layers; anything
+else in it is ignored. Weights are identified by a digest over the tensors used, so a ``.pt`` and a
+``.safetensors`` file of the same weights are equal.
 """
 
 import hashlib
@@ -42,17 +42,17 @@ def load_weights(
     source: WeightsSource,
     progress: Progress | None = None,
 ) -> Weights:
-    """Fill a network with weights, and say which.
+    """Fill a network with weights and return their identity.
 
     Args:
-        network: built up to the endpoint asked for.
+        network: built up to the requested endpoint.
         weights: ``auto`` (cache, then download), ``random`` or ``random:SEED`` (untrained), or the
             path of a state dict (``.pt``, ``.pth``, ``.pyth``) or ``.safetensors`` file.
         source: the backbone's official weights, for ``auto``.
-        progress: told how a download goes.
+        progress: called as a download advances.
 
     Raises:
-        WeightsError: names the file, what is wrong with it, and the remedy.
+        WeightsError: the weights are unusable; the message names file, fault and remedy.
     """
     if weights == "random" or weights.startswith("random:"):
         seed = _seed(weights.partition(":")[2] or "0")
@@ -64,7 +64,7 @@ def load_weights(
 
 
 def _renamed(state: Mapping[str, Tensor], layer_names: Mapping[str, str]) -> dict[str, Tensor]:
-    """A state dict with the network's names of its layers."""
+    """Rename the layers of a state dict to the network's names."""
     renamed = {}
     for key, tensor in state.items():
         layer, dot, kind = key.rpartition(".")
@@ -74,15 +74,18 @@ def _renamed(state: Mapping[str, Tensor], layer_names: Mapping[str, str]) -> dic
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or len(text) > MAX_SEED_DIGITS:
-        raise WeightsError(f"seed {text!r} of random weights is no number: use random:0")
+        raise WeightsError(
+            f"seed {text!r} of random weights is not a whole number of at most {MAX_SEED_DIGITS} "
+            "digits: use random:0"
+        )
     return int(text)
 
 
 def _fill_at_random(network: nn.Module, seed: int) -> None:
-    """He initialisation, every tensor from its own seed: the same at every endpoint.
+    """He initialisation; each tensor has its own seed, so it is the same at every endpoint.
 
-    Every filter has mean 0, as trained ones nearly have: it then answers to edges and motion
-    instead of brightness. Biases and tokens are 0; norms stay as they were built.
+    Every filter has mean 0, as trained ones nearly do, so it responds to edges and motion instead
+    of brightness. Biases and tokens are 0; norms keep their initial values.
     """
     with torch.no_grad():
         for layer, module in network.named_modules():
@@ -101,7 +104,7 @@ def _fill_filters(parameter: nn.Parameter, seed: int) -> None:
 
 
 def _used_state(network: nn.Module) -> dict[str, Tensor]:
-    """The entries of the state dict that are learned: not counters and indices, which are whole."""
+    """The learned entries of the state dict: not counters and indices, which are integers."""
     return {
         name: value for name, value in network.state_dict().items() if value.is_floating_point()
     }
@@ -117,10 +120,10 @@ def state_digest(network: nn.Module) -> str:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, without what training programs wrap around them.
+    """The tensors of a weights file by name, unwrapped from what training programs store.
 
     Raises:
-        WeightsError: no such file, no tensors in it, or it would have to be unpickled.
+        WeightsError: the file does not exist, holds no tensors, or would have to be unpickled.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file (auto downloads the official one)")
@@ -133,10 +136,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is no plain state dict and would have to be unpickled, which can run any "
-            "program: save its state dict as .safetensors"
+            f"{path} is not a plain state dict and would have to be unpickled, which can execute "
+            "any code: save its state dict as .safetensors"
         ) from error
-    except Exception as error:  # of every type, depending on where the damage lies
+    except Exception as error:  # of any type, depending on the damage
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise WeightsError(
             f"{path} cannot be read as weights ({reason}): fetch it again"
@@ -157,37 +160,37 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """Refuse what would fill the memory: torch stores tensors as they are, never compressed.
+    """Refuse a file that would fill the memory: torch never compresses the tensors it stores.
 
     Raises:
-        ValueError: the parts of the file unfold to more than the file.
+        ValueError: the parts of the file unpack to more bytes than the file has.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            unfolded = sum(part.file_size for part in archive.infolist())
-        if unfolded > (size := path.stat().st_size):
-            raise ValueError(f"its {size} bytes unfold to {unfolded}")
+            unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > (size := path.stat().st_size):
+            raise ValueError(f"its {size} bytes unpack to {unpacked}")
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Copy into a network every tensor it needs.
+    """Copy every tensor that a network needs into it.
 
     Raises:
-        WeightsError: names the layers that are missing, of another kind or shape, or not finite.
+        WeightsError: a layer is missing, of another kind or shape, or not finite; names it.
     """
     needed = _used_state(network)
     missing = sorted({_layer_of(key) for key in needed if key not in state})
     if missing:
         raise WeightsError(
-            f"{name} lacks the layers {', '.join(missing)}: give complete weights, or stop "
-            "before them with --endpoint"
+            f"{name} lacks the layers {', '.join(missing)}: give complete weights, or choose an "
+            "endpoint before them"
         )
     for key, tensor in needed.items():
         if state[key].layout != torch.strided or not state[key].is_floating_point():
-            raise WeightsError(f"{name}: {key} is no plain tensor of floats: give other weights")
+            raise WeightsError(f"{name}: {key} is not a plain tensor of floats: give other weights")
         if state[key].shape != tensor.shape:
             raise WeightsError(
-                f"{name}: {key} has the shape {tuple(state[key].shape)}, the network needs "
+                f"{name}: {key} has the shape {tuple(state[key].shape)}, but the network needs "
                 f"{tuple(tensor.shape)}: these are the weights of another network"
             )
         if not torch.isfinite(state[key].float()).all():
@@ -196,5 +199,5 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], name: str) -> No
 
 
 def _layer_of(key: str) -> str:
-    """A unit's name stands for its convolution and its batch norm."""
+    """The layer of a tensor; the convolution and the batch norm of a unit share its name."""
     return key.rpartition(".")[0].removesuffix(".conv3d").removesuffix(".bn")

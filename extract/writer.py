@@ -1,4 +1,4 @@
-"""The one thread that writes feature files, beside decoding and computing."""
+"""The single thread that writes feature files, parallel to decoding and computing."""
 
 import time
 from collections import deque
@@ -16,7 +16,7 @@ from vigil.extract.files import NAME_ERRNOS
 from vigil.extract.store import VideoFeatures, feature_path, write_features
 
 MAX_WAITING = 4
-"""Videos that may wait for the disk before everything else does."""
+"""Videos that may wait for the disk before the other stages have to wait as well."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Extracted:
 
     video: str
     features: VideoFeatures
-    """What the file says, as `read_identity <extract.store>` gives it: the arrays are empty."""
+    """The file's metadata, as returned by `read_identity <extract.store>`; the arrays are empty."""
 
 
 class Writer:
-    """Pools and writes videos one after the other; says through a connection when one is done."""
+    """Pool and write videos one after another; a message on a connection follows each."""
 
     def __init__(self, store: Path) -> None:
         """Start the thread."""
@@ -41,23 +41,23 @@ class Writer:
         self._futures: deque[Future[Extracted | FailedVideo]] = deque()
 
     def close(self) -> None:
-        """End the thread; a file that is being written is finished, others are not begun."""
+        """End the thread; a file that is being written is finished, others are dropped."""
         self._thread.shutdown(cancel_futures=True)
         self.connection.close()
         self._signal.close()
 
     def submit(self, video: OpenVideo, computed: DeviceReady) -> None:
-        """Have a complete video written; waits where the disk is too far behind."""
+        """Queue a complete video for writing; wait if the disk is too far behind."""
         future = self._thread.submit(_write, self.store, video, computed)
         self._futures.append(future)
         future.add_done_callback(lambda _: self._signal.send(None))
         if len(self._futures) > MAX_WAITING:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             wait([self._futures[-MAX_WAITING - 1]])
-            self.waited_seconds += time.perf_counter() - begun
+            self.waited_seconds += time.perf_counter() - started
 
     def receive(self) -> Extracted | FailedVideo:
-        """What became of the next video, after a message in the connection.
+        """The outcome of the next video; call it after a message on the connection.
 
         Raises:
             OSError: it could not be written.
@@ -67,7 +67,7 @@ class Writer:
 
     @property
     def num_waiting(self) -> int:
-        """Videos of which `receive` has not told yet."""
+        """Videos that `receive` has not returned yet."""
         return len(self._futures)
 
 
@@ -75,7 +75,7 @@ def _write(store: Path, video: OpenVideo, computed: DeviceReady) -> Extracted | 
     features = video.pool(computed)
     name, decoder = video.source.name, features.decoder
     if not np.isfinite(features.features).all():
-        reason = f"features overflow {features.features.dtype}: use --precision fp32"
+        reason = f"features overflow {features.features.dtype}: compute in fp32"
         return FailedVideo(name, reason, decoder, 0)
     path = feature_path(store, name)
     try:

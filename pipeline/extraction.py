@@ -1,4 +1,4 @@
-"""`vigil extract`: videos into a folder of feature files, going on where an earlier run stopped."""
+"""`vigil extract`: write a folder of feature files, continuing where an earlier run stopped."""
 
 import logging
 from collections import Counter
@@ -44,13 +44,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ExtractionReport:
-    """What became of the videos."""
+    """The outcome of every video."""
 
     extracted: list[Extracted] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     failures: list[FailedVideo] = field(default_factory=list)
     earlier: list[FailedVideo] = field(default_factory=list)
-    """Failures of an earlier run that stay in its list, of videos that are not part of this one."""
+    """Listed failures of an earlier run, of videos that are not part of this one."""
 
     @property
     def exit_code(self) -> int:
@@ -130,23 +130,23 @@ def rebuild_engine(
     compute: ComputeOptions,
     keep_clips: bool = False,
 ) -> Engine:
-    """The engine that makes features like those that were made with a spec and its weights.
+    """The engine that extracts features like existing ones, from their spec and weights.
 
     Args:
-        spec: of the features that are there.
-        used: the weights that they were made with.
-        weights_name: where those are now; None: where they were then, or else the official ones.
-        views: to make features of.
+        spec: of the existing features.
+        used: the weights that they were extracted with.
+        weights_name: where to find them; None: at their old path, else the official ones.
+        views: to extract.
         compute: how to compute.
         keep_clips: store every clip's feature, too.
 
     Raises:
-        UserError: the features were imported, or the weights cannot be had, or are others.
+        UserError: the features were imported, or the weights cannot be obtained or differ.
     """
     if spec.origin is not None:
         raise UserError(
-            f"the features {spec.backbone!r} were {spec.origin}: this program cannot make such out "
-            "of videos; train on features of vigil extract to score videos"
+            f"the features {spec.backbone!r} were {spec.origin}: vigil cannot extract them from "
+            "videos; train on features of vigil extract to score videos"
         )
     if weights_name is None:
         weights_name = _available_weights(spec.backbone, used)
@@ -155,18 +155,18 @@ def rebuild_engine(
     weights = joint_weights(networks)
     if weights.digest != used.digest:
         raise UserError(
-            f"weights {weights.name} are not those that the features were made with ({used.name}, "
-            f"digest {used.digest[:12]}): give that file with --weights"
+            f"weights {weights.name} are not those that the features were extracted with "
+            f"({used.name}, digest {used.digest[:12]}): give that file with --weights"
         )
     return make_engine(networks, spec, views, compute, keep_clips)
 
 
 def _available_weights(backbone: str, used: Weights) -> str:
-    """The weights used, each file that is not there any more replaced by the official ones."""
+    """The weights used; any file that no longer exists is replaced by the official one."""
     names = list(split_weights(used.name, len(find_backbones(backbone))))
     for index, name in enumerate(names):
         if not name.startswith("random:") and not Path(name).is_file():
-            log.warning("the weights %s are not there: trying the official ones", name)
+            log.warning("weights file %s does not exist: using the official weights instead", name)
             names[index] = "auto"
     return ",".join(names)
 
@@ -183,32 +183,32 @@ def _short_side(text: str) -> int | None:
     if text == "native":
         return None
     if not text.isdecimal():
-        raise UserError(f"short side {text!r} is no number of pixels: use 256, or native")
+        raise UserError(f"short side {text!r} is not a number of pixels: use 256, or native")
     return int(text)
 
 
 def extract_videos(
     found: FoundVideos, store: Path, engine: Engine, overwrite: bool = False, dry_run: bool = False
 ) -> ExtractionReport:
-    """Write the feature files that are missing; each is there whole or not at all.
+    """Write the missing feature files, each of them completely or not at all.
 
-    The caller holds the lock of the store, unless it is a dry run, which writes nothing.
+    The caller holds the lock of the store, except for a dry run, which writes nothing.
 
     Raises:
         UserError: the store holds features of another spec.
-        OSError: the store cannot be written; what was finished is kept.
+        OSError: the store cannot be written; finished files are kept.
     """
     if found.num_other_files:
         num_other = counted(found.num_other_files, "file")
-        log.info("left alone, no videos by their endings: %s", num_other)
+        log.info("skipped %s without a video extension", num_other)
     if found.num_linked_folders:
         log.warning(
-            "%s left alone: to have the videos behind links, name the folders themselves",
+            "skipped %s: to include the videos behind links, name the folders themselves",
             counted(found.num_linked_folders, "linked folder"),
         )
     plan = plan_extraction(found.videos, store, engine, overwrite)
     log.info(
-        "%s: %d to extract, %d already there",
+        "%s: %d to extract, %d already extracted",
         counted(len(found.videos), "video"),
         len(plan.missing),
         len(plan.present),
@@ -228,15 +228,15 @@ def extract_videos(
 def extract_missing(
     videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
 ) -> None:
-    """Write feature files, replacing any that are there, and add to the report how it went.
+    """Write feature files, replacing existing ones, and add the outcomes to the report.
 
     Raises:
-        OSError: the store cannot be written; what was finished is kept.
+        OSError: the store cannot be written; finished files are kept.
     """
     if videos and not engine.weights.trained:
         log.warning(
-            "the backbone's weights are RANDOM: these features are untrained, good for trying the "
-            "program and for nothing else"
+            "the backbone's weights are RANDOM: these features are untrained, and only suitable "
+            "for trying the program"
         )
     try:
         if videos:
@@ -279,7 +279,7 @@ def _summarise(report: ExtractionReport, store: Path) -> None:
     decoders = Counter(video.features.decoder for video in report.extracted)
     by_decoder = ", ".join(f"{number} with {name}" for name, number in sorted(decoders.items()))
     log.info(
-        "%d extracted%s, %d already there, %d failed%s",
+        "%d extracted%s, %d already extracted, %d failed%s",
         len(report.extracted),
         f" ({by_decoder})" if by_decoder else "",
         len(report.present),

@@ -1,4 +1,4 @@
-"""What `vigil extract` has to do: which videos have their features already, and which have not."""
+"""The plan of `vigil extract`: which videos have features already, and which need them."""
 
 import logging
 from collections.abc import Iterable
@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be done for videos, given what is in the store."""
+    """The work to do for videos, given the contents of the store."""
 
     missing: tuple[SourceVideo, ...]
     present: tuple[SourceVideo, ...]
     failed: tuple[FailedVideo, ...]
-    """Videos that changed since they were extracted, without --overwrite, or are too damaged."""
+    """Videos that are too damaged, or that changed after extraction and lack --overwrite."""
 
 
 def plan_extraction(
     videos: Iterable[SourceVideo], store: Path, engine: Engine, overwrite: bool
 ) -> Plan:
-    """Sort videos into those to extract and those whose features are there already.
+    """Sort videos into those to extract and those that already have features.
 
-    A file counts as there where it is complete, of this spec, of this very video, and holds the
-    views and clips asked for. One that is damaged or holds too little is extracted again. Features
-    of a video that is too damaged stay, but the video is a failure.
+    A feature file counts if it is complete, of this spec and of this very video, and holds the
+    requested views and clips. If it is damaged or holds too little, the video is extracted again.
+    Features of a video that is too damaged stay, but the video counts as failed.
 
     Raises:
-        UserError: a file is of another spec, or would lose what it holds; names the file, the
+        UserError: a file has another spec, or would lose content; the message names the file, the
             difference and the remedy.
     """
     missing, present, failed, num_other_precision = [], [], [], 0
@@ -50,54 +50,53 @@ def plan_extraction(
     for video in videos:
         path = feature_path(store, video.name)
         try:
-            there = _what_is_there(path)
+            existing = _read_existing(path)
         except UnreadableFileError as error:
             failed.append(FailedVideo(video.name, str(error)))
             continue
-        wanted = there is not None and _is_wanted(there, engine)
-        if there is None or (overwrite and not wanted):
+        suffices = existing is not None and _suffices(existing, engine)
+        if existing is None or (overwrite and not suffices):
             missing.append(video)
             continue
-        _require_compatible(path, there, engine)
+        _require_compatible(path, existing, engine)
         try:
-            is_same = is_same_video(there, video)
+            is_same = is_same_video(existing, video)
         except VideoError as error:
             failed.append(FailedVideo(video.name, error.reason))
             continue
         if not is_same and not overwrite:
             failed.append(_changed(video, path))
-        elif not (is_same and wanted):
+        elif not (is_same and suffices):
             missing.append(video)
-            if lacks := _lacking(there, engine):
+            if lacks := _lacking(existing, engine):
                 lacking.append(lacks)
-        elif reason := excess(there.damaged_share, engine.max_damage):
-            num_frames = there.num_frames_decoded
-            failed.append(FailedVideo(video.name, reason, there.decoder, num_frames))
+        elif reason := excess(existing.damaged_share, engine.max_damage):
+            num_frames = existing.num_frames_decoded
+            failed.append(FailedVideo(video.name, reason, existing.decoder, num_frames))
         else:
             present.append(video)
-            num_other_precision += there.precision != engine.precision
+            num_other_precision += existing.precision != engine.precision
     if lacking:
         log.info(
-            "%s extracted again, for %s, not stored before",
+            "extracting %s again to add %s",
             counted(len(lacking), "video"),
             ", ".join(dict.fromkeys(chain.from_iterable(lacking))),
         )
     if num_other_precision:
         log.warning(
-            "%d of the videos that are there were not computed in %s as this run would: the "
-            "store mixes precisions",
-            num_other_precision,
+            "the store mixes precisions: %s not computed in %s, the precision of this run",
+            counted(num_other_precision, "existing feature file"),
             engine.precision,
         )
     return Plan(tuple(missing), tuple(present), tuple(failed))
 
 
-def _what_is_there(path: Path) -> VideoFeatures | None:
-    """What a feature file says of itself; None where there is none, or a damaged one.
+def _read_existing(path: Path) -> VideoFeatures | None:
+    """The metadata of a feature file; None if it does not exist or is damaged.
 
     Raises:
-        ForeignFileError: the file is none of ours to replace.
-        UnreadableFileError: it cannot be known; the file may be whole.
+        ForeignFileError: the file is not one that vigil may replace.
+        UnreadableFileError: the file cannot be read, but may be intact.
     """
     try:
         return read_identity(path) if path.exists() else None
@@ -106,32 +105,33 @@ def _what_is_there(path: Path) -> VideoFeatures | None:
     except (ForeignFileError, UnreadableFileError):
         raise
     except FeatureFileError as error:
-        log.warning("%s; it is extracted again", error)
+        log.warning("%s; extracting it again", error)
         return None
 
 
-def _is_wanted(there: VideoFeatures, engine: Engine) -> bool:
-    return there.spec == engine.spec and not _lacking(there, engine)
+def _suffices(existing: VideoFeatures, engine: Engine) -> bool:
+    return existing.spec == engine.spec and not _lacking(existing, engine)
 
 
-def _lacking(there: VideoFeatures, engine: Engine) -> list[str]:
-    """What the run stores and a feature file does not hold: views, and clips."""
-    has_clips = there.clip_features is not None or not engine.keep_clips
-    return [view for view in engine.views if view not in there.views] + ["clips"] * (not has_clips)
+def _lacking(existing: VideoFeatures, engine: Engine) -> list[str]:
+    """The views that the run stores and a feature file lacks; also "clips", if they are."""
+    has_clips = existing.clip_features is not None or not engine.keep_clips
+    views = [view for view in engine.views if view not in existing.views]
+    return views + ["clips"] * (not has_clips)
 
 
-def _require_compatible(path: Path, there: VideoFeatures, engine: Engine) -> None:
-    if differences := difference(there.spec, engine.spec):
+def _require_compatible(path: Path, existing: VideoFeatures, engine: Engine) -> None:
+    if differences := difference(existing.spec, engine.spec):
         raise UserError(
             f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
             "another --out, use the same settings, or replace it with --overwrite"
         )
-    lost = [view for view in there.views if view not in engine.views]
-    if there.clip_features is not None and not engine.keep_clips:
+    lost = [view for view in existing.views if view not in engine.views]
+    if existing.clip_features is not None and not engine.keep_clips:
         lost.append("its clips (--keep-clips)")
-    if lost and not _is_wanted(there, engine):
+    if lost and not _suffices(existing, engine):
         raise UserError(
-            f"{path} would be extracted again and lose {', '.join(lost)}: ask for that too, "
+            f"{path} would be extracted again and lose {', '.join(lost)}: request these too, "
             "choose another --out, or replace it with --overwrite"
         )
 
@@ -140,7 +140,7 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
     """Whether features are of the video as it is now; its bytes are read only if in doubt.
 
     Raises:
-        VideoError: it is gone or cannot be read.
+        VideoError: the video does not exist any more, or cannot be read.
     """
     try:
         num_bytes, modified_ns = size_and_time(video.path)
@@ -157,6 +157,6 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
 def _changed(video: SourceVideo, path: Path) -> FailedVideo:
     return FailedVideo(
         video.name,
-        f"{video.path} is not the video that {path} was made of, which had another content: "
-        "extract it anew with --overwrite, or choose another --out",
+        f"{video.path} differs from the video that {path} was extracted from: extract it again "
+        "with --overwrite, or choose another --out",
     )

@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 def run_show(options: FeaturesShowOptions) -> int:
-    """Print what feature files hold: one in full, a folder as a table and its settings.
+    """Print the contents of feature files: one in full, a folder as a table and its settings.
 
     Returns:
-        0: all could be read; 3: some could not, which is said; 4: none could.
+        0: all could be read; 3: some could not; 4: none could. Each unreadable file is logged.
     """
     files, videos = feature_files(options.features), {}
     for name, path in files.items():
@@ -54,10 +54,10 @@ def run_show(options: FeaturesShowOptions) -> int:
 
 
 def feature_files(path: Path) -> Mapping[str, Path]:
-    """The feature files behind an argument by video.
+    """Video -> feature file, for the path of a single file or of a folder.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no feature files.
     """
     files = {path.name.removesuffix(SUFFIX): path} if path.is_file() else list_features(path)
     if not files:
@@ -66,7 +66,7 @@ def feature_files(path: Path) -> Mapping[str, Path]:
 
 
 def _describe(video: VideoFeatures) -> Iterator[str]:
-    """What a feature file holds, as ``name value`` lines."""
+    """Yield the contents of a feature file as ``name value`` lines."""
     identity, size = video.video, video.time_positions * video.channels
     yield f"video {identity.path}"
     yield f"video_bytes {identity.num_bytes}"

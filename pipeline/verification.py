@@ -1,4 +1,4 @@
-"""`vigil features verify`: check every byte of feature files, and make anew what is not whole."""
+"""`vigil features verify`: check every byte of feature files, and repair faulty ones."""
 
 import logging
 from collections import Counter
@@ -27,40 +27,40 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a feature file was made, as far as those of a store should agree."""
+    """The settings of a feature file that should be the same throughout a store."""
 
     spec: FeatureSpec
     views: tuple[str, ...]
     precision: str
     has_clips: bool
     weights: Weights = field(compare=False)
-    """Their digest is in the spec; where they lay may differ."""
+    """Their digest is in the spec; their path may differ."""
     video: VideoIdentity = field(compare=False)
-    """What it was made of."""
+    """The video it was extracted from."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with the features of a video."""
+    """A fault in the features of a video."""
 
     kind: str
-    """damaged, missing, or changed: of another version of the video."""
+    """damaged, missing, or changed (of another version of the video)."""
     reason: str
     source: SourceVideo | None = None
-    """The video to make them anew from, if they may be."""
+    """The video to extract again, None if the fault cannot be repaired."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a store."""
+    """The findings in a store."""
 
     settings: dict[str, Settings]
-    """Video -> how its features were made, where they are whole."""
+    """Video -> settings of its features, if they are intact."""
     faults: dict[str, Fault]
-    """Video -> what is wrong with its features."""
+    """Video -> the fault in its features."""
 
     def num_faults(self, kind: str) -> int:
-        """How many videos have a fault of a kind."""
+        """Number of videos with a fault of a kind."""
         return sum(fault.kind == kind for fault in self.faults.values())
 
     @property
@@ -72,15 +72,15 @@ class Findings:
 
 
 def run_verify(options: FeaturesVerifyOptions) -> int:
-    """Check feature files, make anew what fails if that is asked for, and print the counts.
+    """Check feature files, repair faulty ones if requested, and print the counts.
 
     Raises:
-        UserError: there are no features or no videos, or it is not known how to make them anew.
+        UserError: there are no features or no videos, or the settings for a repair are unknown.
     """
     if options.repair and not options.videos:
-        raise UserError("--repair extracts again: say from which videos with --videos")
+        raise UserError("--repair extracts videos again: give the videos with --videos")
     if options.videos and not options.features.is_dir():
-        raise UserError(f"{options.features} is no folder of features: --videos needs all of one")
+        raise UserError(f"{options.features} is not a folder: --videos checks a whole folder")
     found, compute = FoundVideos((), 0), options.compute
     if options.videos:
         found = find_videos(
@@ -99,11 +99,11 @@ def run_verify(options: FeaturesVerifyOptions) -> int:
 
 
 def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
-    """What is whole in a store and what is not; says so.
+    """Find which features of a store are intact and which are faulty, and log every fault.
 
     Args:
         files: video -> feature file.
-        found: the videos that should have features; of those not among them it does not matter.
+        found: the videos that should have features; empty to check the files only.
     """
     findings = Findings({}, {})
     sources = {video.name: video for video in found.videos}
@@ -114,7 +114,7 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
             findings.settings[name] = _settings(features)
             is_imported = features.spec.origin is not None
             if source and not (is_imported or is_same_video(features, source)):
-                reason = f"{path} was made of {source.path} when that had another content"
+                reason = f"{source.path} has changed since {path} was extracted from it"
                 findings.faults[name] = Fault("changed", reason, source)
         except VideoError as error:
             findings.faults[name] = Fault("changed", f"{name}: {error.reason}")
@@ -132,7 +132,7 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
     orphans = sorted(files.keys() - sources.keys() - {one.video for one in found.failures})
     if sources and orphans:
         log.warning(
-            "features of no video there: %s, such as %s", counted(len(orphans), "file"), orphans[0]
+            "features without a video: %s, such as %s", counted(len(orphans), "file"), orphans[0]
         )
     _warn_of_mixture([settings.spec for settings in findings.settings.values()])
     return findings
@@ -156,7 +156,7 @@ def _warn_of_mixture(specs: list[FeatureSpec]) -> None:
     if len(counts) > 1:
         (most, _), (other, _) = counts[:2]
         log.warning(
-            "the store mixes specs, and cannot be used as one: %s (%s)",
+            "the store mixes specs and cannot be used as a whole: %s (%s)",
             ", ".join(
                 f"{counted(number, 'file')} of spec {spec.digest[:8]}" for spec, number in counts
             ),
@@ -165,10 +165,10 @@ def _warn_of_mixture(specs: list[FeatureSpec]) -> None:
 
 
 def _require_names(findings: Findings, found: FoundVideos) -> None:
-    """Refuse videos that have features, but under a name that none of the videos has.
+    """Refuse videos whose features exist, but under a name that none of the videos has.
 
     Raises:
-        UserError: names the first of them.
+        UserError: there is one; the message names it.
     """
     names = {video.name for video in found.videos} | {failed.video for failed in found.failures}
     nameless = {
@@ -181,27 +181,27 @@ def _require_names(findings: Findings, found: FoundVideos) -> None:
         source = fault.source
         if source is None or fault.kind != "missing":
             continue
-        with suppress(OSError, VideoError):  # such a video fails when it is read
+        with suppress(OSError, VideoError):  # an unreadable video fails when it is extracted
             if source.path.stat().st_size not in sizes:
                 continue
             identity = identify(source)
             if name := nameless.get((identity.num_bytes, identity.digest)):
                 raise UserError(
-                    f"{source.name} has features already, as those of {name}: give the same "
-                    "--videos as vigil extract had"
+                    f"{source.name} already has features under the name {name}: give the same "
+                    "--videos as to vigil extract"
                 )
 
 
 def repair(options: FeaturesVerifyOptions, findings: Findings) -> int:
-    """Make features anew where they have a fault, as the whole files were made.
+    """Extract videos with faulty features again, with the settings of the intact files.
 
-    A fault that is gone is taken out of the findings.
+    Repaired faults are removed from the findings.
 
     Returns:
-        How many are gone.
+        The number of repaired faults.
 
     Raises:
-        UserError: no file is whole, they were not made alike, or the weights cannot be had.
+        UserError: no file is intact, their settings differ, or the weights cannot be obtained.
         OSError: the store cannot be written.
     """
     faults, before = findings.faults, len(findings.faults)
@@ -227,14 +227,14 @@ def repair(options: FeaturesVerifyOptions, findings: Findings) -> int:
 
 
 def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> Settings:
-    """How all whole files were made; a precision that is asked for counts for more."""
+    """The settings of all intact files, with the requested precision, if any, instead of theirs."""
     kinds = dict.fromkeys(findings.settings.values())
     if options.compute.precision != "auto":
         kinds = dict.fromkeys(replace(one, precision=options.compute.precision) for one in kinds)
     if not kinds:
         raise UserError(
-            f"no file in {options.features} is whole, so that it is not known how they were made: "
-            "run vigil extract as it was run then"
+            f"no file in {options.features} is intact, so their settings are unknown: run vigil "
+            "extract with the original settings"
         )
     first, *others = kinds
     if others:
@@ -243,12 +243,12 @@ def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> Sett
             one, other = getattr(first, name), getattr(others[0], name)
             differences += [f"{name}: {one} != {other}"] * (one != other)
         raise UserError(
-            f"the files in {options.features} were not made alike ({'; '.join(differences)}): say "
-            "a --precision if only that differs, else move those of one kind to another folder"
+            f"the files in {options.features} have different settings ({'; '.join(differences)}): "
+            "give a --precision if only that differs, else move those of one kind to another folder"
         )
     if first.precision not in get_args(PrecisionName):
         raise UserError(
             f"the files in {options.features} were computed in {first.precision}, on several "
-            "devices: say one of these with --precision"
+            "devices: choose one of these with --precision"
         )
     return first

@@ -1,4 +1,4 @@
-"""`vigil weights`: which official weights there are, fetching them, and checking a file."""
+"""`vigil weights`: list official weights, fetch them, and check a file."""
 
 import logging
 from pathlib import Path
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def run_list(_options: WeightsListOptions) -> int:
-    """Print what every backbone takes and gives, what a clip-view costs, and its weights."""
+    """Print each backbone's input, feature, cost of a clip-view, and weights."""
     print_table(COLUMNS, map(_row, BACKBONES.values()))
     return 0
 
@@ -44,13 +44,13 @@ def run_fetch(options: WeightsFetchOptions) -> int:
             path = fetch_weights(backbone.source, progress)
         if not backbone.source.is_checkable:
             url = backbone.source.url
-            log.warning("no digest of %s is published: it was not compared with one", url)
+            log.warning("no digest of %s is published: the file could not be checked", url)
         print(path)
     return 0
 
 
 def run_verify(options: WeightsVerifyOptions) -> int:
-    """Load weights into the network they are for, and print their digest."""
+    """Load weights into their network, and print their digest."""
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
     path = cached_weights(backbone.source) if options.weights == "auto" else Path(options.weights)
