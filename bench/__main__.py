@@ -26,7 +26,7 @@ def main(options: Options) -> int:
             for row in measure(section, options):
                 rows.append(row)
                 print(f"{row.section}: {row.what}: {figure(row.value)} {row.unit}", file=sys.stderr)
-    finally:  # what is known when something fails or is interrupted is still worth having
+    finally:  # print partial results after a failure or an interruption, too
         text = "\n".join([*lines, "", render(rows)])
         print(text)
         if options.out is not None:
@@ -41,7 +41,7 @@ def parse() -> Options:
 
 
 def measure(section: str, options: Options) -> Iterator[Row]:
-    """Yield the rows of one section, which has a folder to itself meanwhile."""
+    """Yield the rows of one section, measured in a temporary folder of its own."""
     module = importlib.import_module(f"bench.{section.replace('-', '_')}")
     work: Callable[[Options, Path], Iterator[Row]] = module.measure
     with tempfile.TemporaryDirectory(prefix="vigil-bench-") as folder:

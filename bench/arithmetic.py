@@ -1,6 +1,6 @@
-"""What I3D has to compute and to move, layer by layer: `python -m bench.arithmetic`.
+"""The arithmetic and memory traffic of I3D, layer by layer: `python -m bench.arithmetic`.
 
-The layers run on tensors without content, so this is counted, not estimated, and takes no time.
+The layers run on meta tensors, so the counts are exact and take no time.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from vigil.extract.backbones import Backbone, find_backbone
 
 @dataclass(frozen=True)
 class Work:
-    """What one layer does for one clip-view."""
+    """The work of one layer for one clip-view."""
 
     layer: str
     flop: int
@@ -50,7 +50,7 @@ def layers(backbone: Backbone, endpoint: str) -> list[Work]:
 
 
 def main() -> None:
-    """Print I3D's layers: share of the arithmetic, and FLOP for each byte moved."""
+    """Print I3D's layers: share of the arithmetic, and FLOP per byte moved."""
     backbone = find_backbone("i3d")
     works = layers(backbone, backbone.endpoint(None))
     total = sum(work.flop for work in works)

@@ -1,7 +1,7 @@
-"""A combination of networks in one pass, against each of them alone plus one decoding.
+"""A combination of networks in one pass, compared with each network alone plus one decoding.
 
-Counted in seconds of CPU of whole processes, which neighbours on the machine disturb least; on
-CUDA, where those say nothing, in seconds. What a stand-in for a network takes: start and decoding.
+The unit is CPU seconds of whole processes, which other load on the machine disturbs least; on CUDA,
+where CPU time means little, it is seconds. A stand-in network measures start and decoding.
 """
 
 import resource
@@ -22,38 +22,38 @@ SIZES = ((320, 240),)
 
 
 def measure(options: Options, folder: Path, num_frames: int = 640) -> Iterator[Row]:
-    """Yield what each network, the decoding, and all networks in one pass take.
+    """Yield the time of each network, of decoding, and of all networks in one pass.
 
     Args:
-        options: the backbone is a combination; of a single network the usual one is taken.
-        folder: where videos and features are put.
-        num_frames: frames of the video that is drawn.
+        options: if their backbone is a single network, the usual combination is used.
+        folder: for videos and features.
+        num_frames: of the generated video.
     """
     combination = options.backbone if "+" in options.backbone else USUAL
     videos = chosen_videos(options, folder, SIZES, num_frames)
     names = (*combination.split("+"), standin.NAME, combination)
-    taken: dict[str, float] = {}
+    times: dict[str, float] = {}
     for turn in range(options.repeats):
         for name in names:
             out = folder / f"{turn}-{name}"
             seconds = _seconds(replace(options, backbone=name), videos, out)
-            taken[name] = min(seconds, taken.get(name, seconds))
-    start = taken[standin.NAME]
-    apart = sum(taken[name] - start for name in combination.split("+")) + start
+            times[name] = min(seconds, times.get(name, seconds))
+    start = times[standin.NAME]
+    apart = sum(times[name] - start for name in combination.split("+")) + start
     unit = "s" if _on_gpu(options) else "s of CPU"
     for name in names:
         what = "start and decoding" if name == standin.NAME else name
-        yield Row(SECTION, what, taken[name], unit, taken[name] / apart)
+        yield Row(SECTION, what, times[name], unit, times[name] / apart)
 
 
 def _seconds(options: Options, videos: Path, out: Path) -> float:
-    begun, used = time.perf_counter(), _cpu_seconds()
+    started, used = time.perf_counter(), _cpu_seconds()
     run_python(vigil_extract(options, videos, out, "center"))
-    return time.perf_counter() - begun if _on_gpu(options) else _cpu_seconds() - used
+    return time.perf_counter() - started if _on_gpu(options) else _cpu_seconds() - used
 
 
 def _cpu_seconds() -> float:
-    """Seconds of CPU that all processes took that have ended."""
+    """CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

@@ -1,4 +1,4 @@
-"""Decoders on one core: frames per second, by size, against decoding first and resizing after."""
+"""Decoders on one core: frames per second by size, compared with resizing after decoding."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ SIZES = ((320, 240), (1280, 720), (1920, 1080))
 
 DecoderType = type[DecordDecoder] | type[AvDecoder]
 Way = Callable[[Path, tuple[int, int]], int]
-"""Video, (width, height) of its frames -> how many there were."""
+"""Video, (width, height) of its frames -> number of its frames."""
 
 
 def measure(options: Options, folder: Path, num_frames: int = 150) -> Iterator[Row]:
@@ -35,8 +35,8 @@ def measure(options: Options, folder: Path, num_frames: int = 150) -> Iterator[R
 
     Args:
         options: which videos, and how often.
-        folder: where the videos are put.
-        num_frames: frames of the ones that are drawn.
+        folder: for the videos.
+        num_frames: of each generated video.
     """
     by_size: dict[tuple[int, int], list[Path]] = defaultdict(list)
     for video in sorted(chosen_videos(options, folder, SIZES, num_frames).iterdir()):
@@ -57,7 +57,7 @@ def _measure_size(videos: list[Path], size: tuple[int, int], repeats: int) -> It
             try:
                 num_frames[name] = variants[name]()
             except (VideoError, decord.DECORDError):
-                del variants[name]  # as it is with decord and AV1
+                del variants[name]  # for example decord with AV1
         seconds = shortest_seconds(variants, repeats, warm_up=False)
     info = probe(videos[0])
     where = f"{info.width}x{info.height} to {size[0]}x{size[1]}"
@@ -72,7 +72,7 @@ def _decode_all(way: Way, videos: list[Path], size: tuple[int, int]) -> int:
 
 
 def decode_with(kind: DecoderType, video: Path, size: tuple[int, int]) -> int:
-    """The number of frames in a video, all of them decoded by vigil's own decoder."""
+    """Decode a video with one of vigil's decoders and return its number of frames."""
     decoder: Decoder = kind(video, probe(video), *size)
     try:
         return sum(1 for _ in decoder)
@@ -81,7 +81,7 @@ def decode_with(kind: DecoderType, video: Path, size: tuple[int, int]) -> int:
 
 
 def decode_then_resize(video: Path, size: tuple[int, int]) -> int:
-    """The same the plain way: 64 frames at once in full size, and only then resized."""
+    """Decode 64 frames at a time in full size, resize them, and return the number of frames."""
     reader = decord.VideoReader(str(video), num_threads=1)
     for start in range(0, len(reader), CLIP_FRAMES):
         stop = min(start + CLIP_FRAMES, len(reader))
@@ -90,7 +90,7 @@ def decode_then_resize(video: Path, size: tuple[int, int]) -> int:
 
 
 def decode_and_resize(video: Path, size: tuple[int, int]) -> int:
-    """The same with each frame resized by torch as soon as it is there in full size."""
+    """Decode each frame in full size, resize it with torch, and return the number of frames."""
     num_frames = 0
     with av.open(str(video)) as container:
         stream = best_stream(container)
@@ -113,4 +113,4 @@ WAYS: dict[str, Way] = {
     "vigil with decord": partial(decode_with, DecordDecoder),
     "vigil with PyAV": partial(decode_with, AvDecoder),
 }
-"""The first one has ratio 1."""
+"""The first one is the baseline."""

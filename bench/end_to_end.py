@@ -23,9 +23,9 @@ NUM_DRAWN, DRAWN_FRAMES = 4, 128
 
 
 def measure(options: Options, folder: Path) -> Iterator[Row]:
-    """Yield the seconds that both take, with everything from the start of Python on.
+    """Yield the seconds that both take, including the start of Python.
 
-    Each runs once: the videos are what takes the time.
+    Each runs once, because the videos take most of the time.
     """
     sizes = [(320, 240)] * NUM_DRAWN
     videos = chosen_videos(options, folder, sizes, DRAWN_FRAMES)
@@ -48,7 +48,7 @@ def measure(options: Options, folder: Path) -> Iterator[Row]:
 
 
 def num_decoded(path: Path) -> int:
-    """The number of frames of which a feature file was made."""
+    """The number of decoded frames behind a feature file."""
     with h5py.File(path) as file:
         return int(file.attrs["num_frames_decoded"])
 
@@ -66,7 +66,7 @@ def least_cosine(store: Path, naive: Path, names: list[str]) -> float:
 
 
 def told(log: Path) -> str:
-    """Which stage waited for which, as the run said at its end (`extract.activity`)."""
+    """The load and the bottleneck that the run reported at its end (`extract.activity`)."""
     messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     found = [re.search(r"device busy.*", message) for message in messages]
     return [match[0] for match in found if match][-1]

@@ -1,4 +1,4 @@
-"""The machine that is measured: what it is, and the most it can do."""
+"""The machine under test: its description and its peak rates."""
 
 import os
 import platform
@@ -17,12 +17,12 @@ from vigil.extract.backbones import PRECISIONS
 from vigil.extract.hardware import cpu_is_fast_in
 from vigil.extract.versions import installed_versions
 
-# What decides the speed of a network on a CPU.
+# They decide the speed of a network on a CPU.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 
 
 def describe(device: torch.device) -> list[str]:
-    """Lines `name: value` on machine, versions, date and command."""
+    """Lines `name: value` about machine, versions, date and command."""
     processor, flags = _processor()
     found = [name for name in INSTRUCTION_SETS if name in flags]
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -38,7 +38,7 @@ def describe(device: torch.device) -> list[str]:
 
 
 def _processor() -> tuple[str, set[str]]:
-    """The processor's name and its flags, as Linux tells them; on other systems less."""
+    """The processor's name and flags; systems other than Linux provide no flags."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     facts = {name.strip(): text.strip() for name, _, text in (n.partition(":") for n in lines)}
@@ -46,12 +46,12 @@ def _processor() -> tuple[str, set[str]]:
 
 
 def num_cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def device_name(device: torch.device) -> str:
-    """What computes, with the libraries that it does it with."""
+    """The device's name, with the versions of its libraries."""
     if device.type != "cuda":
         return "cpu"
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
@@ -67,7 +67,7 @@ def fast_precisions(device: torch.device) -> tuple[str, ...]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was told to."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -93,7 +93,7 @@ def convolution_rate(device: torch.device, precision: str, repeats: int) -> floa
 def _rate(
     work: Callable[[], object], amount: float, device: torch.device, repeats: int, rounds: int = 10
 ) -> float:
-    """The amount that work does per second."""
+    """The amount of work done per second."""
     rounds = rounds if device.type == "cuda" else 1
 
     def work_and_wait() -> None:
@@ -113,7 +113,7 @@ def copy_rate(device: torch.device, repeats: int, num_bytes: int = 1 << 28) -> f
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many threads."""
+    """Let torch compute with this number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -124,7 +124,7 @@ def threads(number: int) -> Iterator[None]:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this thread, and all that it starts meanwhile, on one core."""
+    """Pin this thread, and all that it starts meanwhile, to one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})
     try:

@@ -1,6 +1,6 @@
 """Peak memory of `vigil extract` against the length of the video: it should not grow.
 
-The network is the stand-in: the real one would add the same to both, and hide what grows.
+The network is a stand-in, because a real one would add the same to both and hide any growth.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from bench.videos import FPS, draw_video, repeat_video
 
 SECTION = "memory"
 SCENE_SECONDS = 10
-BITS_PER_PIXEL = 0.2  # as little as in a quiet scene: the length counts, not the content
+BITS_PER_PIXEL = 0.2  # as few as in a quiet scene, because only the length matters
 
 
 def measure(
@@ -24,9 +24,9 @@ def measure(
     """Yield the peak for a short and for a long video, each 320x240.
 
     Args:
-        options: 2 and 10 minutes, or 2 minutes and 2 hours.
-        folder: where the videos are put.
-        lengths_seconds: other lengths than those.
+        options: the long video has 10 minutes, or with ``long`` 2 hours; the short one has 2.
+        folder: for the videos.
+        lengths_seconds: overrides these lengths.
     """
     scene_seconds = min(SCENE_SECONDS, *(lengths_seconds or (SCENE_SECONDS,)))
     num_frames = scene_seconds * FPS
@@ -41,7 +41,7 @@ def measure(
         shortest = shortest or own
         note = (
             f"{peak['Pss_Shmem'] / 1e6:.0f} of it shared; {peak['Pss_File'] / 1e6:.0f} MB more "
-            "are pages of files, which other programs share"
+            "are file pages, shared with other programs"
         )
         what = f"peak, video of {seconds / 60:.3g} minutes"
         yield Row(SECTION, what, own / 1e6, "MB", own / shortest, note)

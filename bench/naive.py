@@ -1,8 +1,8 @@
 """The naive way to get the same features, for comparison: `python -m bench.naive VIDEOS OUT`.
 
-It is what a first script does: a whole video in memory as float32, one view a pass, the plain
-network in fp32, one video after the other. Only the geometry is vigil's, so that the features are
-the same and can be compared.
+It does what a first script would do: hold a whole video in memory as float32, run one view per pass
+through the plain network in fp32, one video after another. Only the geometry is vigil's, so that
+the features are comparable.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from vigil.pipeline.inference import select_device
 
 @dataclass(frozen=True)
 class NaiveOptions:
-    """Extract the features of videos the naive way, into one .npy file (V, 32, D) a video."""
+    """Extract the features of videos the naive way, into one .npy file (V, 32, D) per video."""
 
     videos: Positional[Path]
     """Folder of videos."""
@@ -43,7 +43,7 @@ class NaiveOptions:
 
 
 def main(options: NaiveOptions) -> None:
-    """Extract one video after the other."""
+    """Extract one video after another."""
     standin.register()
     device = select_device(options.device)
     backbone = find_backbone(options.backbone)
@@ -84,9 +84,15 @@ def extract_video(
 
 
 def plain_features(network: nn.Module, backbone: Backbone, views: Tensor) -> Tensor:
-    """(B, time positions, channels) of views (B, 64, 224, 224, 3) in 0..255, as anyone would.
+    """Run a plain network in fp32, in PyTorch's default memory format.
 
-    The network is the plain one in fp32, the channels come before the pixels, as PyTorch has them.
+    Args:
+        network: of the backbone, on the device of the views.
+        backbone: describes the network's input.
+        views: (B, 64, 224, 224, 3), 0..255.
+
+    Returns:
+        (B, time positions, channels).
     """
     pixels, size = backbone.pixels, (len(backbone.frame_indices), *[backbone.pixels.size] * 2)
     seen = views[:, list(backbone.frame_indices)].permute(0, 4, 1, 2, 3).contiguous().float()

@@ -1,7 +1,7 @@
-"""The network alone: how fast, how near the most the machine can do, and how exact.
+"""The network alone: its speed, its share of the machine's peak, and its accuracy.
 
-Compared with the usual way: the plain network in fp32, its channels in the usual order, one view at
-a time. Random weights change no speed, but they exaggerate what 16 bits cost.
+The baseline is the usual way: the plain network in fp32 and PyTorch's default memory format, one
+view at a time. Random weights do not change the speed, but exaggerate the error of 16 bits.
 """
 
 import copy
@@ -44,12 +44,12 @@ class Variant:
     views: Tensor
 
     def __call__(self) -> Tensor:
-        """The features, on the host: there they are when they are known."""
+        """Return the features on the host, so that the device has finished."""
         return self.run(self.views).cpu()
 
 
 def measure(options: Options, folder: Path) -> Iterator[Row]:
-    """Yield the machine's ceilings, and each way to run the network against them."""
+    """Yield the machine's ceilings, and the rate of each way to run the network."""
     device = select_device(options.device)
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
@@ -121,14 +121,14 @@ def find_variants(
     precisions: Sequence[str],
     batch_size: int,
 ) -> list[Variant]:
-    """The usual way first, then every rung on which the network can stand in each precision.
+    """The usual way, then every rung that works, for each precision.
 
     Args:
         network: the plain one, in fp32, on the CPU.
-        backbone: what there is to know of it.
+        backbone: of the network.
         view: (1, 64, 224, 224, 3) uint8, on the device.
         precisions: keys of `PRECISIONS`.
-        batch_size: how many views the rungs get at once.
+        batch_size: views per batch for the rungs.
     """
     plain = copy.deepcopy(network).to(view.device)
     variants = [Variant("usual way, fp32", "fp32", partial(plain_features, plain, backbone), view)]

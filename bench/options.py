@@ -17,27 +17,28 @@ class Options:
     sections: Positional[tuple[Section, ...]] = SECTIONS
     """What to measure; by default everything."""
     videos: Path | None = None
-    """Folder of videos to decode and extract; by default some are drawn."""
+    """Folder of videos to decode and extract; by default some are generated."""
     max_videos: int = 20
-    """How many of those videos are extracted, evenly chosen."""
+    """Number of videos to use from that folder, evenly spaced."""
     backbone: str = "i3d"
     """The network."""
     endpoint: str | None = None
-    """Its last layer, such as Mixed_4d; by default its end."""
+    """Its last layer, such as Mixed_4d; by default the network's end."""
     weights: str = "random"
-    """A file of weights, auto, or random: that changes no speed, but makes 16 bits look worse."""
+    """A weights file, auto, or random; random does not change the speed, but exaggerates the error
+    of 16 bits."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precisions: tuple[Literal["fp32", "fp16", "bf16"], ...] = ()
-    """Precisions of the network; by default those the device has instructions for. The first one
-    is also that of vigil extract."""
+    """Precisions of the network; by default those the device has instructions for. vigil extract
+    uses the first one."""
     batch_size: int | None = None
-    """Clip-views the network sees at once; by default as many as vigil extract gives it."""
+    """Clip-views per batch; by default as many as vigil extract uses."""
     compile: bool = False
     """Measure a training step with torch.compile, too; needs a C++ compiler."""
     repeats: int = 3
-    """How often each figure is measured, in turns with the others; the best is taken."""
+    """How often to measure each figure, in turns with the others; the best counts."""
     long: bool = False
-    """Take 2 hours, not 10 minutes, for the long video whose memory is measured."""
+    """Measure memory with a video of 2 hours instead of 10 minutes."""
     out: Path | None = None
-    """Write what is printed to this file too."""
+    """Also write the output to this file."""

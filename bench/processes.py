@@ -1,4 +1,4 @@
-"""Running the programs to be measured, as a user does: in processes of their own."""
+"""Run the programs to be measured as a user does, in processes of their own."""
 
 import os
 import secrets
@@ -21,11 +21,11 @@ from vigil.extract.errors import UserError
 ROOT = Path(__file__).parent.parent
 SMAPS_SECONDS, SAMPLE_SECONDS = 0.2, 1.0
 MARK = "VIGIL_BENCH_MARK"
-"""Environment variable; all processes of one program have the same value of it."""
+"""Environment variable that has the same value in all processes of one program."""
 
 
 def cheap_vigil(*arguments: object, backbone: str = standin.NAME) -> list[str]:
-    """The arguments of `python` that run vigil; its stand-ins are among the backbones."""
+    """The arguments of `python` that run vigil with the stand-ins among its backbones."""
     if arguments[0] == "extract":
         arguments += ("--backbone", backbone, "--weights", "random", "--precision", "fp32")
     return ["-m", "bench.vigil", *map(str, arguments)]
@@ -56,16 +56,16 @@ def _network_flags(options: Options) -> list[str]:
 
 
 def run_python(arguments: list[str]) -> float:
-    """The seconds that `python` took with these arguments.
+    """Run `python` with these arguments and return the seconds it took.
 
     Raises:
-        UserError: it failed; says with what.
+        UserError: it failed; contains its messages.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise UserError(_failure(arguments, done.stderr))
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def _failure(arguments: list[str], messages: str) -> str:
@@ -74,7 +74,7 @@ def _failure(arguments: list[str], messages: str) -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """A running `python`, and all that it started."""
+    """A running `python`, and all processes that it started."""
 
     process: subprocess.Popen[bytes]
     arguments: list[str]
@@ -82,23 +82,23 @@ class Program:
     _messages: IO[bytes]
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """The exit code, -N after signal N; None if it still runs after so many seconds."""
+        """The exit code, -N after signal N; None if it still runs after ``seconds``."""
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(seconds)
         return None
 
     def kill(self) -> int:
-        """Kill what still runs of it, and return how many processes that were."""
+        """Kill its remaining processes, and return their number."""
         pids = self.family()
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.kill()  # in case it has just been started, and not yet been found
+        self.process.kill()  # in case it has just started and was not found
         self.process.wait()
         return len(pids)
 
     def family(self) -> list[int]:
-        """Its processes, those whose parent has died included."""
+        """The ids of its processes, including orphans."""
         pids = []
         for environment in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # it has ended meanwhile, or is another user's
@@ -109,19 +109,19 @@ class Program:
     def memory(self) -> Counter[str]:
         """Bytes that its processes hold now, by kind; pages that several share count once.
 
-        Kinds are those of Linux's smaps_rollup: ``Pss_Anon`` and ``Pss_Shmem`` are what they hold
-        themselves; ``Pss_File`` are pages of files, which whoever else has the same library loaded
-        takes a share of.
+        Kinds are those of Linux's smaps_rollup: ``Pss_Anon`` and ``Pss_Shmem`` are the processes'
+        own memory; ``Pss_File`` is their share of file pages, such as those of libraries, which
+        other programs may share.
         """
         return sum(map(_resident, self.family()), Counter())
 
     def samples(self) -> Iterator[int]:
-        """Yield, every second until it ends, how many bytes it holds itself."""
+        """Yield the bytes of its own memory, every second until it ends."""
         while self.wait(SAMPLE_SECONDS) is None:
             yield own_memory(self.memory())
 
     def messages(self) -> str:
-        """What it has written to standard error."""
+        """Its output on standard error so far."""
         descriptor = self._messages.fileno()
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
@@ -129,7 +129,7 @@ class Program:
         """Wait for its end.
 
         Raises:
-            UserError: it failed; says with what.
+            UserError: it failed; contains its messages.
         """
         if self.process.wait() != 0:
             raise UserError(_failure(self.arguments, self.messages()))
@@ -137,21 +137,21 @@ class Program:
 
 @contextmanager
 def running(arguments: list[str], **environment: str) -> Iterator[Program]:
-    """`python` with some arguments; whatever of it still runs when the block ends is killed.
+    """Run `python` with some arguments; kill what still runs of it when the block ends.
 
-    The environment is this process's and what is given.
+    ``environment`` is added to this process's environment.
     """
     mark = secrets.token_hex(8)
     command = [sys.executable, *arguments]
     environment |= {**os.environ, **environment, MARK: mark}
-    with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads would fill up
+    with tempfile.TemporaryFile() as messages:  # an unread pipe would fill up
         process = subprocess.Popen(
             command,
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=messages,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # protect it from Ctrl-C
         )
         program = Program(process, arguments, f"{MARK}={mark}".encode(), messages)
         try:
@@ -161,10 +161,10 @@ def running(arguments: list[str], **environment: str) -> Iterator[Program]:
 
 
 def peak_memory(arguments: list[str]) -> Counter[str]:
-    """What `python` and all that it started held when they held most of their own.
+    """Run `python`, and return the memory of its processes when their own memory peaked.
 
     Raises:
-        UserError: it failed; says with what.
+        UserError: it failed; contains its messages.
     """
     peak: Counter[str] = Counter()
     with running(arguments) as program:
@@ -176,7 +176,7 @@ def peak_memory(arguments: list[str]) -> Counter[str]:
 
 
 def own_memory(held: Counter[str]) -> int:
-    """Bytes that processes hold themselves, out of what `Program.memory` tells."""
+    """The bytes of the processes' own memory in a result of `Program.memory`."""
     return held["Pss_Anon"] + held["Pss_Shmem"]
 
 

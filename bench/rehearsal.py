@@ -1,8 +1,8 @@
-"""`python -m bench.rehearsal`: the reproduction of UCF-Crime at full size, on drawn features.
+"""`python -m bench.rehearsal`: the reproduction of UCF-Crime at full size, on generated features.
 
-The features have the names, folders and numbers of frames that UCF-Crime's videos have in its
-archives, but their values are random numbers in which anomalous segments lie apart. So every
-command meets the real size and the real names; the figures that come out mean nothing.
+The features have the names, folders and frame counts of UCF-Crime's videos in its archives, but
+their values are random numbers, shifted in anomalous segments. Every command thus meets the real
+size and the real names, but the resulting figures are meaningless.
 """
 
 import json
@@ -42,39 +42,39 @@ PARTS_OF_ARCHIVE = {
 
 @dataclass(frozen=True)
 class Options:
-    """Draw features for all of UCF-Crime, and run vigil reproduce on them."""
+    """Generate features for all of UCF-Crime, and run vigil reproduce on them."""
 
     annotations: Path
-    """Folder with UCF-Crime's official lists; action_splits and Test_*_UCF.npy count too."""
+    """Folder with UCF-Crime's official lists; optionally action_splits and Test_*_UCF.npy."""
     out: Path
-    """Folder of the features, the runs and the table; what is there already is kept."""
+    """Folder of the features, the runs and the table; existing features are kept."""
     config: Path = Path("configs/table1.toml")
-    """Table whose rows are taken."""
+    """Table to choose rows from."""
     rows: tuple[str, ...] = ("l1: two heads", "l4: l3 + first attention")
     """Names of these rows."""
     seeds: int = 1
-    """Seeds of each row."""
+    """Number of seeds for each row."""
     epochs: int = 5
     """Epochs of each training."""
     lstm_size: int = 64
-    """Of the joint model, and of its attention; the paper has 1024."""
+    """Size of the joint model's LSTM and of its attention; 1024 in the paper."""
     channels: int = 1024
-    """Values of a segment: those of I3D, averaged over time."""
+    """Values per segment; 1024 as I3D's, averaged over time."""
     views: Literal["center", "five"] = "five"
     """Views of the test videos."""
     bootstrap: int = 1000
-    """Resamples for the intervals."""
+    """Bootstrap resamples for the confidence intervals."""
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of the generated features."""
 
 
 def main(options: Options) -> int:
-    """Draw, reproduce, print the time of each stage; return the exit code."""
+    """Generate features, reproduce, print the time of each stage; return the exit code."""
     features, table = options.out / "features", options.out / "table.toml"
-    begun = time.monotonic()
+    started = time.monotonic()
     write_text(table, table_of(options))
     num_drawn = draw(options, features)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     lists = [str(options.annotations / name) for name in (*LISTS.values(), TRUTH)]
     command = ["reproduce", "ucf_crime", "--features", str(features), "--annotations", *lists]
     command += ["--config", str(table), "--out", str(options.out / "reproduction")]
@@ -86,7 +86,7 @@ def main(options: Options) -> int:
 
 
 def draw(options: Options, folder: Path) -> int:
-    """Write the feature files that are not there; return how many."""
+    """Write the missing feature files; return their number."""
     drawing = Drawing(options.channels, options.seed)
     frames = frame_counts(options.annotations)
     truth = {one.video: one for one in load_annotations([options.annotations / TRUTH])}
@@ -107,13 +107,13 @@ def draw(options: Options, folder: Path) -> int:
 
 
 def places(annotation: Annotation, part: str, copies: set[str]) -> Iterator[str]:
-    """The paths below which the archives have a video of the lists."""
+    """Yield the paths of a listed video in the archives."""
     name = PurePosixPath(annotation.video).name
     if annotation.is_anomalous:
         number = next(n for n, names in PARTS_OF_ARCHIVE.items() if annotation.class_name in names)
         yield f"Anomaly-Videos-Part-{number}/{annotation.class_name}/{name}"
     elif part == "train":
-        yield f"Training-Normal-Videos-Part-1/{name}"  # or 2: the lists do not tell them apart
+        yield f"Training-Normal-Videos-Part-1/{name}"  # or 2: the lists do not distinguish
     else:
         yield f"Testing_Normal_Videos_Anomaly/{name}"
         if name in copies:
@@ -130,9 +130,9 @@ def table_of(options: Options) -> str:
     chosen = [row for row in config.rows if row.name in options.rows]
     if len(chosen) < len(options.rows):
         names = ", ".join(row.name for row in config.rows)
-        raise UserError(f"{options.config} has not all rows of --rows: they are {names}")
+        raise UserError(f"{options.config} lacks some of --rows: its rows are {names}")
     content: dict[str, Any] = {
-        "title": "Rehearsal: drawn features, whose figures mean nothing",
+        "title": "Rehearsal: generated features, meaningless figures",
         "seeds": options.seeds,
         "reference": config.reference if config.reference in options.rows else "",
         "every": {
@@ -159,7 +159,7 @@ def table_of(options: Options) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value as TOML has it, tables inline; text, numbers and truth values are as in JSON."""
+    """A value as TOML with inline tables; strings, numbers and booleans are as in JSON."""
     if isinstance(value, Mapping):
         pairs = (f"{json.dumps(name)} = {_toml(item)}" for name, item in value.items())
         return "{" + ", ".join(pairs) + "}"
@@ -169,14 +169,14 @@ def _toml(value: object) -> str:
 
 
 def copied_names(folder: Path) -> set[str]:
-    """The file names of the videos that the archives have twice."""
+    """The file names of the videos that the archives contain twice."""
     paths = [folder / name for name in COPIES]
     listed = load_annotations([path for path in paths if path.is_file()])
     return {PurePosixPath(one.video).name for one in listed if not one.is_anomalous}
 
 
 def frame_counts(folder: Path) -> dict[str, int]:
-    """Name of a test video without extension -> its frames, where the two files are."""
+    """Name of a test video without extension -> its frames; empty if the files are missing."""
     names, counts = (folder / name for name in FRAME_COUNTS)
     if not (names.is_file() and counts.is_file()):
         return {}

@@ -1,4 +1,4 @@
-"""Drawn features: random numbers in which the segments of an anomaly lie apart.
+"""Generated features: random numbers, shifted in the segments of an anomaly.
 
 Legend: V views, S segments, D features.
 """
@@ -19,30 +19,30 @@ from vigil.extract.versions import installed_versions
 
 FPS = 30.0
 MEDIAN_FRAMES, SPREAD_FRAMES = 2500, 1.0
-"""Of the training videos, whose lengths no list tells: a log-normal distribution."""
+"""Of the training videos, whose lengths no list contains: a log-normal distribution."""
 MIN_FRAMES, MAX_FRAMES = 100, 150_000
 ANOMALOUS_SHARE = 0.1, 0.4
-"""Of the frames of an anomalous training video."""
+"""Range of the share of anomalous frames in an anomalous training video."""
 APART, APART_OF_CLASS = 1.0, 1.0
-"""By how much the values of anomalous segments are raised at most, in units of the noise: in a
-direction of all anomalies, and in one of their class."""
+"""Largest shift of anomalous segments, in units of the noise: in a direction of all anomalies, and
+in one of their class."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How features are drawn."""
+    """How features are generated."""
 
     channels: int
     seed: int
 
     def generator(self, *names: object) -> np.random.Generator:
-        """Random numbers that depend on the seed and the names only."""
+        """Random numbers that depend only on the seed and the names."""
         text = " ".join(map(str, (self.seed, *names)))
         digest = hashlib.sha256(text.encode()).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
     def direction(self, name: str) -> npt.NDArray[np.float32]:
-        """(D,) values of which a tenth are not 0."""
+        """A direction (D,) with about a tenth of its values nonzero."""
         generator = self.generator("direction", name)
         is_used = generator.random(self.channels) < 0.1
         return (generator.random(self.channels) * is_used).astype(np.float32)
@@ -55,19 +55,19 @@ def draw_features(
     num_frames: int | None,
     views: Sequence[str],
 ) -> VideoFeatures:
-    """The features of a video as `vigil extract --time-pool mean` would store them.
+    """Generate the features of a video as `vigil extract --time-pool mean` would store them.
 
     Args:
         drawing: seed and size.
         video: its path.
-        annotation: its class, and the anomalous frames where they are known; else some are drawn.
-        num_frames: of the video; None: drawn.
+        annotation: its class, and its anomalous frames if known; otherwise they are random.
+        num_frames: of the video; None: random.
         views: names of the views.
     """
     generator = drawing.generator(video.rpartition("/")[2])
     if num_frames is None:
-        drawn = MEDIAN_FRAMES * np.exp(SPREAD_FRAMES * generator.standard_normal())
-        num_frames = int(np.clip(drawn, MIN_FRAMES, MAX_FRAMES))
+        length = MEDIAN_FRAMES * np.exp(SPREAD_FRAMES * generator.standard_normal())
+        num_frames = int(np.clip(length, MIN_FRAMES, MAX_FRAMES))
     spec = FeatureSpec("i3d", "logits", "0" * 64, time_pool="mean")
     frames = segment_ranges(num_frames, spec.num_segments)
     share = _anomalous_share(annotation, frames, num_frames, generator)

@@ -1,7 +1,7 @@
-"""Networks that cost nothing, to see what the rest of vigil takes.
+"""Networks that compute almost nothing, to measure the rest of vigil.
 
-Their features are as large as I3D's. By sleeping `standin` is slower than decoding: where nothing
-holds clips back, they pile up before it as they would before a real network. `instant` is not.
+Their features are as large as I3D's. `standin` sleeps to be slower than decoding, so that without
+backpressure clips would pile up as they would before a real network. `instant` does not sleep.
 """
 
 import time
@@ -17,10 +17,10 @@ SECONDS_PER_VIEW = 0.014
 
 
 class Standin(nn.Module):
-    """The mean colour of seven frames, as often as I3D has channels."""
+    """The mean colour of seven frames, repeated to fill I3D's channels."""
 
     def __init__(self, seconds_per_view: float) -> None:
-        """Take so long for each clip-view."""
+        """Sleep this long for each clip-view."""
         super().__init__()
         self._seconds_per_view = seconds_per_view
 
@@ -32,7 +32,7 @@ class Standin(nn.Module):
 
 
 def register() -> None:
-    """Add both to the backbones there are."""
+    """Add both to `BACKBONES <extract.backbones>`."""
     for name, seconds in {NAME: SECONDS_PER_VIEW, INSTANT: 0.0}.items():
         BACKBONES[name] = _backbone(name, seconds)
 

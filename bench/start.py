@@ -1,4 +1,4 @@
-"""What it costs to start: the help text, and one short video against the naive way."""
+"""The cost of starting: the help text, and one short video against the naive way."""
 
 from collections.abc import Iterator
 from functools import partial

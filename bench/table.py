@@ -1,4 +1,4 @@
-"""What was measured, as one table, and the way to measure: in turns, and the best of each."""
+"""Measure variants in turns, keeping the best time of each, and print figures as one table."""
 
 import io
 import time
@@ -19,7 +19,7 @@ class Row:
     value: float
     unit: str
     ratio: float
-    """To the figure it is compared with, which has ratio 1; above 1 is more of the unit."""
+    """To the baseline figure, whose ratio is 1; above 1 means more of the unit."""
     note: str = ""
 
 
@@ -28,7 +28,7 @@ def shortest_seconds(
 ) -> dict[str, float]:
     """The shortest time in seconds that each variant took, all of them measured in turns.
 
-    Turns spread what else the machine does over all variants; the shortest time has least of it.
+    Turns spread other load on the machine over all variants; the shortest time has least of it.
     """
     if warm_up:
         for work in variants.values():
@@ -36,9 +36,9 @@ def shortest_seconds(
     seconds: dict[str, float] = {}
     for _ in range(repeats):
         for name, work in variants.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             work()
-            taken = time.perf_counter() - begun
+            taken = time.perf_counter() - started
             seconds[name] = min(taken, seconds.get(name, taken))
     return seconds
 
@@ -60,7 +60,7 @@ def render(rows: Iterable[Row]) -> str:
 
 
 def markdown(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table that lines up as plain text too; columns named ``>...`` to the right."""
+    """A Markdown table, aligned as plain text too; columns named ``>...`` are right-aligned."""
     table = Table(box=box.MARKDOWN)
     for name in header:
         table.add_column(name.lstrip(">"), justify="right" if name[0] == ">" else "left")

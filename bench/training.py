@@ -1,8 +1,8 @@
-"""Training at the paper's size: a step against its matrix products, and the way to its features.
+"""Training at the paper's size: a step against its matrix products, and loading its features.
 
-The usual way to features, as the authors' program has it, is to read all clips of each video of a
-batch anew, and to pool them; here pooled features stay on the device, or where they do not fit in
-memory in one file, from which batches come while the step before is computed.
+The authors' program reads and pools all clips of each video again for every batch. Here pooled
+features stay on the device or, if they do not fit in memory, in one file, from which batches are
+read while the step before is computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,18 +31,18 @@ from vigil.pipeline.recipe import Recipe
 SECTION = "training"
 SHAPE = InputShape(num_segments=32, time_positions=7, channels=1024, num_classes=14)
 NUM_BAGS = 60
-"""Of a batch."""
+"""Per batch."""
 NUM_BATCHES = 2
 NUM_CLIPS = 113
 """Clips of a video of UCF-Crime's mean length: 128 hours at 30 frames a second, 1900 videos."""
 
 
 def measure(options: Options, folder: Path, shape: InputShape = SHAPE) -> Iterator[Row]:
-    """Yield what a step and the data of a batch take, with what they are compared with.
+    """Yield the time of a step and of a batch's data, with their baselines.
 
     Args:
-        options: where, and how often.
-        folder: where feature files are put.
+        options: device and repeats.
+        folder: for feature files.
         shape: of the features and classes.
     """
     device = select_device(options.device)
@@ -72,7 +72,7 @@ def measure(options: Options, folder: Path, shape: InputShape = SHAPE) -> Iterat
 def _data_path(
     options: Options, folder: Path, shape: InputShape, resident: Bags, streamed: Bags
 ) -> Iterator[Row]:
-    """Yield what an epoch under way waits for the features of a batch."""
+    """Yield the time that a running epoch waits for the features of a batch."""
     device = resident.features.device
     paths = _write_files(folder, shape)
     draws = [torch.randperm(NUM_BATCHES * NUM_BAGS)[:NUM_BAGS] for _ in range(options.repeats + 2)]
@@ -109,7 +109,7 @@ def _next(batches: Iterator[Tensor], device: torch.device) -> None:
 def _products(recipe: Recipe, shape: InputShape, device: torch.device) -> list[tuple[Tensor, ...]]:
     """The factors of every matrix product of a step: forward, and backward to weights and inputs.
 
-    Those of the features need no gradient: the products to inputs are left out there.
+    Features need no gradient, so their products to inputs are left out.
     """
     config = recipe.model
     assert isinstance(config, ModelConfig)
@@ -167,6 +167,6 @@ def _read(paths: Sequence[Path], shape: InputShape, device: torch.device) -> Non
 
 
 def _wait(result: Tensor, device: torch.device) -> None:
-    """Wait until the device has computed it."""
+    """Wait until the device has computed the result."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

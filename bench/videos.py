@@ -1,4 +1,4 @@
-"""Videos to measure with: drawn like surveillance footage, or chosen among a user's."""
+"""Videos to measure with: generated like surveillance footage, or chosen among a user's."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from vigil.pipeline.videos import find_videos
 
 FPS = 30
 NUM_PATCHES = 6
-# Bits a pixel and frame; at 320x240 it gives the 1.8 Mb/s of UCF-Crime, of large frames less is
-# spent: 1080p gets 8 Mb/s.
+# Bits per pixel and frame: 1.8 Mb/s at 320x240, as in UCF-Crime; larger frames get fewer bits per
+# pixel, 8 Mb/s at 1080p.
 BITS_PER_PIXEL = {240: 0.78, 720: 0.2, 1080: 0.13}
 
 
@@ -26,10 +26,10 @@ def draw_video(
     bits_per_pixel: float | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write a video of a fixed camera: a textured scene, textured things that move, and noise.
+    """Write a video of a fixed camera: a textured scene, moving textured patches, and noise.
 
-    The path's ending says which container. The encoder's settings are usual ones (CABAC,
-    deblocking, B-frames): they decide how long decoding takes, as does the bit rate.
+    The path's extension selects the container. The encoder's settings are common ones (CABAC,
+    deblocking, B-frames), because they and the bit rate decide how long decoding takes.
     """
     bits = bits_per_pixel or BITS_PER_PIXEL.get(height, 0.2)
     with av.open(str(path), "w") as container:
@@ -57,7 +57,7 @@ class _Scene:
         self._noise = self._random.integers(0, 12, (height + 64, width + 64), np.uint8)
 
     def _texture(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """(height, width) of soft shapes under fine ones, 40 to 200."""
+        """A coarse pattern with a fine one on top, (height, width), 40 to 200."""
         coarse = self._random.integers(40, 160, (height // 16 + 1, width // 16 + 1), np.uint8)
         fine = self._random.integers(0, 40, (height // 2 + 1, width // 2 + 1), np.uint8)
         large = coarse.repeat(16, 0).repeat(16, 1)[:height, :width]
@@ -65,7 +65,7 @@ class _Scene:
         return np.asarray(large + small, np.uint8)
 
     def draw(self, num_frames: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield pictures (3 / 2 x height, width)."""
+        """Yield frames (3 / 2 x height, width)."""
         for index in range(num_frames):
             picture = self._still.copy()
             places = (self._starts + index * self._steps).astype(int)
@@ -80,7 +80,7 @@ class _Scene:
 
 
 def repeat_video(source: Path, path: Path, times: int) -> Path:
-    """Write the packets of a video again and again, later each time; nothing is encoded."""
+    """Write the packets of a video repeatedly, shifted in time; nothing is encoded again."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         template = old.streams.video[0]
         stream = new.add_stream_from_template(template)
@@ -89,7 +89,7 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
             old.seek(0)
             for packet in old.demux(template):
                 if packet.dts is None or packet.pts is None:
-                    continue  # the demuxer's own mark of the end
+                    continue  # the demuxer's end marker
                 packet.pts += turn * length
                 packet.dts += turn * length
                 packet.stream = stream
@@ -100,9 +100,9 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
 def chosen_videos(
     options: Options, folder: Path, sizes: Sequence[tuple[int, int]], num_frames: int
 ) -> Path:
-    """A new folder with links to the user's videos, evenly chosen.
+    """Create a folder with links to the user's videos, evenly chosen.
 
-    Without any, it holds drawn ones: one of each of ``sizes`` (width, height).
+    If there are none, it holds generated ones, one for each (width, height) of ``sizes``.
     """
     videos = folder / "videos"
     videos.mkdir()

@@ -1,6 +1,6 @@
 """`python -m bench.vigil` is `vigil` with the stand-ins for a network among its backbones.
 
-Decode workers import it too, as the program's main module; then it loads nothing.
+Decode workers import it too, as the program's main module; it then loads nothing.
 """
 
 import sys

@@ -155,8 +155,8 @@ def rebuild_engine(
     weights = joint_weights(networks)
     if weights.digest != used.digest:
         raise UserError(
-            f"weights {weights.name} are not those that the features were extracted with "
-            f"({used.name}, digest {used.digest[:12]}): give that file with --weights"
+            f"weights {weights.name} are not those that the features were made with ({used.name}, "
+            f"digest {used.digest[:12]}): give that file with --weights"
         )
     return make_engine(networks, spec, views, compute, keep_clips)
 

@@ -170,7 +170,7 @@ def test_how_each_network_was_computed_is_said_where_that_differs(extract):
     ("call", "message"),
     [
         (lambda: find_backbones("i3d+nothing"), "no backbone 'nothing': use one of i3d, "),
-        (lambda: find_backbones("s3d+i3d+s3d"), r"'s3d\+i3d\+s3d' has s3d more than once: name "),
+        (lambda: find_backbones("s3d+i3d+s3d"), r"'s3d\+i3d\+s3d' repeats s3d: name each "),
         (
             lambda: find_endpoints(find_backbones("i3d+s3d"), "Mixed_4d"),
             r"endpoint 'Mixed_4d' is for 1 network, not 2: give one for each, joined by \+",

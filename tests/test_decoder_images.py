@@ -298,7 +298,7 @@ class TestCommand:
         write_pictures(tmp_path / "root" / "a")
         assert extract()[0] == 0
         code, said = extract()
-        assert (code, "0 to extract, 1 already there" in said) == (0, True)
+        assert (code, "0 to extract, 1 already extracted" in said) == (0, True)
         assert extract("--picture-fps", "10")[0] == 4
         code, _ = extract("--picture-fps", "10", "--overwrite")
         assert code == 0
@@ -306,7 +306,7 @@ class TestCommand:
         assert features.segment_seconds[-1, 1] == pytest.approx(1.2)
         (tmp_path / "root" / "a" / "f3.png").unlink()
         code, said = extract("--picture-fps", "10")
-        assert (code, "is not the video that" in said) == (4, True)
+        assert (code, "differs from the video that" in said) == (4, True)
 
     def test_a_broken_folder_fails_alone(self, tmp_path, extract):
         write_pictures(tmp_path / "root" / "a")

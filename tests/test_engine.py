@@ -268,7 +268,7 @@ def test_features_beyond_16_bits_fail_their_video_only(tmp_path, script):
     script["a.mp4"] = messages_of("a.mp4", np.full((10, HEIGHT, WIDTH, 3), 255, np.uint8))
     script["b.mp4"] = messages_of("b.mp4", draw(64, 0))
     failed, extracted = run(make_engine(Loud(), precision="fp16"), tmp_path, "a.mp4", "b.mp4")
-    assert failed.reason == "features overflow float16: use --precision fp32"
+    assert failed.reason == "features overflow float16: compute in fp32"
     assert extracted.video == "b.mp4"
     assert list(list_features(tmp_path)) == ["b.mp4"]
     run(make_engine(Loud()), tmp_path, "a.mp4")

@@ -105,8 +105,8 @@ class TestARun:
     def test_every_video_gets_its_file_at_its_relative_path(self, videos, store, extract):
         code, said = extract(videos, "--keep-clips")
         assert code == 0
-        assert "3 videos: 3 to extract, 0 already there" in said
-        assert "left alone, no videos by their endings: 1 file\n" in said
+        assert "3 videos: 3 to extract, 0 already extracted" in said
+        assert "skipped 1 file without a video extension\n" in said
         assert list(list_features(store)) == sorted(LENGTHS)
         assert failures_in(store) == []
         for name, num_frames in LENGTHS.items():
@@ -147,7 +147,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos)
         assert (code, snapshot(store)) == (0, before)
-        assert "3 videos: 0 to extract, 3 already there" in said
+        assert "3 videos: 0 to extract, 3 already extracted" in said
 
     def test_adds_what_is_missing_and_repairs_what_is_damaged(self, videos, store, extract):
         extract(videos)
@@ -156,7 +156,7 @@ class TestAnotherRun:
         truncate(feature_path(store, "Fighting/a.mp4"), 0.5)
         code, said = extract(videos)
         assert code == 0
-        assert "2 to extract, 1 already there" in said
+        assert "2 to extract, 1 already extracted" in said
         assert "a.mp4.h5 is damaged" in said
         after = snapshot(store)
         kept = Path("Fighting/b.mp4.h5")
@@ -183,7 +183,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos, "--overwrite")
         assert (code, snapshot(store)) == (0, before)
-        assert "3 already there" in said
+        assert "3 already extracted" in said
 
     def test_refuses_features_of_another_version_of_a_video(self, videos, store, extract):
         extract(videos)
@@ -193,10 +193,10 @@ class TestAnotherRun:
         assert (code, snapshot(store)) == (3, before)
         ((video, reason, decoder, frame),) = failures_in(store)
         assert (video, decoder, frame) == ("Fighting/b.mp4", "", "")
-        assert "another content: extract it anew with --overwrite" in reason
+        assert "b.mp4.h5 was extracted from: extract it again with --overwrite" in reason
         code, said = extract(videos, "--overwrite")
         assert (code, failures_in(store)) == (0, [])
-        assert "1 to extract, 2 already there" in said
+        assert "1 to extract, 2 already extracted" in said
         assert read_features(feature_path(store, "Fighting/b.mp4")).num_frames_decoded == 9
 
     def test_a_new_time_of_change_with_the_same_bytes_is_the_same_video(
@@ -225,7 +225,7 @@ class TestAnotherRun:
         code, said = extract(videos, *more)
         assert code == 0
         assert "3 to extract" in said
-        assert f"3 videos extracted again, for {why}, not stored before" in said
+        assert f"extracting 3 videos again to add {why}\n" in said
         after = snapshot(store)
         assert not set(before.items()) & set(after.items())
         for path in list_features(store).values():
@@ -239,7 +239,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos, "--views", "center,top_right")
         assert (code, snapshot(store)) == (2, before)
-        assert "extracted again and lose top_left, its clips (--keep-clips): ask for that" in said
+        assert "extracted again and lose top_left, its clips (--keep-clips): request" in said
         assert extract(videos, "--views", "center,top_right", "--overwrite")[0] == 0
         views = {read_features(path).views for path in list_features(store).values()}
         assert views == {("center", "top_right")}
@@ -260,8 +260,7 @@ class TestAnotherRun:
         extract(videos / "c.avi")
         code, said = extract(videos / "c.avi", "--precision", "bf16")
         assert code == 0
-        assert "1 of the videos that are there were not computed in bf16" in said
-        assert "the store mixes precisions" in said
+        assert "the store mixes precisions: 1 existing feature file not computed in bf16" in said
 
     def test_refuses_to_run_beside_another(self, videos, store, extract):
         with locked(store):
@@ -295,7 +294,7 @@ class TestVideosThatFail:
         for name, (reason, *_) in rows.items():
             assert f"ERROR: {name}: {reason}" in said
         assert list(list_features(store)) == sorted([*LENGTHS, "damaged.mp4"])
-        assert "4 extracted (3 with decord, 1 with pyav), 0 already there, 4 failed" in said
+        assert "4 extracted (3 with decord, 1 with pyav), 0 already extracted, 4 failed" in said
         assert "failures.csv" in said.splitlines()[-1]
 
     def test_damage_is_counted_in_the_file_and_said(self, broken, store, extract):
@@ -328,7 +327,7 @@ class TestVideosThatFail:
         assert snapshot(store) == before
         code, said = extract(broken / "damaged.mp4", "--max-damage", "50%")
         assert (code, failures_in(store)) == (0, [])
-        assert "1 already there" in said
+        assert "1 already extracted" in said
 
     def test_what_is_no_share_of_frames_is_wrong_usage(self, broken, extract):
         code, said = extract(broken, "--max-damage", "10")
@@ -450,7 +449,7 @@ class TestWrongUsage:
             (["--views", "middle"], "'middle' is no view"),
             (["--endpoint", "fc6"], "fake has no endpoint 'fc6'"),
             (["--short-side", "100"], "short side 100 is smaller than the 224 pixel views"),
-            (["--short-side", "big"], "short side 'big' is no number of pixels: use 256, or nat"),
+            (["--short-side", "big"], "short side 'big' is not a number of pixels: use 256, or n"),
             (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
             (["--segments", "0"], "0 segments: at least 1 is needed"),
             (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
@@ -523,7 +522,7 @@ class TestTheDisk:
         assert list(list_features(store)) == written
         code, said = extract(videos)
         assert code == 0
-        assert "2 to extract, 1 already there" in said
+        assert "2 to extract, 1 already extracted" in said
 
     def test_a_disk_that_really_fills_up(self, videos, tmp_path):
         """In a name space of its own, where anybody may mount a disk in memory."""
@@ -602,7 +601,7 @@ def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
 
     code, said = extract(videos, *settings[2:])
     assert code == 0
-    assert f"{3 - len(finished)} to extract, {len(finished)} already there" in said
+    assert f"{3 - len(finished)} to extract, {len(finished)} already extracted" in said
     assert finished.items() <= snapshot(store).items()
     assert [path.name for path in store.rglob(".*")] == [LOCK_NAME]
     extract(videos, *settings[2:], out=tmp_path / "undisturbed")

@@ -34,9 +34,9 @@ from vigil.extract.store import feature_path, verify_features
 from vigil.extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
-STILL = "no sign of life for 2 s (--stall-seconds)"
+STILL = "no heartbeat for 2 s: allow workers more time"
 MEMORY = "it takes more memory than a worker may have: raise --worker-memory-gib"
-SIGSEGV = "the decoder's process died (signal 11)"
+SIGSEGV = "the decoder process died (signal 11)"
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ class TestTheWatch:
         (connection,) = workers.connections
         assert workers.receive(connection) == (
             0,
-            WorkerDied(0, "no sign of life for 5 s (--stall-seconds)", "", 0),
+            WorkerDied(0, "no heartbeat for 5 s: allow workers more time", "", 0),
         )
 
     def test_time_in_which_nobody_watched_does_not_count(self, workers, clock, stopped):

@@ -181,8 +181,7 @@ class TestADeath:
             engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
         )
         reason = (
-            "the decoder's process died "
-            "(signal 9, perhaps for want of memory: see --worker-memory-gib)"
+            "the decoder process died (signal 9, possibly out of memory: allow workers more memory)"
         )
         (outcome,) = outcomes
         assert outcome == FailedVideo("long.mp4", reason, outcome.decoder, outcome.frame)

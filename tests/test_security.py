@@ -179,7 +179,7 @@ def test_what_leads_astray_is_a_failure_and_stops_no_other(tmp_path, video, vigi
     code, _, said = vigil(*extract)
     assert code == 3
     assert set(failures_in(store)) == {"out.mp4", "pipe.mp4"}
-    assert "WARNING: 1 linked folder left alone" in said
+    assert "WARNING: skipped 1 linked folder" in said
     assert "ERROR: out.mp4: the link leads out of" in said
     assert vigil(*extract, "--follow-links")[0] == 3
     assert set(failures_in(store)) == {"pipe.mp4"}

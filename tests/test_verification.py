@@ -116,7 +116,7 @@ class TestWithoutRepair:
         assert re.search(r"b\.mp4\.h5 is damaged \(it holds values that are not finite\)", errors)
         assert "ERROR: c.avi has no features\n" in errors
         assert "ERROR: link.mp4: the link leads nowhere" in errors
-        assert f"d.mp4.h5 was made of {videos / 'd.mp4'} when that had another content" in errors
+        assert f"{videos / 'd.mp4'} has changed since {store / 'd.mp4.h5'} was extracted" in errors
         assert len(errors.splitlines()) == 6
         assert snapshot(store) == before
 
@@ -127,7 +127,7 @@ class TestWithoutRepair:
     def test_features_of_other_videos_are_none_of_its_business(self, run, store, videos):
         code, said, errors = run("features", "verify", store, "--videos", videos / "c.avi")
         assert (code, said[2]) == (0, "missing 0")
-        assert "features of no video there: 3 files, such as Fighting/a.mp4" in errors
+        assert "features without a video: 3 files, such as Fighting/a.mp4" in errors
 
     def test_a_mixture_of_specs_is_said(self, tmp_path, run):
         other = replace(SPEC, clip_stride=32)
@@ -198,7 +198,7 @@ class TestRepair:
             truncate(path, 0.5)
         code, _, errors = verify("--repair")
         assert code == 2
-        assert "is whole, so that it is not known how they were made: run vigil ext" in errors
+        assert "is intact, so their settings are unknown: run vigil extract with the or" in errors
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -216,7 +216,7 @@ class TestRepair:
         feature_path(store, "d.mp4").unlink()
         code, _, errors = verify("--repair")
         assert code == 2
-        assert re.search(rf"were not made alike \({message}", errors)
+        assert re.search(rf"have different settings \({message}", errors)
 
     def test_a_precision_that_is_asked_for_settles_it(self, verify, store):
         change(store, "c.avi", precision="bf16")
@@ -231,7 +231,7 @@ class TestRepair:
         code, _, errors = verify("--repair")
         assert code == 2
         assert (
-            "were computed in bf16, fp32, on several devices: say one of these with --pre" in errors
+            "were computed in bf16, fp32, on several devices: choose one of these with --" in errors
         )
         assert verify("--repair", "--precision", "fp32")[0] == 0
 
@@ -256,7 +256,7 @@ class TestRepair:
         before = snapshot(store)
         code, _, errors = run("features", "verify", store, "--videos", given, "--repair")
         assert code == 2
-        assert f" {name} has features already, as those of Fighting/a.mp4: give the same" in errors
+        assert f" {name} already has features under the name Fighting/a.mp4: give the" in errors
         assert snapshot(store) == before
 
     def test_a_copy_of_a_video_is_another_video(self, verify, store, videos):
@@ -301,11 +301,11 @@ class TestRepair:
         code, _, errors = run("features", "verify", store, "--repair")
         assert (code, errors) == (
             2,
-            "ERROR: --repair extracts again: say from which videos with --videos\n",
+            "ERROR: --repair extracts videos again: give the videos with --videos\n",
         )
         code, _, errors = run("features", "verify", store / "c.avi.h5", "--videos", videos)
         assert code == 2
-        assert "c.avi.h5 is no folder of features: --videos needs all of one" in errors
+        assert "c.avi.h5 is not a folder: --videos checks a whole folder" in errors
 
 
 def assert_same_features(left, right):
