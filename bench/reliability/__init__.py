@@ -1,1 +1,1 @@
-"""What is done to vigil to see whether it keeps its promises: kills, damage, hours of work."""
+"""Tests of vigil's reliability: kills, damaged files, hours of work."""

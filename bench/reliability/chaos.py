@@ -1,8 +1,8 @@
-"""`make chaos`: kill runs at random moments, and compare what is left at last.
+"""`make chaos`: kill runs at random moments, and compare the files that are left in the end.
 
-Extraction and training run again and again on what the run before them left, and are killed,
-starved or hindered. Files are spoiled in between. In the end everything must be as undisturbed runs
-leave it, bit for bit, and nothing else may be there.
+Extraction and training run again and again on the files of the run before them, and are killed,
+starved or hindered. Files are damaged in between. In the end all files must equal those of
+undisturbed runs, bit for bit, and there must be no others.
 """
 
 import signal
@@ -26,27 +26,27 @@ from vigil.extract.errors import UserError
 TRAINING_SHARE = 0.2
 HINDRANCE_SHARE = 0.2
 LONG_FRAMES = 2112
-"""With a clip every 4 frames these are 512: as many as a video must have to be read in parts."""
+"""With a clip every 4 frames, the 512 clips that a video needs to be read in parts."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Kill extraction and training at random moments; compare what is left with undisturbed runs.
+    """Kill extraction and training at random moments; compare their files with undisturbed runs.
 
-    Ends with 1 unless all is as it should be.
+    The exit code is 1 if there are differences.
     """
 
     runs: int = 100
-    """Kills."""
+    """Number of kills."""
     seed: int = 0
-    """Decides what is done to which run, and to which files."""
+    """Seed that decides which faults hit which run and which files."""
     short: bool = False
-    """Without the long video and the training, as for a test."""
+    """Leave out the long video and the training."""
 
 
 def main(options: Options) -> int:
-    """Print a table of what was done and a line that says what came of it; 0 if all is well."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what runs in background
+    """Print a table of faults and a line of results; return 0 if there are no problems."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     tally = Tally()
     decoders = ("pyav",) if options.short else ("auto", "pyav")
     with ExitStack() as stack:
@@ -55,8 +55,8 @@ def main(options: Options) -> int:
         draw_videos(folder / "videos", with_long=not options.short)
         disk = stack.enter_context(small_disk(folder / "disk"))
         if disk is None:
-            say("no small disk can be mounted here: a full disk is not tried")
-        # Where a worker dies a video goes to PyAV, whose features differ in the last bits.
+            say("cannot mount a small disk here: a full disk is not tested")
+        # After a worker's death, PyAV decodes its video; those features differ in the last bits.
         extraction = Extraction(folder, disk, tally, decoders)
         training = None if options.short else Training(folder, extraction.reference, tally)
         before = temporary_files(folder / "tmp")
@@ -73,7 +73,7 @@ def main(options: Options) -> int:
 
 
 def _disturb(random: Random, extraction: Extraction, training: Training | None) -> None:
-    """Kill one run, perhaps after others were hindered."""
+    """Kill one run, possibly after hindering another one."""
     if training is not None and random.random() < TRAINING_SHARE:
         training.disturb(TRAINING_KILL, random)
         return
@@ -83,7 +83,7 @@ def _disturb(random: Random, extraction: Extraction, training: Training | None) 
 
 
 def draw_videos(folder: Path, with_long: bool) -> None:
-    """Write a corpus, a video that is read in parts, a damaged one, and one that is none at all."""
+    """Write a corpus, a video that is read in parts, a damaged one, and a file without a video."""
     draw_corpus(folder)
     if with_long:
         draw_video(folder / "Normal" / "long.mp4", WIDTH, HEIGHT, LONG_FRAMES)
@@ -94,12 +94,12 @@ def draw_videos(folder: Path, with_long: bool) -> None:
 
 
 def temporary_files(folder: Path) -> set[Path]:
-    """What lies in a folder for temporary files, and in shared memory."""
+    """The contents of a folder for temporary files, and of shared memory."""
     return {*folder.iterdir(), *Path("/dev/shm").iterdir()}
 
 
 def say(text: str) -> None:
-    """Tell whoever waits."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr)
 
 

@@ -24,24 +24,24 @@ from vigil.extract.errors import UserError
 
 CLIP_STRIDE = 4
 START_SHARE = 0.3
-"""About so much of the time of a run goes by before anything is extracted."""
+"""Approximate share of a run's time before anything is extracted."""
 LEAST_ROOM_BYTES, MOST_ROOM_BYTES = 1 << 10, 4 << 20
 NO_SPACE_CODE, LOCKED_CODE, SOME_FAILED_CODE, INTERRUPTED_CODE = 1, 2, 3, 130
 
 
 class Extraction:
-    """A store that is being filled, and what it should hold in the end."""
+    """A store that is being filled, and its expected final contents."""
 
     def __init__(
         self, folder: Path, disk: Disk | None, tally: Tally, decoders: tuple[str, ...]
     ) -> None:
-        """Fill the stores to compare with, and see how long that takes.
+        """Fill the reference stores, and measure how long that takes.
 
         Args:
-            folder: holds the videos; everything else is made there.
-            disk: the one on which the store is, if it can be made small.
-            tally: of what is done and what comes of it.
-            decoders: the one that is used, and those that it may be replaced by.
+            folder: holds the videos; everything else is created there.
+            disk: holds the store, if its size can be changed.
+            tally: of faults and outcomes.
+            decoders: the one to use, then those that may replace it.
 
         Raises:
             UserError: extraction does not work even undisturbed.
@@ -50,12 +50,12 @@ class Extraction:
         self._decoder = decoders[0]
         references = [folder / f"undisturbed_{decoder}" for decoder in decoders]
         for store, decoder in zip(references, decoders, strict=True):
-            begun = time.monotonic()
+            started = time.monotonic()
             with self._start(store, decoder) as program:
                 code = program.process.wait()
                 if code != SOME_FAILED_CODE:
-                    raise UserError(f"undisturbed, it ends with {code}: {program.messages()}")
-            self._seconds = time.monotonic() - begun
+                    raise UserError(f"undisturbed, its exit code is {code}: {program.messages()}")
+            self._seconds = time.monotonic() - started
         self.reference = references[0]
         self._store = DisturbedStore(folder / "disk" / "store", references, tally)
 
@@ -65,11 +65,11 @@ class Extraction:
         arguments = cheap_vigil("extract", *where, *how, backbone=INSTANT)
         return running(arguments, TMPDIR=str(self._folder / "tmp"))
 
-    def _go_on(self) -> AbstractContextManager[Program]:
+    def _resume(self) -> AbstractContextManager[Program]:
         return self._start(self._store.folder, self._decoder)
 
     def disturb(self, kind: str, random: Random) -> None:
-        """Spoil files, then run and disturb the run; again, until that was not too late."""
+        """Damage files, then start a run and disturb it; repeat until that was in time."""
         if kind == FULL_DISK and self._disk is None:
             return
         share = random.random()
@@ -83,7 +83,7 @@ class Extraction:
         moment_seconds = share * max(self._store.share_missing(), START_SHARE) * self._seconds
         if kind == FULL_DISK and self._disk is not None:
             self._disk.leave(random.randrange(LEAST_ROOM_BYTES, MOST_ROOM_BYTES))
-        with self._go_on() as program:
+        with self._resume() as program:
             if kind == TWO_RUNS:
                 struck = self._second_run(program, moment_seconds)
             else:
@@ -97,20 +97,20 @@ class Extraction:
     def _second_run(self, program: Program, moment_seconds: float) -> bool:
         if program.wait(moment_seconds) is not None:
             return False
-        with self._go_on() as second:
+        with self._resume() as second:
             self._end(TWO_RUNS, second)
         return True
 
     def _end(self, kind: str, program: Program) -> int | None:
         code = program.wait(HANG_SECONDS)
         expected = {
-            NOTHING: {SOME_FAILED_CODE},  # one video is none
+            NOTHING: {SOME_FAILED_CODE},  # one file is not a video
             WORKER_KILL: {SOME_FAILED_CODE},
             TWO_RUNS: {SOME_FAILED_CODE, LOCKED_CODE},
             FULL_DISK: {SOME_FAILED_CODE, NO_SPACE_CODE},
-            LITTLE_MEMORY: set(),  # it may end as it likes, but end it must
+            LITTLE_MEMORY: set(),  # any exit code will do, but it must end
             "kill -9": {-9},
-            "SIGTERM": {SOME_FAILED_CODE, INTERRUPTED_CODE, -15},  # while Python starts: by signal
+            "SIGTERM": {SOME_FAILED_CODE, INTERRUPTED_CODE, -15},  # -15 while Python starts
             "SIGINT": {SOME_FAILED_CODE, INTERRUPTED_CODE, -2},
         }
         self._tally.end(kind, code, expected[kind], program.messages())
@@ -119,7 +119,7 @@ class Extraction:
         return code
 
     def finish(self) -> None:
-        """Let a run end, and compare everything that is there then."""
-        with self._go_on() as program:
+        """Let a run finish, then compare everything."""
+        with self._resume() as program:
             self._end(NOTHING, program)
         self._store.check_end()

@@ -14,15 +14,15 @@ EPOCHS = 40
 
 
 class Training:
-    """A run that goes on after every kill, and what it should leave in the end."""
+    """A run that resumes after every kill, and its expected final files."""
 
     def __init__(self, folder: Path, features: Path, tally: Tally) -> None:
-        """Train undisturbed, to compare with, and see how long that takes."""
+        """Train undisturbed as a reference, and measure how long that takes."""
         self._folder, self._features, self._tally = folder, features, tally
-        begun = time.monotonic()
+        started = time.monotonic()
         with self._start(folder / "undisturbed") as program:
             program.require_success()
-        self._seconds = time.monotonic() - begun
+        self._seconds = time.monotonic() - started
         self._expected = training_content(folder / "undisturbed")
         self._num_runs = 0
 
@@ -35,12 +35,12 @@ class Training:
         return self._folder / f"run_{self._num_runs}"
 
     def disturb(self, kind: str, random: Random) -> None:
-        """Kill a training; where it is done before, begin another one."""
+        """Kill a training; if it finishes before that, start another one."""
         while not self._train(kind, self._seconds * random.random(), random):
             self._tally.late[kind] += 1
 
     def finish(self) -> None:
-        """Let the last training end."""
+        """Let the last training finish, then compare its files."""
         with self._start(self._run) as program:
             self._end(NOTHING, program, {0})
         self._compare()

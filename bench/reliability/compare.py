@@ -1,4 +1,4 @@
-"""Whether two runs have left the same: bit for bit, but for when it was made."""
+"""The contents of files in a form that is equal for equal runs: all but times of creation."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from vigil.pipeline.checkpoint import CONFIG_NAME
 from vigil.pipeline.training_log import TENSORBOARD_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})
-"""Attributes that differ between equal runs: the second one is over the first, too."""
+"""Attributes that differ between equal runs; the digest covers the time of creation, too."""
 
 
 def feature_content(path: Path) -> dict[str, tuple[Any, ...]]:
@@ -33,9 +33,9 @@ def feature_content(path: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def training_content(run: Path) -> dict[str, Any]:
-    """Relative path of each file of a training -> what is in it, its times of making left out.
+    """Relative path of each file of a training -> its content without times of creation.
 
-    The curves for TensorBoard are left out: every start begins another file of them.
+    Curves for TensorBoard are left out, because every start writes a new file of them.
     """
     content: dict[str, Any] = {}
     for path in run.rglob("*"):

@@ -1,4 +1,4 @@
-"""A disk that can be made small, in memory."""
+"""An in-memory disk whose size can be changed."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ class Disk:
     folder: Path
 
     def leave(self, num_bytes: int) -> None:
-        """Leave so much room on it."""
+        """Leave this much room on it."""
         status = os.statvfs(self.folder)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
         self.resize(used + num_bytes)
 
     def resize(self, num_bytes: int = USUAL_BYTES) -> None:
-        """Give it another size, by default so much that it is never full."""
+        """Change its size, by default to one at which it is never full."""
         options = f"remount,size={num_bytes}"
         subprocess.run(["mount", "-o", options, self.folder], check=True)
 
@@ -32,7 +32,7 @@ class Disk:
 def small_disk(folder: Path) -> Iterator[Disk | None]:
     """A disk in memory, mounted at a new folder while the block runs.
 
-    None where that is not allowed; the folder is then an ordinary one.
+    None if mounting is not allowed; the folder is then an ordinary one.
     """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={USUAL_BYTES}", "vigil-chaos", str(folder)]

@@ -1,4 +1,4 @@
-"""What is done to a running program, and what came of it."""
+"""Faults that are injected into a running program, and a tally of outcomes."""
 
 import os
 import resource
@@ -17,34 +17,34 @@ from bench.table import markdown
 WORKER_KILL, TRAINING_KILL = "kill -9 of a worker", "kill -9 of a training"
 NOTHING = "nothing"
 SIGNALS = {"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
-EXTRACTION_KILLS = (*SIGNALS, "kill -9", WORKER_KILL)  # kill -9 twice as often as each other
+EXTRACTION_KILLS = (*SIGNALS, "kill -9", WORKER_KILL)  # kill -9 twice as often as the others
 TWO_RUNS, FULL_DISK, LITTLE_MEMORY = "two runs at once", "full disk", "little memory"
 HINDRANCES = (TWO_RUNS, FULL_DISK, LITTLE_MEMORY)
 
 SPARE_MEMORY_BYTES = 64 << 20
 HANG_SECONDS = 120
 GRACE_SECONDS = 10
-"""How long after the end of a run its processes may still be there."""
+"""How long the processes of a run may outlive it."""
 
 
 @dataclass
 class Tally:
-    """What was done, and what came of it."""
+    """The faults injected so far, and their outcomes."""
 
     codes: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
-    """What was done -> exit codes of the runs it struck."""
+    """Fault -> exit codes of the runs it struck."""
     late: Counter[str] = field(default_factory=Counter)
-    """Runs that had ended before they could be struck; others took their places."""
+    """Runs that had ended before the fault struck; others replaced them."""
     lost: list[str] = field(default_factory=list)
-    """Features or checkpoints that were there and are not any more."""
+    """Features or checkpoints that have disappeared."""
     differing: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     """Files and processes that should not be there."""
     unexpected: list[str] = field(default_factory=list)
-    """Runs that hung, or ended as they should not."""
+    """Runs that hung, or ended with the wrong exit code."""
 
     def end(self, kind: str, code: int | None, expected: set[int], messages: str) -> None:
-        """Note how a run ended; None: not at all."""
+        """Record the exit code of a run; None if it did not end."""
         if code is None or (expected and code not in expected):
             self.unexpected.append(f"{kind}: exit code {code}: {messages[-1000:]}")
         else:
@@ -58,23 +58,23 @@ class Tally:
         )
 
     def problems(self) -> list[str]:
-        """Everything that should not have been."""
+        """Everything that should not have happened."""
         kinds = ("lost", "differing", "leftovers", "unexpected")
         return [f"{kind}: {what}" for kind in kinds for what in getattr(self, kind)]
 
     def table(self) -> str:
-        """A row for everything that was done to runs."""
+        """A Markdown table with a row for each kind of fault."""
         rows = []
         for kind, codes in self.codes.items():
             ends = ", ".join(f"{code}: {number}" for code, number in sorted(codes.items()))
             rows.append((kind, str(codes.total()), str(self.late[kind]), ends))
-        return markdown(("done to a run", ">times", ">too late", "exit codes"), rows)
+        return markdown(("fault", ">times", ">too late", "exit codes"), rows)
 
 
 def strike(kind: str, program: Program, moment_seconds: float, random: Random) -> bool:
-    """Do one of the things that are done to a running program; False: it ended before.
+    """Inject a fault into a running program; return False if it ended before.
 
-    A kill of a worker waits until there is one.
+    The kill of a worker waits until there is one.
     """
     if program.wait(moment_seconds) is not None:
         return False
@@ -101,7 +101,7 @@ def _kill_worker(program: Program, random: Random) -> bool:
 
 
 def workers(program: Program) -> Iterator[int]:
-    """Yield its decode workers."""
+    """Yield the process ids of its decode workers."""
     for pid in program.family():
         with suppress(OSError):
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -109,7 +109,7 @@ def workers(program: Program) -> Iterator[int]:
 
 
 def _starve(pid: int, random: Random) -> None:
-    """Let a process take little memory besides what it has."""
+    """Limit a process to little more memory than it has now."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
     limit = held + random.randrange(SPARE_MEMORY_BYTES)
@@ -117,7 +117,7 @@ def _starve(pid: int, random: Random) -> None:
 
 
 def processes_left(program: Program) -> int:
-    """How many of a program's processes outlive it; they are killed."""
+    """Kill the processes that outlive a program; return their number."""
     waited_until = time.monotonic() + GRACE_SECONDS
     while program.family() and time.monotonic() < waited_until:
         time.sleep(0.05)

@@ -1,8 +1,8 @@
-"""`make fuzz VIDEOS=folder`: feed damaged files to vigil, and see that each gets its answer.
+"""`make fuzz VIDEOS=folder`: feed damaged files to vigil, and check how it handles each.
 
-Mutated videos go through `vigil extract`: each must come out as a feature file that is whole, or be
-named in failures.csv with a reason. Mutated feature files, checkpoints and annotations must be
-refused, or be read as if nothing had been done to them.
+Mutated videos go through `vigil extract`: each must either yield an intact feature file or be
+listed in failures.csv with a reason. Mutated feature files, checkpoints and annotations must be
+refused, or read as if they were undamaged.
 """
 
 import csv
@@ -34,35 +34,35 @@ from vigil.pipeline.videos import find_videos
 
 STALL_SECONDS = 10
 SECONDS_PER_VIDEO = 30
-"""A run that takes longer hangs: the watchdog stops a video after three decoders at the latest."""
+"""A run that takes longer hangs, as the watchdog stops a video after at most three decoders."""
 EXTRACTED, FAILED, UNEXPLAINED = "extracted", "failed", "unexplained"
 SIGNS = {
-    "stopped by the watchdog": "no sign of life",
-    "stopped for the memory they took": "worker-memory",
+    "stopped by the watchdog": "no heartbeat",
+    "stopped for the memory they took": "more memory",
     "workers that a decoder took down": "process died",
 }
-"""What happened to workers -> how the messages of a run say it."""
+"""Event of workers -> text that reports it in the messages of a run."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Feed damaged files to vigil, and see that each gets its answer; 1 unless all do."""
+    """Feed damaged files to vigil; exit code 1 if it mishandles one of them."""
 
     videos: Positional[Path]
-    """Folder of whole videos."""
+    """Folder of intact videos."""
     runs: int = 2000
-    """Mutated videos; of each other kind of file there are a quarter as many."""
+    """Number of mutated videos; of each other kind of file there are a quarter as many."""
     batch: int = 1000
-    """Videos that one `vigil extract` gets."""
+    """Videos per run of `vigil extract`."""
     seed: int = 0
-    """Decides how each file is damaged."""
+    """Seed of the damage."""
     keep: Path = Path("runs/fuzz")
-    """Where files that get no right answer are kept."""
+    """Folder to keep mishandled files in."""
 
 
 @dataclass
 class Findings:
-    """What became of mutated videos."""
+    """Outcomes of mutated videos."""
 
     by_mutation: defaultdict[str, Counter[str]] = field(
         default_factory=lambda: defaultdict(Counter)
@@ -77,7 +77,7 @@ class Findings:
 
 
 def main(options: Options) -> int:
-    """Print tables of what was done and what came of it; 0 if every file got its answer."""
+    """Print tables of mutations and outcomes; return 0 if every file was handled well."""
     findings = Findings()
     sources = [video.path for video in find_videos([str(options.videos)], VIDEO_EXTENSIONS).videos]
     for start in range(0, options.runs, options.batch):
@@ -93,7 +93,7 @@ def main(options: Options) -> int:
 def fuzz_videos(
     options: Options, sources: list[Path], numbers: range, folder: Path, findings: Findings
 ) -> None:
-    """Extract mutated videos in one run, and see what became of each."""
+    """Extract mutated videos in one run, and record the outcome of each."""
     videos, store = folder / "videos", folder / "store"
     mutations = write_mutants(sources, numbers, options.seed, videos)
     if not _extract(videos, store, len(mutations), findings):
@@ -112,16 +112,16 @@ def fuzz_videos(
 
 
 def _extract(videos: Path, store: Path, num_videos: int, findings: Findings) -> bool:
-    """Whether a run over mutated videos came to its end."""
+    """Extract mutated videos; return whether the run reached its end."""
     how = "--workers", 2, "--stall-seconds", STALL_SECONDS
-    begun, samples = time.monotonic(), []
+    started, samples = time.monotonic(), []
     with running(cheap_vigil("extract", videos, "--out", store, *how, backbone=INSTANT)) as program:
         for held in program.samples():
             samples.append(held)
-            if time.monotonic() - begun > SECONDS_PER_VIDEO * num_videos:
+            if time.monotonic() - started > SECONDS_PER_VIDEO * num_videos:
                 break
         code, messages = program.process.poll(), program.messages()
-    seconds, peaks = f"{time.monotonic() - begun:.0f}", map(_megabytes, quarters(samples))
+    seconds, peaks = f"{time.monotonic() - started:.0f}", map(_megabytes, quarters(samples))
     findings.batches.append((str(num_videos), seconds, str(code), *peaks))
     findings.signs += Counter({what: messages.count(sign) for what, sign in SIGNS.items()})
     if code not in (0, 3, 4):
@@ -133,7 +133,7 @@ def _extract(videos: Path, store: Path, num_videos: int, findings: Findings) -> 
 def write_mutants(
     sources: list[Path], numbers: Iterable[int], seed: int, folder: Path
 ) -> dict[str, str]:
-    """Name of each mutated video, now in the folder -> its mutation."""
+    """Write mutated videos to a folder; return the name of each -> its mutation."""
     folder.mkdir(parents=True)
     mutations = {}
     for number in numbers:
@@ -148,7 +148,7 @@ def write_mutants(
 
 
 def quarters(samples: list[int]) -> list[int]:
-    """The highest of each quarter of what was sampled; none of less than four."""
+    """The maximum of each quarter of the samples; empty if there are fewer than four."""
     length = len(samples) // 4
     return [
         max(samples[place * length : (place + 1) * length]) for place in range(4 if length else 0)
@@ -165,11 +165,11 @@ def _failures(path: Path) -> dict[str, str]:
 
 
 def _verdict(path: Path, reason: str | None) -> tuple[str, str]:
-    """What became of a video, and why."""
+    """The outcome of a video, and the reason for it."""
     if reason is not None:
         if not reason or reason.startswith("unexpected"):
             return UNEXPLAINED, f"failed with the reason {reason!r}"
-        return (UNEXPLAINED, "failed, and yet there") if path.exists() else (FAILED, reason)
+        return (UNEXPLAINED, "failed, but has features") if path.exists() else (FAILED, reason)
     try:
         verify_features(path)
     except FeatureFileError as error:

@@ -21,12 +21,12 @@ ANNOTATIONS = (
 
 
 def fuzz_files(runs: int, seed: int, keep: Path) -> tuple[str, list[str]]:
-    """A table of what became of damaged files of each kind, and what should not have become of any.
+    """Read damaged files of each kind; return a table of the outcomes, and the wrong outcomes.
 
     Args:
-        runs: how many of each kind there are.
-        seed: decides how they are damaged.
-        keep: where those are kept that should have got another answer.
+        runs: number of files of each kind.
+        seed: of the damage.
+        keep: folder for files with a wrong outcome.
     """
     verdicts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     problems = []
@@ -54,7 +54,7 @@ def fuzz_files(runs: int, seed: int, keep: Path) -> tuple[str, list[str]]:
         for kind, counts in verdicts.items()
         for verdict, number in counts.most_common()
     ]
-    return markdown(("files", "what becomes of them", ">times"), rows), problems
+    return markdown(("files", "outcome", ">times"), rows), problems
 
 
 def _copy(source: Path | None, target: Path) -> None:

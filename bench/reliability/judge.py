@@ -1,6 +1,6 @@
-"""`judge.py KIND FOLDER START`: what becomes of damaged files, one line for each.
+"""`judge.py KIND FOLDER START`: print the outcome of reading damaged files, one line for each.
 
-It reads one file after the other as vigil would, until one of them ends it; `judge` sees that.
+It reads one file after another as vigil would, until one of them crashes it; `judge` notices that.
 """
 
 import resource
@@ -23,13 +23,13 @@ REFUSED, SAME, OTHER, ACCEPTED = "refused", "as before", "read as something else
 HANG, CRASH = "hangs", "crashes"
 GOOD = frozenset({REFUSED, SAME, ACCEPTED})
 WHOLE = "whole"
-"""What is before all damage lies beside the folder, under this name."""
+"""Name of the undamaged original, which is beside the folder."""
 HANG_SECONDS = 20
 MEMORY_BYTES = 2 << 30
 
 
 def judge(kind: str, folder: Path) -> dict[str, str]:
-    """Name of each file of a folder -> what becomes of whoever reads it."""
+    """Name of each file of a folder -> the outcome of reading it."""
     names = sorted(path.name for path in folder.iterdir())
     return answers(["-m", "bench.reliability.judge", kind, str(folder)], names)
 
@@ -37,8 +37,8 @@ def judge(kind: str, folder: Path) -> dict[str, str]:
 def answers(arguments: list[str], names: list[str]) -> dict[str, str]:
     """Each name -> the line that `python` with these arguments writes for it.
 
-    As the last argument it gets the number of the name to begin with: where it hangs or ends, it is
-    begun anew behind the one it was at.
+    Its last argument is the number of the name to start with. If it hangs or ends, it is restarted
+    after the name that it had reached.
     """
     lines: dict[str, str] = {}
     while len(lines) < len(names):
@@ -54,7 +54,7 @@ def answers(arguments: list[str], names: list[str]) -> dict[str, str]:
 
 
 def _next_line(reader: "subprocess.Popen[str]") -> str:
-    """What a reader says next; nothing where it hangs or has ended."""
+    """The next line of a reader; empty if it hangs or has ended."""
     if reader.stdout is None or not select.select([reader.stdout], [], [], HANG_SECONDS)[0]:
         return ""
     line = reader.stdout.readline()
@@ -64,7 +64,7 @@ def _next_line(reader: "subprocess.Popen[str]") -> str:
 
 
 def main(kind: str, folder: Path, start: int) -> None:
-    """Read the files from one on, and say what came of each."""
+    """Read the files from number ``start`` on, and print the outcome of each."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     read = READERS[kind]
     whole = read(folder.parent / WHOLE) if kind != "annotations" else None
@@ -73,7 +73,7 @@ def main(kind: str, folder: Path, start: int) -> None:
 
 
 def verdict(read: Callable[[], Any], whole: object) -> str:
-    """What comes of reading a file that was ``whole`` before; None: any other will do, too."""
+    """The outcome of reading a file whose undamaged content is ``whole``; None: any is accepted."""
     try:
         content = read()
     except UserError:
@@ -86,13 +86,13 @@ def verdict(read: Callable[[], Any], whole: object) -> str:
 
 
 def read_feature_file(path: Path) -> object:
-    """All of a feature file, after vigil has found it whole."""
+    """The whole content of a feature file, after vigil has verified it."""
     verify_features(path)
     return feature_content(path)
 
 
 def read_run(path: Path) -> object:
-    """The settings and tensors of a checkpoint, those included that training goes on from."""
+    """The settings and tensors of a checkpoint, including those for resuming the training."""
     checkpoint, resume = load_checkpoint(path), load_resume_state(path)
     tensors = {**checkpoint.model.state_dict(), **resume.optimizer}
     values = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Damage of the kinds that files suffer, and that attackers try: bytes in, other bytes out."""
+"""Mutations of bytes: the kinds of damage that files suffer, and that attackers try."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ Mutation = Callable[[bytes, bytes, Random], bytes]
 
 
 def truncate(content: bytes, _other: bytes, random: Random) -> bytes:
-    """The beginning of it."""
+    """Keep only the beginning."""
     return content[: random.randrange(len(content))]
 
 
 def flip_header(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Bits of its first bytes, few or many, are others."""
+    """Flip bits of the first bytes, few or many."""
     return _flip(content, random, 0, min(HEADER_BYTES, len(content)))
 
 
 def flip_end(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Bits of its last bytes are others: there, too, containers keep their tables."""
+    """Flip bits of the last bytes, where containers keep tables, too."""
     return _flip(content, random, max(0, len(content) - HEADER_BYTES), len(content))
 
 
 def flip_body(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Bits anywhere are others."""
+    """Flip bits anywhere."""
     return _flip(content, random, 0, len(content))
 
 
@@ -43,18 +43,18 @@ def _flip(content: bytes, random: Random, start: int, stop: int) -> bytes:
 
 
 def splice(content: bytes, other: bytes, random: Random) -> bytes:
-    """Its beginning, and the end of another file."""
+    """Join the beginning and the end of another file."""
     return content[: random.randrange(len(content))] + other[random.randrange(len(other)) :]
 
 
 def zero(content: bytes, _other: bytes, random: Random) -> bytes:
-    """A stretch of it is zeros, as on a disk that lost power."""
+    """Zero a stretch, as happens on a disk that loses power."""
     start, stop = _stretch(content, random)
     return content[:start] + bytes(stop - start) + content[stop:]
 
 
 def reorder(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Blocks of it are in another order."""
+    """Shuffle blocks."""
     places = random.sample(range(1, len(content)), min(MAX_BLOCKS, len(content) - 1))
     blocks = [content[start:stop] for start, stop in pairwise([0, *sorted(places), len(content)])]
     random.shuffle(blocks)
@@ -62,19 +62,19 @@ def reorder(content: bytes, _other: bytes, random: Random) -> bytes:
 
 
 def repeat_header(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Its first bytes stand in its middle again."""
+    """Insert a copy of the first bytes anywhere."""
     place = random.randrange(len(content))
     return content[:place] + content[:HEADER_BYTES] + content[place:]
 
 
 def repeat_stretch(content: bytes, _other: bytes, random: Random) -> bytes:
-    """A stretch of it is there twice."""
+    """Repeat a stretch."""
     start, stop = _stretch(content, random)
     return content[:stop] + content[start:]
 
 
 def extreme_number(content: bytes, _other: bytes, random: Random) -> bytes:
-    """Four or eight of its first or last bytes are the largest number, or the least below zero."""
+    """Set four or eight of the first or last bytes to -1 or to the largest signed number."""
     length = random.choice((4, 8))
     value = random.choice((b"\xff" * length, b"\x7f" + b"\xff" * (length - 1)))
     reach = max(1, min(HEADER_BYTES, len(content) - length))
@@ -105,15 +105,15 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 @dataclass(frozen=True)
 class Mutant:
-    """A file that was whole before."""
+    """A damaged file."""
 
     kind: str
-    """The mutation that it begins with."""
+    """Its first mutation."""
     content: bytes
 
 
 def mutate(content: bytes, other: bytes, number: int, random: Random) -> Mutant:
-    """What becomes of a file that is not empty: number k suffers mutation k, and often others."""
+    """Damage a file that is not empty: number k gets mutation k, and often others."""
     first = MUTATIONS[number % len(MUTATIONS)]
     mutated = _anywhere(first, content, other, random)
     while mutated and random.random() < MORE_SHARE:
@@ -122,9 +122,9 @@ def mutate(content: bytes, other: bytes, number: int, random: Random) -> Mutant:
 
 
 def _anywhere(mutation: Mutation, content: bytes, other: bytes, random: Random) -> bytes:
-    """A file that suffers a mutation as a whole, or in a stretch, behind which nothing moves.
+    """Mutate all of a file, or a stretch of it without moving what follows.
 
-    Without the latter most containers would lose their tables, and no decoder see any damage.
+    Without the latter most containers would lose their tables, and no decoder would see the damage.
     """
     start, stop = _stretch(content, random)
     if start == stop or random.random() < WHOLE_SHARE:

@@ -1,6 +1,6 @@
-"""`make soak`: an hour of video through `vigil score`, and the memory that takes.
+"""`make soak`: pass an hour of video through `vigil score`, and measure the memory it takes.
 
-Plots what the processes of the run hold themselves, sampled all along: it should be flat.
+The plot shows the run's own memory over time, which should be flat.
 """
 
 import sys
@@ -21,21 +21,21 @@ from vigil.extract.errors import UserError
 
 SCENE_SECONDS = 60
 MAX_GROWTH = 0.1
-"""Of the last quarter over the first, in memory, that counts as flat."""
+"""Growth of memory from the first to the last quarter that still counts as flat."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Score long videos, and plot the memory that takes; 1 unless it is flat."""
+    """Score long videos, and plot the memory that takes; exit code 1 unless it is flat."""
 
     minutes: float = 60
-    """Length of all the videos together."""
+    """Total length of the videos."""
     videos: int = 4
-    """In how many files they are; the first is half of it all, and read in parts."""
+    """Number of videos; the first has half of the total length, and is read in parts."""
     backbone: str = NAME
-    """The network; by default a stand-in that only waits, as a fast device would make us."""
+    """The network; by default a stand-in that only waits, like a fast device."""
     plot: Path = Path("docs/soak.png")
-    """Where the plot is written."""
+    """File of the plot."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sample:
 
 
 def main(options: Options) -> int:
-    """Print how the memory of the run went, and write the plot; 0 if it was flat."""
+    """Print and plot the memory of the run; return 0 if it was flat."""
     with tempfile.TemporaryDirectory(prefix="vigil-soak-") as name:
         folder = Path(name)
         videos = draw_hours(options, folder / "videos")
@@ -65,7 +65,7 @@ def main(options: Options) -> int:
 
 
 def draw_hours(options: Options, folder: Path) -> Path:
-    """Write the videos: a scene, again and again."""
+    """Write the videos, which repeat one scene."""
     folder.mkdir()
     scene = draw_video(folder.parent / "scene.mp4", 320, 240, SCENE_SECONDS * FPS)
     turns = max(2, round(options.minutes * 60 / SCENE_SECONDS))
@@ -77,16 +77,16 @@ def draw_hours(options: Options, folder: Path) -> Path:
 
 
 def score(videos: Path, run: Path, results: Path) -> list[Sample]:
-    """What `vigil score` held, from its start to its end.
+    """Run `vigil score` and sample its memory from its start to its end.
 
     Raises:
-        UserError: it failed; says with what.
+        UserError: it failed; contains its messages.
     """
     where = videos, "--checkpoint", run, "--out", results
     arguments = cheap_vigil("score", *where, "--workers", 2)
-    begun = time.monotonic()
+    started = time.monotonic()
     with running(arguments) as program:
-        samples = [Sample(time.monotonic() - begun, held) for held in program.samples()]
+        samples = [Sample(time.monotonic() - started, held) for held in program.samples()]
         program.require_success()
     return samples
 
@@ -94,21 +94,21 @@ def score(videos: Path, run: Path, results: Path) -> list[Sample]:
 def quarter_means(samples: list[Sample]) -> tuple[float, float]:
     """Mean bytes in the first and in the last quarter of the time.
 
-    Without the tenth at either end, where the program starts and writes its results.
+    Without the tenth at either end, in which the program starts or writes its results.
 
     Raises:
-        UserError: the run was too short to tell.
+        UserError: there are too few samples.
     """
     tenth = len(samples) // 10
     steady = [sample.num_bytes for sample in samples[tenth : len(samples) - tenth]]
     quarter = len(steady) // 4
     if not quarter:
-        raise UserError("the run was too short to see how its memory goes: give more --minutes")
+        raise UserError("the run was too short to compare its memory: increase --minutes")
     return fmean(steady[:quarter]), fmean(steady[-quarter:])
 
 
 def plot(samples: list[Sample], options: Options) -> None:
-    """Draw memory over time."""
+    """Plot memory over time."""
     figure = Figure(figsize=(8, 3), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(

@@ -1,4 +1,4 @@
-"""A corpus and a run as small as can be, for measurements that are about neither."""
+"""A minimal corpus and a minimal run, for tests that do not depend on their content."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bench.videos import draw_video
 
 CONTAINERS = (".mp4", ".mkv", ".mov", ".ts", ".flv")
 CLASSES = ("Normal", "Fighting")
-"""A training takes the folder of a video for its class."""
+"""Training uses the folder of a video as its class."""
 WIDTH, HEIGHT, SHORTEST_FRAMES = 128, 96, 90
 RECIPE = "--lstm-size 8 --attention-size 8 --time-pool mean --num-anomalous 3 --num-normal 3"
 
@@ -23,13 +23,13 @@ def draw_corpus(folder: Path) -> None:
 
 
 def train_tiny(features: Path, run: Path, epochs: int) -> list[str]:
-    """The arguments of `python` that train on features of a corpus, or go on with it."""
+    """The arguments of `python` that train on features of a corpus, or resume the training."""
     how = "--resume", "--epochs", epochs, *RECIPE.split()
     return cheap_vigil("train", features, "--out", run, *how)
 
 
 def make_run(folder: Path, backbone: str = standin.INSTANT) -> Path:
-    """A training of two epochs on features of a corpus, all of it in a folder."""
+    """Generate a corpus in a folder, extract it, train for two epochs; return the run's folder."""
     videos, features, run = (folder / name for name in ("corpus", "features", "run"))
     draw_corpus(videos)
     with running(cheap_vigil("extract", videos, "--out", features, backbone=backbone)) as program:
