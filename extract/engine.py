@@ -172,7 +172,7 @@ class _Run:
                 raise RuntimeError(f"clips of {', '.join(self._videos)} were lost")
             sources = self._pool.connections + self._devices.connections
             for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
-                yield from self._hear(connection)
+                yield from self._handle(connection)
             self._pool.watch()
 
     def _task(self, source: SourceVideo, **how: Any) -> Task:
@@ -180,7 +180,7 @@ class _Run:
         self._tasks[task.number] = task
         return task
 
-    def _hear(self, connection: object) -> Iterator[Extracted | FailedVideo]:
+    def _handle(self, connection: object) -> Iterator[Extracted | FailedVideo]:
         """Handle the next message from the writer, a device or a worker."""
         if connection is self._writer.connection:
             yield self._writer.receive()
@@ -257,14 +257,14 @@ class _Run:
         elif task.part is not None or (
             isinstance(news, WorkerDied) and video.num_deaths < DEATHS_FORGIVEN
         ):
-            self._begin_anew(video, news)
+            self._restart(video, news)
         else:
             del self._videos[task.video.name]
             name, frame = task.video.name, news.frame_index
             yield FailedVideo(name, news.reason, news.decoder, frame)
         self._feed_devices()
 
-    def _begin_anew(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
+    def _restart(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
         """Read a video again in one piece; after a worker's death, with the more robust decoder."""
         level = logging.WARNING if isinstance(news, WorkerDied) else logging.DEBUG
         log.log(level, "reading %s again: %s", video.source.name, news.reason)

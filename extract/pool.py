@@ -141,7 +141,7 @@ class WorkerPool:
         worker.num_tasks += 1
         worker.still_seconds = 0.0
         worker.pulse.begin()
-        _tell(worker, task)
+        _send(worker, task)
         return True
 
     def _start(self, worker: _Worker) -> None:
@@ -169,14 +169,14 @@ class WorkerPool:
         try:
             message: Message = connection.recv()
         except (EOFError, OSError):
-            return index, self._bury(worker)
+            return index, self._report_death(worker)
         if isinstance(message, ClipReady):
             worker.num_held += 1
         elif not isinstance(message, Restarted):
             worker.task = None
         return index, message
 
-    def _bury(self, worker: _Worker) -> WorkerDied | None:
+    def _report_death(self, worker: _Worker) -> WorkerDied | None:
         runner, task = worker.runner, worker.task
         if runner is not None:
             runner.join(1)  # the connection may close a moment before the process ends
@@ -214,10 +214,10 @@ class WorkerPool:
         """Let a worker use a slot again."""
         worker = self._workers[index]
         worker.num_held -= 1
-        _tell(worker, Release(slot_index))
+        _send(worker, Release(slot_index))
 
 
-def _tell(worker: _Worker, message: Task | Release) -> None:
+def _send(worker: _Worker, message: Task | Release) -> None:
     """Send a message; a worker's death is noticed when its messages are read."""
     if worker.connection is None:
         return

@@ -281,7 +281,9 @@ def test_a_device_without_memory_says_what_to_do(tmp_path, script):
             raise torch.OutOfMemoryError
 
     script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
-    with pytest.raises(UserError, match="no memory for batches of 2 clip-views: use a smaller --b"):
+    with pytest.raises(
+        UserError, match="lacks memory for batches of 2 clip-views: use a smaller b"
+    ):
         run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
 
 

@@ -427,7 +427,7 @@ class TestRehearsal:
         assert not recipe.model.temporal
 
     def test_an_unknown_row_is_told(self, options):
-        with pytest.raises(UserError, match="they are SVM, "):
+        with pytest.raises(UserError, match="its rows are SVM, "):
             rehearsal.table_of(rehearsal.Options(options.annotations, options.out, TABLE_1, ("x",)))
 
     def test_the_official_names_all_find_their_place(self, shared_data):

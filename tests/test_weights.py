@@ -121,7 +121,9 @@ class TestLoading:
     def test_weights_of_another_shape_are_refused(self, tmp_path):
         state = full_state()
         state["Conv3d_1a_7x7.conv3d.weight"] = torch.zeros(64, 2, 7, 7, 7)
-        with pytest.raises(WeightsError, match=r"\(64, 2, 7, 7, 7\), the network needs \(64, 3, 7"):
+        with pytest.raises(
+            WeightsError, match=r"\(64, 2, 7, 7, 7\), but the network needs \(64, 3, 7"
+        ):
             load(saved(tmp_path / "flow.pt", state))
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -151,7 +153,7 @@ class TestFilesThatAreRefused:
         plain = tmp_path / "b.pt"
         plain.write_bytes(pickle.dumps(Malicious(), protocol=2))
         for refused in (path, plain):
-            with pytest.raises(WeightsError, match="have to be unpickled, which can run any"):
+            with pytest.raises(WeightsError, match="have to be unpickled, which can execute any"):
                 load(refused)
         assert not (tmp_path / "ran").exists()
 
