@@ -1,1 +1,1 @@
-"""Labels, splits and bags: from annotation files and feature files to what a model is fed."""
+"""Labels, splits and bags: from annotation files and feature files to the input of a model."""

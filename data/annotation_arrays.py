@@ -1,14 +1,14 @@
 """Frame truth as arrays and masks -> rows.
 
-* ``.npz``: an array per video, by name, a number per frame, 0 where nothing is anomalous;
-* ``.npy``: the same for one video, which has the file's name, or a mask (frames, height, width);
-* ``.mat``: UCSD's ``gt``, a cell per video with (2, n) first and last frames counted from 1, the
-  videos being 01, 02, ...; or Avenue's ``volLabel``, a cell per frame with a mask, in a file
-  ``1_label.mat`` for video 01;
+* ``.npz``: one array per video, under its name, with a number per frame, 0 if it is normal;
+* ``.npy``: the same for a single video named after the file, or a mask (frames, height, width);
+* ``.mat``: UCSD's ``gt``, one cell per video with (2, n) first and last frames counted from 1, for
+  videos 01, 02, ...; or Avenue's ``volLabel``, one cell per frame with its mask, in a file
+  named ``1_label.mat`` for video 01;
 * a folder of any of these, of UCSD's mask pictures ``Test003_gt/001.bmp``, or of UBnormal's
   ``<video>_tracks.txt`` with lines of ``object, first frame, last frame`` counted from 0.
 
-They tell no classes.
+None of these formats specifies classes.
 """
 
 import re
@@ -28,26 +28,26 @@ from vigil.data.annotation_rows import AnnotationError, Row
 from vigil.extract.source import natural_order
 
 MAX_BYTES = 1 << 30
-"""Of one array or MATLAB file."""
-_ARRAY_ENDINGS = (".npz", ".npy", ".mat")
+"""Size limit for one array or MATLAB file."""
+_ARRAY_EXTENSIONS = (".npz", ".npy", ".mat")
 _MASK_FOLDER, _TRACKS = "_gt", "_tracks.txt"
 _OTHER_TRACKS = "_new_tracks.txt"
-"""Of UBnormal's measures of regions; its frame truth is of the others."""
-_MASK_ENDINGS = (".bmp", ".png", ".tif", ".tiff")
+"""UBnormal's tracks for region metrics; its frame truth is in the other files."""
+_MASK_EXTENSIONS = (".bmp", ".png", ".tif", ".tiff")
 _AVENUE_NAME = re.compile(r"(\d+)_label")
 
 
 def is_array(path: Path) -> bool:
-    """Whether frame truth is in this file or folder as arrays or masks, and not as text."""
-    is_file = path.suffix.lower() in _ARRAY_ENDINGS or path.name.endswith(_TRACKS)
+    """Whether this file or folder holds frame truth as arrays or masks, not as text."""
+    is_file = path.suffix.lower() in _ARRAY_EXTENSIONS or path.name.endswith(_TRACKS)
     return path.is_dir() or is_file
 
 
 def array_rows(path: Path) -> Iterator[Row]:
-    """Yield what a file or folder of frame truth says, a row per video.
+    """Yield the rows of a file or folder of frame truth, one per video.
 
     Raises:
-        AnnotationError: says which file, what is wrong and what to do.
+        AnnotationError: names the file, the problem and the remedy.
     """
     if path.is_dir():
         yield from _folder_rows(path)
@@ -62,7 +62,7 @@ def array_rows(path: Path) -> Iterator[Row]:
     }
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise AnnotationError(f"{path} has more than {MAX_BYTES} bytes: it is no frame truth")
+            raise AnnotationError(f"{path} is larger than {MAX_BYTES} bytes: check the file")
         yield from readers[path.suffix.lower()](path)
     except AnnotationError:
         raise
@@ -79,19 +79,19 @@ def array_rows(path: Path) -> Iterator[Row]:
 def _npz_rows(path: Path) -> Iterator[Row]:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-            raise AnnotationError(f"{path} unfolds to more than {MAX_BYTES} bytes: check the file")
+            raise AnnotationError(f"{path} expands to more than {MAX_BYTES} bytes: check the file")
     with np.load(path) as arrays:
         for name in arrays.files:
             yield _mask_row(name, arrays[name], f"{path}:{name}")
 
 
 def _npy_rows(path: Path) -> Iterator[Row]:
-    # Mapped, so that memory is taken only for what is in the file.
+    # Memory-mapped, so that a header cannot claim more memory than the file has bytes.
     yield _mask_row(path.stem, np.load(path, mmap_mode="r"), str(path))
 
 
 def _mat_rows(path: Path) -> Iterator[Row]:
-    # Damaged MATLAB files crash SciPy, or unfold to all the memory there is.
+    # Damaged MATLAB files can crash SciPy or expand until memory is exhausted.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             yield from pool.submit(_limited_mat_rows, path).result()
@@ -100,7 +100,7 @@ def _mat_rows(path: Path) -> Iterator[Row]:
 
 
 def _limited_mat_rows(path: Path) -> list[Row]:
-    """The rows, with no more memory for them than `MAX_BYTES`; for a process of its own."""
+    """Read the rows within `MAX_BYTES` of memory; must run in a process of its own."""
     from scipy.io import loadmat  # slow to import, and seldom needed
 
     status = Path("/proc/self/status").read_text().splitlines()
@@ -125,25 +125,25 @@ def _rows_of_mat(path: Path, content: dict[str, Any]) -> Iterator[Row]:
         yield _mask_row(name, np.array([np.any(mask) for mask in masks]), str(path))
     else:
         names = ", ".join(sorted(name for name in content if not name.startswith("__")))
-        raise AnnotationError(f"{path} holds {names or 'nothing'}: it needs gt or volLabel")
+        raise AnnotationError(f"{path} holds {names or 'nothing'}: it must hold gt or volLabel")
 
 
 def _mask_row(video: str, mask: npt.NDArray[Any], source: str) -> Row:
-    """The row of a video with a number, or a mask, per frame."""
+    """The row of a video from a number or a mask per frame."""
     if mask.dtype.kind not in "biuf" or mask.ndim == 0 or mask.size == 0:
         raise AnnotationError(
-            f"{source} is no frame truth ({mask.dtype} of shape {mask.shape}): it needs a number "
+            f"{source} is not frame truth ({mask.dtype} of shape {mask.shape}): it needs a number "
             "per frame"
         )
     if mask.dtype.kind in "if" and not (mask >= 0).all():
         raise AnnotationError(
-            f"{source} is no frame truth: it holds values below 0, or that are no numbers"
+            f"{source} is not frame truth, because it holds negative values or NaN: check the file"
         )
     if mask.ndim == 2 and 1 in mask.shape:
         mask = mask.reshape(-1)
     elif mask.ndim == 2:
         raise AnnotationError(
-            f"{source} is no frame truth (shape {mask.shape}): it needs (frames,) or a mask per "
+            f"{source} is not frame truth (shape {mask.shape}): it needs (frames,) or a mask per "
             "frame (frames, height, width)"
         )
     truth: npt.NDArray[np.bool_] = np.any(mask.reshape(len(mask), -1), axis=1)
@@ -151,17 +151,17 @@ def _mask_row(video: str, mask: npt.NDArray[Any], source: str) -> Row:
 
 
 def _ranges(truth: npt.NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
-    """The half-open ranges in which a (frames,) truth holds."""
+    """The half-open ranges of frames for which (frames,) is true."""
     edges = np.flatnonzero(np.diff(truth.astype(np.int8), prepend=0, append=0))
     return tuple((int(start), int(stop)) for start, stop in edges.reshape(-1, 2))
 
 
 def _folder_rows(folder: Path) -> Iterator[Row]:
-    """Yield the rows of what lies in a folder; of tracks, in all its subfolders."""
+    """Yield the rows of the files in a folder; for tracks, those in all its subfolders."""
     paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     found = False
     for path in paths:
-        if path.suffix.lower() in _ARRAY_ENDINGS and path.is_file():
+        if path.suffix.lower() in _ARRAY_EXTENSIONS and path.is_file():
             found = True
             yield from array_rows(path)
         elif path.name.endswith(_MASK_FOLDER) and path.is_dir():
@@ -176,7 +176,7 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
     if not found:
         raise AnnotationError(
             f"{folder} holds no frame truth (.npy, .npz, .mat, *{_MASK_FOLDER}/ or *{_TRACKS}): "
-            "give the annotation file itself, or the folder in which the truth lies"
+            "give the annotation file itself, or the folder that contains the truth"
         )
 
 
@@ -187,12 +187,14 @@ def _pictures_row(folder: Path) -> Row:
     for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
         if path.name.startswith("."):
             continue
-        if path.suffix.lower() in _MASK_ENDINGS:
+        if path.suffix.lower() in _MASK_EXTENSIONS:
             try:
                 with Image.open(path, formats=("BMP", "PNG", "TIFF")) as picture:
                     truth.append(np.any(np.asarray(picture)))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise AnnotationError(f"{path} is no picture ({error}): check the file") from error
+                raise AnnotationError(
+                    f"{path} is not a readable picture ({error}): check the file"
+                ) from error
     name = folder.name.removesuffix(_MASK_FOLDER)
     return _mask_row(name, np.array(truth, np.bool_), str(folder))
 
@@ -203,6 +205,8 @@ def _tracks_row(path: Path) -> Row:
     except (OSError, ValueError) as error:
         raise AnnotationError(f"{path} cannot be read ({error}): check the file") from error
     if tracks.size and (tracks.shape[1] < 3 or not np.isfinite(tracks).all()):
-        raise AnnotationError(f"{path} is no list of tracks: it needs object, first, last frame")
+        raise AnnotationError(
+            f"{path} is not a list of tracks: each line must be object, first frame, last frame"
+        )
     ranges = tuple((int(first), int(last) + 1) for first, last in tracks[:, 1:3])
     return Row(path.name.removesuffix(_TRACKS), (), ranges, source=str(path))

@@ -1,19 +1,20 @@
 """Text files of annotations -> rows: the official formats, and our CSV.
 
-The format is found from a file's first line, or from a row, never from the file's name:
+The format is detected from a file's first line or from a row, never from the file's name:
 
-* ``Abuse/Abuse001_x264.mp4``: UCF-Crime's lists; the last folder is the class, no frames;
-* ``01_0014``: names that tell their class (`data.classes.classes_in_name`): ShanghaiTech, UBnormal;
+* ``Abuse/Abuse001_x264.mp4``: UCF-Crime's lists; the last folder is the class, without frames;
+* ``01_0014``: names that contain the class (`data.classes.classes_in_name`): ShanghaiTech,
+  UBnormal;
 * ``Abuse028_x264.mp4  Abuse  165  240  -1  -1``: UCF-Crime's temporal annotation, any number of
-  start-end pairs, -1 -1 for none; a name may hold spaces, a class may not;
-* ``v=GI49YSCruwY__#1_label_B4-0-0 0 1410 1795 1965``: XD-Violence's, a name that tells its classes;
-* ``01.mp4  180  60  180``: the number of frames in front of the pairs, no class;
+  start-end pairs, -1 -1 for none; a name may contain spaces, a class may not;
+* ``v=GI49YSCruwY__#1_label_B4-0-0 0 1410 1795 1965``: XD-Violence's, with the classes in the name;
+* ``01.mp4  180  60  180``: the number of frames, then the pairs; no class;
 * ``TestVideoFile{end+1}.gt_frame = [61:180];``: UCSD's, for Test001, Test002, ...; these count
   frames from 1, and their ranges include the end;
-* ``video,class[,start_frame,end_frame]...``: ours, for one's own footage; with or without that
-  header, commas or semicolons.
+* ``video,class[,start_frame,end_frame]...``: ours, for your own footage; with or without this
+  header, separated by commas or semicolons.
 
-A class may be several with ``+`` between them, the main one first.
+Several classes are joined by ``+``, the main one first.
 """
 
 import csv
@@ -28,7 +29,7 @@ from vigil.data.classes import canonical_class, classes_in_name
 from vigil.extract.errors import UserError
 
 MAX_CHARACTERS = 1 << 24
-"""Of one file; the official ones have at most 100,000."""
+"""Limit for one file; the official ones have at most 100,000."""
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
 _FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
 _TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
@@ -45,27 +46,27 @@ class AnnotationError(UserError):
 
 @dataclass(frozen=True)
 class Row:
-    """What one line or array says of one video."""
+    """The content of one line or array, about one video."""
 
     video: str
     """Path relative to the folder of videos, forward slashes; often only the base name."""
     class_names: tuple[str, ...]
-    """The main one first; () where only frames are told."""
+    """The main one first; () if only frames are given."""
     ranges: tuple[tuple[int, int], ...] = ()
-    """Half-open frame ranges, as they stand there."""
+    """Half-open frame ranges, in the order of the file."""
     num_frames: int | None = None
-    """Of the video, where that is told."""
+    """Length of the video; None if it is not given."""
     source: str = "unknown source"
     """``file:line``, for messages."""
 
 
 class _Cells(NamedTuple):
-    """One line of a file, taken apart."""
+    """One line of a file, split into its parts."""
 
     line: int
     video: str
     class_text: str | None
-    """None where the line has no such cell."""
+    """None if the line has no such cell."""
     frames: Sequence[str]
 
 
@@ -73,7 +74,7 @@ def text_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a text file.
 
     Raises:
-        AnnotationError: says file and line, what is wrong and what to do.
+        AnnotationError: names the file and line, the problem and the remedy.
     """
     lines = _read_lines(path)
     if any(_UCSD_FILE.match(line) for line in lines[:10]):
@@ -94,10 +95,10 @@ def text_rows(path: Path) -> Iterator[Row]:
 
 
 def class_names_of_path(video: str) -> tuple[str, ...]:
-    """The classes of a video by its name, or else by its last folder.
+    """Return the classes of a video from its name, or else from its last folder.
 
     Raises:
-        AnnotationError: it has neither.
+        AnnotationError: the name contains no class and there is no folder.
     """
     folder = PurePosixPath(video).parent.name
     if classes := classes_in_name(video):
@@ -120,19 +121,19 @@ def _read_lines(path: Path) -> list[str]:
         ) from error
     except UnicodeDecodeError as error:
         raise AnnotationError(
-            f"{path} is no UTF-8 text (byte {error.start}): give a text file, "
+            f"{path} is not UTF-8 text (byte {error.start}): give a text file, "
             "or save this one as UTF-8"
         ) from error
     if len(text) > MAX_CHARACTERS:
         raise AnnotationError(f"{path} has more than {MAX_CHARACTERS} characters: split it")
     if "\0" in text:
-        raise AnnotationError(f"{path} is no text but binary: give a text file of annotations")
+        raise AnnotationError(f"{path} is binary: give a text file of annotations")
     return [line.strip() for line in text.split("\n")]
 
 
 def _spaced_cells(path: Path, lines: Sequence[str]) -> Iterator[_Cells]:
     for number, line in enumerate(lines, start=1):
-        # From the right: only the name may hold spaces.
+        # Split from the right, because only the name may contain spaces.
         num_frames = _num_trailing_numbers(line)
         name, *frames = line.rsplit(None, num_frames) if num_frames else [line]
         class_text = None
@@ -149,7 +150,7 @@ def _spaced_cells(path: Path, lines: Sequence[str]) -> Iterator[_Cells]:
 
 
 def _num_trailing_numbers(line: str) -> int:
-    """How many words at the end are whole numbers; the first word is the name."""
+    """Count the whole numbers at the end of a line; the first word is the name."""
     return sum(1 for _ in takewhile(_WHOLE_NUMBER.fullmatch, reversed(line.split()[1:])))
 
 
@@ -213,14 +214,14 @@ def _class_names(text: str, video: str) -> tuple[str, ...]:
 
 def _no_class(text: str, video: str) -> AnnotationError:
     return AnnotationError(
-        f"{text!r} is no class of {video}: write video, class, start and end frames"
+        f"{text!r} is not a class for {video}: write video, class, start and end frames"
     )
 
 
 def _ranges(cells: Sequence[str]) -> tuple[tuple[int, int], ...]:
     wrong = next((cell for cell in cells if not _WHOLE_NUMBER.fullmatch(cell)), None)
     if wrong is not None or len(cells) % 2:
-        problem = "an end is missing" if wrong is None else f"frame {wrong!r} is no whole number"
+        problem = "an end is missing" if wrong is None else f"frame {wrong!r} is not an integer"
         raise AnnotationError(f"{problem}: write pairs of start and end frames, -1 -1 for none")
     frames = [int(cell) for cell in cells]
     pairs = zip(frames[::2], frames[1::2], strict=True)

@@ -1,12 +1,12 @@
 """Annotation files -> `Annotation`: what is known of each video.
 
-The formats of text files are those of `data.annotation_rows`, of arrays and masks those of
-`data.annotation_arrays`; without any file, folder names are classes.
+`data.annotation_rows` lists the formats of text files, `data.annotation_arrays` those of arrays and
+masks; without any file, folder names are the classes.
 
-Frames count from 0 and ranges are half-open. Rows of one video in one file add up; several files
-must agree. Overlapping intervals are joined: the truth is a set of frames. A normal video has
-nothing anomalous, ``()``, in every format; an anomalous one without frames has no temporal
-truth, ``None``. Where a file tells frames but no class, the class is Anomaly or Normal.
+Frames count from 0 and ranges are half-open. Rows of one video in one file are combined; several
+files must agree. Overlapping intervals are joined, because the truth is a set of frames. In every
+format a normal video has no anomalous frames, ``()``; an anomalous one without frames has no
+temporal truth, ``None``. If a file gives frames but no class, the class is Anomaly or Normal.
 """
 
 from collections import defaultdict
@@ -32,14 +32,14 @@ class Interval:
     stop: int
 
     def __post_init__(self) -> None:
-        """Refuse an interval without frames.
+        """Reject an interval that is empty or starts before 0.
 
         Raises:
-            AnnotationError: gives the two values.
+            AnnotationError: names both values.
         """
         if not 0 <= self.start < self.stop:
             raise AnnotationError(
-                f"frames {self.start} to {self.stop} are no interval: "
+                f"frames {self.start} to {self.stop} are not an interval: "
                 "write start and end with 0 <= start < end, or -1 -1 for none"
             )
 
@@ -52,16 +52,16 @@ class Annotation:
     """Path relative to the folder of videos, forward slashes; often only the base name."""
     class_name: str
     intervals: tuple[Interval, ...] | None
-    """Anomalous frames, sorted and disjoint; () where nothing is, None where it is not known."""
+    """Anomalous frames, sorted and disjoint; () if there are none, None if they are unknown."""
     source: str = field(default="unknown source", compare=False)
-    """Where it comes from, as ``file:line``, for messages."""
+    """Origin as ``file:line``, for messages."""
     other_classes: tuple[str, ...] = ()
-    """More classes of the same video, the most important ones first."""
+    """Further classes of the video, the most important ones first."""
     num_frames: int | None = None
-    """Frames of the video as the annotation counts them; None where it does not."""
+    """Length of the video according to the annotation; None if it is not given."""
 
     def __post_init__(self) -> None:
-        """Refuse a normal video with anomalous frames or classes.
+        """Reject a normal video with anomalous frames or classes.
 
         Raises:
             AnnotationError: names the video.
@@ -88,17 +88,17 @@ class Annotation:
 
     @property
     def num_frames_needed(self) -> int:
-        """Frames the video must have to hold all intervals; 0 without intervals."""
+        """Number of frames the video needs to contain all intervals; 0 without intervals."""
         return max((interval.stop for interval in self.intervals or ()), default=0)
 
 
 def load_annotations(paths: Sequence[Path]) -> list[Annotation]:
-    """The annotations of all files, one per video path, in the order of first mention.
+    """Load the annotations of all files, one per video path, in the order of first mention.
 
-    A path that several files hold must have the same class and frames; frames win over none.
+    A path in several files must have the same class and frames in each; frames win over none.
 
     Raises:
-        AnnotationError: says file and line, what is wrong and what to do.
+        AnnotationError: names the file and line, the problem and the remedy.
     """
     found: dict[str, Annotation] = {}
     for path in paths:
@@ -110,10 +110,10 @@ def load_annotations(paths: Sequence[Path]) -> list[Annotation]:
 
 
 def labels_from_folders(videos: Iterable[str]) -> list[Annotation]:
-    """Annotations without frames: a video's name tells its class, or else its last folder does.
+    """Annotations without frames, with the class from a video's name or else its last folder.
 
     Raises:
-        AnnotationError: names a video that lies in no folder.
+        AnnotationError: a video has neither; the message names it.
     """
     annotations = [
         _from_row(Row(video, class_names_of_path(video), source=f"folder of {video}"))
@@ -124,20 +124,20 @@ def labels_from_folders(videos: Iterable[str]) -> list[Annotation]:
 
 
 def merge(first: Annotation, second: Annotation) -> Annotation:
-    """What two annotations say of one video: the name is the first one's.
+    """Merge two annotations of one video, under the first one's name.
 
-    Frames win over none, a named class over Anomaly, several classes over the first of them.
+    Frames win over none, a named class over Anomaly, several classes over the first one alone.
 
     Raises:
-        AnnotationError: they contradict each other; names both places.
+        AnnotationError: they contradict each other; the message names both sources.
     """
     classes = _common_classes(first, second)
     known, new = first.intervals, second.intervals
     if None not in (known, new) and known != new:
-        raise _contradiction(first, second, "has other anomalous frames at {} than at {}")
+        raise _contradiction(first, second, "has different anomalous frames at {} and at {}")
     counts = [one.num_frames for one in (first, second) if one.num_frames is not None]
     if len(set(counts)) > 1:
-        raise _contradiction(first, second, "has another number of frames at {} than at {}")
+        raise _contradiction(first, second, "has different numbers of frames at {} and at {}")
     return replace(
         first,
         class_name=classes[0],
@@ -162,33 +162,34 @@ def _common_classes(first: Annotation, second: Annotation) -> tuple[str, ...]:
 
 def _contradiction(first: Annotation, second: Annotation, how: str) -> AnnotationError:
     return AnnotationError(
-        f"{first.video} {how.format(first.source, second.source)}: correct or leave out one of them"
+        f"{first.video} {how.format(first.source, second.source)}: correct or remove one of them"
     )
 
 
 def class_names_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
-    """The classes of the annotations: normal first (also where no video is), the others sorted."""
+    """The classes of the annotations: normal first (even if no video is), the others sorted."""
     anomalies = {name for annotation in annotations for name in annotation.class_names} - {NORMAL}
     return (NORMAL, *sorted(anomalies))
 
 
 def merge_anomalous(annotation: Annotation) -> Annotation:
-    """The same truth for a method that only tells anomalous from normal: one class of anomaly."""
+    """The same truth with Anomaly as the only anomalous class, for methods without classes."""
     if not annotation.is_anomalous:
         return annotation
     return replace(annotation, class_name=ANOMALY, other_classes=())
 
 
 def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_]:
-    """Whether each frame is anomalous: (num_frames,) bool; what lies beyond the end is cut off.
+    """Whether each frame is anomalous: (num_frames,) bool; intervals are clipped at the end.
 
     Raises:
-        AnnotationError: the video is anomalous but its anomalous frames are not known.
+        AnnotationError: the video is anomalous but its anomalous frames are unknown.
     """
     if annotation.is_anomalous and annotation.intervals is None:
         raise AnnotationError(
-            f"{annotation.video} is {annotation.class_name} without frames ({annotation.source}): "
-            "use an annotation that has start and end frames, or leave the video out"
+            f"{annotation.video} is {annotation.class_name} but has no annotated frames "
+            f"({annotation.source}): use an annotation with start and end frames, or leave the "
+            "video out"
         )
     truth = np.zeros(num_frames, dtype=np.bool_)
     for interval in annotation.intervals or ():
@@ -197,7 +198,7 @@ def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_
 
 
 def _read_file(path: Path) -> list[Annotation]:
-    """One annotation per video path; several rows of one video add up."""
+    """Read one annotation per video path, combining several rows of one video."""
     found: dict[str, list[Annotation]] = defaultdict(list)
     for row in array_rows(path) if is_array(path) else text_rows(path):
         try:
@@ -205,12 +206,12 @@ def _read_file(path: Path) -> list[Annotation]:
         except AnnotationError as error:
             raise AnnotationError(f"{row.source}: {error}") from error
     if not found:
-        raise AnnotationError(f"{path} names no video: give a file with one video per line")
-    return [_add_up(annotations) for annotations in found.values()]
+        raise AnnotationError(f"{path} lists no videos: give a file with one video per line")
+    return [_combine(annotations) for annotations in found.values()]
 
 
-def _add_up(annotations: Sequence[Annotation]) -> Annotation:
-    """The first annotation of a video, with the frames of all."""
+def _combine(annotations: Sequence[Annotation]) -> Annotation:
+    """The first annotation of a video, with the frames of all its annotations."""
     known = [one.intervals for one in annotations if one.intervals is not None]
     whole = reduce(merge, (replace(one, intervals=None) for one in annotations))
     return replace(whole, intervals=_union(chain.from_iterable(known)) if known else None)
@@ -231,7 +232,7 @@ def _from_row(row: Row) -> Annotation:
 
 
 def _union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """The same frames as sorted, disjoint intervals; those that only touch stay two."""
+    """The same frames as sorted, disjoint intervals; intervals that only touch stay separate."""
     union: list[Interval] = []
     for interval in sorted(intervals):
         if union and interval.start < union[-1].stop:
@@ -249,5 +250,5 @@ def _refuse_spelling_variants(annotations: Iterable[Annotation]) -> None:
             if known != name:
                 raise AnnotationError(
                     f"classes {known!r} ({source}) and {name!r} ({annotation.source}) "
-                    "differ only in capitals: spell both the same"
+                    "differ only in case: spell both the same"
                 )

@@ -1,4 +1,4 @@
-"""Balanced batches: so many anomalous and so many normal bags, and every bag once an epoch.
+"""Balanced batches: fixed numbers of anomalous and normal bags, every bag at least once an epoch.
 
 Legend: N bags, J batches of an epoch, M bags of a batch.
 """
@@ -16,17 +16,17 @@ IntArray = npt.NDArray[np.int64]
 def balanced_batches(
     class_indices: IntArray, num_anomalous: int, num_normal: int, generator: np.random.Generator
 ) -> IntArray:
-    """(J, M) int64 bag indices of an epoch: in each batch the anomalous bags, then the normal ones.
+    """Bag indices (J, M) int64 of an epoch: in each batch the anomalous bags, then the normal ones.
 
-    There are as many batches as the longer side needs; the other side, and the end of the last
-    batch, are filled from fresh shuffles. So every bag is drawn at least once, and none twice in
-    one batch. A side that has fewer bags than a batch asks for gives all it has to every batch.
+    There are as many batches as the larger side needs; the other side, and the end of the last
+    batch, are filled from new shuffles. Every bag is therefore used at least once, and never twice
+    in one batch. A side with fewer bags than a batch requests is in every batch completely.
 
     Args:
         class_indices: (N,) class of each bag, 0 = normal.
-        num_anomalous: anomalous bags a batch.
-        num_normal: normal bags a batch.
-        generator: decides the draw; equal generators give equal epochs.
+        num_anomalous: anomalous bags per batch.
+        num_normal: normal bags per batch.
+        generator: source of the shuffles; equal generators give equal epochs.
 
     Raises:
         UserError: there is no anomalous or no normal bag.
@@ -52,7 +52,7 @@ def balanced_batches(
 def _draw(
     bags: IntArray, num_batches: int, batch_size: int, generator: np.random.Generator
 ) -> IntArray:
-    """(num_batches, batch_size) of the bags, shuffle after shuffle, no bag twice in a row."""
+    """(num_batches, batch_size) of the bags from successive shuffles, no bag twice in a batch."""
     batches = np.empty((num_batches, batch_size), dtype=np.int64)
     queue = bags[:0]
     for batch in batches:

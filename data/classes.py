@@ -1,4 +1,4 @@
-"""Ordered class names: the only place that knows them. Class index 0 is always normal."""
+"""Ordered class names, defined only here. Class index 0 is always normal."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from vigil.extract.errors import UserError
 
 NORMAL = "Normal"
 ANOMALY = "Anomaly"
-"""The class of videos of which only that is known; where a named class is known too, that holds."""
+"""The class of anomalous videos without a named class; a named class, if known, replaces it."""
 
 UCF_CRIME: tuple[str, ...] = (
     NORMAL,
@@ -41,7 +41,7 @@ XD_VIOLENCE: tuple[str, ...] = tuple(_XD_VIOLENCE_CODES.values())
 
 _XD_VIOLENCE_NAME = re.compile(r".+__#.*_label_([A-Z0-9]+(?:-[A-Z0-9]+)*)")
 _UBNORMAL_NAME = re.compile(r"(ab)?normal_scene_\d+_scenario_?\d+(?:_(?:\d+|fog|smoke|fire))*")
-# Of 13 cameras; the videos that were made for training have three digits, all of them normal.
+# There are 13 cameras. Videos of the original training set have three digits and are normal.
 _SHANGHAITECH_NAME = re.compile(r"(?:0[1-9]|1[0-3])_\d{3}(\d?)")
 _EXTENSION = re.compile(r"\.[A-Za-z]\w{1,3}$")
 
@@ -62,15 +62,15 @@ class UnknownClassError(UserError):
 
 
 def canonical_class(name: str) -> str:
-    """The class that a folder or label means: `NORMAL` for every way to say so, else the name."""
+    """The class that a folder or label stands for: `NORMAL` for its variants, else the name."""
     return NORMAL if name.lower() in _NORMAL_NAMES else name
 
 
 def classes_in_name(video: str) -> tuple[str, ...]:
-    """The classes that datasets write into the names of their videos, the main one first, or ().
+    """The classes that a dataset encodes in a video's name, the main one first, or ().
 
-    XD-Violence (``..._label_B1-B2-G``, in the order of their importance) and UBnormal
-    (``abnormal_scene_...``); ShanghaiTech (``01_0014``) only where the name is all there is.
+    These are XD-Violence (``..._label_B1-B2-G``, in the order of importance), UBnormal
+    (``abnormal_scene_...``) and, only for a name without a folder, ShanghaiTech (``01_0014``).
     """
     name = _EXTENSION.sub("", PurePosixPath(video).name)
     if match := _XD_VIOLENCE_NAME.fullmatch(name):
@@ -85,14 +85,14 @@ def classes_in_name(video: str) -> tuple[str, ...]:
 
 
 def class_index(class_names: Sequence[str], class_name: str, video: str = "a video") -> int:
-    """The index of a class, 0 for normal; ``video`` is who has it, for the message.
+    """The index of a class, 0 for normal; ``video`` is only for the error message.
 
     Raises:
-        UnknownClassError: names the class, the video and the classes there are.
+        UnknownClassError: names the class, the video and the known classes.
     """
     if class_name not in class_names:
         raise UnknownClassError(
-            f"class {class_name!r} of {video} is unknown here: the classes are "
+            f"class {class_name!r} of {video} is unknown: the classes are "
             f"{', '.join(class_names)}; correct the annotation, leave the video out, or train "
             "with this class"
         )

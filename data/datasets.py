@@ -24,13 +24,13 @@ class BagError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class BagSet:
-    """The bags of many videos: all features with one label a video."""
+    """The bags of many videos: their features, with one label per video."""
 
     features: npt.NDArray[np.floating]
-    """(N, V, S, D) float16, or float32 where a file holds float32; an `np.memmap` where that does
-    not fit in memory."""
+    """(N, V, S, D) float16, or float32 if any file holds float32; an `np.memmap` if it does not
+    fit in memory."""
     segment_frames: npt.NDArray[np.int64]
-    """(N, S, 2) half-open; a segment may hold no frame."""
+    """(N, S, 2) half-open; a segment may be empty."""
     class_indices: npt.NDArray[np.int64]
     """(N,), 0 = normal."""
     videos: tuple[str, ...]
@@ -42,11 +42,11 @@ class BagSet:
     """time_positions * channels = D, time-major."""
     weights_name: str
     weights_trained: bool
-    """In all files."""
+    """Whether the backbone's weights were trained ones in all files."""
     precision: str
-    """Of the backbone; several are joined by a plus sign."""
+    """Precision of the backbone; several are joined by a plus sign."""
     storage: Storage = field(default_factory=Storage)
-    """Where the features of some of the bags go."""
+    """Where copies of the features are allocated."""
 
     def __len__(self) -> int:
         """Number of bags."""
@@ -61,19 +61,20 @@ def load_bags(
     pooling: PoolingConfig = STORED,
     storage: Storage | None = None,
 ) -> BagSet:
-    """The bags of all annotated videos; of the annotations only the class is read.
+    """Load the bags of all annotated videos; only the class of an annotation is used.
 
     Args:
-        files: video -> feature file, as `extract.store.list_features` gives it.
-        annotations: video -> annotation, as `data.matching.match_videos` gives it; each has a file.
+        files: video -> feature file, as `extract.store.list_features` returns it.
+        annotations: video -> annotation, as `data.matching.match_videos` returns it; each has a
+            file.
         class_names: names in the order of their indices, normal first.
-        views: names of the views to read, in the order wanted.
-        pooling: what a segment's feature is made of.
-        storage: where the features go; None: in memory, or where there is too little of it in a
-            file in the system's folder for temporary ones.
+        views: names of the views to read, in the order of the result.
+        pooling: how the features of a segment are pooled.
+        storage: where the features are allocated; None: in memory, or if they do not fit, in a
+            file in the system's folder for temporary files.
 
     Raises:
-        BagError: there is no video, or specs or shapes differ.
+        BagError: there are no videos, or specs or shapes differ.
         FeatureFileError: a file is damaged, lacks a view, or holds values that are not finite.
         UnknownClassError: a video's class is not among the names.
     """
@@ -120,6 +121,6 @@ def _check_same_kind(first: VideoFeatures, other: VideoFeatures) -> None:
             differences.append(f"{name}: {expected} != {found}")
     if differences:
         raise BagError(
-            f"features of {first.video.path} and {other.video.path} were made with other settings "
-            f"({'; '.join(differences)}): extract both with the same ones"
+            f"features of {first.video.path} and {other.video.path} have different settings "
+            f"({'; '.join(differences)}): extract both with the same settings"
         )

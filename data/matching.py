@@ -1,4 +1,4 @@
-"""Which annotation belongs to which video."""
+"""The matching of annotations and videos by name."""
 
 import math
 from collections import defaultdict
@@ -20,41 +20,42 @@ class NoMatchError(AnnotationError):
 
 @dataclass(frozen=True)
 class Matching:
-    """Which annotation belongs to which video, and what is left over."""
+    """Which annotation belongs to which video, and what remains unmatched."""
 
     annotations: dict[str, Annotation]
     """Video -> its annotation, renamed to that video; sorted."""
     missing: tuple[str, ...]
-    """Annotated, but there is no such video."""
+    """Annotated names without a video."""
     extra: tuple[str, ...]
-    """There is such a video, but no annotation."""
+    """Videos without an annotation."""
 
     @property
     def problems(self) -> list[str]:
-        """A sentence for each kind of video that is left out, with the first names."""
+        """A message for each kind of skipped video, with the first few names."""
         kinds = (
-            ("annotated, but without features", self.missing),
-            ("with features, but without annotation", self.extra),
+            ("with an annotation but without features", self.missing),
+            ("with features but without an annotation", self.extra),
         )
         return [
-            f"left out: {counted(len(names), 'video')} {kind}: {_some(names, 3)}"
+            f"skipped {counted(len(names), 'video')} {kind}: {_some(names, 3)}"
             for kind, names in kinds
             if names
         ]
 
 
 def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Matching:
-    """Which annotation belongs to which video: by relative path, else by unique base name.
+    """Match annotations to videos by relative path, or else by unique base name.
 
-    Base names agree with or without extension. Of several videos with one base name, those that
-    share most of the annotation's last folders count; a video in the folder of another class
-    never fits. An annotation without folder adds to one with the video's path, and of several
-    videos that it fits it means the one that another annotation names by path.
+    Base names match with or without extension. If several videos have the same base name, the ones
+    that share the most trailing folders with the annotation are chosen; a video in the folder of
+    another class never matches. An annotation without a folder is merged with one that has the
+    video's path, and if it matches several videos, the one that another annotation names by path is
+    chosen.
 
     Raises:
-        NoMatchError: nothing fits at all.
-        AnnotationError: several videos fit one annotation, or contradictory annotations fit one
-            video.
+        NoMatchError: no annotation matches any video.
+        AnnotationError: several videos match one annotation, or contradictory annotations match
+            one video.
     """
     annotations, videos = list(annotations), sorted(set(videos))
     claims, missing = _claims(annotations, videos)
@@ -66,9 +67,9 @@ def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Ma
         missing += [claim.video for claim in claims[video] if claim not in accepted]
     if not matched:
         raise NoMatchError(
-            f"none of the annotated videos ({_some(missing)}) is among the videos given "
-            f"({_some(videos)}): names agree by relative path or by base name; check that these "
-            "annotations belong to these videos"
+            f"none of the annotated videos ({_some(missing)}) is among the given videos "
+            f"({_some(videos)}): names are matched by relative path or by base name; check that "
+            "these annotations belong to these videos"
         )
     extra = tuple(video for video in videos if video not in matched)
     return Matching(matched, tuple(sorted(missing)), extra)
@@ -77,7 +78,7 @@ def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Ma
 def _claims(
     annotations: Sequence[Annotation], videos: Sequence[str]
 ) -> tuple[dict[str, list[Annotation]], list[str]]:
-    """Video -> the annotations that fit it, and the names of those that fit none."""
+    """Video -> the annotations that match it, and the names of those that match no video."""
     by_name = _by_name(videos)
     classes = {annotation.class_name for annotation in annotations} | {NORMAL}
     claims: dict[str, list[Annotation]] = defaultdict(list)
@@ -105,10 +106,10 @@ def _claims(
         if len(named) == 1 and "/" not in annotation.video:
             claims[named[0]].append(annotation)
         else:
-            ambiguous.append(f"{annotation.video} fits {_some(closest)}")
+            ambiguous.append(f"{annotation.video} matches {_some(closest)}")
     if ambiguous:
         raise AnnotationError(
-            f"several videos fit one annotation: {_some(ambiguous)}: annotate them by their "
+            f"several videos match one annotation ({_some(ambiguous)}): annotate them by their "
             "paths, here or in another file, or remove the duplicates"
         )
     return claims, missing
@@ -123,14 +124,14 @@ def _by_name(videos: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _names(video: str) -> tuple[str, str, str]:
-    """The path, the base name, and that without its extension."""
+    """The path, the base name, and the base name without its extension."""
     path = PurePosixPath(video)
-    # What is longer is no extension: XD-Violence's names begin like City.of.God.2002__#01-24-10.
+    # A longer suffix is not an extension: XD-Violence has names like City.of.God.2002__#01-24-10.
     return video, path.name, path.stem if len(path.suffix) <= 5 else path.name
 
 
 def _other_classes(annotation: Annotation, classes: set[str]) -> set[str]:
-    """Those of the classes that an annotated video cannot have; Anomaly may be any but normal."""
+    """The classes that an annotated video cannot have; Anomaly excludes only normal."""
     if annotation.class_name == ANOMALY:
         return {NORMAL}
     own = {ANOMALY} if annotation.is_anomalous else set()
@@ -142,7 +143,7 @@ def _folder_class(video: str) -> str:
 
 
 def _closest(path: str, others: Sequence[str]) -> list[str]:
-    """Those of the other paths that share most last folders with this one; all of the best."""
+    """The other paths that share the most trailing folders with this one, several if they tie."""
     shared = [_num_shared_folders(path, other) for other in others]
     return [other for other, number in zip(others, shared, strict=True) if number == max(shared)]
 
@@ -159,6 +160,6 @@ def _num_shared_folders(left: str, right: str) -> float:
 
 
 def _some(names: Sequence[str], limit: int = 4) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

@@ -1,4 +1,4 @@
-"""What a segment's feature is: the one that is stored, or one pooled anew from stored clips.
+"""Features of segments: as stored, or pooled anew from stored clips.
 
 Legend: V views, S segments, n clips, T time positions of a clip, P positions of a video,
 C channels, D = T x C, time-major.
@@ -22,18 +22,18 @@ Pooling = Literal["clips", "positions"]
 
 @dataclass(frozen=True)
 class PoolingConfig:
-    """What the features of a segment are made of."""
+    """How the features of a segment are pooled."""
 
     pooling: Pooling = "clips"
-    """clips: as stored, the maximum over whole clips; positions: over a window that slides by the
-    network's own time positions, each of a few frames. That places anomalies more finely, and needs
-    features of vigil extract --keep-clips."""
+    """clips: the stored maximum over whole clips; positions: the maximum over a window that slides
+    by the network's time positions, each a few frames long. This locates anomalies more precisely,
+    but needs features from vigil extract --keep-clips."""
     window_frames: tuple[int, ...] = (64,)
-    """Length of that window, over which positions are averaged; of several, the features of each
-    stand side by side."""
+    """Length of the window over which positions are averaged; the features of several windows are
+    concatenated."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -44,13 +44,13 @@ class PoolingConfig:
             )
         if not self.window_frames or min(self.window_frames) < 1:
             raise ValueError(
-                f"window_frames = {list(self.window_frames)} is not allowed: it must be numbers "
-                "from 1 up"
+                f"window_frames = {list(self.window_frames)} is not allowed: it must be one or "
+                "more numbers from 1 up"
             )
 
     @property
     def needs_clips(self) -> bool:
-        """Whether the stored segments are not enough."""
+        """Whether stored clips are needed, not only stored segments."""
         return self.pooling == "positions"
 
 
@@ -66,19 +66,19 @@ class SegmentFeatures(NamedTuple):
 def segment_features(
     content: "VideoFeatures", views: Sequence[str], config: PoolingConfig
 ) -> SegmentFeatures:
-    """The features of a video's segments, of the named views in the order given.
+    """Return the features of a video's segments, for the named views in the given order.
 
     Raises:
-        FeatureFileError: a view is not stored, or values of it are not finite.
-        UserError: clips are needed and not stored, or are of several networks.
+        FeatureFileError: a view is not stored, or has values that are not finite.
+        UserError: clips are needed but not stored, or come from several networks.
     """
     stored = content.select_views(views)
     if not config.needs_clips:
         return SegmentFeatures(stored, content.time_positions, content.channels)
     if content.clip_features is None or content.clip_frames is None or content.parts:
-        why = "it is of several networks" if content.parts else "its clips are not stored"
+        why = "it has several networks" if content.parts else "its clips are not stored"
         raise UserError(
-            f"{content.video.path}: pooling = positions cannot be had of it ({why}): extract with "
+            f"{content.video.path} does not support pooling = positions ({why}): extract with "
             "--keep-clips and one backbone, or use pooling = clips"
         )
     rows = [content.views.index(name) for name in views]
@@ -105,15 +105,15 @@ def pool_positions(
     clip_length: int,
     window_frames: int,
 ) -> npt.NDArray[np.floating]:
-    """(S, V, C): the maximum over the windows whose centres lie in a segment.
+    """Return (S, V, C), the maximum over the windows whose centres lie in a segment.
 
     A window is centred on a time position, and its feature is the mean over all positions whose
-    centres lie within half its length. A segment that holds no position takes the nearest one's.
+    centres lie within half its length. A segment without positions uses the nearest one.
 
     Args:
         clip_features: (n, V, D).
-        clip_frames: (n, 2) half-open ranges of real frames; positions in a clip's padding are left
-            out.
+        clip_frames: (n, 2) half-open ranges of real frames; positions in a clip's padding are
+            ignored.
         segment_frames: (S, 2) half-open ranges that partition the video's frames.
         time_positions: T.
         clip_length: frames of a whole clip, padding included.
@@ -122,7 +122,7 @@ def pool_positions(
     num_clips, num_views, _ = clip_features.shape
     offsets = (np.arange(time_positions) + 0.5) * clip_length / time_positions
     centres = clip_frames[:, :1] + offsets  # (n, T)
-    centres[:, 0] = np.minimum(centres[:, 0], clip_frames[:, 1] - 1)  # every clip has one at least
+    centres[:, 0] = np.minimum(centres[:, 0], clip_frames[:, 1] - 1)  # every clip keeps one
     is_real = centres < clip_frames[:, 1:]
     order = np.argsort(centres[is_real], kind="stable")
     centres = centres[is_real][order]  # (P,)

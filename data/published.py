@@ -1,9 +1,9 @@
-"""What is published of the datasets: their official splits, in one table, and who is in which part.
+"""Published datasets: a table of their official splits, and the assignment of videos to parts.
 
-A dataset knows its videos in one of three ways: lists of names (UCF-Crime, ShanghaiTech, UBnormal);
-numbers within the folders of the parts (Avenue, UCSD), where ``Test001``, ``01`` and ``1`` are the
-same video; or the classes in their names alone (XD-Violence). The folders of a part begin with its
-name: train, training_videos, Test.
+A dataset identifies its videos in one of three ways: by lists of names (UCF-Crime, ShanghaiTech,
+UBnormal); by numbers within the folders of the parts (Avenue, UCSD), where ``Test001``, ``01`` and
+``1`` are the same video; or only by the classes in their names (XD-Violence). The folders of a part
+start with its name: train, training_videos, Test.
 """
 
 import re
@@ -22,12 +22,12 @@ class Part:
 
     name: str
     num_normal: int
-    """Videos, as published."""
+    """Published number of normal videos."""
     num_anomalous: int
     lists: tuple[str, ...] = ()
-    """Patterns of the files that name its videos."""
+    """Patterns of the files that list its videos."""
     truths: tuple[str, ...] = ()
-    """Patterns of files and folders that say which frames are anomalous; one of them is enough."""
+    """Patterns of files and folders that annotate anomalous frames; one of them is enough."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class PublishedDataset:
 
     title: str
     home: str
-    """Where it is to be had."""
+    """URL of its home page."""
     parts: tuple[Part, ...]
     is_numbered: bool = False
-    """Whether its videos have numbers in the folders of the parts."""
+    """Whether its videos are numbered within the folders of the parts."""
     metric: str = "frame_auc"
-    """What its papers report, by our name."""
+    """Our name of the metric that its papers report."""
 
 
 @dataclass(frozen=True)
 class PlacedVideo:
-    """A video with its part and what is known of it."""
+    """A video with its part and annotation."""
 
     video: str
     part: Part
@@ -55,13 +55,13 @@ class PlacedVideo:
 
 @dataclass
 class Placement:
-    """Which video is in which part, and what is left over."""
+    """The part of each video, and what could not be placed."""
 
     placed: list[PlacedVideo] = field(default_factory=list)
     missing: list[tuple[Part, str]] = field(default_factory=list)
-    """Names that a part should have, but no video has."""
+    """Names that a part should contain, without a video."""
     unlabelled: list[tuple[Part, str]] = field(default_factory=list)
-    """Videos of a part of which nothing says whether they are normal."""
+    """Videos of a part without any information on whether they are normal."""
     extra: list[str] = field(default_factory=list)
     """Videos that are in no part."""
 
@@ -161,16 +161,16 @@ DATASETS: dict[str, PublishedDataset] = {
 def place_videos(
     dataset: PublishedDataset, videos: Iterable[str], files: Mapping[str, Sequence[Path]]
 ) -> Placement:
-    """Which part each video is in, and its annotation.
+    """Find the part and the annotation of each video.
 
     Args:
-        dataset: with its split.
-        videos: names, as `vigil extract` gives them.
-        files: pattern of the dataset -> the annotation files that are there.
+        dataset: the dataset and its split.
+        videos: names as `vigil extract` stores them.
+        files: pattern of the dataset -> the annotation files found.
 
     Raises:
-        AnnotationError: a file cannot be used, several videos fit one name, or where lists name
-            all videos, none fits any.
+        AnnotationError: a file cannot be used, several videos match one name, or lists name all
+            videos and none matches.
     """
     place = _place_numbered if dataset.is_numbered else _place_named
     return place(dataset.parts, sorted(videos), files)
@@ -181,7 +181,7 @@ def _place_named(
 ) -> Placement:
     lists = {str(path): part for part in parts for name in part.lists for path in files[name]}
     truths = {path for part in parts for name in part.truths for path in files[name]}
-    # The lists come first, so that they are the source of what truth adds to.
+    # The lists come first, so that they stay the source of annotations to which truth is added.
     annotations = load_annotations([*map(Path, lists), *sorted(truths)])
     unlisted = [part for part in parts if not part.lists]
     owners = {
@@ -217,7 +217,7 @@ def _place_numbered(
 ) -> Placement:
     placement = Placement()
     found: dict[tuple[str, int | None], str] = {}
-    # Archives hold some videos twice, the copies in more folders.
+    # Archives contain some videos twice, the copies in deeper folders.
     for video in sorted(videos, key=lambda video: (video.count("/"), video)):
         part, number = _part_by_folder(parts, video), _number(video)
         if part is None or number is None or (part.name, number) in found:
@@ -227,10 +227,12 @@ def _place_numbered(
     for part in parts:
         paths = [path for pattern in part.truths for path in files[pattern]]
         truth = {_number(one.video): one for one in load_annotations(paths)}
-        untold = Annotation("", ANOMALY, None) if part.num_anomalous else Annotation("", NORMAL, ())
+        default = (
+            Annotation("", ANOMALY, None) if part.num_anomalous else Annotation("", NORMAL, ())
+        )
         for number in range(1, part.num_normal + part.num_anomalous + 1):
             if name := found.get((part.name, number)):
-                annotation = replace(truth.get(number, untold), video=name)
+                annotation = replace(truth.get(number, default), video=name)
                 placement.placed.append(PlacedVideo(name, part, annotation))
             else:
                 placement.missing.append((part, f"{number:02}"))
@@ -238,7 +240,7 @@ def _place_numbered(
 
 
 def _part_by_folder(parts: Iterable[Part], video: str) -> Part | None:
-    """The part whose name begins that of the innermost such folder: train, testing_videos, ..."""
+    """The part whose name starts that of a folder (train, testing_videos, ...), innermost first."""
     for folder in reversed(PurePosixPath(video).parent.parts):
         for part in parts:
             if folder.lower().startswith(part.name):

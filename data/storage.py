@@ -1,4 +1,4 @@
-"""Arrays that need not fit in memory: a large one lies in a file that ends with the process."""
+"""Arrays that need not fit in memory: a large one is in a file that disappears with the process."""
 
 import errno
 import logging
@@ -19,23 +19,23 @@ from vigil.extract.errors import UserError
 from vigil.extract.files import make_folder, temporary_file
 
 SHARE_OF_FREE = 2 / 3
-"""Of the memory that is free, what an array may take; the rest is for models and batches."""
+"""Share of the free memory that an array may use; the rest is for models and batches."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 log = logging.getLogger(__name__)
 
 
 class _Cgroups(NamedTuple):
-    """Where a version of the kernel's control groups tells of memory."""
+    """Where a version of the kernel's control groups reports memory."""
 
     mount: str
     limit: str
     use: str
     cache: str
-    """In `memory.stat`: what of the use is files, which are dropped where room is needed."""
+    """Name in `memory.stat` of the cached files, which are in use but dropped when necessary."""
 
 
-CGROUPS = {  # by what /proc/self/cgroup calls their controllers: version 2 and 1
+CGROUPS = {  # by the name of the controllers in /proc/self/cgroup: versions 2 and 1
     "": _Cgroups("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     "memory": _Cgroups(
         "sys/fs/cgroup/memory",
@@ -47,45 +47,45 @@ CGROUPS = {  # by what /proc/self/cgroup calls their controllers: version 2 and 
 
 
 class Storage:
-    """Gives room for arrays: in memory while there is enough of it, else in files."""
+    """Allocates arrays in memory while there is enough of it, else in files."""
 
     def __init__(self, folder: Path | None = None, memory_gib: float | None = None) -> None:
-        """Decide where arrays may lie.
+        """Set the folder and the memory limit.
 
         Args:
-            folder: of the files; None: the system's own for temporary files.
-            memory_gib: the most that all arrays in memory may take together; None: each may take a
-                share of what is free when it is made.
+            folder: folder of the files; None: the system's folder for temporary files.
+            memory_gib: limit for all arrays in memory together; None: each may use a share of
+                what is free when it is created.
 
         Raises:
-            UserError: so much memory means nothing.
+            UserError: the memory limit is out of range.
         """
         if memory_gib is not None and not 0 <= memory_gib <= 2**20:
             raise UserError(f"--memory-gib {memory_gib:g} is not in 0..2^20")
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._max_bytes = None if memory_gib is None else int(memory_gib * 2**30)
         self._held_bytes = 0
-        self._has_told = False
+        self._has_logged = False
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """A new array with arbitrary values; an `np.memmap` where it lies in a file.
+        """Return a new array with arbitrary values, an `np.memmap` if it is in a file.
 
         Raises:
-            UserError: there is room for it neither in memory nor on the disk.
+            UserError: the array fits neither in memory nor on the disk.
         """
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         if num_bytes > self._free_bytes():
             return self._in_file(shape, dtype, num_bytes)
         try:
             array = np.empty(shape, dtype)
-        except MemoryError:  # a limit that the kernel tells nowhere
+        except MemoryError:  # a limit that the kernel does not report
             return self._in_file(shape, dtype, num_bytes)
         self._held_bytes += num_bytes
         weakref.finalize(array, self._release, num_bytes)
         return array
 
     def take(self, array: npt.NDArray[Any], rows: Sequence[int]) -> npt.NDArray[Any]:
-        """A new array of these rows; no more than one of them is in memory for it."""
+        """Return a new array of these rows, copied one at a time to save memory."""
         taken = self.empty((len(rows), *array.shape[1:]), array.dtype)
         for place, row in enumerate(rows):
             taken[place] = array[row]
@@ -94,7 +94,7 @@ class Storage:
     def widened(
         self, array: npt.NDArray[Any], num_rows: int, dtype: np.dtype[Any]
     ) -> npt.NDArray[Any]:
-        """The array, if it can hold values of a type; else a new one with so many of its rows."""
+        """Return the array if it can hold a type, else a wider copy of its first rows."""
         if np.can_cast(dtype, array.dtype):
             return array
         wide = self.empty(array.shape, np.promote_types(dtype, array.dtype))
@@ -120,7 +120,7 @@ class Storage:
             try:
                 if num_bytes > free:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                # Room that is missing later would end the process with a signal, not an error.
+                # Running out of space later would kill the process by a signal, not an error.
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
             except OSError as error:
                 if error.errno not in NO_ROOM:
@@ -128,20 +128,20 @@ class Storage:
                 raise UserError(
                     f"{size} of features fit neither in memory nor in {self._folder}, which has "
                     f"{free / 1e9:.2f} GB free ({error.strerror}): make room there, or allow more "
-                    "with --memory-gib"
+                    "memory with --memory-gib"
                 ) from error
-            if not self._has_told:
-                told = "%s of features are streamed from disk, from a file in %s"
-                log.info(told, size, self._folder)
-                self._has_told = True
+            if not self._has_logged:
+                message = "%s of features are streamed from disk, from a file in %s"
+                log.info(message, size, self._folder)
+                self._has_logged = True
             return np.memmap(file, dtype, "r+", shape=tuple(shape))
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int:
-    """Bytes that this process can still take before the machine, or a limit set for it, is full.
+    """Bytes that this process can still allocate within the machine's memory and its own limits.
 
     Args:
-        root: of the file system, in which the kernel tells it.
+        root: root of the file system that contains proc and sys.
     """
     return max(0, min([_free_in_machine(root), *_free_in_cgroups(root)]))
 
@@ -151,11 +151,11 @@ def _free_in_machine(root: Path) -> int:
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # without what is in caches
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # excludes caches
 
 
 def _free_in_cgroups(root: Path) -> Iterator[int]:
-    """What the limits of this process's control group, and of those it is in, leave free."""
+    """Yield the free bytes of this process's control group and of each of its ancestors."""
     own: dict[str, str] = {}
     with suppress(OSError, ValueError):
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -163,7 +163,7 @@ def _free_in_cgroups(root: Path) -> Iterator[int]:
     for controllers, group in CGROUPS.items():
         below = Path(own.get(controllers, "/").lstrip("/"))
         for folder in (root / group.mount / part for part in (below, *below.parents)):
-            # A container may see no group but its own, as the topmost; most have no limit.
+            # A container may see only its own group, as the topmost; most groups have no limit.
             with suppress(OSError, ValueError):
                 limit, use = (int((folder / name).read_text()) for name in (group.limit, group.use))
                 stat = (folder / "memory.stat").read_text().split()

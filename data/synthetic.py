@@ -1,9 +1,10 @@
 """The generated corpus of the demo and the tests: CCTV-like videos with known anomalies.
 
-Every video is of one of a few fixed cameras on streets with walkers, two people who meet, sensor
-noise, slow changes of light and harmless events: a passing car, a light switched on, a bird. In an
-anomalous video something explodes, or the two who meet fight instead of talking, for 15 to 50 % of
-its frames. All else is drawn alike for every class, so only those frames tell them apart.
+Every video is from one of a few fixed cameras and shows a street with walkers, two people who meet,
+sensor noise, slow changes of light and harmless events: a passing car, a light switched on, a bird.
+In an anomalous video something explodes, or the two who meet fight instead of talking, for 15 to
+50 % of its frames. Everything else is generated in the same way for every class, so only those
+frames distinguish the classes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ ANNOTATION_FILE = "annotations.txt"
 _ANOMALOUS_SHARE = (0.15, 0.5)
 _NAME_PREFIXES = {NORMAL: "Normal_Videos_", EXPLOSION: EXPLOSION, FIGHTING: FIGHTING}
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi"}
-# With x264's macroblock tree the same frames gave other bytes from run to run.
+# With x264's macroblock tree the same frames gave different bytes from run to run.
 _ENCODER_OPTIONS = {"libx264": {"preset": "ultrafast", "crf": "26", "x264-params": "mbtree=0"}}
 
 
@@ -50,14 +51,14 @@ class SyntheticConfig:
     height: int = 240
     fps: int = 25
     seed: int = 0
-    """Decides what happens in the videos."""
+    """Seed of the events in the videos."""
     num_cameras: int = 4
-    """Scenes among which the videos are divided at random, whatever their class."""
+    """Number of scenes; each video has a random one, independent of its class."""
     camera_seed: int = 0
-    """Decides the scenes: equal ones, and other videos of the same cameras."""
+    """Seed of the scenes; the same one with another ``seed`` gives new videos of these scenes."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that give no videos worth looking at.
+        """Reject settings that would not give usable videos.
 
         Raises:
             UserError: names the setting, its value and what is allowed.
@@ -77,9 +78,9 @@ class SyntheticConfig:
                 f"{self.width}x{self.height} pixels: both sides must be even, 160x120 or more"
             )
         if self.num_cameras < 1:
-            raise UserError(f"{self.num_cameras} cameras: 1 or more are needed")
+            raise UserError(f"{self.num_cameras} cameras: at least 1 is needed")
         if self.fps < 1:
-            raise UserError(f"{self.fps} frames a second: 1 or more are needed, 25 is usual")
+            raise UserError(f"{self.fps} frames a second: at least 1 is needed, 25 is usual")
 
 
 class Actor(Protocol):
@@ -87,19 +88,19 @@ class Actor(Protocol):
 
     @property
     def depth(self) -> float:
-        """The foot's y: what is far away is painted first."""
+        """The foot's y; distant actors are painted first."""
         ...
 
     def paint(self, frame: Floats, time: int) -> None:
-        """Paint into a frame what is seen of it at that frame's index."""
+        """Paint what is visible of it into the frame with index ``time``."""
         ...
 
 
 def generate(config: SyntheticConfig, out: Path) -> list[Annotation]:
-    """The annotations of the videos that it writes as ``<out>/<class>/<name>.mp4``.
+    """Write videos as ``<out>/<class>/<name>.mp4`` and return their annotations.
 
-    ``<out>/annotations.txt`` holds them in UCF-Crime's temporal format. Equal settings give equal
-    videos, and a video does not depend on how many others there are.
+    ``<out>/annotations.txt`` holds these in UCF-Crime's temporal format. Equal settings give equal
+    videos, and a video does not depend on the number of others.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -133,7 +134,7 @@ def draw_frames(
     num_frames: int,
     interval: Interval,
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """The frames (H, W, 3) of a video; a normal one draws the interval too, but ignores it."""
+    """Yield the frames (H, W, 3) of a video; a normal video ignores the interval."""
     camera = np.random.default_rng([config.camera_seed, int(rng.integers(config.num_cameras))])
     scene = draw_scene(camera, config.width, config.height)
     shot = Shot(rng, scene, num_frames, config.fps)
@@ -157,10 +158,10 @@ def write_video(
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
 ) -> None:
-    """Encode RGB frames (H, W, 3) of one even size; the container is that of the path's ending.
+    """Encode RGB frames (H, W, 3) of one even size; the path's extension selects the container.
 
     Raises:
-        ValueError: the ending is none of .mp4, .mov, .mkv and .avi.
+        ValueError: the extension is not .mp4, .mov, .mkv or .avi, or the codec is not for video.
         OSError: the disk is full or the folder cannot be written.
     """
     if path.suffix not in _CONTAINERS:
@@ -171,9 +172,9 @@ def write_video(
     ):
         stream = container.add_stream(codec, fps, options=_ENCODER_OPTIONS.get(codec, {}))
         if not isinstance(stream, av.VideoStream):
-            raise ValueError(f"{codec} encodes no video: name a video codec, such as libx264")
+            raise ValueError(f"{codec} is not a video codec: use one, such as libx264")
         stream.pix_fmt = pixel_format
-        stream.thread_count = 1  # More threads, other bytes.
+        stream.thread_count = 1  # More threads give different bytes.
         for index, frame in enumerate(frames):
             if index == 0:
                 stream.height, stream.width = frame.shape[:2]
@@ -183,7 +184,7 @@ def write_video(
 
 
 def random_interval(rng: np.random.Generator, num_frames: int) -> Interval:
-    """15 to 50 % of the frames, anywhere."""
+    """A random interval of 15 to 50 % of the frames, anywhere in the video."""
     shortest, longest = (share * num_frames for share in _ANOMALOUS_SHARE)
     length = int(rng.integers(ceil(shortest), floor(longest) + 1))
     start = int(rng.integers(0, num_frames - length + 1))
@@ -191,7 +192,7 @@ def random_interval(rng: np.random.Generator, num_frames: int) -> Interval:
 
 
 def _cast(shot: Shot, class_name: str, interval: Interval) -> list[Actor]:
-    """Everything that moves, the far ones first."""
+    """Everything that moves, the most distant first."""
     rng = shot.rng
     actors: list[Actor] = [clock(shot)]
     blast = None

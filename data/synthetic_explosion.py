@@ -1,6 +1,6 @@
 """The explosion of a generated video: a flash, a fireball, fire, and smoke that drifts away.
 
-Pictures as in `data.synthetic_scene`. Sizes are in body heights of a person who would stand there.
+Pictures are as in `data.synthetic_scene`. Sizes are in heights of a person standing there.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _FLASH = (1.0, 0.9, 0.65, 0.4, 0.2, 0.1)
 
 @dataclass(frozen=True)
 class Stuff:
-    """What puffs are made of; each range is drawn from evenly."""
+    """The material of puffs; values are drawn uniformly from each range."""
 
     colors: tuple[tuple[int, int, int], ...]
     """From birth to the end."""
@@ -53,7 +53,7 @@ class Puff:
     life: int
     start: tuple[float, float]
     moved: tuple[float, float]
-    """By how many pixels when it ends."""
+    """Displacement at the end, pixels."""
     radii: tuple[float, float]
     colors: Floats
     """(steps, 3) from birth to the end."""
@@ -61,7 +61,7 @@ class Puff:
     texture: Floats
 
     def paint(self, frame: Floats, time: int, fading: float) -> None:
-        """Paint it while it lives."""
+        """Paint it if it is alive."""
         done = (time - self.birth) / self.life
         if not 0 <= done < 1:
             return
@@ -81,7 +81,7 @@ class Puff:
 
 @dataclass(frozen=True, eq=False)
 class Explosion:
-    """An explosion on the ground; nothing of it is seen outside of its interval."""
+    """An explosion on the ground, visible only within its interval."""
 
     depth: float
     interval: Interval
@@ -92,7 +92,7 @@ class Explosion:
     puffs: tuple[Puff, ...]
 
     def paint(self, frame: Floats, time: int) -> None:
-        """Paint the light of the flash and of the fire, then the puffs, the old ones first."""
+        """Paint the light of the flash and of the fire, then the puffs, the oldest first."""
         age, remaining = time - self.interval.start, self.interval.stop - time
         if age < 0 or remaining <= 0:
             return
@@ -106,13 +106,13 @@ class Explosion:
 
 
 def explosion(shot: Shot, interval: Interval) -> Explosion:
-    """An explosion on the road for the time of the interval."""
+    """An explosion on the road during the interval."""
     rng, scene, fps = shot.rng, shot.scene, shot.fps
     place = scene.ground.place(rng.uniform(scene.ground.road_top, scene.ground.road_bottom))
     x, size = rng.uniform(0.2, 0.8) * scene.width, place.person_height
     wind = rng.uniform(-0.6, 0.6)
     textures = [_texture(rng) for _ in range(4)]
-    # Fire shines by itself: the camera decides on its colour, but not on its brightness.
+    # Fire emits light, so the scene affects its colour but not its brightness.
     brightness = {FIRE: scene.brightness, SMOKE: 1.0}
 
     def puff(stuff: Stuff, birth: int, strength: float) -> Puff:
@@ -144,7 +144,7 @@ def explosion(shot: Shot, interval: Interval) -> Explosion:
 
 
 def _texture(rng: np.random.Generator) -> Floats:
-    """(TEXTURE_SIZE, TEXTURE_SIZE) cover of a billow, 0..1, 0 at its rim."""
+    """(TEXTURE_SIZE, TEXTURE_SIZE) cover of a puff, 0..1, 0 at its rim."""
     axis = np.linspace(-1, 1, TEXTURE_SIZE, dtype=np.float32)
     ragged = smooth_noise(rng, TEXTURE_SIZE, TEXTURE_SIZE, cell=20)
     disc = soft_disc(axis[None, :], axis[:, None], (0, 0), (1, 1))

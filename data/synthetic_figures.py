@@ -1,7 +1,7 @@
-"""The people of a generated video as limbs: poses, and how they are painted.
+"""The people in a generated video as limbs: poses, and how they are painted.
 
-Legend: T frames of the video, L limbs. Pictures as in `data.synthetic_scene`. Lengths of a body
-are in body heights; angles are in radians, 0 hanging straight down, positive forwards.
+Legend: T frames of the video, L limbs. Pictures are as in `data.synthetic_scene`. Body lengths
+are in body heights; angles are in radians, 0 is straight down, positive is forwards.
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ class Pose(NamedTuple):
     """The joints over time: near side, then far side."""
 
     lean: Floats
-    """(T,) of the trunk, 0 upright."""
+    """(T,) of the trunk, 0 is upright."""
     hips: Floats
     """(2, T) of the thighs."""
     knees: Floats
-    """(2, T), 0 stretched."""
+    """(2, T), 0 is straight."""
     shoulders: Floats
     """(2, T) of the upper arms."""
     elbows: Floats
-    """(2, T), 0 stretched."""
+    """(2, T), 0 is straight."""
 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A person, ready to be painted."""
+    """A person to be painted."""
 
     depth: float
     """The feet's y."""
@@ -66,7 +66,7 @@ def figure(shot: Shot, place: Place, x: Floats, facing: Floats, pose: Pose) -> F
         facing: (T,): 1 to the right, -1 to the left, between the two while turning.
         pose: the joints.
     """
-    # Points are complex numbers: x forwards, y up, (T,) or (2, T) of both sides.
+    # Points are complex numbers, x forwards and y up: (T,), or (2, T) for both sides.
     hip = np.full(len(x), 0.5j)
     neck = hip + 0.31 * _direction(np.pi - pose.lean)
     head = neck + 0.11 * _direction(np.pi - 1.2 * pose.lean)

@@ -1,6 +1,6 @@
-"""What else moves or changes in a generated video: cars, birds and lights.
+"""Other moving or changing things in a generated video: cars, birds, lights and a clock.
 
-Legend: T frames of the video. Pictures as in `data.synthetic_scene`.
+Legend: T frames of the video. Pictures are as in `data.synthetic_scene`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from vigil.data.synthetic_figures import paint_limbs
 from vigil.data.synthetic_scene import Box, Floats, Shot, irregular, rgb, soft_disc
 
-# 3x5 pixels a glyph, row by row from the top.
+# 3x5 pixels per glyph, row by row from the top.
 _GLYPHS = {
     "0": "111101101101111",
     "1": "010110010010111",
@@ -40,10 +40,10 @@ class Sprite:
     picture: Floats
     """(3, h, w)."""
     cover: Floats
-    """(h, w), 0 where one sees through."""
+    """(h, w), 0 where it is transparent."""
 
     def paint(self, frame: Floats, time: int) -> None:
-        """Paint what of it lies inside the frame."""
+        """Paint the part of it that is inside the frame."""
         height, width = self.cover.shape
         left, top = round(float(self.lefts[time])), round(self.depth) - height
         first, last = max(-left, 0), min(frame.shape[2] - left, width)
@@ -63,7 +63,7 @@ class Bird:
     size: float
 
     def paint(self, frame: Floats, time: int) -> None:
-        """Paint two wings while it is there."""
+        """Paint two wings while it is in the picture."""
         if self.start <= time < self.start + len(self.path):
             body = self.path[time - self.start]
             rise = self.size * np.sin(1.9 * time)
@@ -75,14 +75,14 @@ class Bird:
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """Light that is switched on for a while: behind a window, or a lamp on the wall."""
+    """A light that is switched on for a while: behind a window, or a lamp on the wall."""
 
     depth: float
     start: int
     stop: int
     box: Box
     gain: Floats
-    """Factors that spread over (3, h, w)."""
+    """Factors that broadcast to (3, h, w)."""
 
     def paint(self, frame: Floats, time: int) -> None:
         """Brighten its part of the frame while it is on."""
@@ -108,7 +108,7 @@ class Clock:
 
 
 def car(shot: Shot) -> Sprite:
-    """A car that passes on one of the two lanes."""
+    """A car that passes in one of the two lanes."""
     rng, ground = shot.rng, shot.scene.ground
     to_right = bool(rng.random() < 0.5)
     lane = 0.92 if to_right else 0.42
@@ -180,7 +180,7 @@ def light(shot: Shot) -> Light:
 
 
 def clock(shot: Shot) -> Clock:
-    """A clock that starts at some time of the day, or of the night where the picture is dark."""
+    """A clock that starts at a random time of day, or of night if the picture is dark."""
     rng, night = shot.rng, shot.scene.saturation == 0
     camera, start = rng.integers(1, 10), 3600 * (7 + 12 * night) + rng.integers(11 * 3600)
     texts = []

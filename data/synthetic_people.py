@@ -1,6 +1,6 @@
-"""What people do in a generated video: walk, meet and talk, run away, fight.
+"""The actions of people in a generated video: walking, meeting and talking, fleeing, fighting.
 
-Legend: T frames of the video. Speeds and lengths of a body are in body heights.
+Legend: T frames of the video. Speeds and body lengths are in body heights.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from vigil.data.synthetic_scene import Floats, Shot, irregular
 
 STEP_LENGTH = 0.45
 RUNNING = 2.4
-"""Times the speed of walking."""
+"""Speed relative to walking."""
 
 
 class Blast(NamedTuple):
-    """An explosion, as those who run from it see it."""
+    """Time and place of an explosion, for the people who flee from it."""
 
     time: int
     """Frame."""
@@ -26,7 +26,7 @@ class Blast(NamedTuple):
 
 
 def walker(shot: Shot, blast: Blast | None) -> Figure:
-    """Somebody who crosses the picture, perhaps stopping on the way, and runs from a blast."""
+    """A person who crosses the picture, perhaps stopping on the way, and flees from a blast."""
     rng, fps = shot.rng, shot.fps
     place = shot.scene.pavement(rng)
     speed = _walking_speed(shot) * place.person_height * rng.choice([-1, 1])
@@ -49,9 +49,9 @@ def pair(shot: Shot, together: Interval, fighting: bool, blast: Blast | None) ->
 
     Args:
         shot: the video.
-        together: while they talk or fight.
+        together: when they talk or fight.
         fighting: whether they fight.
-        blast: from which they run apart.
+        blast: an explosion that they flee from, each their own way.
     """
     rng, fps = shot.rng, shot.fps
     place = shot.scene.pavement(rng)
@@ -79,12 +79,12 @@ def pair(shot: Shot, together: Interval, fighting: bool, blast: Blast | None) ->
 
 
 def _walking_speed(shot: Shot) -> float:
-    """Of somebody who walks, a frame."""
+    """A random speed of walking, per frame."""
     return shot.rng.uniform(0.6, 0.95) / shot.fps
 
 
 def _walking(shot: Shot, velocity: Floats) -> Pose:
-    """Walking, running or standing, by the velocity (T,) a frame."""
+    """Walking, running or standing, depending on the velocity (T,) per frame."""
     speed = abs(velocity) * shot.fps
     hurry = np.maximum(speed - 1, 0)
     stride = (0.45 + 0.2 * hurry) * np.minimum(2 * speed, 1)
@@ -121,13 +121,13 @@ def _fighting(shot: Shot) -> Pose:
 
 
 def _between(shot: Shot, low: float, high: float, period_seconds: float) -> Floats:
-    """(2, T) of irregular motion of both sides."""
+    """Irregular motion (2, T) of both sides between two angles."""
     waves = np.stack([irregular(shot, period_seconds), irregular(shot, period_seconds)])
     return low + (high - low) * (waves + 1) / 2
 
 
 def _smooth(track: npt.ArrayLike, width: int) -> Floats:
-    """The mean over about ``width`` neighbours, the ends repeated."""
+    """The mean over about ``width`` neighbours, with the ends repeated."""
     width += 1 - width % 2
     padded = np.pad(np.asarray(track, dtype=np.float64), width // 2, mode="edge")
     return np.convolve(padded, np.full(width, 1 / width), mode="valid")

@@ -1,4 +1,4 @@
-"""The static part of a generated video: the street that a fixed camera looks at.
+"""The static part of a generated video: the street in front of a fixed camera.
 
 Pictures are float32 (3, H, W), RGB, 0..255; x runs to the right and y down, in pixels. The ground
 is seen in perspective: the smaller y, the farther away.
@@ -22,22 +22,22 @@ _FRAME: Color = (186, 184, 178)
 
 
 class Place(NamedTuple):
-    """How far away something stands."""
+    """A place to stand, and the scale there."""
 
     y: float
-    """Of its foot."""
+    """y of the feet."""
     person_height: float
-    """Of a person there, in pixels."""
+    """Height of a person there, in pixels."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Where things stand, in y of the picture."""
+    """The layout of the ground, as y of the picture."""
 
     horizon: float
     """Where the ground would vanish; at or above the top of the picture."""
     wall_foot: float
-    """Where the wall begins: the farthest place to stand."""
+    """Where the wall starts, the farthest place to stand."""
     road_top: float
     road_bottom: float
 
@@ -53,19 +53,19 @@ class Scene:
     background: Floats
     ground: Ground
     brightness: float
-    """Of the colours in this light, about 0.6 at night to 1."""
+    """Factor for colours in this light, from about 0.6 at night to 1."""
     saturation: float
-    """Of the colours; 0 for a camera in infrared mode."""
+    """Factor for the saturation of colours; 0 for a camera in infrared mode."""
     windows: tuple[Box, ...]
 
     @property
     def width(self) -> int:
-        """Of the picture."""
+        """Width of the picture."""
         return int(self.background.shape[2])
 
     @property
     def height(self) -> int:
-        """Of the picture."""
+        """Height of the picture."""
         return int(self.background.shape[1])
 
     def seen(self, colors: npt.ArrayLike) -> Floats:
@@ -73,7 +73,7 @@ class Scene:
         return _seen(np.asarray(colors, dtype=np.float32), self.brightness, self.saturation)
 
     def pavement(self, rng: np.random.Generator) -> Place:
-        """Somewhere to stand, more often on the near pavement than on the far one."""
+        """A random place to stand, more often on the near pavement than on the far one."""
         far = (self.ground.wall_foot + 5, self.ground.road_top - 1)
         near = (self.ground.road_bottom + 4, 0.97 * self.height)
         return self.ground.place(rng.uniform(*(near if rng.random() < 0.9 else far)))
@@ -81,10 +81,10 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A video in the making: what everything that is put into it must know."""
+    """The video being generated, as passed to everything that is placed in it."""
 
     rng: np.random.Generator
-    """Decides everything."""
+    """The source of all randomness."""
     scene: Scene
     num_frames: int
     fps: int
@@ -96,7 +96,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
     road_top = wall_foot + height * rng.uniform(0.08, 0.14)
     road_bottom = road_top + height * rng.uniform(0.24, 0.32)
     ground = Ground(-height * rng.uniform(0.0, 0.1), wall_foot, road_top, road_bottom)
-    # Drawn twice as large and averaged, so that edges are smooth.
+    # Drawn at twice the size and averaged, so that edges are smooth.
     xs = ((np.arange(2 * width, dtype=np.float32) + 0.5) / 2)[None, :]
     ys = ((np.arange(2 * height, dtype=np.float32) + 0.5) / 2)[:, None]
     large = _draw_ground(rng, ground, xs, ys)
@@ -114,7 +114,7 @@ def draw_scene(rng: np.random.Generator, width: int, height: int) -> Scene:
 
 
 def irregular(shot: Shot, period_seconds: float) -> Floats:
-    """(T,) of aimless motion within -1..1 that turns about once in a period."""
+    """Irregular motion (T,) within -1..1 that turns about once in a period."""
     period = period_seconds * shot.fps
     gaps = period * shot.rng.uniform(0.5, 1.5, int(2 * shot.num_frames / period) + 4)
     heights = shot.rng.uniform(-1, 1, len(gaps))
@@ -122,7 +122,7 @@ def irregular(shot: Shot, period_seconds: float) -> Floats:
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float) -> Floats:
-    """(height, width) of cloudy values around 0, about -1..1; ``cell`` is their size in pixels."""
+    """Smooth noise (height, width) around 0, about -1..1, with blobs of ``cell`` pixels."""
     total = np.zeros((height, width), dtype=np.float32)
     for octave in range(3):
         rows, columns = np.arange(height) * 2**octave / cell, np.arange(width) * 2**octave / cell
@@ -138,7 +138,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float)
 def box_around(
     frame: Floats, center: tuple[float, float], radii: tuple[float, float]
 ) -> tuple[Floats, Floats, Floats]:
-    """The part of a frame around a point, perhaps empty, and its x (1, w) and y (h, 1)."""
+    """The part of a frame around a point, possibly empty, and its x (1, w) and y (h, 1)."""
     (x, y), (radius_x, radius_y) = center, radii
     left, right = max(int(x - radius_x), 0), max(int(x + radius_x) + 2, 0)
     top, bottom = max(int(y - radius_y), 0), max(int(y + radius_y) + 2, 0)
@@ -159,7 +159,7 @@ def soft_disc(
 
 
 def rgb(color: npt.ArrayLike) -> Floats:
-    """A colour as (3, 1, 1), to be spread over a picture."""
+    """A colour as (3, 1, 1), which broadcasts to a picture."""
     return np.asarray(color, dtype=np.float32)[:, None, None]
 
 
@@ -191,7 +191,7 @@ def _draw_ground(rng: np.random.Generator, ground: Ground, xs: Floats, ys: Float
 
 
 def _paint_wall(rng: np.random.Generator, ground: Ground, large: Floats) -> tuple[Box, ...]:
-    """Paint wall, windows and a door; the windows as they lie in the finished picture."""
+    """Paint the wall, windows and a door; return the windows in the finished picture's pixels."""
     foot, width = round(ground.wall_foot), large.shape[2] // 2
     wall = large[:, : 2 * foot]
     wall[:] = rgb(_WALLS[rng.integers(len(_WALLS))]) * np.float32(rng.uniform(0.85, 1.05))

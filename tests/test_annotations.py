@@ -421,17 +421,17 @@ class TestArrays:
         savemat(tmp_path / "m.mat", {"gt": wrapped(np.array([[1, 4], [7, 9], [11, 20]]))})
         expected = {
             "a.npy": "cannot be read as frame truth.*check the file",
-            "b.npy": r"no frame truth \(shape \(3, 4\)\): it needs \(frames,\) or a mask",
-            "c.npy": "no frame truth .*it needs a number per frame",
-            "d.npz": "no frame truth .*it needs a number per frame",
-            "e.mat": "holds other: it needs gt or volLabel",
-            "f_tracks.txt": "no list of tracks",
+            "b.npy": r"not frame truth \(shape \(3, 4\)\): it needs \(frames,\) or a mask",
+            "c.npy": "not frame truth .*it needs a number per frame",
+            "d.npz": "not frame truth .*it needs a number per frame",
+            "e.mat": "holds other: it must hold gt or volLabel",
+            "f_tracks.txt": "not a list of tracks",
             "g.npz": "cannot be read as frame truth",
             "h.mat": "cannot be read as frame truth",
             "i.npy": "cannot be read as frame truth",
             "j.npy": "cannot be read .*check the file",
-            "k.npy": "no frame truth: it holds values below 0, or that are no numbers",
-            "l.npy": "no frame truth: it holds values below 0",
+            "k.npy": "not frame truth, because it holds negative values or NaN",
+            "l.npy": "not frame truth, because it holds negative values",
             "m.mat": r"gt 1 has the shape \(3, 2\), not \(2, n\)",
         }
         for name, match in expected.items():
@@ -468,39 +468,39 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("text", "match"),
         [
-            ("", "file0.dat names no video: give a file"),
-            ("video,class\n", "names no video"),
+            ("", "file0.dat lists no videos: give a file"),
+            ("video,class\n", "lists no videos"),
             (b"\x00\x00\x00\x20ftypisom", "binary: give a text file"),
-            ("a.mp4,Straßen-Überfall".encode("latin-1"), "no UTF-8 text.*save this one as UTF-8"),
+            ("a.mp4,Straßen-Überfall".encode("latin-1"), "not UTF-8 text.*save this one as UTF-8"),
             ("A/a.mp4\nb.mp4\n", r"file0.dat:2: b.mp4 has no class: put the video into a folder"),
             ("A/a.mp4\nA/b.mp4 A x\n", r"file0.dat:2: cannot read 'A/b.mp4 A x': write"),
-            ("A 1\nB 2\n", r"file0.dat:1: '1' is no class of A"),
+            ("A 1\nB 2\n", r"file0.dat:1: '1' is not a class for A"),
             ("a.mp4 Arson 1 2\nb.mp4 Arson 3\n", r"dat:2: an end is missing: write pairs"),
             ("a.mp4 Arson 1 2\nb.mp4 Arson 3 x\n", r"dat:2: cannot read"),
             ("a.mp4 Arson 1 2\nb.mp4 Arson x 3 4\n", r"dat:2: cannot read"),
-            ("a.mp4 60 180\n", r"dat:1: '60' is no class of a.mp4: write video, class"),
-            ("a.mp4 150\n", r"dat:1: '150' is no class of a.mp4"),
-            ("a.mp4,Arson+150,1,2\n", r"dat:1: '150' is no class of a.mp4"),
+            ("a.mp4 60 180\n", r"dat:1: '60' is not a class for a.mp4: write video, class"),
+            ("a.mp4 150\n", r"dat:1: '150' is not a class for a.mp4"),
+            ("a.mp4,Arson+150,1,2\n", r"dat:1: '150' is not a class for a.mp4"),
             ("a.mp4,Arson+Normal\n", r"dat:1: a.mp4 is both Arson and Normal: leave one"),
             ("a.mp4,Arson\na.mp4 ,Abuse+Arson", r"is Arson at .*dat:1 but Abuse\+Arson at"),
-            ("a.mp4 9 1 2\na.mp4 8 1 2", r"a.mp4 has another number of frames at .*:1 than at"),
+            ("a.mp4 9 1 2\na.mp4 8 1 2", r"a.mp4 has different numbers of frames at .*:1 and at"),
             ("TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1-2];", r":2: cannot read 'T"),
             # A frame alone, a step, and a second row in the line must not be passed over.
             ("TestVideoFile{end+1}.gt_frame = [5, 61:180];", r":1: cannot read 'T"),
             ("TestVideoFile{end+1}.gt_frame = [1:2:180];", r":1: cannot read 'T"),
             (2 * "TestVideoFile{end+1}.gt_frame = [1:2]; ", r":1: cannot read 'T"),
-            ("A.b__#1_label_B9-0-0 1 2\n", r"dat:1: '1' is no class of A.b__#1_label_B9-0-0"),
-            ("a.mp4 Arson 9 9 -1 -1", r"dat:1: frames 9 to 9 are no interval: write start"),
-            ("a.mp4 Arson 9 3 -1 -1", r"frames 9 to 3 are no interval"),
-            ("a.mp4 Arson -1 3 -1 -1", r"frames -1 to 3 are no interval"),
-            ("a.mp4 Arson 3 -1", r"frames 3 to -1 are no interval"),
+            ("A.b__#1_label_B9-0-0 1 2\n", r"dat:1: '1' is not a class for A.b__#1_label_B9-0-0"),
+            ("a.mp4 Arson 9 9 -1 -1", r"dat:1: frames 9 to 9 are not an interval: write start"),
+            ("a.mp4 Arson 9 3 -1 -1", r"frames 9 to 3 are not an interval"),
+            ("a.mp4 Arson -1 3 -1 -1", r"frames -1 to 3 are not an interval"),
+            ("a.mp4 Arson 3 -1", r"frames 3 to -1 are not an interval"),
             ("a.mp4 Normal 3 9", r"dat:1: a.mp4 is Normal but has anomalous frames: give"),
-            ("video,class\na.mp4,Arson,1.5,2", r"dat:2: frame '1.5' is no whole number"),
+            ("video,class\na.mp4,Arson,1.5,2", r"dat:2: frame '1.5' is not an integer"),
             ("video,class\na.mp4,Arson,1", r"dat:2: an end is missing"),
             ("video,class\na.mp4", r"dat:2: a.mp4 has no class"),
             ("video,class\n,Arson", r"dat:2: the row has no video"),
-            ("video,class\na.mp4,,3,4", r"dat:2: '' is no class of a.mp4"),
-            ("Abuse/a, b.mp4\n", r"dat:1: 'b.mp4' is no class of Abuse/a"),
+            ("video,class\na.mp4,,3,4", r"dat:2: '' is not a class for a.mp4"),
+            ("Abuse/a, b.mp4\n", r"dat:1: 'b.mp4' is not a class for Abuse/a"),
             ('video,class\n"a.mp4,Arson\n', r"dat:2: broken CSV .*check the quotation marks"),
             ("a.mp4,Arson\na.mp4,Abuse", r"a.mp4 is Arson at .*dat:1 but Abuse at .*dat:2: corr"),
             ("a.mp4,arson\nb.mp4,Arson", r"'arson' \(.*dat:1\) and 'Arson' \(.*dat:2\) differ on"),
@@ -515,7 +515,9 @@ class TestRefused:
             AnnotationError, match=r"is Arson at .*file0.dat:1 but Abuse at .*file1"
         ):
             load("A/a.mp4,Arson", "A/a.mp4,Abuse")
-        with pytest.raises(AnnotationError, match=r"other anomalous frames at .*0.dat:1 than at"):
+        with pytest.raises(
+            AnnotationError, match=r"different anomalous frames at .*0.dat:1 and at"
+        ):
             load("a.mp4,Arson,1,2", "a.mp4,Arson,1,3")
 
     def test_paths(self, tmp_path):
@@ -623,10 +625,10 @@ class TestMatching:
         assert matching.missing == (name.format(2),)
 
     def test_ambiguous_names(self):
-        with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):
+        with pytest.raises(AnnotationError, match=r"\(a.mp4 matches x/a.mp4, y/a.mp4\): annotate"):
             self.match({"a.mp4": "Arson"}, ["y/a.mp4", "x/a.mp4"])
         named_twice = {"a.mp4": "Arson", "x/a.mp4": "Arson", "y/a.mp4": "Arson"}
-        with pytest.raises(AnnotationError, match=r"a.mp4 fits x/a.mp4, y/a.mp4: annotate them"):
+        with pytest.raises(AnnotationError, match=r"\(a.mp4 matches x/a.mp4, y/a.mp4\): annotate"):
             self.match(named_twice, ["y/a.mp4", "x/a.mp4"])
         with pytest.raises(AnnotationError, match=r"x/a.mp4 is Abuse at .* but Arson at"):
             self.match({"a.mp4": "Arson", "x/a.mp4": "Abuse"}, ["y/a.mp4", "x/a.mp4"])
@@ -643,7 +645,7 @@ class TestMatching:
         assert list(matching.annotations) == [tested]
         assert (matching.missing, matching.extra) == ((), (other,))
         assert matching.problems == [
-            f"left out: 1 video with features, but without annotation: {other}"
+            f"skipped 1 video with features but without an annotation: {other}"
         ]
 
     def test_nothing_fits(self):
@@ -676,7 +678,7 @@ class TestTruth:
     def test_unknown(self):
         annotation = Annotation("a.mp4", "Arson", None, "list.txt:3")
         with pytest.raises(
-            AnnotationError, match=r"a.mp4 is Arson without frames \(list.txt:3\): "
+            AnnotationError, match=r"Arson but has no annotated frames \(list.txt:3\): use"
         ):
             frame_truth(annotation, 5)
 

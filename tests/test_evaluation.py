@@ -200,8 +200,8 @@ def test_videos_on_one_side_only_are_reported_by_name_and_left_out(options, capl
     with caplog.at_level(logging.WARNING):
         run_evaluate(options)
     expected = [
-        "left out: 1 video annotated, but without features: Normal/gone.mp4",
-        "left out: 1 video with features, but without annotation: Normal/n2.mp4",
+        "skipped 1 video with an annotation but without features: Normal/gone.mp4",
+        "skipped 1 video with features but without an annotation: Normal/n2.mp4",
     ]
     content = read_metrics(options)
     assert content["problems"] == expected
@@ -214,7 +214,7 @@ def test_many_videos_without_annotation_are_one_warning(options, caplog):
     names = [f"Normal/other{index}.mp4" for index in range(5)]
     write_store(options.features, *map(make_features, names))
     run_evaluate(options)
-    shown = "left out: 5 videos with .*: Normal/other0.mp4, .*/other1.mp4, .*/other2.mp4 and 2 more"
+    shown = "skipped 5 videos with .*: Normal/other0.mp4, .*/other1.mp4, .*/other2.mp4 and 2 more"
     warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
     assert [bool(re.fullmatch(shown, message)) for message in warnings] == [True]
     assert read_metrics(options)["without_annotation"] == names
@@ -289,7 +289,7 @@ def test_an_unknown_class_is_refused(options):
     videos = {**VIDEOS, "Arson/a1.mp4": (5, "Flooding", ((1, 3),))}
     write_annotations(options.annotations[0], videos)
     options.features.joinpath("Arson/a1.mp4.h5").rename(options.features / "a1.mp4.h5")
-    with pytest.raises(UnknownClassError, match=r"class 'Flooding' of a1\.mp4 is unknown here"):
+    with pytest.raises(UnknownClassError, match=r"class 'Flooding' of a1\.mp4 is unknown: the classes"):
         run_evaluate(options)
 
 

@@ -85,7 +85,7 @@ def test_fraction_is_refused(fraction):
 
 
 def test_repeated_video_is_refused():
-    with pytest.raises(UserError, match=r"Normal/0.mp4 named more than once: leave one"):
+    with pytest.raises(UserError, match=r"Normal/0.mp4 annotated more than once: keep one"):
         hold_out([*make(2), *make(1)], 0.5, 0)
 
 

@@ -98,7 +98,7 @@ def test_a_disk_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(UserError, match="make room there, or allow more with --memory-gib"):
+    with pytest.raises(UserError, match="make room there, or allow more memory with --memory-gib"):
         Storage(tmp_path, 0).empty((10,), np.uint8)
     assert list(tmp_path.iterdir()) == []
 

@@ -442,9 +442,9 @@ def test_missing_and_extra_videos_are_named(
         extra="Arson/Gone1.mp4,Arson\nArson/Gone2.mp4,Arson\nGone3.mp4,Arson\nGone4.mp4,Arson\n",
     )
     train(features, labels, tmp_path / "run", with_training(epochs=1))
-    assert "left out: 4 videos annotated, but without features" in caplog.text
+    assert "skipped 4 videos with an annotation but without features" in caplog.text
     assert "Arson/Gone1.mp4, Arson/Gone2.mp4, Gone3.mp4 and 1 more" in caplog.text
-    assert "with features, but without annotation: Normal/Normal3.mp4" in caplog.text
+    assert "with features but without an annotation: Normal/Normal3.mp4" in caplog.text
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     gone = ["Arson/Gone1.mp4", "Arson/Gone2.mp4", "Gone3.mp4", "Gone4.mp4"]
     assert splits["without_features"] == gone
