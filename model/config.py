@@ -19,7 +19,7 @@ class ModelConfig(FrontConfig):
     temporal: bool = True
     """Stage 1, an LSTM over the segments beside the features themselves (the paper's l2)."""
     second_attention: bool = True
-    """Stage 4, attention of classification drawn from the detector (the paper's l3)."""
+    """Stage 4, attention for classification computed from the detector (the paper's l3)."""
     first_attention: bool = True
     """Stage 2, attention over segments before both heads (the paper's l4, the whole model)."""
     lstm_size: int = 1024
@@ -35,7 +35,7 @@ class ModelConfig(FrontConfig):
     dropout: float = 0.6
     """Share of units that both heads drop in training."""
     detection_activation: DetectionActivation = "linear"
-    """Activation of the detector's hidden layer; the authors' program has none."""
+    """Activation of the detector's hidden layer; the authors' program uses none."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class LossConfig(Settings):
     sparsity_weight: float = 8e-5
     """Weight of the summed scores of anomalous videos."""
     margin: float = 1.0
-    """By how much an anomalous video's highest score is to exceed a normal video's."""
+    """By how much an anomalous video's highest score should exceed a normal video's."""
     dense_penalty: float = 0.0
-    """Weight of the squared weights of all dense layers; the authors' program has 1e-3."""
+    """Weight of the squared weights of all dense layers; the authors' program uses 1e-3."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.

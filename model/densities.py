@@ -1,13 +1,13 @@
 """Densities of one statistic: twelve families fitted to values, and the choice among them.
 
 The families are those of Bameri's program (see `model.distribution`), which sets their parameters
-by hand. Here they are fitted, on a scale on which the statistic has median 0 and the spread of a
-standard normal, and the one with the lowest conditional-density loss on held-out values is taken:
+by hand. Here they are fitted on a scale on which the statistic has median 0 and the spread of a
+standard normal, and the one with the lowest conditional-density loss on held-out values is used:
 Dalmasso, Pospisil, Lee, Izbicki, Freeman and Malz, "Conditional density estimation tools in Python
 and R", Astronomy and Computing 30, 2020.
 
-Every density is tabulated on one grid and is, from there on, its table: what is chosen is what is
-used, whatever the family.
+Every density is tabulated on one grid, and families are compared by these tables, because only the
+tables are used afterwards.
 
 Legend: N values, G points of the grid.
 """
@@ -31,18 +31,18 @@ GRID_REACH = 100.0
 GRID_LIMIT = float(np.arcsinh(GRID_REACH))
 GRID: Values = np.sinh(np.linspace(-GRID_LIMIT, GRID_LIMIT, GRID_SIZE))
 
-# This share of every density is a standard Cauchy one: a value that a family rules out has been
-# seen too seldom, no more. It bounds the logarithms and what one statistic can say.
+# Every density contains this share of a standard Cauchy density, because a value that a family
+# rules out may only be rare. It bounds the logarithms and the influence of one statistic.
 BACKGROUND_SHARE = 0.01
-# Values are blurred by this much, so that a value that is taken often (0, after a ReLU) makes a
-# narrow peak instead of an infinite one.
+# Values are blurred by this much, so that a frequent value (0, after a ReLU) gives a narrow peak
+# instead of an infinite one.
 BLUR = 0.02
 
 GEOMETRIC_BIN = 0.25
 MIXTURE_SIZE = 3
 KERNEL_TOLERANCE = 1e-4
 
-# A table may lack tails, or misjudge a pole or a narrow peak, by so much of the whole.
+# How far the mass of a table may be from 1: it may lack tails, or distort a pole or a narrow peak.
 MASS_TOLERANCE = 0.05
 
 CONTINUOUS = {
@@ -60,7 +60,7 @@ FAMILIES = (*CONTINUOUS, "geometric", "kernel", "gaussian_mixture")
 
 
 class Fit(NamedTuple):
-    """A density of a family with the parameters that suit some values best."""
+    """A density of a family with parameters fitted to some values."""
 
     parameters: dict[str, float]
     log_density: Callable[[Values], Values]
@@ -68,20 +68,20 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fitted family, and how well it foretells held-out values."""
+    """A fitted family, and how well it predicts held-out values."""
 
     family: str
     parameters: Mapping[str, float]
     table: Values
     """(G,) density at the points of the grid."""
     cde_loss: float
-    """Lower is better; the squared error of the density, less a constant of the true one."""
+    """Squared error of the density up to a constant of the true one; lower is better."""
     log_likelihood: float
     """Mean over held-out values; higher is better."""
 
 
 class Scale(NamedTuple):
-    """Where a statistic lies, and its unit; a unit of 0: it is constant."""
+    """Centre and unit of a statistic; a unit of 0 means that it is constant."""
 
     centre: float
     unit: float
@@ -90,8 +90,8 @@ class Scale(NamedTuple):
 def scale_of(values: Values) -> Scale:
     """The median of values (N,), and the deviation of a normal with their interquartile range.
 
-    The unit is at least 0.03 of their deviation: where most values are the same, the others are
-    still to find place on the grid.
+    The unit is at least 0.03 of their deviation, so that the grid still holds the other values if
+    most are equal.
     """
     low, centre, high = np.quantile(values, (0.25, 0.5, 0.75))
     unit = max((high - low) / 1.349, 0.03 * float(values.std()))
@@ -99,7 +99,7 @@ def scale_of(values: Values) -> Scale:
 
 
 def fit_family(family: str, values: Values, seed: int = 0) -> Fit:
-    """A family's density of values (N,) on the standard scale, by maximum likelihood.
+    """Fit a family's density to values (N,) on the standard scale by maximum likelihood.
 
     Raises:
         ValueError: the family does not admit the values.
@@ -122,10 +122,10 @@ def fit_family(family: str, values: Values, seed: int = 0) -> Fit:
 
 
 def _beta_start(values: Values) -> tuple[tuple[float, float], dict[str, float]]:
-    """Where to search from: the shapes that are likeliest if the bounds are just outside values.
+    """Start of the search: the shapes of highest likelihood for bounds just outside the values.
 
-    With the bounds free, too, only a local maximum is sought, since the likelihood grows without
-    end as a bound nears a value. N uniform values fall short of a bound by range / (N - 1).
+    With free bounds only a local maximum is sought, because the likelihood grows without limit as
+    a bound approaches a value. N uniform values fall short of a bound by range / (N - 1).
     """
     span = float(np.ptp(values))
     margin = span / (len(values) - 1)
@@ -135,7 +135,7 @@ def _beta_start(values: Values) -> tuple[tuple[float, float], dict[str, float]]:
 
 
 def _fit_geometric(values: Values) -> Fit:
-    """A discrete family, hence of bins: their numbers from 1 on; within one, density is even."""
+    """Fit a discrete family to the numbers of bins, from 1; density is uniform within a bin."""
     start = float(values.min())
 
     def bins(of: Values) -> Values:
@@ -149,7 +149,7 @@ def _fit_geometric(values: Values) -> Fit:
 
 
 def _fit_kernel(values: Values) -> Fit:
-    """A Gaussian kernel, as wide as Silverman has it (Density Estimation, 1986, formula 3.31)."""
+    """A Gaussian kernel with Silverman's bandwidth (Density Estimation, 1986, formula 3.31)."""
     spread = min(float(values.std()), float(stats.iqr(values)) / 1.34)
     bandwidth = max(0.9 * spread * len(values) ** -0.2, BLUR)
     kernel = KernelDensity(bandwidth=bandwidth, rtol=KERNEL_TOLERANCE).fit(values[:, None])
@@ -170,14 +170,14 @@ def _fit_mixture(values: Values, seed: int) -> Fit:
 
 
 def tabulate(log_density: Callable[[Values], Values]) -> Values:
-    """The density (G,) at the points of the grid, with its share of background."""
+    """The density (G,) at the points of the grid, including its share of background."""
     own, background = np.exp(log_density(GRID)), stats.cauchy.pdf(GRID)
     table: Values = (1 - BACKGROUND_SHARE) * own + BACKGROUND_SHARE * background
     return table
 
 
 def look_up(table: Values, values: Values) -> Values:
-    """The density (N,) of values from a table (G,); beyond the grid, that of its end."""
+    """The density (N,) of values from a table (G,); beyond the grid, that at its end."""
     found: Values = np.interp(np.arcsinh(values), np.arcsinh(GRID), table)
     return found
 
@@ -189,9 +189,9 @@ def cde_loss(table: Values, held_out: Values) -> float:
 
 
 def candidates(fitting: Values, held_out: Values, seed: int = 0) -> list[Candidate]:
-    """Every family that could be fitted, the best first; values on the standard scale.
+    """All families that could be fitted to values on the standard scale, the best first.
 
-    Where no family could be, a standard Cauchy density.
+    If there are none, the result is a standard Cauchy density.
     """
     found = [
         candidate
@@ -205,20 +205,20 @@ def candidates(fitting: Values, held_out: Values, seed: int = 0) -> list[Candida
 
 
 def choose(fitting: Values, held_out: Values, seed: int = 0) -> tuple[Candidate, list[Candidate]]:
-    """The best family, fitted again to all values, and all candidates as they were compared."""
+    """The best family, refitted to all values, and all candidates as they were compared."""
     compared = candidates(fitting, held_out, seed)
     best = compared[0]
     again = _candidate(best.family, np.concatenate([fitting, held_out]), held_out, seed)
     if again is None:
         return best, compared
-    # What tells how good the family is are its losses on values that it had not seen.
+    # Keep the losses on unseen values, because only they measure the family's quality.
     kept = replace(again, cde_loss=best.cde_loss, log_likelihood=best.log_likelihood)
     return kept, compared
 
 
 def _candidate(family: str, fitting: Values, held_out: Values, seed: int) -> Candidate | None:
-    """A family, compared; None if it cannot be fitted, or the grid does not hold its density."""
-    # Searches for a maximum pass through parameters without a meaning, and warn of them.
+    """Fit and evaluate a family; None if it cannot be fitted, or not tabulated on the grid."""
+    # The searches for a maximum pass through invalid parameters and warn about them.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
@@ -227,7 +227,7 @@ def _candidate(family: str, fitting: Values, held_out: Values, seed: int) -> Can
             return None
         table = tabulate(log_density)
         mass = float(np.trapezoid(table, GRID))
-    if not abs(mass - 1) < MASS_TOLERANCE:  # also where it is no number: at a pole
+    if not abs(mass - 1) < MASS_TOLERANCE:  # also if it is NaN, at a pole
         return None
     return _compared(family, parameters, table, held_out)
 
@@ -240,7 +240,7 @@ def _compared(
 
 
 def describe(candidate: Candidate) -> dict[str, Any]:
-    """A candidate as JSON has it."""
+    """A candidate in the form of JSON."""
     return {
         "family": candidate.family,
         "parameters": dict(candidate.parameters),

@@ -1,4 +1,4 @@
-"""What every method is to training, scoring and checkpoints: a network from bags to scores.
+"""The interface of every method to training, scoring and checkpoints: from bags to scores.
 
 Legend: N training bags, B bags of a batch, S segments, D stored features of a segment (time
 positions x channels, time-major), K classes (the normal one has index 0).
@@ -21,16 +21,16 @@ from vigil.model.settings import require
 
 @dataclass(frozen=True)
 class InputShape:
-    """What a model is built for: the shape of its features and the number of its classes."""
+    """The shape of a model's input features and the number of its classes."""
 
     num_segments: int
     time_positions: int
     channels: int
     num_classes: int
-    """The normal class included."""
+    """Including the normal class."""
 
     def __post_init__(self) -> None:
-        """Refuse empty shapes.
+        """Reject empty shapes.
 
         Raises:
             ValueError: names the number, its value and what is allowed.
@@ -48,25 +48,25 @@ class InputShape:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Output:
-    """What a model says about a batch of bags; all float32, also under autocast.
+    """A model's output for a batch of bags; all float32, even under autocast.
 
-    Methods derive from it what their losses need beside this.
+    Methods extend it with whatever else their losses need.
     """
 
     scores: Tensor
     """(B, S), 0..1, 1 = anomalous."""
     class_logits: Tensor | None = None
-    """(B, K), unbounded; None from methods that only tell anomalous from normal."""
+    """(B, K), unbounded; None from methods that only detect anomalies."""
     segment_class_logits: Tensor | None = None
-    """(B, S, K), of each segment by itself; None from methods that name whole videos only."""
+    """(B, S, K), of each segment; None from methods that only classify whole videos."""
     alpha: Tensor | None = None
-    """(B, S), attention that detection is led by, summing to 1 over a bag; None without one."""
+    """(B, S), attention that guides detection, summing to 1 over a bag; None if not used."""
     beta: Tensor | None = None
-    """(B, S), attention that classification is led by, each 0..1; None without one."""
+    """(B, S), attention that guides classification, each 0..1; None if not used."""
 
 
 class DensityPair(NamedTuple):
-    """The fitted densities of one quantity, to be drawn."""
+    """The fitted densities of one quantity, to be plotted."""
 
     title: str
     at: npt.NDArray[np.float64]
@@ -78,7 +78,7 @@ class DensityPair(NamedTuple):
 
 
 class FitReport(NamedTuple):
-    """What `Detector.fit` found, for people."""
+    """The findings of `Detector.fit`, for the user."""
 
     findings: dict[str, Any]
     """For a JSON file."""
@@ -88,21 +88,21 @@ class FitReport(NamedTuple):
 class Detector(nn.Module, ABC):
     """A method: a network with its losses. Everything it learns is in its parameters and buffers.
 
-    Stored features go through ``self.front`` before any layer, and those after it are built
-    for ``self.front.size`` features. One without parameters learns in `fit` alone, and is not
+    Stored features pass through ``self.front`` before any layer, and the layers after it are built
+    for ``self.front.size`` features. A method without parameters learns only in `fit` and is not
     trained in epochs.
     """
 
     classifies = False
-    """Whether it names classes, or only tells anomalous from normal."""
+    """Whether it classifies, or only detects anomalies."""
 
     def __init__(self, config: Any, loss: Any, shape: InputShape) -> None:
-        """Keep what it is built for, and build the front end.
+        """Store the settings and build the front end.
 
         Args:
-            config: of the layers, of the method's own type, a `FrontConfig`.
-            loss: of the losses, likewise.
-            shape: the stored features and the classes it is for.
+            config: settings of the layers, a subclass of `FrontConfig` specific to the method.
+            loss: settings of the losses, specific to the method.
+            shape: shape of the stored features and number of classes.
         """
         super().__init__()
         self.config = config
@@ -116,10 +116,10 @@ class Detector(nn.Module, ABC):
         return next(chain(self.parameters(), self.buffers())).device
 
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Learn, once before the first epoch, what does not come from gradients.
+        """Learn everything that does not come from gradients; called before the first epoch.
 
-        Here it is mean and deviation of the training bags, where the settings ask for them. Random
-        numbers come from torch's generator.
+        The default measures the mean and deviation of the training bags if the settings require
+        them. Random numbers come from torch's generator.
 
         Args:
             stored: (N, S, D) all training bags, of any float type, on any device.
@@ -128,25 +128,25 @@ class Detector(nn.Module, ABC):
         self.front.fit(stored)
 
     def describe_fit(self) -> FitReport | None:
-        """What `fit` found, right after it; None where there is nothing to tell."""
+        """Return the findings of `fit`, directly after it; None if there are none."""
         return None
 
     def begin_epoch(self, epoch: int, stored: Tensor, class_indices: Tensor) -> None:
-        """Prepare for an epoch, counted from 1, given what `fit` is given; here nothing."""
+        """Prepare for an epoch, counted from 1, with the arguments of `fit`; by default nothing."""
 
     @abstractmethod
     def forward(self, stored: Tensor) -> Output:
-        """What it says about stored features (B, S, D) of any float type."""
+        """Return the output for stored features (B, S, D) of any float type."""
 
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The number that training minimizes as ``total``, first, and its parts by name.
+        """Return the loss that training minimizes as ``total``, first, and its terms by name.
 
-        A method without parameters has none: nothing is minimized.
+        A method without parameters returns nothing, because nothing is minimized.
 
         Args:
-            output: what `forward` said about a batch with both kinds of bags, anomalous first.
+            output: output of `forward` for a batch with both kinds of bags, anomalous first.
             class_indices: (B,) int64 true classes.
             class_weights: (K,) 1 - share of each class in the training set.
         """

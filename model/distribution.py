@@ -1,13 +1,13 @@
 """Detection by the difference of the distributions of normal and anomalous segments.
 
 Source: Bameri's program (github.com/FatemeBameri/Pytorch-Weakly-Anomaly-Detection), built on
-RTFM: Tian et al., ICCV 2021 (github.com/tianyu0207/RTFM). Its densities have parameters that are
-set by hand, and read the network's latent, which has no fixed scale; here they are fitted once,
-before the first epoch, to statistics of the features (see `model.densities`). Where this departs
-from both is said in docs/methods.md.
+RTFM: Tian et al., ICCV 2021 (github.com/tianyu0207/RTFM). Its densities have parameters set by
+hand and are applied to the network's latent, which has no fixed scale; here they are fitted to
+statistics of the features (see `model.densities`) before the first epoch. docs/methods.md lists
+the departures from both.
 
 Legend: N training bags, B bags of a batch, S segments, D stored features of a segment, F features
-of a segment that enter the network, P statistics of a segment, K segments that are selected.
+of a segment that enter the network, P statistics of a segment, K selected segments.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from vigil.model.temporal import MultiScaleTemporal
 
 SelectBy = Literal["distance", "difference", "both"]
 
-# Lower than any selection signal, which is standardized.
+# Subtracted from the signals of dropped segments; larger than any, since they are standardized.
 DROPPED = 1e3
 
 
@@ -41,18 +41,18 @@ class DistributionConfig(FrontConfig):
     """The densities and the network of distribution-based detection."""
 
     projection_size: int = 32
-    """Principal directions of the features whose densities are fitted."""
+    """Number of principal directions of the features along which densities are fitted."""
     num_fit_bags: int = 128
-    """Bags of each kind, drawn at random, that the densities are fitted to; bounds the time."""
+    """Bags of each kind, drawn at random, for fitting the densities; limits the time."""
     num_neighbours: int = 3
-    """Segments on either side that one is compared with (Bameri's program: 3)."""
+    """Segments on either side that a segment is compared with (Bameri's program: 3)."""
     select_by: SelectBy = "both"
-    """What the selected segments of a bag are high in: the distance to their neighbours, the
-    difference of the distributions, or both alike."""
+    """Criterion for selecting the segments of a bag: the distance to their neighbours, the
+    difference of the distributions, or both with equal weight."""
     num_selected: int = 3
-    """Segments that speak for their bag (RTFM: a tenth of 32)."""
+    """Segments that represent their bag (RTFM: a tenth of 32)."""
     selection_dropout: float = 0.7
-    """Share of segments that may not be selected, drawn anew each time (RTFM's program)."""
+    """Share of segments excluded from selection, drawn anew each time (RTFM's program)."""
     temporal_size: int = 512
     """Width of the branches of the temporal network (RTFM)."""
     hidden_size: int = 512
@@ -60,10 +60,10 @@ class DistributionConfig(FrontConfig):
     second_hidden_size: int = 128
     """Width of the detector's second hidden layer (RTFM's program)."""
     dropout: float = 0.7
-    """Share of units that are dropped in training (RTFM's program)."""
+    """Share of units dropped in training (RTFM's program)."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -75,12 +75,12 @@ class DistributionConfig(FrontConfig):
 
 @dataclass(frozen=True)
 class DistributionLoss(Settings):
-    """The weights of the losses, RTFM's."""
+    """The weights of the losses, which are RTFM's."""
 
     magnitude_weight: float = 1e-4
-    """Weight of the magnitude loss; the cross-entropy of the bags has 1."""
+    """Weight of the magnitude loss, relative to 1 for the cross-entropy of the bags."""
     magnitude_margin: float = 100.0
-    """The magnitude that selected segments of anomalous bags are drawn to."""
+    """Target magnitude of the selected segments of anomalous bags."""
     sparsity_weight: float = 8e-3
     """Weight of the norm of the scores of anomalous bags."""
     smoothness_weight: float = 8e-4
@@ -89,16 +89,16 @@ class DistributionLoss(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DistributionOutput(Output):
-    """Scores, and what their losses need."""
+    """Scores, and the inputs of the losses."""
 
     latent: Tensor
-    """(B, S, F + P), what the detector reads; its norm is the magnitude."""
+    """(B, S, F + P), the input of the detector; its norm is the magnitude."""
     selection: Tensor
-    """(B, S), unbounded; the segments with the highest speak for their bag."""
+    """(B, S), unbounded; the segments with the highest values represent their bag."""
 
 
 class DistributionModel(Detector):
-    """Differences of distributions beside the features in a multi-scale temporal network."""
+    """A multi-scale temporal network over features and differences of distributions."""
 
     def __init__(self, config: DistributionConfig, loss: DistributionLoss, shape: InputShape):
         """Build the densities' tables and the network, with fresh weights.
@@ -106,7 +106,7 @@ class DistributionModel(Detector):
         Args:
             config: the densities and the network.
             loss: the weights of the losses.
-            shape: the stored features and the classes it is for.
+            shape: shape of the stored features and number of classes.
         """
         super().__init__(config, loss, shape)
         self.statistics = SegmentStatistics(
@@ -130,7 +130,7 @@ class DistributionModel(Detector):
         self._report: FitReport | None = None
 
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Find the statistics and their densities; segments of anomalous bags pass as anomalous."""
+        """Fit statistics and densities; all segments of anomalous bags count as anomalous."""
         self.front.fit(stored)
         normal, anomalous = (
             self._some_features(stored, kind) for kind in (class_indices == 0, class_indices > 0)
@@ -141,11 +141,11 @@ class DistributionModel(Detector):
         self._report = report_of(self.statistics, self.difference, choices)
 
     def describe_fit(self) -> FitReport | None:
-        """The statistics, the families that were compared, and the densities that are kept."""
+        """Return the statistics, the compared families, and the chosen densities."""
         return self._report
 
     def _some_features(self, stored: Tensor, of_kind: Tensor) -> Tensor:
-        """(N, S, F) features of some bags of a kind, drawn by torch's generator."""
+        """Features (N, S, F) of random bags of a kind, drawn by torch's generator."""
         bags = of_kind.nonzero().squeeze(1).cpu()
         drawn = bags[torch.randperm(len(bags))[: self.config.num_fit_bags]].to(stored.device)
         batches = torch.split(drawn, FIT_BAGS)
@@ -169,9 +169,9 @@ class DistributionModel(Detector):
         )
 
     def _selection(self, differences: Tensor) -> Tensor:
-        """(B, S): how much each segment speaks for its bag, relative to the others of it.
+        """Selection signal (B, S) of each segment, relative to the others of its bag.
 
-        In training some stand back, so that others than the most striking are learned from, too.
+        In training some segments are excluded, so that less conspicuous ones are learned, too.
         """
         signals = []
         if self.config.select_by != "distance":
@@ -180,14 +180,14 @@ class DistributionModel(Detector):
             signals.append(neighbour_distance(differences, self.config.num_neighbours))
         signal = torch.stack([_standardized(values) for values in signals]).sum(dim=0)
         if self.training:
-            stands_back = torch.rand_like(signal) < self.config.selection_dropout
-            signal = signal - DROPPED * stands_back
+            is_excluded = torch.rand_like(signal) < self.config.selection_dropout
+            signal = signal - DROPPED * is_excluded
         return signal
 
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """RTFM's losses, and their sum with the settings' weights."""
+        """Return RTFM's losses, and their sum with the settings' weights."""
         assert isinstance(output, DistributionOutput)
         anomalous = (class_indices > 0).float()  # (B,)
         selected = output.selection.topk(min(self.config.num_selected, self.shape.num_segments))
@@ -210,14 +210,14 @@ class DistributionModel(Detector):
 
 
 def _standardized(signal: Tensor) -> Tensor:
-    """(B, S) with mean 0 and deviation 1 over each bag; 0 where a bag is constant."""
+    """(B, S) with mean 0 and deviation 1 over each bag; 0 if a bag is constant."""
     centred = signal - signal.mean(dim=1, keepdim=True)
     deviation = centred.square().mean(dim=1, keepdim=True).sqrt()
     return centred / deviation.clamp(min=1e-6)
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw a layer's weights as RTFM's program does."""
+    """Initialize a layer's weights as RTFM's program does."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""What comes before every network: the mean over time positions, and standardization.
+"""The front end of every network: the mean over time positions, and standardization.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment (time positions x
 channels, time-major), F features of a segment that enter the network.
@@ -16,31 +16,31 @@ from vigil.model.stages import Standardize, TimePool
 if TYPE_CHECKING:
     from vigil.model.detector import InputShape
 
-# Bags whose mean and deviation are taken at once; bounds the memory, not the result.
+# Bags that are measured at a time; this limits memory and does not affect the result.
 FIT_BAGS = 64
 
 
 def chosen_bags(stored: Tensor, chosen: Tensor) -> Iterator[Tensor]:
-    """The chosen (N,) bags of all (N, S, D), batch by batch: all at once may not fit in memory."""
+    """Yield the chosen (N,) bags of all (N, S, D) in batches, because all may not fit in memory."""
     for rows in torch.split(chosen.nonzero().squeeze(1).to(stored.device), FIT_BAGS):
         yield stored[rows]
 
 
 class FrontEnd(nn.Module):
-    """Stored features brought into the form that a network takes; all of it float32."""
+    """Turns stored features into the input of a network, in float32."""
 
     def __init__(self, config: FrontConfig, shape: "InputShape") -> None:
-        """Build what the settings switch on."""
+        """Build the parts that the settings enable."""
         super().__init__()
         pooled = config.time_pool == "mean"
         self.size = shape.channels if pooled else shape.feature_size
-        """Features of a segment that come out, F."""
+        """Output features of a segment, F."""
         self.time_pool = TimePool(shape.time_positions) if pooled else nn.Identity()
         self.scene_share = config.scene_share
         self.standardize = Standardize(self.size) if config.standardize else nn.Identity()
 
     def fit(self, stored: Tensor, chosen: Tensor | None = None) -> None:
-        """Measure mean and deviation of training bags (N, S, D), where the settings ask for it.
+        """Measure mean and deviation of training bags (N, S, D), if the settings require it.
 
         Args:
             stored: the bags.
@@ -58,7 +58,7 @@ class FrontEnd(nn.Module):
         return features
 
     def _without_scene(self, stored: Tensor) -> Tensor:
-        """(B, S, D) -> (B, S, F), less a share of what all segments of a bag have in common."""
+        """(B, S, D) -> (B, S, F), minus a share of the mean over the segments of a bag."""
         features: Tensor = self.time_pool(stored.float())
         if self.scene_share == 0:
             return features

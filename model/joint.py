@@ -28,7 +28,7 @@ from vigil.model.stages import (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class JointOutput(Output):
-    """What the joint model says about a batch of bags."""
+    """The joint model's output for a batch of bags."""
 
     score_logits: Tensor
     """(B, S), unbounded; the scores before the sigmoid."""
@@ -42,12 +42,12 @@ class JointModel(Detector):
     classifies = True
 
     def __init__(self, config: ModelConfig, loss: LossConfig, shape: InputShape) -> None:
-        """Build the stages that the settings switch on, with fresh weights from torch's generator.
+        """Build the stages that the settings enable, with fresh weights from torch's generator.
 
         Args:
             config: the layers.
             loss: the weights of the losses.
-            shape: the stored features and the classes it is for.
+            shape: shape of the stored features and number of classes.
         """
         super().__init__(config, loss, shape)
         input_size = self.front.size
@@ -101,19 +101,19 @@ class JointModel(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The joint loss and its parts before they are weighted, as `joint_loss` has them."""
+        """Return the joint loss and its unweighted terms; see `joint_loss`."""
         return joint_loss(output, class_indices, class_weights, self, self.loss)
 
 
 def _attend(features: Tensor, weights: Tensor | None) -> Tensor:
-    """(B, S, F) with each segment raised by its weight (B, S); unchanged without weights."""
+    """Scale each segment of (B, S, F) by 1 + its weight (B, S); without weights, by 1."""
     return features if weights is None else features + weights.unsqueeze(-1) * features
 
 
 def _initialize(module: nn.Module) -> None:
-    """Draw a layer's weights as Keras does by default, since the authors' program is in Keras.
+    """Initialize a layer's weights like Keras by default, as the authors' program is in Keras.
 
-    PyTorch's own scheme starts wide layers much smaller, and forget gates half closed.
+    PyTorch's own scheme starts wide layers with much smaller weights and forget gates half closed.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -1,14 +1,14 @@
 """Joint detection and classification in which every segment has a class: our own variant.
 
-One network finds: a residual convolution over the segments gives each a logit s_t, and the mean of
-the highest ones speaks for the video, with its negative log-likelihood as loss. Another names: each
-segment has logits c_t of all classes, and their mean over the video is the video's, as in Majhi et
-al. An event takes its class from its own segments; naming does not disturb finding, since they
-share no weights.
+One network detects: a residual convolution over the segments gives each a logit s_t, and the mean
+of the highest logits is the video's, with the negative log-likelihood as loss. Another classifies:
+each segment has logits c_t of all classes, and their mean over the video is the video's, as in
+Majhi et al. An event gets its class from its own segments. Classification does not disturb
+detection, because the two share no weights.
 
-Against Majhi et al. (FG 2021): the mean of several highest segments instead of the one (as in RTFM,
-Tian et al., ICCV 2021), likelihood instead of ranking, convolution instead of the LSTM, no
-attention, and every class of anomaly counts alike, however rare.
+Differences from Majhi et al. (FG 2021): the mean of several highest segments instead of the highest
+(as in RTFM, Tian et al., ICCV 2021), likelihood instead of ranking, convolution instead of the
+LSTM, no attention, and equal weight for every class of anomaly, however rare.
 
 Legend: B bags, S segments, D stored features of a segment, F features that enter, H hidden width,
 K classes (the normal one has index 0).
@@ -30,23 +30,23 @@ class JointPlusConfig(FrontConfig):
     """The layers."""
 
     time_pool: TimePool = "mean"
-    """mean: average the stored time positions of a segment first; a fraction of the weights."""
+    """mean: average the stored time positions of a segment first, to need fewer weights."""
     standardize: bool = True
-    """Bring every dimension to mean 0 and deviation 1 of the training split first."""
+    """Standardize every dimension to mean 0 and deviation 1 over the training split first."""
     hidden_size: int = 128
-    """Width of the hidden layers that find."""
+    """Width of the hidden layers for detection."""
     class_size: int = 64
-    """Width of the hidden layer that names."""
+    """Width of the hidden layer for classification."""
     num_layers: int = 1
     """Convolutions over the segments; the dilation doubles from one to the next."""
     kernel_size: int = 3
     """Segments that a convolution sees."""
     num_top: int = 3
-    """Segments that speak for a bag, those of the highest logits."""
+    """Segments that represent a bag, those with the highest logits."""
     dropout: float = 0.6
-    """Share of units dropped in training before the first layer that finds, and before its head."""
+    """Share of units dropped in training before the first layer and the head of detection."""
     class_dropout: float = 0.8
-    """The same of the layer that names, which has few videos a class to learn from."""
+    """The same for classification, which has few videos per class to learn from."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class JointPlusLoss(Settings):
     """The weights of the losses."""
 
     classification_weight: float = 1.0
-    """Weight of the class of a bag, beside whether it is anomalous."""
+    """Weight of the classification loss, relative to 1 for detection."""
     smoothness_weight: float = 0.0
     """Weight of the squared differences of neighbouring scores in anomalous bags."""
     sparsity_weight: float = 0.0
@@ -63,14 +63,14 @@ class JointPlusLoss(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class JointPlusOutput(Output):
-    """What the losses need beside the scores."""
+    """Scores and classes, and the other input of the losses."""
 
     bag_logits: Tensor
-    """(B,), whether a bag is anomalous, unbounded."""
+    """(B,), unbounded, of a bag being anomalous."""
 
 
 class JointPlus(Detector):
-    """A residual convolution that finds, and a perceptron that names, both at every segment."""
+    """A residual convolution that detects and a perceptron that classifies, at every segment."""
 
     classifies = True
     config: JointPlusConfig
@@ -113,14 +113,14 @@ class JointPlus(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """Negative log-likelihood of "anomalous or not" and of the class."""
+        """Return the negative log-likelihood of "anomalous or not" and of the class."""
         assert isinstance(output, JointPlusOutput)
         assert output.class_logits is not None
         is_anomalous = (class_indices > 0).float()
         detection = functional.binary_cross_entropy_with_logits(output.bag_logits, is_anomalous)
-        surprise = functional.cross_entropy(output.class_logits, class_indices, reduction="none")
+        nll = functional.cross_entropy(output.class_logits, class_indices, reduction="none")
         weights = balanced(class_weights, is_anomalous.mean())
-        classification = (weights[class_indices] * surprise).mean()
+        classification = (weights[class_indices] * nll).mean()
         scores = output.scores * is_anomalous.unsqueeze(-1)
         smoothness = scores.diff(dim=1).square().sum() / is_anomalous.sum()
         sparsity = scores.sum() / is_anomalous.sum()
@@ -140,7 +140,7 @@ class JointPlus(Detector):
 
 
 def balanced(class_weights: Tensor, anomalous_share: Tensor) -> Tensor:
-    """(K,) weights by which normal counts half in a batch, and the classes of anomaly alike.
+    """Weights (K,) with which normal counts as half of a batch, and anomalous classes equally.
 
     Args:
         class_weights: (K,) 1 - share of each class in the training set.
@@ -149,17 +149,17 @@ def balanced(class_weights: Tensor, anomalous_share: Tensor) -> Tensor:
     shares = 1 - class_weights
     of_anomalies = shares[1:] / shares[1:].sum()
     in_batches = torch.cat([(1 - anomalous_share).reshape(1), anomalous_share * of_anomalies])
-    wanted = torch.full_like(shares, 0.5 / (len(shares) - 1))
-    wanted[0] = 0.5
-    return wanted / in_batches
+    target = torch.full_like(shares, 0.5 / (len(shares) - 1))
+    target[0] = 0.5
+    return target / in_batches
 
 
 def class_log_probabilities(logits: Tensor, anomaly_logits: Tensor) -> Tensor:
     """(..., K) log-probabilities of normal and of each class of anomaly.
 
     Args:
-        logits: (...), whether it is anomalous.
-        anomaly_logits: (..., K - 1), of which class it is then.
+        logits: (...), of being anomalous.
+        anomaly_logits: (..., K - 1), of the class if anomalous.
     """
     of_class = functional.logsigmoid(logits).unsqueeze(-1) + anomaly_logits.log_softmax(dim=-1)
     return torch.cat([functional.logsigmoid(-logits).unsqueeze(-1), of_class], dim=-1)

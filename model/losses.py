@@ -19,13 +19,13 @@ def joint_loss(
     model: nn.Module,
     config: LossConfig,
 ) -> dict[str, Tensor]:
-    """All losses of a batch that holds anomalous and normal bags, those after the total unweighted.
+    """Return the total loss of a batch with anomalous and normal bags, and its unweighted terms.
 
     Args:
-        output: what the model said.
+        output: the model's output.
         class_indices: (B,) int64 true classes.
         class_weights: (K,) from `class_weights_of`.
-        model: its dense layers carry the penalty.
+        model: the model, whose dense layers are penalized.
         config: the weights of the losses.
     """
     anomalous = class_indices > 0
@@ -52,9 +52,9 @@ def joint_loss(
 def ranking_loss(anomalous_scores: Tensor, normal_scores: Tensor, config: LossConfig) -> Tensor:
     """The multiple-instance ranking loss of scores (A, S) and (N, S).
 
-    Every anomalous bag's highest score is to exceed every normal bag's by the margin. The scores
-    of an anomalous bag are to change little between neighbours and to be few; both sums stay
-    within a bag, so the order of the bags means nothing.
+    Every anomalous bag's highest score should exceed every normal bag's by the margin. The scores
+    of an anomalous bag should be smooth and sparse; both sums stay within a bag, so the order of
+    the bags does not matter.
     """
     gaps = anomalous_scores.amax(dim=1).unsqueeze(1) - normal_scores.amax(dim=1)  # (A, N)
     hinge = functional.relu(config.margin - gaps).sum(dim=0).mean()
@@ -74,14 +74,14 @@ def classification_loss(
 ) -> Tensor:
     """The mean over bags of the weighted cross-entropy of logits (B, K).
 
-    PyTorch's own ``weight=`` divides by the sum of the weights instead of B: another number.
+    PyTorch's own ``weight=`` differs, because it divides by the sum of the weights instead of B.
     """
     cross_entropy = functional.cross_entropy(class_logits, class_indices, reduction="none")
     return (class_weights[class_indices] * cross_entropy).mean()
 
 
 def attention_loss(alpha: Tensor | None, beta: Tensor | None) -> Tensor:
-    """The mean over bags of sum (1 - alpha)^2 + sum beta^2; a stage that is off adds nothing."""
+    """The mean over bags of sum (1 - alpha)^2 + sum beta^2; a disabled stage adds nothing."""
     loss = torch.zeros(())
     if alpha is not None:
         loss = loss + (1 - alpha).square().sum(dim=1).mean()
@@ -97,22 +97,22 @@ def dense_penalty(model: nn.Module) -> Tensor:
 
 
 def magnitude_loss(magnitudes: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """The mean over pairs of an anomalous bag a and a normal bag n of (|margin - a| + n)^2.
+    """The mean of (|margin - a| + n)^2 over all pairs of an anomalous bag a and a normal bag n.
 
-    It is that of Tian et al. (RTFM), ICCV 2021, whose program pairs bags by their places in the
-    batch: this is the mean over all orders. With x = |margin - a| it is
-    mean(x^2) + 2 mean(x) mean(n) + mean(n^2), each mean over one kind of bags.
+    The loss is from Tian et al. (RTFM), ICCV 2021. Their program pairs bags by their positions in
+    the batch; this is the mean over all orders. With x = |margin - a| it is
+    mean(x^2) + 2 mean(x) mean(n) + mean(n^2), where each mean is over one kind of bags.
 
     Args:
         magnitudes: (B,) lengths of features.
         labels: (B,) 1 for anomalous bags, 0 for normal ones; both occur.
-        margin: the length that anomalous ones are to have.
+        margin: target length of anomalous bags.
     """
-    lacking = (margin - magnitudes).abs()
+    shortfall = (margin - magnitudes).abs()
     of_anomalous = labels / labels.sum()
     of_normal = (1 - labels) / (1 - labels).sum()
     return (
-        of_anomalous @ lacking.square()
-        + 2 * (of_anomalous @ lacking) * (of_normal @ magnitudes)
+        of_anomalous @ shortfall.square()
+        + 2 * (of_anomalous @ shortfall) * (of_normal @ magnitudes)
         + of_normal @ magnitudes.square()
     )

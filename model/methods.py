@@ -1,4 +1,4 @@
-"""The methods there are, by name. Importing this module does not import torch."""
+"""The table of methods, by name. Importing this module does not import torch."""
 
 import importlib
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ METHODS = {
     "zhong": "vigil.model.baselines.zhong",
     "distribution": "vigil.model.distribution",
 }
-"""Name -> the module that has it as ``METHOD``; imported only when it is asked for."""
+"""Name -> the module that defines it as ``METHOD``; imported only when requested."""
 
 DEFAULT_METHOD = "joint"
 
@@ -36,18 +36,18 @@ class Method:
     """How to build a detector."""
 
     model: type[Settings]
-    """Of its layers."""
+    """Settings of its layers."""
     loss: type[Settings]
-    """Of its losses."""
+    """Settings of its losses."""
     detector: "type[Detector]"
-    """Made from both and the shape of its input."""
+    """Built from both and the shape of its input."""
 
 
 def find_method(name: str) -> Method:
-    """The method of a name.
+    """Return the method with a name.
 
     Raises:
-        ValueError: there is none of that name; names those there are.
+        ValueError: no method has this name; the message lists the names.
     """
     if name not in METHODS:
         raise ValueError(f"method {name!r} is unknown: use one of {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""What all settings of methods have in common. Importing this module does not import torch."""
+"""The base of all methods' settings. Importing this module does not import torch."""
 
 import math
 from dataclasses import dataclass, fields
@@ -8,17 +8,17 @@ TimePool = Literal["none", "mean"]
 
 
 def require(valid: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse a setting.
+    """Reject a setting that is not valid.
 
     Raises:
-        ValueError: it is not valid; names the setting, its value and what is allowed.
+        ValueError: names the setting, its value and what is allowed.
     """
     if not valid:
         raise ValueError(f"{name} = {value!r} is not allowed: it must be {allowed}")
 
 
 def require_literal(name: str, value: object, literal: Any) -> None:
-    """Refuse a value that is not one of a ``Literal``'s.
+    """Reject a value that is not among those of a ``Literal``.
 
     Raises:
         ValueError: names the setting, its value and what is allowed.
@@ -32,10 +32,10 @@ class Settings:
     """Settings of a method, or of its losses."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning, going by the settings' types and names.
+        """Reject values that are invalid for the settings' types and names.
 
-        Whole numbers (``_size``, ``num_`` and others) are at least 1, a ``dropout`` is from 0 to
-        below 1, a ``_share`` from 0 to 1, any other number is finite and from 0 up.
+        Integers (``_size``, ``num_`` and others) must be at least 1, a ``dropout`` at least 0 and
+        below 1, a ``_share`` from 0 to 1, any other number finite and at least 0.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -57,17 +57,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class NoLoss(Settings):
-    """Of a method that is not trained in epochs: there is nothing to set."""
+    """No settings, for a method that is not trained in epochs."""
 
 
 @dataclass(frozen=True)
 class FrontConfig(Settings):
-    """What is done to stored features before any network."""
+    """The processing of stored features before any network."""
 
     time_pool: TimePool = "none"
-    """mean: average the stored time positions of a segment first; a fraction of the weights."""
+    """mean: average the stored time positions of a segment first, to need fewer weights."""
     scene_share: float = 0.0
-    """Share of a video's mean feature that is taken off each of its segments, 0..1: what stays the
-    same all through a video says more about its scene than about what happens there."""
+    """Share of a video's mean feature, 0..1, that is subtracted from each of its segments: what is
+    constant throughout a video describes its scene rather than the events in it."""
     standardize: bool = False
-    """Bring every dimension to mean 0 and deviation 1 of the training split first."""
+    """Standardize every dimension to mean 0 and deviation 1 over the training split first."""

@@ -1,4 +1,4 @@
-"""The stages of the joint model, in the order in which they run.
+"""The stages of the joint model, in the order of execution.
 
 Legend: B bags, S segments, T time positions, C channels, D features of a segment, H width of the
 LSTM, R width of the detector's latent, K classes (the normal one has index 0).
@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from vigil.model.config import DetectionActivation
 
-# A dimension that hardly varies in the training videos may well vary elsewhere: its deviation
-# counts as at least this share of the root mean square deviation of all dimensions.
+# A dimension that hardly varies in the training videos may still vary elsewhere, so its deviation
+# is at least this share of the root mean square deviation of all dimensions.
 DEVIATION_FLOOR = 0.01
 
 # Inputs of an LSTM for each of its units beyond which oneDNN's costs more than PyTorch's own.
@@ -25,7 +25,7 @@ class TimePool(nn.Module):
     """The mean of a segment's features over its time positions."""
 
     def __init__(self, time_positions: int) -> None:
-        """Take features that are stored time-major, ``time_positions`` to a segment."""
+        """Expect time-major features with ``time_positions`` per segment."""
         super().__init__()
         self.time_positions = time_positions
 
@@ -36,7 +36,7 @@ class TimePool(nn.Module):
 
 
 class Standardize(nn.Module):
-    """Features brought to mean 0 and deviation 1 per dimension, as measured once by `fit`."""
+    """Standardizes features to mean 0 and deviation 1 per dimension, as measured by `fit`."""
 
     mean: Tensor
     deviation: Tensor
@@ -49,7 +49,7 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Keep the mean and deviation of each dimension over all segments of the (B, S, D)."""
+        """Measure the mean and deviation of each dimension over all segments of (B, S, D)."""
         count, total, total_of_squares = 0, torch.zeros(()), torch.zeros(())
         for features in batches:
             segments = features.flatten(0, 1).double()
@@ -103,10 +103,10 @@ def _without_onednn() -> Iterator[None]:
 
 
 class FirstAttention(nn.Module):
-    """How much each segment matters to both tasks, relative to the others of its bag."""
+    """The weight of each segment for both tasks, relative to the others of its bag."""
 
     def __init__(self, num_segments: int, num_features: int, latent_size: int) -> None:
-        """Build the latent of each segment and the layer from their mean to all weights."""
+        """Build the layer for the latents, and the one from their mean to all weights."""
         super().__init__()
         self.latent = nn.Linear(num_features, latent_size)
         self.out = nn.Linear(latent_size, num_segments)
@@ -119,7 +119,7 @@ class FirstAttention(nn.Module):
 
 
 class DetectionHead(nn.Module):
-    """The anomaly score of each segment by itself."""
+    """The anomaly score of each segment, independent of the others."""
 
     def __init__(
         self, num_features: int, hidden_size: int, activation: DetectionActivation, dropout: float
@@ -139,10 +139,10 @@ class DetectionHead(nn.Module):
 
 
 class SecondAttention(nn.Module):
-    """How much each segment matters to classification, given what the detector saw."""
+    """The weight of each segment for classification, from the detector's latent."""
 
     def __init__(self, num_segments: int, num_features: int, latent_size: int) -> None:
-        """Build the latent of each segment and the layer from all of them to all weights."""
+        """Build the layer for the latents, and the one from all of them to all weights."""
         super().__init__()
         self.latent = nn.Linear(num_features, latent_size)
         self.out = nn.Linear(num_segments * latent_size, num_segments)

@@ -1,4 +1,4 @@
-"""Statistics of segments, and how their densities differ between normal and anomalous bags.
+"""Statistics of segments, and the differences of their densities in normal and anomalous bags.
 
 Legend: N training bags, B bags of a batch, S segments, F features of a segment, P statistics of a
 segment, G points of the grid of a density.
@@ -26,12 +26,12 @@ from vigil.model.detector import DensityPair, FitReport
 
 KINDS = ("normal", "anomalous")
 
-# Of so many bags of each kind, one is held out to choose among the families.
+# One in this many bags of each kind is held out to choose among the families.
 HOLD_OUT_EVERY = 4
 
 
 class Choice(NamedTuple):
-    """The density of a statistic in one kind of bags, and what it was chosen from."""
+    """The chosen density of a statistic in one kind of bags, and all candidates."""
 
     kept: Candidate
     compared: list[Candidate]
@@ -39,12 +39,12 @@ class Choice(NamedTuple):
 
 
 class SegmentStatistics(nn.Module):
-    """What densities are fitted to: a few numbers of each segment, each on the standard scale.
+    """Statistics of each segment on the standard scale, to which densities are fitted.
 
-    They are its features along the principal directions of the training segments, which are hardly
-    correlated, so that differences of log densities may be summed; their magnitude; and how far
-    they lie from the neighbours'. Directions point to where the longer tail is, as that of the
-    one-sided families does.
+    They are the segment's features along the principal directions of the training segments, which
+    are hardly correlated, so that differences of log densities may be summed; the magnitude of the
+    features; and their distance from those of the neighbours. Each direction points towards its
+    longer tail, as the one-sided families require.
     """
 
     basis: Tensor
@@ -52,7 +52,7 @@ class SegmentStatistics(nn.Module):
     unit: Tensor
 
     def __init__(self, num_features: int, num_directions: int, num_neighbours: int) -> None:
-        """Leave all at zero until `fit` is called or a checkpoint is loaded."""
+        """Set everything to zero until `fit` is called or a checkpoint is loaded."""
         super().__init__()
         self.num_neighbours = num_neighbours
         num_directions = min(num_directions, num_features)
@@ -77,7 +77,7 @@ class SegmentStatistics(nn.Module):
         self.unit.copy_(scales[:, 1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, S, F) float32 -> (B, S, P); 0 where a statistic is constant in training."""
+        """(B, S, F) float32 -> (B, S, P); 0 if a statistic was constant in training."""
         varies = self.unit > 0
         unit = torch.where(varies, self.unit, 1)
         return torch.where(varies, (self._measure(features) - self.centre) / unit, 0)
@@ -91,16 +91,16 @@ class SegmentStatistics(nn.Module):
 
 
 class DistributionDifference(nn.Module):
-    """Log density of a statistic among anomalous segments less that among normal ones.
+    """Log density of a statistic among anomalous segments minus that among normal ones.
 
-    Differences of logarithms have no unit, so those of several statistics may be compared and
-    summed: were they independent, the sum would be the best test there is (Neyman and Pearson).
+    Differences of logarithms have no unit, so those of several statistics can be compared and
+    summed. For independent statistics the sum is the most powerful test (Neyman and Pearson).
     """
 
     density: Tensor
 
     def __init__(self, num_statistics: int) -> None:
-        """Let both densities be even until `fit` is called or a checkpoint is loaded."""
+        """Make both densities constant until `fit` is called or a checkpoint is loaded."""
         super().__init__()
         self.register_buffer("density", torch.ones(len(KINDS), num_statistics, GRID_SIZE))
 
@@ -109,7 +109,7 @@ class DistributionDifference(nn.Module):
         """Choose and keep a density for each statistic of bags (N, S, P) of either kind.
 
         Returns:
-            For each statistic, what was chosen by kind; nothing where it is constant.
+            For each statistic, the choice by kind; empty if the statistic is constant.
         """
         seed = int(torch.randint(2**31, ()))
         varies = (normal != 0).any(dim=(0, 1)) | (anomalous != 0).any(dim=(0, 1))  # (P,)
@@ -125,7 +125,7 @@ class DistributionDifference(nn.Module):
         return choices
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """(B, S, P) -> (B, S, P); densities are linear between the points of their grid."""
+        """(B, S, P) -> (B, S, P); densities are interpolated linearly on their grid."""
         place = (statistics.asinh() / GRID_LIMIT + 1) * ((GRID_SIZE - 1) / 2)
         place = place.clamp(0, GRID_SIZE - 1)
         below = place.floor().clamp(max=GRID_SIZE - 2)
@@ -138,15 +138,15 @@ class DistributionDifference(nn.Module):
 
 
 def neighbour_distance(values: Tensor, num_neighbours: int) -> Tensor:
-    """(B, S): how far the values (B, S, F) of a segment lie from those of segments near it.
+    """Distance (B, S) of the values (B, S, F) of a segment from those of nearby segments.
 
-    The mean absolute difference over values and over up to ``num_neighbours`` on either side.
+    It is the mean absolute difference over values and up to ``num_neighbours`` on either side.
     """
     num_segments = values.shape[1]
     total, count = values.new_zeros(values.shape[:2]), values.new_zeros(num_segments)
     for step in range(1, min(num_neighbours, num_segments - 1) + 1):
         apart = (values[:, step:] - values[:, :-step]).abs().mean(dim=-1)  # (B, S - step)
-        before, after = (0, step), (step, 0)  # the lower of a pair, and the higher
+        before, after = (0, step), (step, 0)  # the earlier one of a pair, and the later
         for side in (before, after):
             total = total + nn.functional.pad(apart, side)
             count = count + nn.functional.pad(torch.ones_like(count[step:]), side)
@@ -158,8 +158,8 @@ def report_of(
     difference: DistributionDifference,
     choices: Sequence[Mapping[str, Choice]],
 ) -> FitReport:
-    """What was fitted, for a user: every candidate of every statistic, and pictures of the kept."""
-    told: list[dict[str, Any]] = []
+    """Report the fit: every candidate of every statistic, and the chosen densities for plots."""
+    entries: list[dict[str, Any]] = []
     pairs: list[DensityPair] = []
     densities = difference.density.double().cpu().numpy()  # (2, P, G)
     scales = zip(statistics.centre.tolist(), statistics.unit.tolist(), strict=True)
@@ -168,9 +168,9 @@ def report_of(
     ):
         normal, anomalous = densities[:, index]
         apart = float(np.trapezoid(np.abs(normal - anomalous), GRID) / 2) if chosen else 0.0
-        told.append({"name": name, "centre": centre, "unit": unit, "total_variation": apart})
+        entries.append({"name": name, "centre": centre, "unit": unit, "total_variation": apart})
         for kind, choice in chosen.items():
-            told[-1][kind] = {
+            entries[-1][kind] = {
                 "chosen": describe(choice.kept),
                 "candidates": [describe(candidate) for candidate in choice.compared],
             }
@@ -178,13 +178,13 @@ def report_of(
             families = ", ".join(choice.kept.family for choice in chosen.values())
             title = f"{name}: {families}"
             pairs.append(DensityPair(title, centre + unit * GRID, normal / unit, anomalous / unit))
-    return FitReport({"statistics": told}, pairs)
+    return FitReport({"statistics": entries}, pairs)
 
 
 def _split(bags: Tensor) -> tuple[Values, Values]:
-    """Values (P, M) to fit to and (P, M) held out, of bags (N, S, P), slightly blurred.
+    """Split bags (N, S, P), slightly blurred, into values (P, M) to fit and (P, M) held out.
 
-    Whole bags are held out, since segments of one resemble each other; of a single one, segments.
+    Whole bags are held out, because segments of one bag are similar; of a single bag, segments are.
     """
     if len(bags) == 1:
         bags = bags.transpose(0, 1)

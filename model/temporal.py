@@ -1,8 +1,8 @@
-"""The multi-scale temporal network: what a segment's neighbours say of it, near and far.
+"""The multi-scale temporal network, which gives each segment its near and far context.
 
 Source: Tian et al., "Weakly-supervised Video Anomaly Detection with Robust Temporal Feature
-Magnitude Learning" (RTFM), ICCV 2021, section 3.1; widths, activations and initial weights as in
-its program (github.com/tianyu0207/RTFM, `Aggregate`).
+Magnitude Learning" (RTFM), ICCV 2021, section 3.1; widths, activations and initial weights are
+those of its program (github.com/tianyu0207/RTFM, `Aggregate`).
 
 Legend: B bags, S segments, F features of a segment, W width of each of the four branches.
 """
@@ -48,14 +48,14 @@ class MultiScaleTemporal(nn.Module):
 
 
 class NonLocalBlock(nn.Module):
-    """Each segment raised by the others, by how alike they are.
+    """Adds to each segment the others, weighted by similarity.
 
     Source: Wang et al., "Non-local Neural Networks", CVPR 2018: the dot product without softmax,
-    divided by S. It starts as the identity, since its last layer starts at zero.
+    divided by S. It starts as the identity, because its last layer starts at zero.
     """
 
     def __init__(self, width: int) -> None:
-        """Build the three embeddings, half as wide, and the way back."""
+        """Build the three embeddings, half as wide, and the output layer."""
         super().__init__()
         inner = max(width // 2, 1)
         self.query = nn.Conv1d(width, inner, 1)
@@ -67,11 +67,11 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, W, S) -> (B, W, S)."""
-        query = self.query(features) / features.shape[2]  # divided first: half precision
-        alike = self.key(features).transpose(1, 2) @ query  # (B, S of, S for)
-        others = self.value(features) @ alike  # (B, W / 2, S)
-        raised: Tensor = features + self.out(others)
-        return raised
+        query = self.query(features) / features.shape[2]  # divided first, for half precision
+        similarity = self.key(features).transpose(1, 2) @ query  # (B, S of, S for)
+        others = self.value(features) @ similarity  # (B, W / 2, S)
+        result: Tensor = features + self.out(others)
+        return result
 
 
 def _initialize(module: nn.Module) -> None:

@@ -94,7 +94,7 @@ def test_the_kernel_density_is_the_mean_of_its_kernels() -> None:
 
 
 @pytest.mark.parametrize("family", [*TRUTH, "geometric"])
-def test_a_family_foretells_its_own_values_best(family: str) -> None:
+def test_a_family_predicts_its_own_values_best(family: str) -> None:
     found = candidates(draw(family, 1), draw(family, 2))
     losses = {candidate.family: candidate.cde_loss for candidate in found}
     assert {family, "kernel"} <= losses.keys() <= set(FAMILIES)

@@ -69,8 +69,8 @@ def test_attention_equals_loops() -> None:
                 bag @ layer.project.weight[start : start + 3].mT for start in range(3 * head, 24, 6)
             )
             for segment in range(5):
-                likeness = torch.stack([query[segment] @ other for other in key]) / math.sqrt(3)
-                shares = likeness.exp() / likeness.exp().sum()
+                logits = torch.stack([query[segment] @ other for other in key]) / math.sqrt(3)
+                shares = logits.exp() / logits.exp().sum()
                 parts.append(sum(shares[i] * value[i] for i in range(5)))
                 parts.append(sum(near[segment, i] * local[i] for i in range(5)))
         heads = torch.stack(parts).view(2, 5, 6).transpose(0, 1).flatten(1)

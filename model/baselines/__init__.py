@@ -1,1 +1,1 @@
-"""Published methods of detection, one a file, and the joint model's rivals in its tables."""
+"""Published detection methods, one per file, that the tables compare with the joint model."""

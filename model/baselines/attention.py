@@ -1,8 +1,8 @@
-"""Self-attention over the segments of a bag, global and local at once: an encoder of two methods.
+"""Global and local self-attention over the segments of a bag: the encoder of two methods.
 
 Source: Zhou, Yu and Yang, "Dual Memory Units with Uncertainty Regulation for Weakly Supervised
 Video Anomaly Detection", AAAI 2023 (its GL-MHSA), and the authors' program henrryzh1/UR-DMU,
-`translayer.py`; the program of BN-WVAD has it too.
+`translayer.py`; the program of BN-WVAD uses it, too.
 
 Legend: B bags, S segments, F features of a segment, E width of the embedding, H heads, C width of
 a head.
@@ -37,10 +37,10 @@ class EncoderConfig(FrontConfig):
 
 
 class GlobalLocalEncoder(nn.Module):
-    """Segments that know their neighbours, by a convolution, and all others, by attention."""
+    """Relates segments to their neighbours by a convolution, and to all others by attention."""
 
     def __init__(self, num_features: int, config: EncoderConfig) -> None:
-        """Build the convolution and the blocks, with PyTorch's initial weights, as the programs."""
+        """Build the convolution and the blocks, with PyTorch's initial weights as both programs."""
         super().__init__()
         self.embedding = nn.Conv1d(num_features, config.embedding_size, kernel_size=3, padding=1)
         self.blocks = nn.Sequential(*(_Block(config) for _ in range(config.num_layers)))
@@ -53,7 +53,7 @@ class GlobalLocalEncoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """A layer of a transformer that normalizes first."""
+    """A transformer layer with normalization first."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class _Block(nn.Module):
 
 
 class GlobalLocalAttention(nn.Module):
-    """What a segment draws from all others by likeness, beside what it draws from those nearby."""
+    """Attention to all segments by similarity, beside fixed attention to nearby ones."""
 
     def __init__(self, size: int, num_heads: int, head_size: int) -> None:
         """Build the projections."""
@@ -95,8 +95,8 @@ class GlobalLocalAttention(nn.Module):
         num_bags, num_segments, _ = features.shape
         projected = self.project(features).view(num_bags, num_segments, 4, *self.head_shape)
         queries, keys, values, local_values = projected.permute(2, 0, 3, 1, 4)  # (B, H, S, C) each
-        likeness = queries @ keys.mT / self.head_shape[1] ** 0.5  # (B, H, S, S)
-        from_all = likeness.softmax(dim=-1) @ values
+        attention_logits = queries @ keys.mT / self.head_shape[1] ** 0.5  # (B, H, S, S)
+        from_all = attention_logits.softmax(dim=-1) @ values
         from_near = nearness(num_segments, features.device) @ local_values
         both = torch.cat([from_all, from_near], dim=-1)  # (B, H, S, 2C)
         attended: Tensor = self.out(both.transpose(1, 2).flatten(2))
@@ -104,7 +104,7 @@ class GlobalLocalAttention(nn.Module):
 
 
 def nearness(num_segments: int, device: torch.device) -> Tensor:
-    """(S, S) weights exp(-|i - j| / e), each column summing to 1, as the program has them."""
+    """Weights (S, S), exp(-|i - j| / e) with each column summing to 1, as in the program."""
     places = torch.arange(num_segments, device=device)
     weights = torch.exp(-(places - places.unsqueeze(1)).abs() / e)
     return weights / weights.sum(dim=0)

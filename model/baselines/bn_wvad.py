@@ -1,14 +1,15 @@
-"""BN-WVAD: what lies far from the mean that a batch normalization keeps is anomalous.
+"""BN-WVAD: segments far from the running mean of a batch normalization are anomalous.
 
 Source: Zhou et al., "BatchNorm-based Weakly Supervised Video Anomaly Detection", IEEE TCSVT 2024
-(arXiv 2311.15367, 2023), and the authors' program cool-xuan/BN-WVAD, from which widths and weights
-are. The mean is that of all segments, of which most are normal. How far a segment lies from it is
-both the criterion by which segments are selected for the loss, and half of the score.
+(arXiv 2311.15367, 2023); widths and weights are those of the authors' program, cool-xuan/BN-WVAD.
+The mean is that of all segments, most of which are normal. A segment's distance from it is both the
+criterion for selecting segments for the loss, and one factor of the score.
 
-It parts from the program where that depends on the order of the videos or on their numbers being
-equal: the loss takes all pairs of a selected normal and a selected anomalous segment instead of
-pairing them in the order of the batch, and each normal video gives its share of the last rank. Its
-scores are unbounded, ours p / (p + r). Variances have the epsilon of the normalization itself.
+It departs from the program where that depends on the order of the videos or on equal numbers of
+both kinds: the loss uses all pairs of a selected normal and a selected anomalous segment instead of
+pairing them in the order of the batch, and each normal video contributes a fraction of its last
+rank. The program's scores p are unbounded; ours are p / (p + r), with r the usual distance.
+Variances include the epsilon of the normalization.
 
 Legend: B bags, S segments, D stored features of a segment, E width of the encoder, L = 2
 normalizations.
@@ -40,23 +41,23 @@ class BnWvadConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class BnWvadLoss(Settings):
-    """The weights of the losses, and which segments they take."""
+    """The weights of the losses, and the selection of segments for them."""
 
     sample_ratio: float = 0.2
-    """Share of the segments of every anomalous video that are taken for anomalous."""
+    """Share of the segments of every anomalous video that are selected as anomalous."""
     batch_ratio: float = 0.4
-    """Share of all segments of the anomalous videos of a batch that are, too."""
+    """Share of all segments of a batch's anomalous videos that are also selected as anomalous."""
     margin: float = 1.0
-    """By how much anomalous segments are to lie farther from the mean than normal ones."""
+    """By how much anomalous segments should be farther from the mean than normal ones."""
     first_weight: float = 5.0
-    """Weight of that at the first normalization."""
+    """Weight of this separation at the first normalization."""
     second_weight: float = 20.0
-    """Weight of that at the second normalization."""
+    """Weight of this separation at the second normalization."""
     normal_weight: float = 1.0
-    """Weight of the norm of a normal video's classified scores."""
+    """Weight of the norm of a normal video's scores from the classifier."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -68,7 +69,7 @@ class BnWvadLoss(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BnWvadOutput(Output):
-    """What BN-WVAD says about a batch of bags."""
+    """BN-WVAD's output for a batch of bags."""
 
     classified: Tensor
     """(B, S), 0..1, the classifier's own scores."""
@@ -77,7 +78,7 @@ class BnWvadOutput(Output):
 
 
 class BnWvad(Detector):
-    """An encoder, and a classifier whose normalizations say how far off a segment is."""
+    """An encoder, and a classifier whose normalizations measure the distance of a segment."""
 
     def __init__(self, config: BnWvadConfig, loss: BnWvadLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
@@ -97,7 +98,7 @@ class BnWvad(Detector):
         for hidden, norm in zip(self.hidden, self.norms, strict=True):
             latent = hidden(features)
             features = functional.relu(norm(latent))
-            distances.append(distance_from_mean(latent.float(), norm))  # after the mean has moved
+            distances.append(distance_from_mean(latent.float(), norm))  # after the mean's update
         classified = torch.sigmoid(self.out(features).float()).view(stored.shape[:2])
         stacked = torch.stack(distances).view(-1, *stored.shape[:2])
         product = stacked.sum(dim=0) * classified
@@ -107,7 +108,7 @@ class BnWvad(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The weighted sum of the separation at both normalizations and the normal loss."""
+        """Return the weighted sum of the separation at both normalizations and the normal loss."""
         assert isinstance(output, BnWvadOutput)
         loss: BnWvadLoss = self.loss
         anomalous = class_indices > 0
@@ -122,7 +123,7 @@ class BnWvad(Detector):
 
 
 def distance_from_mean(latent: Tensor, norm: nn.Module) -> Tensor:
-    """(M,) Mahalanobis distances of (M, C) from the running mean; each dimension by itself."""
+    """Mahalanobis distances (M,) of (M, C) from the running mean, for independent dimensions."""
     assert isinstance(norm, nn.BatchNorm1d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -138,14 +139,14 @@ def normal_loss(classified: Tensor, normal: Tensor) -> Tensor:
 
 
 def separation_loss(distances: Tensor, anomalous: Tensor, loss: BnWvadLoss) -> Tensor:
-    """How far selected anomalous segments are from lying beyond selected normal ones.
+    """The hinge loss by which selected anomalous segments should be farther than normal ones.
 
-    The mean over all pairs of them of the hinge of margin + normal distance - anomalous distance.
+    The mean over all pairs of the hinge of margin + normal distance - anomalous distance.
 
     Args:
         distances: (B, S) from the mean.
-        anomalous: (B,) which bags are.
-        loss: the margin, and how many to select.
+        anomalous: (B,) bool, whether each bag is anomalous.
+        loss: the margin, and the numbers of segments to select.
     """
     anomalous_weights, normal_weights = (
         weights.flatten() for weights in selection_weights(distances.detach(), anomalous, loss)
@@ -159,11 +160,11 @@ def separation_loss(distances: Tensor, anomalous: Tensor, loss: BnWvadLoss) -> T
 def selection_weights(
     distances: Tensor, anomalous: Tensor, loss: BnWvadLoss
 ) -> tuple[Tensor, Tensor]:
-    """Which segments (B, S) count as anomalous, 0 or 1, and how much which as normal, 0..1.
+    """Weights (B, S) of segments selected as anomalous, 0 or 1, and as normal, 0..1.
 
-    Anomalous: the farthest of every anomalous video, at least one, and the farthest of all of
-    them. Normal: as many, the farthest of every normal video; what cannot be divided equally is
-    shared.
+    Anomalous: the farthest segments of every anomalous video, at least one, and the farthest of all
+    anomalous videos. Normal: the same number, as the farthest of every normal video; a remainder
+    is divided equally.
     """
     num_segments = distances.shape[1]
     in_video = _ranks(distances)

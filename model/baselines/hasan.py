@@ -1,14 +1,14 @@
-"""An auto-encoder of normal segments: what it cannot reproduce is anomalous.
+"""An autoencoder of normal segments: what it cannot reconstruct is anomalous.
 
-Source: Hasan et al., "Learning Temporal Regularity in Video Sequences", CVPR 2016. Of its two
-models this is the first, fully connected layers over features of motion; there histograms along
-trajectories, here whatever the feature files hold. The second, convolutions over stacked
-frames, is not built: a method sees features only, never frames. No official program of the first
-is public.
+Source: Hasan et al., "Learning Temporal Regularity in Video Sequences", CVPR 2016. This is the
+first of its two models, fully connected layers over features of motion, which are histograms along
+trajectories there and whatever the feature files hold here. The second, convolutions over stacked
+frames, is not implemented, because a method sees only features, never frames. No official program
+of the first is public.
 Departures: the score is e / (e + v) with the error e of a segment and the variance v of normal
 training features. The paper's regularity is 1 - (e - min e) / max e over the frames of a video,
-which hides how videos differ. Reconstructions are unbounded, since standardized features are; the
-optimizer is Adam, not AdaGrad. It learns without labels but for the choice of normal videos.
+which hides the differences between videos. Reconstructions are unbounded, because standardized
+features are; the optimizer is Adam, not AdaGrad. Labels are only used to select normal videos.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment, F features of a segment
 that enter.
@@ -29,33 +29,33 @@ from vigil.model.stages import Standardize
 
 @dataclass(frozen=True)
 class HasanConfig(FrontConfig):
-    """The layers of the encoder; the decoder has the same in reverse."""
+    """The layers of the encoder; the decoder mirrors them."""
 
     first_size: int = 2000
     """Width of the layer after the features."""
     second_size: int = 1000
-    """Width of the next."""
+    """Width of the next layer."""
     third_size: int = 500
     """Width of the layer before the code."""
     code_size: int = 30
-    """Width of the code, through which all has to pass."""
+    """Width of the code, the bottleneck."""
 
 
 @dataclass(frozen=True)
 class HasanLoss(Settings):
-    """No weights: there is one loss. The paper's penalty on weights is training's weight_decay."""
+    """No weights for the only loss. The paper's penalty on weights is weight_decay of training."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HasanOutput(Output):
-    """What the auto-encoder says about a batch of bags."""
+    """The autoencoder's output for a batch of bags."""
 
     errors: Tensor
     """(B, S), from 0 up: the mean squared difference of features from their reconstruction."""
 
 
 class Hasan(Detector):
-    """Encoder and decoder, with the variance that errors are measured by."""
+    """Encoder and decoder, with the variance that errors are compared with."""
 
     variance: Tensor
 
@@ -72,9 +72,9 @@ class Hasan(Detector):
 
     @torch.no_grad()
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure the variance of normal features, after their mean and deviation if asked for.
+        """Measure the variance of normal features, after standardizing them if required.
 
-        It is the error of the best reconstruction that does not look at the segment.
+        It is the error of the best reconstruction that is the same for all segments.
         """
         normal = class_indices == 0
         self.front.fit(stored, normal)
@@ -91,7 +91,7 @@ class Hasan(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The mean error of the normal segments; anomalous bags have no part in it."""
+        """Return the mean error of the normal segments; anomalous bags are ignored."""
         assert isinstance(output, HasanOutput)
         normal = (class_indices == 0).float()  # (B,)
         return {"total": (normal * output.errors.mean(dim=1)).sum() / normal.sum()}

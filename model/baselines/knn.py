@@ -1,13 +1,12 @@
-"""The nearest training videos: what they are, a segment or a video is taken to be.
+"""Nearest neighbours: segments and videos are classified by the nearest training videos.
 
 Source: Cover and Hart, "Nearest neighbor pattern classification", IEEE Transactions on Information
-Theory 13(1), 1967, as scikit-learn's `KNeighborsClassifier` has it, in Euclidean distance. A video
-counts as the mean of its segments. A segment's score is the share of anomalous videos among its
-neighbours; a video's classes have the shares of its own neighbours.
+Theory 13(1), 1967, as in scikit-learn's `KNeighborsClassifier`, with Euclidean distance. A video is
+represented by the mean of its segments. A segment's score is the share of anomalous videos among
+its neighbours; a video's class probabilities are the shares among its own neighbours.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment, F features of a segment
-that enter, M videos that are kept, Q points whose neighbours are sought, K classes (the normal one
-has index 0).
+that enter, M stored videos, Q query points, K classes (the normal one has index 0).
 """
 
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ class KnnConfig(FrontConfig):
     """The nearest neighbours."""
 
     num_neighbors: int = 5
-    """Neighbours that have a vote."""
+    """Neighbours that vote."""
     weighting: Weighting = "distance"
-    """uniform: votes count alike; distance: as the inverse of the distance, so few scores tie."""
+    """uniform: equal votes; distance: votes of inverse distance, so that few scores tie."""
     num_stored: int = 2048
-    """Training videos that are kept at most; of more, so many are drawn."""
+    """Maximum number of training videos to store; of more, a random sample is stored."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -55,7 +54,7 @@ class Knn(Detector):
     count: Tensor
 
     def __init__(self, config: KnnConfig, loss: NoLoss, shape: InputShape) -> None:
-        """Know no video until `fit` is called or a checkpoint is loaded."""
+        """Hold no videos until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
         self.register_buffer("videos", torch.zeros(config.num_stored, self.front.size))
         self.register_buffer("classes", torch.zeros(config.num_stored, dtype=torch.int64))
@@ -63,7 +62,7 @@ class Knn(Detector):
 
     @torch.no_grad()
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Keep the training videos, or as many of them as there is room for."""
+        """Store the training videos, or a random sample if there are too many."""
         self.front.fit(stored)
         rows = torch.arange(len(stored))
         if len(stored) > self.config.num_stored:
@@ -84,15 +83,15 @@ class Knn(Detector):
         )
 
     def _shares(self, points: Tensor) -> Tensor:
-        """(Q, F) -> (Q, K), 0..1, summing to 1: what the neighbours of each point are."""
-        # Distances by way of products lose the small ones, and depend on what else is in a batch.
+        """(Q, F) -> (Q, K), 0..1, summing to 1: class shares among each point's neighbours."""
+        # Distances computed by products are inaccurate if small, and depend on the rest of a batch.
         distances = torch.cdist(points, self.videos, compute_mode="donot_use_mm_for_euclid_dist")
         empty = torch.arange(len(self.videos), device=points.device) >= self.count
         distances = distances.masked_fill(empty, torch.inf)
         nearest, places = distances.topk(self.config.num_neighbors, largest=False)  # (Q, neighbors)
         if self.config.weighting == "uniform":
             votes = nearest.isfinite().float()
-        else:  # a neighbour at distance 0 is the point itself: only such ones have a vote then
+        else:  # neighbours at distance 0 equal the point, and only they vote if there are any
             same = nearest == 0
             votes = torch.where(same.any(dim=1, keepdim=True), same.float(), 1 / nearest)
         classes = functional.one_hot(self.classes[places], self.shape.num_classes)

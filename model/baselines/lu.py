@@ -1,17 +1,18 @@
-"""Combinations of few atoms: what none of them can represent is anomalous.
+"""Combinations of a few atoms: what none of them can represent is anomalous.
 
 Source: Lu, Shi and Jia, "Abnormal Event Detection at 150 FPS in MATLAB", ICCV 2013. Each training
-feature is to lie close to the span of one of several small sets of atoms, the combinations; they
-are found one after another, each for as many of the features left as it can represent with an error
-below a bound. The error of a feature is its least over all combinations. The authors published
-their test only; that, and the training of github.com/gongruya/abnormality-detection, give the
-settings: features of length 1, reduced to 100 axes, combinations of 20 atoms. Their bound, 0.24, is
-for gradients: features of a network all point one way, and a single combination represents them.
-Departures: a combination is fitted by eigenvectors, which are the exact minimum, where the paper
-descends by gradients, and starts from all features left instead of from clusters. There are at
-most `num_combinations`, and one that represents less than its own number of atoms takes that many,
-so that training ends. Gradients of pixels are replaced by whatever the feature files hold. It
-learns without labels but for the choice of normal videos.
+feature should be close to the span of one of several small sets of atoms, the combinations. They
+are found one after another, each for all remaining features that it can represent with an error
+below a bound. The error of a feature is the least over all combinations. The authors published only
+their test program; it and the training of github.com/gongruya/abnormality-detection are the source
+of the settings: features of length 1, reduced to 100 axes, combinations of 20 atoms. Their bound,
+0.24, is for gradients and too high for features of a network, which all point in similar
+directions, so that a single combination would represent them.
+Departures: a combination is fitted by eigenvectors, the exact minimum, instead of gradient descent,
+and starts from all remaining features instead of from clusters. There are at most
+`num_combinations`, and each represents at least as many features as it has atoms, so that training
+ends. Gradients of pixels are replaced by whatever the feature files hold. Labels are only used to
+select normal videos.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment, F features of a segment
 that enter, P axes that they are reduced to, M combinations, A atoms of one, X points to represent.
@@ -29,8 +30,8 @@ from vigil.model.front import chosen_bags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, NoLoss, require
 
-# A combination and the points that it represents are found in turn until neither changes; each turn
-# lowers what both minimize, so more turns than this gain next to nothing.
+# A combination and the points it represents are updated in turn until neither changes. Each turn
+# lowers the common objective, and more turns than this gain almost nothing.
 MAX_TURNS = 50
 
 
@@ -39,16 +40,16 @@ class LuConfig(FrontConfig):
     """The combinations."""
 
     num_axes: int = 100
-    """Principal axes that features are reduced to; as many as there are features at most."""
+    """Principal axes that features are reduced to; at most the number of features."""
     num_atoms: int = 20
-    """Atoms of a combination, less than the axes."""
+    """Atoms of a combination, fewer than the axes."""
     num_combinations: int = 64
-    """Combinations at most."""
+    """Maximum number of combinations."""
     error_bound: float = 0.01
     """Squared error, 0..1, up to which a combination represents a feature."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -67,7 +68,7 @@ class Lu(Detector):
     filled: Tensor
 
     def __init__(self, config: LuConfig, loss: NoLoss, shape: InputShape) -> None:
-        """Know no combination until `fit` is called or a checkpoint is loaded."""
+        """Hold no combinations until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
         num_axes = min(config.num_axes, self.front.size)
         self.register_buffer("axes", torch.zeros(num_axes, self.front.size))
@@ -94,7 +95,7 @@ class Lu(Detector):
             self.filled[place] = True
 
     def forward(self, stored: Tensor) -> Output:
-        """Scores of (B, S, D): the least share of a segment that a combination leaves over."""
+        """Scores of (B, S, D): the least share of a segment left over by any combination."""
         with torch.autocast(stored.device.type, enabled=False):
             points = self._directions(stored) @ self.axes.T  # (B, S, P)
             left = torch.einsum("mij,bsj->bsmi", self.residuals, points)
@@ -107,7 +108,7 @@ class Lu(Detector):
 
 
 def find_combinations(points: Tensor, num_atoms: int, error_bound: float) -> Iterator[Tensor]:
-    """I - U U' (P, P) for one combination after another, until all points (X, P) are represented.
+    """Yield I - U U' (P, P) per combination, until all points (X, P) are represented.
 
     The columns of U are an orthonormal basis of the span of the A atoms.
     """

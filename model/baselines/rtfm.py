@@ -1,12 +1,12 @@
 """Robust temporal feature magnitude learning: anomalous segments have long features.
 
 Source: Tian et al., "Weakly-supervised Video Anomaly Detection with Robust Temporal Feature
-Magnitude Learning", ICCV 2021, and the authors' program, tianyu0207/RTFM (model.py, train.py,
-main.py, option.py), from which layers, initial weights, losses and their weights are. Departures:
-the magnitude loss takes every anomalous bag with every normal one, which is what the program's
-random pairs are on average; smoothness does not run from one video into the next, as it does
-there; the width of the branches stays 512 for features of any size. One view a bag, where the
-program averages ten crops.
+Magnitude Learning", ICCV 2021; layers, initial weights, losses and their weights are those of the
+authors' program, tianyu0207/RTFM (model.py, train.py, main.py, option.py). Departures: the
+magnitude loss uses all pairs of an anomalous and a normal bag, the average of the program's random
+pairs; smoothness does not extend from one video into the next, as it does in the program; the width
+of the branches stays 512 for features of any size; a bag has one view, whereas the program averages
+ten crops.
 
 Legend: B bags, S segments, D stored features of a segment, F features of a segment that enter the
 network, W width of a branch, k selected segments.
@@ -36,9 +36,9 @@ class RtfmConfig(FrontConfig):
     latent_size: int = 128
     """Width of the perceptron's second layer."""
     dropout: float = 0.7
-    """Share of units, and of the segments that may be selected, that are dropped in training."""
+    """Share of units, and of the segments to select from, that are dropped in training."""
     num_selected: int = 3
-    """Segments that speak for a video, those with the longest features; a tenth of the 32."""
+    """Segments that represent a video, those with the longest features; a tenth of the 32."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class RtfmLoss(Settings):
     """The weights of the losses."""
 
     margin: float = 100.0
-    """The length that the features of anomalous segments are to have; normal ones' is 0."""
+    """Target length of the features of anomalous segments; that of normal ones is 0."""
     magnitude_weight: float = 1e-4
-    """Weight of the squared distances from both."""
+    """Weight of the squared differences from these lengths."""
     smoothness_weight: float = 8e-4
     """Weight of the squared differences of neighbouring scores in anomalous videos."""
     sparsity_weight: float = 8e-3
@@ -57,7 +57,7 @@ class RtfmLoss(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RtfmOutput(Output):
-    """What the method says about a batch of bags."""
+    """The method's output for a batch of bags."""
 
     video_scores: Tensor
     """(B,), 0..1, the mean score of the selected segments."""
@@ -66,7 +66,7 @@ class RtfmOutput(Output):
 
 
 class Rtfm(Detector):
-    """A temporal network whose features' length selects the segments that are learned from."""
+    """A temporal network; the lengths of its features select the segments to learn from."""
 
     def __init__(self, config: RtfmConfig, loss: RtfmLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
@@ -86,7 +86,7 @@ class Rtfm(Detector):
         self.perceptron.apply(_initialize)
 
     def forward(self, stored: Tensor) -> RtfmOutput:
-        """Scores of the segments (B, S, D), and what the selected ones say about each bag."""
+        """Scores of the segments (B, S, D), and of each bag from its selected segments."""
         features = self.dropout(self.temporal(self.front(stored))).float()  # (B, S, F)
         scores = torch.sigmoid(self.perceptron(features).squeeze(-1).float())  # (B, S)
         lengths = features.detach().norm(dim=-1)  # (B, S)
@@ -102,7 +102,7 @@ class Rtfm(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """Cross-entropy of the videos, the magnitude loss, smoothness and sparsity."""
+        """Return the videos' cross-entropy, the magnitude loss, smoothness and sparsity."""
         assert isinstance(output, RtfmOutput)
         config: RtfmLoss = self.loss
         labels = (class_indices > 0).float()
@@ -126,7 +126,7 @@ class Rtfm(Detector):
 
 
 def _initialize(layer: nn.Module) -> None:
-    """Draw a layer's weights as the program does."""
+    """Initialize a layer's weights as the program does."""
     if isinstance(layer, nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -1,10 +1,10 @@
 """Multiple-instance ranking by a perceptron over single segments.
 
-Source: Sultani, Chen, Shah, "Real-world Anomaly Detection in Surveillance Videos", CVPR 2018, and
-the authors' program, WaqasSultani/AnomalyDetectionCVPR2018 (TrainingAnomalyDetector_public.py),
-from which layers, initial weights and loss are: ReLU after the first layer, none after the second,
-dropout after both. Departures: Adam where theirs is Adagrad; features as they are stored (theirs
-are those of C3D, of length 1, averaged over a segment).
+Source: Sultani, Chen, Shah, "Real-world Anomaly Detection in Surveillance Videos", CVPR 2018.
+Layers, initial weights and loss are those of the authors' program,
+WaqasSultani/AnomalyDetectionCVPR2018 (TrainingAnomalyDetector_public.py): ReLU after the first
+layer, none after the second, dropout after both. Departures: Adam instead of Adagrad; features as
+stored (theirs are from C3D, scaled to length 1 and averaged over a segment).
 
 Legend: A anomalous bags, N normal bags, B bags, S segments, D stored features of a segment,
 F features of a segment that enter the perceptron.
@@ -31,7 +31,7 @@ class SultaniConfig(FrontConfig):
     latent_size: int = 32
     """Width of the second layer."""
     dropout: float = 0.6
-    """Share of units that are dropped in training after either layer."""
+    """Share of units dropped in training after either layer."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class SultaniLoss(Settings):
     sparsity_weight: float = 8e-5
     """Weight of the summed scores of anomalous videos."""
     margin: float = 1.0
-    """By how much an anomalous video's highest score is to exceed a normal video's."""
+    """By how much an anomalous video's highest score should exceed a normal video's."""
     dense_penalty: float = 1e-3
     """Weight of the squared weights of all dense layers."""
 
     def ranking(self) -> LossConfig:
-        """The part of these settings that the ranking loss reads."""
+        """The part of these settings that the ranking loss uses."""
         return LossConfig(
             smoothness_weight=self.smoothness_weight,
             sparsity_weight=self.sparsity_weight,
@@ -57,7 +57,7 @@ class SultaniLoss(Settings):
 
 
 class Sultani(Detector):
-    """A perceptron that scores every segment by itself."""
+    """A perceptron that scores every segment independently."""
 
     def __init__(self, config: SultaniConfig, loss: SultaniLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
@@ -72,7 +72,7 @@ class Sultani(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The ranking loss and the penalty; the authors' ranking loss is `ranking_loss`."""
+        """Return the authors' ranking loss, which is `ranking_loss`, and the penalty."""
         anomalous, normal = split_scores(output.scores, class_indices)
         ranking = ranking_loss(anomalous, normal, self.loss.ranking())
         penalty = dense_penalty(self)
@@ -84,7 +84,7 @@ class Sultani(Detector):
 
 
 def perceptron(num_features: int, config: SultaniConfig) -> nn.Sequential:
-    """Layers that bring (B, S, F) to logits (B, S, 1)."""
+    """Build the layers from (B, S, F) to logits (B, S, 1)."""
     layers = nn.Sequential(
         nn.Linear(num_features, config.hidden_size),
         nn.ReLU(),
@@ -101,7 +101,7 @@ def perceptron(num_features: int, config: SultaniConfig) -> nn.Sequential:
 
 
 def split_scores(scores: Tensor, class_indices: Tensor) -> tuple[Tensor, Tensor]:
-    """(A, S) of the anomalous bags, which come first in a batch, and (N, S) of the normal ones."""
+    """Split (B, S) into (A, S) of anomalous bags, which come first in a batch, and (N, S)."""
     num_anomalous = int((class_indices > 0).sum())
     return scores[:num_anomalous], scores[num_anomalous:]
 

@@ -1,12 +1,12 @@
 """Support vector machines on whole videos: the baseline row of the published tables.
 
 Source: Sultani et al., "Real-world Anomaly Detection in Surveillance Videos", CVPR 2018, section 4:
-a linear machine separates the features of anomalous from those of normal videos, and its answer to
-a segment is that segment's score. Majhi et al., FG 2021, quote its row.
-Departures: there is a machine for each class against all others, so that videos get a class, too;
-the one of Normal, reversed, is the detector. Errors weigh as much as their side is rare. The score
-is the sigmoid of the margin as it is, not one fitted on held-out folds as Platt's is: few videos
-cannot spare them, and the order of the scores, and so the AUC, is the same.
+a linear machine separates the features of anomalous from those of normal videos, and its output for
+a segment is the segment's score. Majhi et al., FG 2021, quote its row.
+Departures: there is one machine per class against all others, so that videos get a class, too; that
+of Normal, negated, is the detector. Errors are weighted by the rarity of their side. The score is
+the sigmoid of the raw margin, not of one calibrated on held-out folds (Platt), because small sets
+cannot spare them, and the order of the scores, hence the AUC, is the same.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment, F features of a segment
 that enter, K classes (the normal one has index 0).
@@ -31,12 +31,12 @@ class SvmConfig(FrontConfig):
     """The support vector machines."""
 
     video_pool: VideoPool = "mean"
-    """How the features of a video come from those of its segments."""
+    """How the features of segments are pooled to those of a video."""
     cost: float = 1.0
-    """What an error costs against a narrow margin, scikit-learn's C."""
+    """Cost of an error relative to that of a narrow margin, scikit-learn's C."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -46,21 +46,21 @@ class SvmConfig(FrontConfig):
 
 
 class Svm(Detector):
-    """Linear support vector machines, each of one class against the others."""
+    """Linear support vector machines, one per class against the others."""
 
     classifies = True
     weight: Tensor
     bias: Tensor
 
     def __init__(self, config: SvmConfig, loss: NoLoss, shape: InputShape) -> None:
-        """Give all margins 0 until `fit` is called or a checkpoint is loaded."""
+        """Make all margins 0 until `fit` is called or a checkpoint is loaded."""
         super().__init__(config, loss, shape)
         self.register_buffer("weight", torch.zeros(shape.num_classes, self.front.size))
         self.register_buffer("bias", torch.zeros(shape.num_classes))
 
     @torch.no_grad()
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Train all machines; what they converge to is unique, and so depends on no seed."""
+        """Train all machines; their optimum is unique, and so does not depend on a seed."""
         from sklearn.svm import LinearSVC
 
         self.front.fit(stored)
@@ -68,10 +68,10 @@ class Svm(Detector):
         features, classes = videos.cpu().numpy(), class_indices.cpu().numpy()
         for index in range(self.shape.num_classes):
             inside = classes == index
-            if not inside.any():  # the margin that says so with the least weights
+            if not inside.any():  # the smallest weights that exclude the class
                 self.weight[index], self.bias[index] = 0, -1
                 continue
-            # 1610 videos of 1024 dimensions take the dual 87 iterations, the primal 11,000.
+            # For 1610 videos of 1024 dimensions the dual needs 87 iterations, the primal 11,000.
             machine = LinearSVC(
                 C=self.config.cost,
                 dual=True,

@@ -1,16 +1,16 @@
-"""UR-DMU: a memory of normal and one of anomalous segments, and noise in what the normal recalls.
+"""UR-DMU: memories of normal and of anomalous segments, with noise in the recall of the former.
 
 Source: Zhou, Yu and Yang, "Dual Memory Units with Uncertainty Regulation for Weakly Supervised
-Video Anomaly Detection", AAAI 2023, and the authors' program henrryzh1/UR-DMU, from which widths
-and weights are.
+Video Anomaly Detection", AAAI 2023; widths and weights are those of the authors' program,
+henrryzh1/UR-DMU.
 
-It parts from the program where that depends on the order of the videos or on their numbers being
-equal: the triplet and the magnitude loss take all pairs of a normal and an anomalous video instead
-of pairing them in the order of the batch. As in the program, the divergence is summed over the
-segments and averaged over the features.
+It departs from the program where that depends on the order of the videos or on equal numbers of
+both kinds: the triplet and the magnitude loss use all pairs of a normal and an anomalous video
+instead of pairing them in the order of the batch. As in the program, the divergence is summed over
+the segments and averaged over the features.
 
 Legend: B bags, S segments, D stored features of a segment, E width of the encoder, M prototypes of
-a memory, K segments that stand for a bag, S // 16 + 1.
+a memory, K segments that represent a bag, S // 16 + 1.
 """
 
 from dataclasses import dataclass
@@ -39,48 +39,48 @@ class UrDmuConfig(EncoderConfig):
 
 @dataclass(frozen=True)
 class UrDmuLoss(Settings):
-    """The weights of the losses beside that of the videos' scores."""
+    """The weights of the losses, relative to 1 for that of the videos' scores."""
 
     memory_weight: float = 0.1
-    """Weight of what the memories are to recognize."""
+    """Weight of the memory loss, that of the segments' matches."""
     triplet_weight: float = 0.1
     """Weight of the triplet loss."""
     triplet_margin: float = 1.0
-    """By how much anomalous segments are to be farther from normal videos than normal ones."""
+    """By how much anomalous segments should be farther from normal videos than normal ones."""
     divergence_weight: float = 1e-3
-    """Weight of the divergence of what normal videos recall from a standard normal distribution."""
+    """Weight of the divergence of normal videos' recall from a standard normal distribution."""
     magnitude_weight: float = 1e-4
     """Weight of the magnitude loss."""
     magnitude_margin: float = 100.0
-    """By how much what anomalous videos recall is to be longer than what normal ones do."""
+    """By how much the recall of anomalous videos should be longer than that of normal ones."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class UrDmuOutput(Output):
-    """What UR-DMU says about a batch of bags; what stands for a bag is a mean of K segments."""
+    """UR-DMU's output for a batch of bags; a bag is represented by the mean of K segments."""
 
     noisy_scores: Tensor
-    """(B, S), 0..1; what normal bags are trained by."""
+    """(B, S), 0..1, with noise in the recall; normal bags are trained with these."""
     normal_match: Tensor
-    """(B, S), 0..1, how much the memory of normal segments recognizes each."""
+    """(B, S), 0..1, how well each segment matches the normal memory."""
     anomalous_match: Tensor
-    """(B, S), 0..1, likewise that of anomalous ones."""
+    """(B, S), 0..1, how well each segment matches the anomalous memory."""
     normal_features: Tensor
-    """(B, E) of the segments that the memory of normal ones recognizes most."""
+    """(B, E), the mean features of the segments that match the normal memory best."""
     anomalous_features: Tensor
-    """(B, E) of those that the other does."""
+    """(B, E), the mean features of the segments that match the anomalous memory best."""
     normal_recall: Tensor
-    """(B, E), with noise, what the memory of normal segments recalls at the former."""
+    """(B, E), the normal memory's recall, with noise, at the segments that match it best."""
     anomalous_recall: Tensor
-    """(B, E), what the memory of anomalous ones recalls at the latter."""
+    """(B, E), the anomalous memory's recall at the segments that match it best."""
     mean: Tensor
-    """(B, S, E) of the distribution of what the memory of normal segments recalls."""
+    """(B, S, E), the mean of the distribution of the normal memory's recall."""
     log_variance: Tensor
-    """(B, S, E), likewise."""
+    """(B, S, E), the log variance of this distribution."""
 
 
 class UrDmu(Detector):
-    """An encoder, two memories that complete its segments, and a classifier of both."""
+    """An encoder, two memories that augment its segments, and a classifier of both."""
 
     def __init__(self, config: UrDmuConfig, loss: UrDmuLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
@@ -98,10 +98,10 @@ class UrDmu(Detector):
         )
 
     def forward(self, stored: Tensor) -> UrDmuOutput:
-        """Scores of stored features (B, S, D), and what the losses compare.
+        """Scores of stored features (B, S, D), and the inputs of the losses.
 
-        Which bags are normal is not known here, so all are classified with noise and without; the
-        losses choose.
+        The labels are not known here, so all bags are classified with and without noise; the losses
+        choose.
         """
         features = self.encoder(self.front(stored))  # (B, S, E)
         normal_match, normal_recalled = self.normal_memory(features)
@@ -124,14 +124,14 @@ class UrDmu(Detector):
         )
 
     def _classify(self, features: Tensor, recalled: Tensor) -> Tensor:
-        """(B, S) scores of segments (B, S, E) and what the memories add to them."""
+        """Scores (B, S) of segments (B, S, E) and the sum of the memories' recalls for them."""
         logits = self.classifier(torch.cat([features, recalled], dim=-1))
         return torch.sigmoid(logits.squeeze(-1).float())
 
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The cross-entropy of the videos' scores, and what shapes the memories."""
+        """Return the cross-entropy of the videos' scores, and the losses of the memories."""
         assert isinstance(output, UrDmuOutput)
         loss: UrDmuLoss = self.loss
         anomalous = class_indices > 0
@@ -166,14 +166,14 @@ class Memory(nn.Module):
     """Learned prototypes, and how segments match them."""
 
     def __init__(self, num_prototypes: int, size: int) -> None:
-        """Draw the prototypes."""
+        """Initialize the prototypes."""
         super().__init__()
         self.num_best = num_prototypes // 16 + 1
         self.prototypes = nn.Parameter(torch.empty(num_prototypes, size))
         nn.init.uniform_(self.prototypes, -(size**-0.5), size**-0.5)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Segments (B, S, E) -> their match (B, S), 0..1 float32, and what they recall (B, S, E).
+        """Segments (B, S, E) -> their match (B, S), 0..1 float32, and recall (B, S, E).
 
         The match is the mean over the prototypes that match best.
         """
@@ -184,7 +184,7 @@ class Memory(nn.Module):
 
 
 def num_standing(num_segments: int) -> int:
-    """How many segments stand for a bag, K."""
+    """The number of segments that represent a bag, K."""
     return num_segments // 16 + 1
 
 
@@ -203,12 +203,12 @@ def mean_of_best(features: Tensor, matches: Tensor) -> Tensor:
 def memory_loss(normal_match: Tensor, anomalous_match: Tensor, anomalous: Tensor) -> Tensor:
     """The sum of four mean cross-entropies of matches (B, S).
 
-    In anomalous bags the memory of anomalous segments is to recognize some, and that of normal
-    ones is not to recognize some; in normal bags they are to recognize none and all.
+    In an anomalous bag some segments should match the anomalous memory, and some should not match
+    the normal one; in a normal bag none should match the former, and all the latter.
     """
     some_match, some_miss = mean_of_highest(anomalous_match), mean_of_highest(1 - normal_match)
-    of_anomalous = _surprise(some_match) + _surprise(some_miss)
-    of_normal = (_surprise(1 - anomalous_match) + _surprise(normal_match)).mean(dim=1)
+    of_anomalous = _nll(some_match) + _nll(some_miss)
+    of_normal = (_nll(1 - anomalous_match) + _nll(normal_match)).mean(dim=1)
     return _mean_over(of_anomalous, anomalous) + _mean_over(of_normal, ~anomalous)
 
 
@@ -229,7 +229,7 @@ def triplet_loss(
 def divergence_loss(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tensor:
     """The Kullback-Leibler divergence from a standard normal distribution, in normal bags.
 
-    Of (B, S, E), summed over the segments, and the mean over features and bags.
+    It is summed over the segments of (B, S, E) and averaged over features and bags.
     """
     divergence = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
     return _mean_over(divergence.sum(dim=1).mean(dim=1), normal)
@@ -238,9 +238,9 @@ def divergence_loss(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tenso
 def magnitude_loss(
     normal_recall: Tensor, anomalous_recall: Tensor, anomalous: Tensor, margin: float
 ) -> Tensor:
-    """How far recalls (B, E) of anomalous bags are from being longer than those of normal ones.
+    """The hinge loss by which anomalous recalls (B, E) should be longer than normal ones.
 
-    The mean hinge over pairs of a normal and an anomalous bag.
+    The mean over pairs of a normal and an anomalous bag.
     """
     of_normal = torch.linalg.vector_norm(normal_recall, dim=-1)
     of_anomalous = torch.linalg.vector_norm(anomalous_recall, dim=-1)
@@ -248,14 +248,14 @@ def magnitude_loss(
     return _mean_over_pairs(hinges, anomalous)
 
 
-def _surprise(probabilities: Tensor) -> Tensor:
-    """The cross-entropy of each with certainty."""
+def _nll(probabilities: Tensor) -> Tensor:
+    """The negative log-likelihood of each."""
     certainty = torch.ones_like(probabilities)
     return functional.binary_cross_entropy(probabilities, certainty, reduction="none")
 
 
 def _distances(left: Tensor, right: Tensor) -> Tensor:
-    """(B, B) Euclidean distances, by differences: matrix products lose the short ones."""
+    """Euclidean distances (B, B), by differences because products are inaccurate for short ones."""
     return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
 
 

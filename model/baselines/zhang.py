@@ -1,14 +1,14 @@
-"""Multiple-instance ranking over a causal convolution network, between bags and within them.
+"""Multiple-instance ranking over a causal convolutional network, between bags and within them.
 
 Source: Zhang, Qing, Miao, "Temporal Convolutional Network with Complementary Inner Bag Loss for
-Weakly Supervised Anomaly Detection", ICIP 2019. There is no official program, and of the paper only
-the abstract was at hand: within an anomalous bag the gap between highest and lowest score is to be
-large, within a normal one small, and the network reads preceding segments. Assumed are therefore:
+Weakly Supervised Anomaly Detection", ICIP 2019. There is no official program, and only the abstract
+of the paper was available: within an anomalous bag the gap between highest and lowest score should
+be large, within a normal one small, and the network reads preceding segments. The rest is assumed:
 the blocks, those of Bai, Kolter, Koltun, "An Empirical Evaluation of Generic Convolutional and
 Recurrent Networks for Sequence Modeling" (arXiv 1803.01271) without its weight normalization; their
 number and widths; the perceptron and the ranking loss between bags, those of Sultani et al.; the
-form of the inner loss, a hinge for anomalous bags and the gap itself for normal ones, which is also
-what a third party's program takes it to be; and that it counts as much as the hinge between bags.
+form of the inner loss, a hinge for anomalous bags and the gap itself for normal ones, as in a third
+party's program; and its weight, equal to that of the hinge between bags.
 
 Legend: A anomalous bags, N normal bags, B bags, S segments, D stored features of a segment,
 F features of a segment that enter the network, H width of the network.
@@ -52,7 +52,7 @@ class CausalBlock(nn.Module):
     def __init__(
         self, num_features: int, size: int, kernel_size: int, dilation: int, dropout: float
     ) -> None:
-        """Build the convolutions, and one of width 1 where the sum needs it."""
+        """Build the convolutions, and one of width 1 if the sum needs it."""
         super().__init__()
         self.past = (kernel_size - 1) * dilation
         self.first = nn.Conv1d(num_features, size, kernel_size, dilation=dilation)
@@ -70,7 +70,7 @@ class CausalBlock(nn.Module):
 
 
 class Zhang(Detector):
-    """A temporal network, and a perceptron that scores each segment of what it says."""
+    """A temporal network, and a perceptron that scores each segment of its output."""
 
     def __init__(self, config: ZhangConfig, loss: ZhangLoss, shape: InputShape) -> None:
         """Build the layers, with fresh weights from torch's generator."""
@@ -100,7 +100,7 @@ class Zhang(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The ranking loss between bags, the loss within bags, and the penalty."""
+        """Return the ranking loss between bags, the loss within bags, and the penalty."""
         anomalous, normal = split_scores(output.scores, class_indices)
         ranking = ranking_loss(anomalous, normal, self.loss.ranking())
         inner = inner_bag_loss(anomalous, normal, self.loss.margin)
@@ -114,9 +114,9 @@ class Zhang(Detector):
 
 
 def inner_bag_loss(anomalous: Tensor, normal: Tensor, margin: float) -> Tensor:
-    """What the gaps between highest and lowest scores of (A, S) and (N, S) lack, as one number.
+    """The loss of the gaps between highest and lowest scores of (A, S) and (N, S).
 
-    In an anomalous bag the gap is to reach the margin, in a normal one it is to vanish. As in the
+    In an anomalous bag the gap should reach the margin, in a normal one it should be 0. As in the
     ranking loss, it is the sum over anomalous bags of the mean over normal ones.
     """
     anomalous_gaps = anomalous.amax(dim=1) - anomalous.amin(dim=1)  # (A,)

@@ -1,17 +1,17 @@
-"""Labels cleaned by graph convolutions: the labels of segments that a classifier then learns.
+"""Graph convolutions that clean the noisy segment labels a classifier is trained with.
 
 Source: Zhong et al., "Graph Convolutional Label Noise Cleaner: Train a Plug-and-play Action
 Classifier for Anomaly Detection", CVPR 2019; program github.com/jx-zhong-for-academic-purpose/
-GCN-Anomaly-Detection, folder pygcn. To each segment of an anomalous video the video's label is a
-noisy one. A classifier and a cleaner of its answers take turns: the classifier first learns the
-noisy labels; then, in each round, the cleaner learns its predictions, of which the steady ones are
-to be met (direct supervision) and all are to change little (indirect supervision), over one graph
-of similar features and one of near times; and the classifier learns the cleaner's answers. Scores
-come from the classifier alone.
+GCN-Anomaly-Detection, folder pygcn. For the segments of an anomalous video, the video's label is
+noisy. A classifier and a cleaner of its predictions alternate. The classifier first learns the
+noisy labels. Then, in each round, the cleaner learns the predictions over one graph of similar
+features and one of near times: it should match the steady ones (direct supervision) and change
+little on all (indirect supervision). The classifier then learns the cleaner's output. Scores come
+from the classifier alone.
 Departures: the classifier is a perceptron over features, not an action network over frames. Steady
-are segments whose prediction varies least over several passes with dropout; the program has ten
-views instead. All segments of a video are in its graph; videos of the program are longer. Normal
-videos have the label 0 throughout. The optimizer of the cleaner is Adam at one learning rate.
+segments are those whose prediction varies least over several passes with dropout; the program uses
+ten views instead. All segments of a video are in its graph; the program's videos are longer. Normal
+videos have the label 0 throughout. The cleaner's optimizer is Adam with a single learning rate.
 
 Legend: N training bags, B bags, S segments, D stored features of a segment, F features of a segment
 that enter, H features of a segment on the graphs.
@@ -31,7 +31,7 @@ from vigil.model.settings import FrontConfig, Settings, require
 
 @dataclass(frozen=True)
 class ZhongConfig(FrontConfig):
-    """The classifier, the cleaner, and how they take turns."""
+    """The classifier, the cleaner, and how they alternate."""
 
     classifier_size: int = 512
     """Width of the classifier's hidden layer."""
@@ -48,18 +48,18 @@ class ZhongConfig(FrontConfig):
     cleaner_steps: int = 250
     """Steps of the cleaner at each cleaning, rounded up to whole epochs."""
     cleaner_batch: int = 32
-    """Videos a batch of the cleaner."""
+    """Videos per batch of the cleaner."""
     cleaner_learning_rate: float = 1e-3
     """Learning rate of Adam for the cleaner."""
     cleaner_weight_decay: float = 5e-4
     """L2 penalty of the cleaner's weights."""
     num_passes: int = 10
-    """Passes with dropout that tell steady predictions from others."""
+    """Passes with dropout that distinguish steady predictions from others."""
     steady_share: float = 0.3
     """Share of the segments of a video that count as steady."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -72,15 +72,15 @@ class ZhongConfig(FrontConfig):
 
 @dataclass(frozen=True)
 class ZhongLoss(Settings):
-    """What the cleaner minimizes; the classifier has but the one loss."""
+    """The losses of the cleaner; the classifier has only one."""
 
     indirect_weight: float = 1.0
-    """Weight of the indirect supervision, beside 1 of the direct one."""
+    """Weight of the indirect supervision, relative to 1 for the direct one."""
     ensemble_momentum: float = 0.5
-    """Share of the running mean of the cleaner's answers that stays at each of its epochs."""
+    """Share of the running mean of the cleaner's outputs that is kept at each of its epochs."""
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning.
+        """Reject invalid values.
 
         Raises:
             ValueError: names the setting, its value and what is allowed.
@@ -92,34 +92,34 @@ class ZhongLoss(Settings):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ZhongOutput(Output):
-    """What the classifier says about a batch of bags, and what it should have said."""
+    """The classifier's output for a batch of bags, and its targets."""
 
     score_logits: Tensor
     """(B, S), unbounded; the scores before the sigmoid."""
     soft_labels: Tensor
-    """(B, S), 0..1, what the classifier is to learn of the bags if they are anomalous."""
+    """(B, S), 0..1, the classifier's targets for the bags if they are anomalous."""
 
 
 def similarity_graph(nodes: Tensor) -> Tensor:
-    """(B, S, S), normalized: the closer the features of two segments (B, S, H), the more."""
+    """Normalized edges (B, S, S), higher for segments with more similar features (B, S, H)."""
     products = nodes @ nodes.transpose(1, 2)
     return normalize_graph(torch.exp(products - products.amax(dim=2, keepdim=True)))
 
 
 def time_graph(num_segments: int, device: torch.device) -> Tensor:
-    """(S, S), normalized: the nearer two segments in time, the more."""
+    """Normalized edges (S, S), higher for segments that are closer in time."""
     times = torch.arange(num_segments, device=device, dtype=torch.float32)
     return normalize_graph(torch.exp(-(times - times[:, None]).abs()))
 
 
 def normalize_graph(weights: Tensor) -> Tensor:
-    """Edges (..., S, S) over the square roots of the summed edges of both their ends."""
+    """Divide edges (..., S, S) by the square roots of the summed edges of both their ends."""
     roots = weights.sum(dim=-1).sqrt()
     return weights / roots.unsqueeze(-1) / roots.unsqueeze(-2)
 
 
 def rescale(logits: Tensor) -> Tensor:
-    """(B, S), 0..1: each bag's logits with their least at 0 and their greatest at 1."""
+    """Scale each bag's logits (B, S) to 0..1, the lowest at 0 and the highest at 1."""
     least, greatest = logits.aminmax(dim=1, keepdim=True)
     return (logits - least) / (greatest - least).clamp(min=torch.finfo(logits.dtype).tiny)
 
@@ -127,7 +127,7 @@ def rescale(logits: Tensor) -> Tensor:
 class Cleaner(nn.Module):
     """Graph convolutions over the segments of a video.
 
-    Its weights are buffers: it is trained between the epochs, by an optimizer of its own.
+    Its weights are buffers, because it is trained between the epochs by an optimizer of its own.
     """
 
     def __init__(self, num_features: int, config: ZhongConfig) -> None:
@@ -163,7 +163,7 @@ class Cleaner(nn.Module):
 
 
 class Zhong(Detector):
-    """The classifier, and the cleaner that tells it what to learn."""
+    """The classifier, and the cleaner that provides its targets."""
 
     def __init__(self, config: ZhongConfig, loss: ZhongLoss, shape: InputShape) -> None:
         """Build both, with fresh weights from torch's generator."""
@@ -179,19 +179,19 @@ class Zhong(Detector):
         self.has_cleaned = False
 
     def train(self, mode: bool = True) -> "Zhong":
-        """Train the classifier, or stop that; the cleaner drops nothing when it is asked."""
+        """Set the classifier's mode; the cleaner stays in evaluation mode."""
         super().train(mode)
         self.cleaner.eval()
         return self
 
     def begin_epoch(self, epoch: int, stored: Tensor, class_indices: Tensor) -> None:
-        """Train the cleaner where a round begins, but for the first, which has noisy labels."""
+        """Train the cleaner when a round starts, except the first, which uses noisy labels."""
         self.has_cleaned = epoch > self.config.round_epochs
         if self.has_cleaned and (epoch - 1) % self.config.round_epochs == 0:
             self._train_cleaner(stored, (class_indices > 0).float())
 
     def forward(self, stored: Tensor) -> ZhongOutput:
-        """Scores of (B, S, D) and, in training, what they should have been."""
+        """Scores of (B, S, D) and, in training, their targets."""
         features = self.front(stored)  # (B, S, F)
         logits = self.classifier(features).float()  # (B, S)
         soft_labels = torch.ones_like(logits)
@@ -205,13 +205,13 @@ class Zhong(Detector):
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The cross-entropy of the classifier's answers with the labels of their segments."""
+        """Return the cross-entropy of the classifier's outputs with the labels of the segments."""
         assert isinstance(output, ZhongOutput)
         labels = output.soft_labels * (class_indices > 0).float().unsqueeze(1)
         return {"total": functional.binary_cross_entropy_with_logits(output.score_logits, labels)}
 
     def _train_cleaner(self, stored: Tensor, anomalous: Tensor) -> None:
-        """Let the cleaner learn the predictions for bags (N, S, D), (N,) 1 for anomalous ones."""
+        """Train the cleaner on predictions for bags (N, S, D); (N,) is 1 for anomalous ones."""
         config, loss = self.config, self.loss
 
         def load(rows: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class Zhong(Detector):
 
     @torch.no_grad()
     def _predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (B, S, F): the classifier's mean scores (B, S), and 1 where steady, else 0 (B, S)."""
+        """The classifier's mean scores (B, S) of (B, S, F), and 1 if steady, else 0 (B, S)."""
         self.classifier.train()
         passes = [self.classifier(features) for _ in range(self.config.num_passes)]
         variances, logits = torch.var_mean(torch.stack(passes), dim=0)  # each (B, S)
@@ -261,11 +261,11 @@ def cleaning_losses(
     """Direct and indirect supervision of the cleaner, each the mean over bags.
 
     Args:
-        logits: (B, S) its answers.
-        predictions: (B, S), 0..1, the classifier's.
-        steady: (B, S), 1 where an anomalous bag's prediction is to be met, else 0.
-        means: (B, S), 0..1, the running mean of its earlier answers.
-        anomalous: (B,), 1 or 0; the segments of normal bags are all to be 0.
+        logits: (B, S) of the cleaner.
+        predictions: (B, S), 0..1, of the classifier.
+        steady: (B, S), 1 if an anomalous bag's prediction should be matched, else 0.
+        means: (B, S), 0..1, the running mean of the cleaner's earlier outputs.
+        anomalous: (B,), 1 or 0; the target of all segments of normal bags is 0.
     """
     anomalous = anomalous.unsqueeze(1)
     met = torch.where(anomalous > 0, steady, 1)

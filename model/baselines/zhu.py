@@ -1,14 +1,15 @@
-"""Zhu's ranking by attention: a bag is worth the attended mean of its scores, not the highest.
+"""Zhu's ranking by attention: a bag's worth is the attention-weighted mean of its scores.
 
 Source: Zhu and Newsam, "Motion-Aware Feature for Improved Video Anomaly Detection", BMVC 2019
 (arXiv 1907.10211), its attention-based temporal MIL ranking model; there is no official program.
 The perceptron has the widths and dropout of Sultani et al., CVPR 2018, which the paper builds on,
-and of its program WaqasSultani/AnomalyDetectionCVPR2018; its weights are drawn as PyTorch does.
+and of its program WaqasSultani/AnomalyDetectionCVPR2018; initial weights are PyTorch's.
 
-It parts from the paper in its features: that has 1024 from the bottleneck of an auto-encoder of
-optical flow. Here they are what the feature files hold, or with ``motion = "difference"`` how much
-that changes between neighbouring time positions. The attention is a softmax over the segments, so
-that the mean is a score; the loss is the mean over all pairs of an anomalous and a normal bag.
+It departs from the paper in its features, which are 1024 values from the bottleneck of an
+autoencoder of optical flow there. Here they are the stored features, or with
+``motion = "difference"`` their change between neighbouring time positions. The attention is a
+softmax over the segments, so that the mean is a score; the loss is the mean over all pairs of an
+anomalous and a normal bag.
 
 Legend: B bags, S segments, T time positions, C channels, D stored features of a segment (T x C,
 time-major), F features of a segment that enter the network.
@@ -33,7 +34,7 @@ class ZhuConfig(FrontConfig):
     """The layers of Zhu's detector."""
 
     motion: Motion = "stored"
-    """Where motion comes from: the stored features themselves (of optical flow, say), or their
+    """Source of motion: the stored features themselves (of optical flow, for example), or their
     absolute difference from one time position to the next."""
     first_attention_size: int = 256
     """Width of the first layer of the attention."""
@@ -52,9 +53,9 @@ class ZhuLoss(Settings):
     """The weights of the losses."""
 
     margin: float = 1.0
-    """By how much an anomalous video is to be worth more than a normal one."""
+    """By how much an anomalous video's mean score should exceed a normal video's."""
     sparsity_weight: float = 8e-5
-    """Weight of what anomalous videos are worth."""
+    """Weight of the mean scores of anomalous videos."""
 
 
 class Zhu(Detector):
@@ -80,7 +81,7 @@ class Zhu(Detector):
         )
 
     def fit(self, stored: Tensor, class_indices: Tensor) -> None:
-        """Measure mean and deviation of the training bags, where the settings ask for it."""
+        """Measure mean and deviation of the training bags, if the settings require it."""
         self.front.fit(self._moving(stored))
 
     def forward(self, stored: Tensor) -> Output:
@@ -93,13 +94,13 @@ class Zhu(Detector):
         )
 
     def _moving(self, stored: Tensor) -> Tensor:
-        """The features (B, S, D) that motion is taken from."""
+        """The features (B, S, D) that represent motion."""
         return differences(stored, self.shape) if self.config.motion == "difference" else stored
 
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
     ) -> dict[str, Tensor]:
-        """The ranking of the bags by their attended scores, and the worth of anomalous ones."""
+        """Return the ranking loss of the bags' worth, and the mean worth of anomalous bags."""
         assert output.alpha is not None
         worth = (output.alpha * output.scores).sum(dim=1)
         anomalous = class_indices > 0
@@ -110,7 +111,7 @@ class Zhu(Detector):
 
 
 def differences(stored: Tensor, shape: InputShape) -> Tensor:
-    """(B, S, D) how much each value differs from that one time position earlier; 0 at the start."""
+    """Absolute change (B, S, D) of each value since the previous time position; 0 at the start."""
     positions = stored.reshape(len(stored), -1, shape.channels)  # (B, S * T, C)
     return positions.diff(dim=1, prepend=positions[:, :1]).abs().view(stored.shape)
 
