@@ -1,7 +1,7 @@
 """The clip grid: clip index <-> half-open frame range.
 
-A clip is ``clip_frames`` consecutive frames. Clip k starts at frame ``k * stride``; only the last
-one may be short, and is filled up by repeating its last frame.
+A clip is ``clip_frames`` consecutive frames. Clip k starts at frame ``k * stride``. Only the last
+one may be short; it is filled up by repeating its last frame.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from vigil.extract.errors import UserError
 
 
 def new_array(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Memory for a clip, not yet filled."""
+    """Allocate memory for a clip, not yet filled."""
     return np.empty(shape, np.uint8)
 
 
@@ -40,24 +40,24 @@ class ClipGrid:
             )
 
     def num_clips(self, num_frames: int) -> int:
-        """Number of clips of a video: every frame is in at least one of them."""
+        """Return the number of clips in a video; every frame is in at least one of them."""
         if num_frames < 1:
             return 0
         return -(-max(num_frames - self.clip_frames, 0) // self.stride) + 1
 
     def frame_range(self, clip_index: int, num_frames: int) -> tuple[int, int]:
-        """Half-open range of the real frames of a clip.
+        """Return the half-open range of the real frames of a clip.
 
         Raises:
             IndexError: there is no such clip in a video of that many frames.
         """
         if not 0 <= clip_index < self.num_clips(num_frames):
-            raise IndexError(f"clip {clip_index} of a video of {num_frames} frames")
+            raise IndexError(f"there is no clip {clip_index} in a video of {num_frames} frames")
         start = clip_index * self.stride
         return start, min(start + self.clip_frames, num_frames)
 
     def frame_ranges(self, num_frames: int) -> npt.NDArray[np.int64]:
-        """(num_clips, 2) int64, the half-open frame range of every clip."""
+        """Return (num_clips, 2) int64, the half-open frame range of every clip."""
         starts = np.arange(self.num_clips(num_frames), dtype=np.int64) * self.stride
         return np.stack([starts, np.minimum(starts + self.clip_frames, num_frames)], axis=1)
 
@@ -69,13 +69,13 @@ class ClipGrid:
         """Yield the clips of a stream of frames, in order.
 
         Clip k of the result covers ``frame_range(k, N)``, N being the number of frames. Each frame
-        is copied into its clip as it comes, so that no other is held, whatever the length of the
-        video; what clips have in common is copied from one to the next.
+        is copied into its clip as it arrives, so memory does not grow with the length of the video;
+        frames that two clips share are copied from one to the next.
 
         Args:
-            frames: uint8 pictures (H, W, 3), all of one size.
-            new_clip: gives the memory (clip_frames, H, W, 3) for a clip when its first frame is
-                there; that of the clip before must not change until the next clip is yielded.
+            frames: (H, W, 3) uint8, all of one size.
+            new_clip: returns the memory (clip_frames, H, W, 3) for a clip when its first frame
+                arrives; the previous clip's must not change until the next clip is yielded.
 
         Yields:
             (clip_frames, H, W, 3) uint8; the last one filled up with its last real frame.

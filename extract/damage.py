@@ -1,6 +1,6 @@
 """Which frames of a video are damaged, and how many are missing.
 
-Ranges are half-open and of decoded frames, which are counted from 0.
+Ranges are half-open, and decoded frames are counted from 0.
 """
 
 from array import array
@@ -11,75 +11,76 @@ import numpy as np
 import numpy.typing as npt
 
 EVEN_SHARE = 0.9
-"""Share of intervals between frames that are alike, within a tenth, in a video of even rate."""
+"""Share of a video's frame intervals within 10% of the median, from which its rate is even."""
 NEAR_FRAMES = 16
-"""Between an error and the gap it tells of there may be as many frames as codecs hold back: packets
-come in another order, and a container may notice at the one before what the next one lacks."""
+"""An error and its gap may be as many frames apart as codecs hold back, because packets come in
+another order than frames, and a container may report a missing packet at the one before."""
 MAX_GAP_FRAMES = 10_000
-"""A longer gap, some minutes, is a clock that was set, not so many frames lost."""
+"""A longer gap (some minutes) means that a clock was set, not that so many frames were lost."""
 
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """Where a video is damaged, and how much of it is."""
+    """Where a video is damaged, and how much of it."""
 
     frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
-    """(n, 2) ranges of frames decoded with errors, in order; no two of them touch. Frames that are
-    missing are missing before the frame i of an empty range [i, i), or at or in another range."""
+    """(n, 2) ranges of frames decoded with errors, in order; no two of them touch. An empty range
+    [i, i) marks frames missing before frame i; other ranges may have missing frames in or next to
+    them."""
     num_lost: int = 0
-    """Frames that are missing in all."""
+    """Total number of missing frames."""
 
     @property
     def num_damaged(self) -> int:
-        """Frames that are missing, or were decoded with errors."""
+        """Number of frames that are missing or were decoded with errors."""
         return int(np.diff(self.frames).sum()) + self.num_lost
 
     def share(self, num_decoded: int) -> float:
-        """`damaged_share` of a video of so many decoded frames."""
+        """Return the `damaged_share` of a video with this many decoded frames."""
         return damaged_share(self.num_damaged, self.num_lost, num_decoded)
 
 
 def damaged_share(num_damaged: int, num_lost: int, num_decoded: int) -> float:
-    """Share of the frames there should be that are missing or damaged, 0..1."""
+    """Return the share of the expected frames that are missing or damaged, 0..1."""
     return num_damaged / max(num_decoded + num_lost, 1)
 
 
 def excess(share: float, max_damage: float) -> str | None:
-    """Why a share of damaged frames is too large; None where it is not."""
+    """Return why a share of damaged frames is too large, or None if it is not."""
     if share <= max_damage:
         return None
     return (
-        f"{100 * share:.4g}% of its frames are damaged, more than --max-damage "
-        f"{100 * max_damage:.4g}%: allow more, or find a better copy of it"
+        f"{100 * share:.4g}% of its frames are damaged, more than the limit of "
+        f"{100 * max_damage:.4g}%: raise the limit, or find a better copy of the video"
     )
 
 
 @dataclass
 class DamageLog:
-    """What a decoder notes of damage while it cannot know yet where that lies."""
+    """Damage that a decoder records before it can know which frames are affected."""
 
     packet_pts: "array[int]" = field(default_factory=lambda: array("q"))
     """Presentation times of all packets, in the stream's unit."""
     error_pts: "array[int]" = field(default_factory=lambda: array("q"))
     """Presentation times of packets with errors, in the stream's unit."""
     damaged: "array[int]" = field(default_factory=lambda: array("q"))
-    """Frames known to be decoded with errors."""
+    """Frames known to have been decoded with errors."""
     lost: "array[int]" = field(default_factory=lambda: array("q"))
-    """Frames before which one is known to be missing."""
+    """Frames before which another is known to be missing."""
     num_cut_off: int = 0
     """Frames missing at the end."""
 
     def place(self, frame_pts: npt.NDArray[np.int64], has_silent: bool = False) -> Damage:
-        """The damage, with every error at its place among the frames.
+        """Return the damage, with every error at its place among the frames.
 
-        An error has damaged the frame of its packet's time. Where there is no such frame, it is
-        lost, and missing behind as many frames as have earlier times: frames come out of a codec
-        in another order than packets go in, and some only at the end. Near errors, a gap in the
-        times of a video that is otherwise even is one of frames whose packets are gone, too.
+        An error damages the frame that has its packet's time. If there is no such frame, it is
+        lost, and its place is after all frames with earlier times: frames leave a codec in another
+        order than packets enter it, and some only at the end. Near an error, a gap in the times of
+        an otherwise even video also means lost frames: their packets are missing.
 
         Args:
             frame_pts: (N,) presentation times of all frames.
-            has_silent: every packet stands for a frame, and some are lost without an error.
+            has_silent: whether every packet holds a frame, and some are lost without an error.
         """
         order, error_pts = np.argsort(frame_pts, kind="stable"), np.array(self.error_pts)
         places = np.searchsorted(frame_pts, error_pts, sorter=order)
@@ -108,12 +109,12 @@ class DamageLog:
 def _missing_in_gaps(
     frame_pts: npt.NDArray[np.int64], near_pts: npt.NDArray[Any], lost_pts: npt.NDArray[Any]
 ) -> npt.NDArray[np.intp]:
-    """Before which of the frames another one is missing, once for each that is.
+    """Return the frames before which others are missing, repeated for each missing one.
 
     Args:
         frame_pts: (N,) times of frames, in order.
-        near_pts: only the gaps around these, or near them, count.
-        lost_pts: what is missing already without this.
+        near_pts: only gaps around or near these times count.
+        lost_pts: times of frames already known to be missing.
     """
     nothing = np.empty(0, np.intp)
     if len(frame_pts) < 3 or frame_pts[0] == np.iinfo(np.int64).min or not len(near_pts):
@@ -132,7 +133,7 @@ def _missing_in_gaps(
 
 
 def _merged(ranges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(m, 2) ranges in order, those that touch made one."""
+    """Return (m, 2) sorted ranges, with those that touch merged."""
     starts, stops = ranges[np.lexsort(ranges.T[::-1])].T
     stops = np.maximum.accumulate(stops)
     is_first = starts > np.append(-1, stops[:-1])

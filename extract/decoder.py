@@ -1,8 +1,9 @@
-"""What a video decoder is: the contract, and what is known of a video.
+"""The interface of video decoders, and the properties of a video.
 
-Frames are RGB, uint8 (H, W, 3), with the container's rotation applied, resized while decoding with
-bilinear interpolation where another size than the native one is asked for. Of several video
-streams the one FFmpeg calls best is decoded. Frames come once each, in presentation order.
+Frames are RGB, uint8 (H, W, 3), with the container's rotation applied. If another size than the
+native one is requested, they are resized while decoding, with bilinear interpolation. Of several
+video streams, the one that FFmpeg considers best is decoded. Each frame comes once, in presentation
+order.
 """
 
 import math
@@ -26,17 +27,17 @@ from vigil.extract.errors import VideoError
 
 VIEW_SIZE = 224
 
-# Containers that hold their own pictures. Playlists (hls, concat, dash) are not among them: they
-# would make a decoder open other files than the one the user named.
+# Containers that hold their own frames. Playlists (hls, concat, dash) are excluded: they would make
+# a decoder open other files than the one the user named.
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,ivf,obu,flv,"
     "live_flv,asf,ogg,m4v,mjpeg,mxf,gxf,nut,dv,rm,wtv,dhav,xmv,rawvideo,yuv4mpegpipe,gif,vc1"
 )
-# These store a frame rate and no time per frame; what decoders report there is a guess.
+# These store a frame rate but no time per frame; the times that decoders report are guesses.
 CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
 
 
-# What no camera makes: files that ask for more are damaged, or made to exhaust a machine.
+# No camera exceeds these limits: a file that does is damaged, or made to exhaust a machine.
 MAX_STREAMS = 64
 MAX_FRAME_PIXELS = 1 << 26
 """Twice the pixels of 8K."""
@@ -46,21 +47,21 @@ MAX_FRAMES = 10_000_000
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says of itself, and its first frame."""
+    """The properties of a video, as its container states them or its first frame has them."""
 
     width: int
     """Pixels as displayed, after rotation."""
     height: int
     fps: float
-    """Frames per second on average; 25 where the container does not say."""
+    """Average frames per second; 25 if the container states no rate."""
     num_frames_container: int
-    """What the container promises; 0 where it does not say."""
+    """Number of frames that the container states; 0 if it states none."""
     duration_seconds: float = 0.0
-    """The same of its length."""
+    """Duration that the container states; 0 if it states none."""
     has_timestamps: bool = True
     """False for containers that store no time per frame."""
     is_choice_clear: bool = True
-    """False where a file marks some, not all, of several video streams as default: which of them is
+    """False if a file marks some, but not all, of its video streams as default: which of them is
     best then depends on the version of FFmpeg."""
 
 
@@ -74,28 +75,28 @@ class Decoder(Protocol):
         """Yield every frame that decodes.
 
         Raises:
-            VideoError: the decoder cannot go on although the video may.
+            VideoError: the decoder cannot continue, although another one might.
         """
         ...
 
     def timestamps(self) -> npt.NDArray[np.float64]:
-        """(N,) seconds of the N frames yielded so far; not finite where they are not known."""
+        """Return (N,) seconds of the N frames yielded so far; not finite where unknown."""
         ...
 
     def damage(self) -> Damage:
-        """What could not be decoded so far, or only with errors."""
+        """Return which frames so far could not be decoded, or only with errors."""
         ...
 
     def close(self) -> None:
-        """Free the file and the decoder's memory."""
+        """Close the file and free the decoder's memory."""
         ...
 
 
 def frame_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """(width, height) in pixels to which frames of a native size are resized while decoding.
+    """Return (width, height) in pixels to which frames of a native size are resized.
 
-    The short side becomes ``short_side`` exactly, the long side keeps the proportion, rounded.
-    None keeps the native size, but a side below the 224 pixels of a view is always enlarged.
+    The short side becomes exactly ``short_side``; the long side keeps the aspect ratio, rounded.
+    None keeps the native size, but a short side below the 224 pixels of a view is always enlarged.
     """
     short = min(width, height)
     target = max(short if short_side is None else short_side, VIEW_SIZE)
@@ -105,10 +106,10 @@ def frame_size(width: int, height: int, short_side: int | None) -> tuple[int, in
 
 
 def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDArray[np.float64]:
-    """(N + 1,) seconds at which each frame begins and the last one ends; the first begins at 0.
+    """Return (N + 1,) seconds at which each frame starts and the last one ends, from 0 on.
 
-    Taken from the timestamps; where the container has none or they are absurd, from the frame
-    index and the frame rate. Never decreasing.
+    They never decrease. They come from the timestamps, or from the frame index and the frame rate
+    if the container has no timestamps or absurd ones.
     """
     by_index = np.arange(len(timestamps) + 1) / info.fps
     if not (info.has_timestamps and len(timestamps) and np.isfinite(timestamps).all()):
@@ -122,10 +123,10 @@ def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDA
 
 
 def open_container(path: Path, hardware: HWAccel | None = None) -> InputContainer:
-    """The open container of a video file, and of no other file than that.
+    """Open the container of a video file, and no other file.
 
     Raises:
-        VideoError: there is no such file, it is empty, or it is no video.
+        VideoError: there is no such file, it is empty, or it is not a video.
     """
     absolute = os.path.abspath(path)  # noqa: PTH100  (resolve() would follow links)
     if not path.is_file():
@@ -146,18 +147,18 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
 
 
 def _why_not(path: Path, error: Exception) -> str:
-    """Why FFmpeg cannot open a file, where that is known better than FFmpeg says."""
+    """Return why FFmpeg cannot open a file, more precisely than FFmpeg if possible."""
     with path.open("rb") as file:
         beginning = file.read(8)
     if beginning.startswith((b"#EXTM3U", b"ffconcat")):
-        return "it is a playlist, which has other files opened: name the videos themselves"
+        return "it is a playlist, which would open other files: name the videos themselves"
     if beginning.endswith(b"ftyp"):
-        return "an MP4 without a sound index: cut off, still being recorded, or damaged"
+        return "an MP4 without a valid index: cut off, still being recorded, or damaged"
     return f"not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error})"
 
 
 def best_stream(container: InputContainer) -> VideoStream:
-    """The video stream that FFmpeg would choose; it does not decode larger frames than are allowed.
+    """Return the video stream that FFmpeg would choose, limited to frames of the allowed size.
 
     Raises:
         VideoError: there is none, its codec is unknown, or its frames are too large.
@@ -170,7 +171,7 @@ def best_stream(container: InputContainer) -> VideoStream:
         raise VideoError("FFmpeg has no decoder for its video stream")
     if codec.width * codec.height > MAX_FRAME_PIXELS:
         raise VideoError(f"its frames of {codec.width}x{codec.height} pixels are too large")
-    codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # frames may grow on the way
+    codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # frames may grow later in the stream
     return stream
 
 
@@ -184,7 +185,7 @@ def _is_choice_clear(container: InputContainer) -> bool:
 
 
 def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """What the container says of the length of the stream, or else of all streams together."""
+    """Return the duration that the container states for the stream, or else for the whole file."""
     if stream.duration is not None and stream.time_base is not None:
         return max(float(stream.duration * stream.time_base), 0.0)
     return max((container.duration or 0) / av.time_base, 0.0)
@@ -193,7 +194,7 @@ def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
 def _first_frame(
     container: InputContainer, stream: VideoStream, beat: Callable[[], None]
 ) -> VideoFrame:
-    """The first frame that decodes."""
+    """Return the first frame that decodes."""
     packets = container.demux(stream)
     while True:
         beat()
@@ -204,19 +205,19 @@ def _first_frame(
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:
-            continue  # behind an error of the container itself there are no more packets
+            continue  # after an error of the container itself there are no more packets
         if frames:
             return frames[0]
 
 
 def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
-    """What the file says of its best video stream, checked by decoding one frame of it.
+    """Return the properties of a file's best video stream, checked by decoding one frame of it.
 
     ``beat`` is called for every packet that is read.
 
     Raises:
-        VideoError: not a video, without a video stream, or without one decodable frame.
-        MemoryError: FFmpeg gets no more.
+        VideoError: the file is not a video, or has no video stream or no decodable frame.
+        MemoryError: FFmpeg cannot allocate more.
     """
     with open_container(path) as container:
         stream = best_stream(container)

@@ -1,4 +1,4 @@
-"""The PyAV decoder: what FFmpeg can read, it reads, and it knows which frames are damaged."""
+"""The PyAV decoder: it reads whatever FFmpeg can, and knows which frames are damaged."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -22,23 +22,24 @@ from vigil.extract.decoder import MAX_FRAMES, VideoInfo, best_stream, open_conta
 from vigil.extract.errors import VideoError
 
 NO_PTS = -(1 << 63)
-"""FFmpeg's number for a time that is not known."""
+"""FFmpeg's number for an unknown time."""
 
-MAX_UNTOLD = 2
-"""Frames by which the promise of a container without timestamps may be wrong."""
+MAX_MISCOUNT = 2
+"""Frames by which a container without timestamps may misstate their number."""
 
 ONE_FRAME_A_PACKET = ("h264", "hevc")
-"""Codecs in which a packet without a frame is a frame lost, unless a packet holds half a frame: of
-interlaced video. FFmpeg says nothing of frames that it cannot show for want of others."""
+"""Codecs in which a packet without a frame means a lost frame, except in interlaced video, where a
+packet may hold half a frame. FFmpeg reports no error for a frame that it cannot show because it
+depends on missing ones."""
 
 HOLE = bytes(32)
-"""Zeros in the place of data. H.264 (7.4.1) and HEVC (7.4.2) have two in a row at most within a
-unit, and FFmpeg may decode more without a word; behind a unit there may be any number."""
+"""Zeros in place of data. H.264 (7.4.1) and HEVC (7.4.2) allow at most two in a row within a unit,
+and FFmpeg may decode more without an error; after a unit there may be any number."""
 
 MAX_GRAPHS = 8
-"""Kinds of frames, by format, size and rotation, for which filters are kept."""
+"""Kinds of frames, by format, size and rotation, for which filters are cached."""
 
-# Counter-clockwise angle in degrees -> the filters that turn a frame by it.
+# Counter-clockwise angle in degrees -> the filters that rotate a frame by it.
 _ROTATIONS: dict[int, list[tuple[str, str | None]]] = {
     90: [("transpose", "cclock")],
     180: [("hflip", None), ("vflip", None)],
@@ -48,18 +49,18 @@ _ROTATIONS: dict[int, list[tuple[str, str | None]]] = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of one packet of a video."""
+    """The result of decoding one packet of a video."""
 
     packet: "Packet[VideoStream] | None"
-    """None: the container breaks off, and the codec gives out what it still holds."""
+    """None: the container is cut off, and the codec returns what it still holds."""
     frames: Sequence[VideoFrame]
-    """Those that became ready, in the order in which they are shown; not always the packet's."""
+    """Those that became ready, in presentation order; not always the packet's own."""
     has_error: bool
-    """Met in the packet, or on the way to it."""
+    """Whether there was an error in the packet, or on the way to it."""
 
 
 class AvDecoder:
-    """A `Decoder` that goes on behind damage and counts it."""
+    """A `Decoder` that continues after damage, and counts it."""
 
     name = "pyav"
 
@@ -71,7 +72,7 @@ class AvDecoder:
         height: int,
         hardware: HWAccel | None = None,
     ) -> None:
-        """Open a video whose frames are to have the given size in pixels.
+        """Open a video, to decode its frames at the given size in pixels.
 
         Raises:
             VideoError: the file cannot be opened as a video.
@@ -81,26 +82,26 @@ class AvDecoder:
         self._pts = array("q")
         self._damage = DamageLog()
         self._num_packets = 0
-        """But those that an edit list hides."""
+        """Without those that an edit list hides."""
         self._is_cut = False
-        """Whether only a part of the packet before was there."""
+        """Whether the previous packet was incomplete."""
         self._is_interlaced = False
         self._is_over = False
-        """Whether the codec has given out every frame."""
+        """Whether the codec has returned every frame."""
         self._graphs: dict[tuple[str, int, int, int], Graph] = {}
         self._codec = self._open(path, hardware)
 
     def _open(self, path: Path, hardware: HWAccel | None) -> VideoCodecContext:
-        """Open the file, and return what decodes its packets."""
+        """Open the file, and return the codec that decodes its packets."""
         self._container = open_container(path, hardware)
         self._stream = best_stream(self._container)
         return self._stream.codec_context
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield every frame FFmpeg returns, those with errors in them too.
+        """Yield every frame that FFmpeg returns, including those with errors.
 
         Raises:
-            MemoryError: FFmpeg gets no more.
+            MemoryError: FFmpeg cannot allocate more.
         """
         for decoded in self._decode():
             self._note_damage(decoded)
@@ -111,13 +112,13 @@ class AvDecoder:
                 yield self._pixels(frame)
 
     def _note_damage(self, decoded: Decoded) -> None:
-        """Note an error; at the end, what should have come behind it if the file breaks off."""
+        """Record an error; at the end, also the frames missing from a file that is cut off."""
         packet, log = decoded.packet, self._damage
         if packet is None or packet.size == 0:
             self._is_over = True
             num_missing = self._num_promised() - self._num_packets
-            # Without timestamps there are no edit lists, for which fewer packets may come.
-            is_short = not self.info.has_timestamps and num_missing > MAX_UNTOLD
+            # An edit list may hide packets; containers without timestamps have none.
+            is_short = not self.info.has_timestamps and num_missing > MAX_MISCOUNT
             if decoded.has_error or self._is_cut or is_short:
                 log.num_cut_off = max(num_missing, int(decoded.has_error))
             return
@@ -137,7 +138,7 @@ class AvDecoder:
             log.lost.append(len(self._pts))
 
     def _num_promised(self) -> int:
-        """Frames that the container promises, or that fit into the length that it promises."""
+        """Return how many frames the container states, or how many fit its stated duration."""
         by_length = self.info.duration_seconds * self.info.fps
         return round(min(self.info.num_frames_container or by_length, MAX_FRAMES))
 
@@ -148,7 +149,7 @@ class AvDecoder:
         num_errors = num_logged_errors()
         for packet in self._packets():
             if packet is not None and packet.size == 0 and packet.dts is not None:
-                self._num_packets += 1  # the frame before is shown on; to codecs it were the end
+                self._num_packets += 1  # repeats a frame; a codec would take it for the end
                 continue
             try:
                 frames, failed = codec.decode(packet), False
@@ -162,7 +163,7 @@ class AvDecoder:
             yield Decoded(packet, frames, failed)
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
-        """Yield the packets; None where the container breaks off."""
+        """Yield the packets, and None if the container is cut off."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -176,7 +177,7 @@ class AvDecoder:
                 return
 
     def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) RGB, in FFmpeg's memory."""
+        """Return (H, W, 3) RGB pixels, in FFmpeg's memory."""
         self._pts.append(NO_PTS if frame.pts is None else frame.pts)
         kind = frame.format.name, frame.width, frame.height, frame.rotation % 360
         if kind not in self._graphs:
@@ -190,14 +191,14 @@ class AvDecoder:
         return rows[:, : 3 * width].reshape(height, width, 3)
 
     def timestamps(self) -> npt.NDArray[np.float64]:
-        """(N,) presentation times in seconds."""
-        # Frames that were waiting in the codec do not know their time base: the stream does.
+        """Return (N,) presentation times in seconds."""
+        # Frames that the codec held back have no time base, but the stream has.
         unit, pts = self._stream.time_base or Fraction(0), np.array(self._pts, np.float64)
         is_known = (pts != NO_PTS) & (unit != 0)
         return np.where(is_known, pts * unit.numerator / unit.denominator, np.nan)
 
     def damage(self) -> Damage:
-        """Every error so far at its place."""
+        """Return the damage so far, with every error at its place."""
         is_each_a_frame = self._codec.name in ONE_FRAME_A_PACKET
         has_silent = self._is_over and is_each_a_frame and not self._is_interlaced
         return self._damage.place(np.array(self._pts), has_silent)
@@ -208,16 +209,16 @@ class AvDecoder:
 
 
 class NvdecDecoder(AvDecoder):
-    """The same, with the decoding unit of an NVIDIA GPU, for what that can decode.
+    """The same on the decoding unit of an NVIDIA GPU, for the codecs that it supports.
 
-    Its frames are downloaded, then turned, resized and made RGB by the same filters. How it
-    compares in speed and pixels has not been measured, so it is used only where it is asked for.
+    The same filters rotate, resize and convert its frames to RGB after they are downloaded. Its
+    speed and its pixels have not been compared with the others', so it is used only on request.
     """
 
     name = "nvdec"
 
     def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
-        """Open a video whose frames are to have the given size in pixels.
+        """Open a video, to decode its frames at the given size in pixels.
 
         Raises:
             VideoError: there is no such unit, or it cannot decode this codec.
@@ -226,22 +227,22 @@ class NvdecDecoder(AvDecoder):
         try:
             super().__init__(path, info, width, height, hardware)
         except (VideoError, RuntimeError) as error:
-            reason = f"no NVIDIA GPU here can decode it ({error}): use --decoder auto"
+            reason = f"no NVIDIA GPU here can decode it ({error}): use the decoder auto"
             raise VideoError(reason, self.name) from error
         if not self._codec.is_hwaccel:
             self.close()
             codec = self._codec.name
-            raise VideoError(f"NVIDIA GPUs do not decode {codec}: use --decoder auto", self.name)
+            raise VideoError(f"NVIDIA GPUs cannot decode {codec}: use the decoder auto", self.name)
 
 
 def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
-    """Filters that turn frames of this kind upright, resize them and make them RGB.
+    """Build the filters that rotate frames of this kind upright, resize them and make them RGB.
 
-    They are those of decord, in its order: with `VideoFrame.reformat` the chroma of resized frames
-    lies elsewhere, and 10-bit colours differ.
+    They are decord's filters, in its order: `VideoFrame.reformat` would shift the chroma of resized
+    frames, and change 10-bit colours.
     """
-    # FFmpeg scales to packed RGB of an odd width without vector instructions. By way of planar RGB
-    # it takes half the time, and gives the same pixels if several rows make one.
+    # FFmpeg scales to packed RGB of odd width without vector instructions. By way of planar RGB it
+    # takes half the time, and the pixels are the same if several rows are combined into one.
     upright_height = frame.height if frame.rotation % 180 == 0 else frame.width
     is_reduced = 8 * height <= 7 * upright_height
     by_planes = [("format", "gbrp")] if is_reduced and width % 2 else []
@@ -262,10 +263,10 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
 
 
 def has_holes(path: Path) -> bool:
-    """Whether a packet of a video has zeros in the place of data, or cannot be read.
+    """Whether a packet of a video has zeros in place of data, or cannot be read.
 
     Raises:
-        MemoryError: FFmpeg gets no more.
+        MemoryError: FFmpeg cannot allocate more.
     """
     with open_container(path) as container:
         stream = best_stream(container)
@@ -291,20 +292,20 @@ def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:
 
 
 def _units(content: bytes, codec: str, extradata: bytes) -> Iterator[bytes]:
-    """The units of a packet: between start codes, or behind their lengths, as avcC and hvcC say."""
+    """Yield a packet's units: between start codes, or after the lengths that avcC or hvcC set."""
     if extradata[:1] != b"\1":
         yield from content.split(b"\0\0\1")
         return
     place = 4 if codec == "h264" else 21
     length_size = 1 + (extradata[place] & 3 if len(extradata) > place else 3)
-    begin = length_size
-    while begin <= len(content):
-        length = int.from_bytes(content[begin - length_size : begin])
-        yield content[begin : begin + length]
-        begin += length + length_size
+    start = length_size
+    while start <= len(content):
+        length = int.from_bytes(content[start - length_size : start])
+        yield content[start : start + length]
+        start += length + length_size
 
 
 def num_logged_errors() -> int:
-    """How many errors FFmpeg has logged in this process so far."""
+    """Return how many errors FFmpeg has logged in this process so far."""
     num_errors, _last = av.logging.get_last_error()
     return num_errors

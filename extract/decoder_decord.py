@@ -1,10 +1,10 @@
 """The decord decoder: the default, for videos in which its FFmpeg finds nothing wrong.
 
-decord conceals damage: its FFmpeg paints over broken macroblocks and only says so in the log.
-Features of invented pixels are worse than none, so this decoder listens to that log and stops at
-the first error; `PyAV <extract.decoder_av>` then decodes the video and counts what is damaged.
-It also opens whatever its FFmpeg takes a file for, playlists of other files and of the network
-among them, and has no switch for that: so it gets only files that cannot be taken for one.
+decord hides damage: its FFmpeg paints over broken macroblocks and reports that only in its log.
+Features of invented pixels are worse than none, so this decoder watches that log and stops at the
+first error. `PyAV <extract.decoder_av>` then decodes the video and counts the damaged frames.
+decord also opens playlists, which may name other files or network addresses, and that cannot be
+switched off, so it gets only files that cannot be mistaken for one.
 """
 
 import atexit
@@ -25,12 +25,12 @@ from vigil.extract.decoder_av import has_holes
 from vigil.extract.errors import VideoError
 
 AV_LOG_ERROR = 16
-# For a frame that it does not get decord gives the one before again. This share of all frames, and
-# so not a single one, may be such a copy; 0 would mean any number.
+# In place of a frame that it cannot decode, decord repeats the previous one. This share of all
+# frames, too small for even one, may be such copies; 0 would allow any number.
 DUPLICATES_TOLERATED = 1e-9
 
-# Playlists and other lists of files are texts. A file that begins with a zero byte, or with one of
-# these, is none: MPEG transport stream, Matroska, AVI, Flash, Ogg, ASF.
+# Playlists and other lists of files are text. A file that starts with a zero byte or with one of
+# these is not a list: MPEG transport stream, Matroska, AVI, Flash, Ogg, ASF.
 _BEGINNINGS = re.compile(
     rb"\x00|(?:\x47.{187}){3}|\x1a\x45\xdf\xa3|RIFF....AVI |FLV\x01|OggS\x00|\x30\x26\xb2\x75",
     re.DOTALL,
@@ -44,19 +44,19 @@ class DecordDecoder:
     name = "decord"
 
     def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
-        """Open a video whose frames are to have the given size in pixels.
+        """Open a video, to decode its frames at the given size in pixels.
 
         Raises:
-            VideoError: decord cannot open the file, or may choose another of its streams, take it
-                for a list of other files, or decode zeros in the place of data.
+            VideoError: decord cannot open the file, or may choose another of its streams, mistake
+                it for a list of other files, or decode zeros in place of data.
         """
-        if not _is_no_list(path):
-            raise VideoError("decord may take it for a list of other files", self.name)
+        if not _is_surely_video(path):
+            raise VideoError("decord may mistake it for a list of other files", self.name)
         if not info.is_choice_clear:
-            reason = "decord may not choose the video stream that the file marks as default"
+            reason = "decord may choose another video stream than the one marked as default"
             raise VideoError(reason, self.name)
         if has_holes(path):
-            raise VideoError("decord may decode the zeros that stand for lost data", self.name)
+            raise VideoError("decord may decode zeros that replace lost data", self.name)
         self.info = info
         self._num_yielded = 0
         self._size = width, height
@@ -75,7 +75,7 @@ class DecordDecoder:
 
     @property
     def read_ahead_bytes(self) -> int:
-        """Memory decord may fill while its consumer waits: it decodes on to the end."""
+        """Bytes that decord may fill while its consumer waits: it keeps decoding to the end."""
         width, height = self._size
         return len(self._reader) * width * height * 3
 
@@ -83,7 +83,7 @@ class DecordDecoder:
         """Yield the frames up to the first error.
 
         Raises:
-            VideoError: decord or its FFmpeg met damage.
+            VideoError: decord or its FFmpeg found damage.
         """
         for _ in range(len(self._reader)):
             try:
@@ -105,10 +105,10 @@ class DecordDecoder:
         return VideoError(f"decord stopped: {reason}", self.name, self._num_yielded)
 
     def timestamps(self) -> npt.NDArray[np.float64]:
-        """(N,) presentation times in seconds, to the float32 precision decord keeps.
+        """Return (N,) presentation times in seconds, with decord's float32 precision.
 
-        Not finite from 2**17 s on: float32 cannot tell frames apart there, and a time that is not
-        known is a larger number still.
+        Not finite from 2**17 s on, where float32 cannot distinguish frames. decord's number for an
+        unknown time is larger still.
         """
         if self._num_yielded == 0:
             return np.empty(0)
@@ -117,7 +117,7 @@ class DecordDecoder:
         return np.where(np.abs(seconds) < 2**17, seconds, np.nan)
 
     def damage(self) -> Damage:
-        """None: it stops at the first."""
+        """Return no damage: this decoder stops at the first error."""
         return Damage()
 
     def close(self) -> None:
@@ -125,22 +125,22 @@ class DecordDecoder:
         del self._reader
 
 
-def _is_no_list(path: Path) -> bool:
-    """Whether the file is certain to be a video of its own, by its first bytes and its name."""
+def _is_surely_video(path: Path) -> bool:
+    """Whether the first bytes and the name show that a file cannot be a list of other files."""
     with path.open("rb") as file:
         beginning = file.read(_BEGINNING_BYTES)
-    # FFmpeg takes a name with a number pattern, such as %03d, for a series of pictures.
+    # FFmpeg reads a name with a number pattern, such as %03d, as a series of pictures.
     return _BEGINNINGS.match(beginning) is not None and "%" not in path.name
 
 
 def _first_line(error: BaseException) -> str:
-    """The part of decord's message that a person can use: it ends where the stack begins."""
+    """Return the useful part of decord's message, without the stack trace."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return re.split(r"\.(?:cc|h):\d+: (?:Check failed: )?", lines[0])[-1].strip()
 
 
 class _FfmpegLog:
-    """Counts what decord's own FFmpeg logs as an error, instead of printing it."""
+    """Counts the errors that decord's own FFmpeg logs, instead of printing them."""
 
     def __init__(self) -> None:
         self.num_errors = 0
@@ -151,13 +151,13 @@ class _FfmpegLog:
         self._callback = signature(self._record)
         library = ctypes.CDLL(str(_bundled_libavutil()))
         library.av_log_set_callback(self._callback)
-        # A codec thread may outlive the interpreter: it must not call back into it then.
+        # A codec thread may outlive the interpreter, and must not call back into it.
         default = ctypes.cast(library.av_log_default_callback, ctypes.c_void_p)
         atexit.register(library.av_log_set_callback, default)
 
     def _record(self, _context: int, level: int, text: bytes, _arguments: int) -> None:
         if level <= AV_LOG_ERROR or text.startswith(b"concealing"):
-            self.num_errors += 1  # first: the rest takes memory, which may be short
+            self.num_errors += 1  # first, because the rest needs memory, which may be short
             self.last_error = text.decode(errors="replace").strip()
 
 
@@ -167,7 +167,7 @@ def _ffmpeg_log() -> _FfmpegLog:
 
 
 def _bundled_libavutil() -> Path:
-    """The libavutil inside the decord wheel; a second copy would have a log of its own.
+    """Return the libavutil inside the decord wheel; a second copy would have its own log.
 
     Raises:
         VideoError: this decord was built against another FFmpeg.
@@ -180,7 +180,7 @@ def _bundled_libavutil() -> Path:
         for library in sorted(folder.glob("libavutil*")):
             return library
     raise VideoError(
-        "this build of decord brings no libavutil, so damage could not be seen: "
-        "install the decord 0.6.0 wheel, or use --decoder pyav",
+        "this build of decord has no libavutil of its own, so damage cannot be detected: "
+        "install the decord 0.6.0 wheel, or use the decoder pyav",
         DecordDecoder.name,
     )

@@ -1,8 +1,8 @@
 """A folder of pictures as a video: each is a frame, in the natural order of their names.
 
-Each picture goes to FFmpeg's codec as it is: no container is opened, whose name could be taken for
-a pattern, and no other file is read. A picture that does not decode is a lost frame, and one that
-decodes with errors a damaged one, as in any video.
+The bytes of each picture go straight to FFmpeg's codec. No container is opened, because its name
+could be read as a pattern, and no other file is read. As in any video, a picture that does not
+decode is a lost frame, and one that decodes with errors is a damaged frame.
 """
 
 import struct
@@ -25,19 +25,19 @@ from vigil.extract.decoder_av import AvDecoder
 from vigil.extract.errors import VideoError
 from vigil.extract.source import list_pictures
 
-# First bytes -> FFmpeg's decoder. Other kinds, scripts and playlists among them, have none here.
+# First bytes -> FFmpeg's decoder. Other kinds of files, such as scripts and playlists, have none.
 _CODECS = {b"\xff\xd8": "mjpeg", b"\x89PNG": "png", b"II*\0": "tiff", b"MM\0*": "tiff"}
 _TIFF_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _COMPRESSION, _JPEG = 259, (6, 7)
-"""A TIFF's field, and what it holds where FFmpeg gives black pictures without an error."""
+"""A TIFF field, and its values for which FFmpeg returns black pictures without an error."""
 _TIME_UNIT = Fraction(1, 1000)
 
 
 class PictureDecoder(AvDecoder):
-    """A `Decoder` of pictures, which all must have the size of the first one."""
+    """A `Decoder` of pictures, which must all have the size of the first one."""
 
     def _open(self, path: Path, _hardware: HWAccel | None) -> VideoCodecContext:
-        """The codec of the first picture; one of another kind does not decode."""
+        """Return the codec of the first picture; one of another kind does not decode."""
         try:
             self._pictures = list_pictures(path)
         except OSError as error:
@@ -46,7 +46,7 @@ class PictureDecoder(AvDecoder):
         codecs = (_codec_name(_read(picture)) for picture in self._pictures)
         name = next(filter(None, codecs), None)
         if name is None:
-            raise VideoError("the folder holds no pictures that are JPEG, PNG or TIFF")
+            raise VideoError("the folder holds no JPEG, PNG or TIFF pictures")
         codec = av.CodecContext.create(name, "r")
         assert isinstance(codec, VideoCodecContext)
         codec.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
@@ -59,17 +59,17 @@ class PictureDecoder(AvDecoder):
             # A packet without bytes would mean the end.
             packet = cast("Packet[VideoStream]", Packet(content or b"\0"))
             packet.pts, packet.time_base = index, _TIME_UNIT
-            packet.is_keyframe = True  # FFmpeg adds other PNGs to the picture before
+            packet.is_keyframe = True  # FFmpeg would add other PNGs to the previous picture
             yield packet
 
     def _require_kind(self, name: str, content: bytes) -> None:
-        """Refuse what is whole, but would be lost in this codec, or come out black."""
-        kind, wanted = _codec_name(content), self._codec.name
-        if kind not in (None, wanted):
-            reason = f"{name} is of the kind {kind} and the pictures before of {wanted}"
-            raise VideoError(f"{reason}: they are no video", self.name, len(self._pts))
+        """Refuse an intact picture that this codec would lose, or decode as black."""
+        kind, expected = _codec_name(content), self._codec.name
+        if kind not in (None, expected):
+            reason = f"{name} is of kind {kind}, but the pictures before it are {expected}"
+            raise VideoError(f"{reason}: save them all as one kind", self.name, len(self._pts))
         if _tiff_compression(content) in _JPEG:
-            reason = f"{name} is a TIFF with a JPEG in it, which FFmpeg cannot read"
+            reason = f"{name} is a TIFF with JPEG compression, which FFmpeg cannot read"
             raise VideoError(f"{reason}: save it as PNG", self.name, len(self._pts))
 
     def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
@@ -78,18 +78,18 @@ class PictureDecoder(AvDecoder):
             width, height = self._native_size
             index = frame.pts or 0
             raise VideoError(
-                f"{self._pictures[index].name} is of {frame.width}x{frame.height} pixels and the "
-                f"pictures before of {width}x{height}: they are no video",
+                f"{self._pictures[index].name} has {frame.width}x{frame.height} pixels, but the "
+                f"pictures before it have {width}x{height}: save them all at one size",
                 self.name,
                 len(self._pts),
             )
         return super()._pixels(frame)
 
     def first_frame(self) -> VideoFrame:
-        """The first picture that decodes.
+        """Return the first picture that decodes.
 
         Raises:
-            VideoError: none does.
+            VideoError: no picture decodes.
         """
         for decoded in self._decode():
             for frame in decoded.frames:
@@ -98,22 +98,22 @@ class PictureDecoder(AvDecoder):
 
     @property
     def num_pictures(self) -> int:
-        """Frames there should be."""
+        """The expected number of frames."""
         return len(self._pictures)
 
     def timestamps(self) -> npt.NDArray[np.float64]:
-        """(N,) seconds at which the pictures would be shown, those that are lost included."""
+        """Return (N,) seconds of the decoded pictures; lost pictures take up time, too."""
         return np.array(self._pts, np.float64) / self.info.fps
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Do nothing: no file stays open."""
 
 
 def probe_pictures(folder: Path, fps: float) -> VideoInfo:
-    """What is known of a folder of pictures that are shown at so many frames a second.
+    """Return the properties of a folder of pictures shown at ``fps`` frames per second.
 
     Raises:
-        VideoError: it cannot be read, or none of its pictures can.
+        VideoError: the folder cannot be read, or none of its pictures decodes.
     """
     decoder = PictureDecoder(folder, VideoInfo(0, 0, fps, 0), 0, 0)
     frame = decoder.first_frame()
@@ -135,7 +135,7 @@ def _codec_name(content: bytes) -> str | None:
 
 
 def _tiff_compression(content: bytes) -> int | None:
-    """How the first picture of a TIFF is packed; None in other files, and in damaged ones."""
+    """Return the compression of a TIFF's first picture; None for other or damaged files."""
     order = _TIFF_BYTE_ORDERS.get(content[:4])
     if order is None:
         return None
@@ -148,5 +148,5 @@ def _tiff_compression(content: bytes) -> int | None:
             if tag == _COMPRESSION:
                 return int(value)
     except struct.error:
-        pass  # the codec says what is wrong
+        pass  # the codec reports what is wrong
     return None

@@ -1,26 +1,26 @@
-"""The base of every error a user can put right, and words of what is said of videos."""
+"""The base class of all errors that a user can fix, and records of videos that failed."""
 
 from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message says what, and the remedy, in one line.
+    """Something outside the program is wrong; the one-line message names it and the remedy.
 
     The command line prints the message without a traceback. Every other exception is a bug.
     """
 
 
 class VideoError(UserError):
-    """A video cannot be decoded, or no further.
+    """A video cannot be decoded, or not to its end.
 
     Attributes:
         reason: what is wrong, in one line.
-        decoder: name of the decoder that says so; empty before one was chosen.
-        frame_index: number of frames decoded before.
+        decoder: name of the decoder that failed; empty if none was chosen yet.
+        frame_index: number of frames decoded before the error.
     """
 
     def __init__(self, reason: str, decoder: str = "", frame_index: int = 0) -> None:
-        """Keep the reason on one line."""
+        """Store the reason as a single line."""
         self.reason = " ".join(reason.split())
         self.decoder = decoder
         self.frame_index = frame_index
@@ -28,16 +28,16 @@ class VideoError(UserError):
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: 1 video, 2 videos."""
+    """Return a number with its noun: 1 video, 2 videos."""
     return f"{number} {noun}" + "s" * (number != 1)
 
 
 @dataclass(frozen=True)
 class FailedVideo:
-    """A video without features or without a result, and why."""
+    """A video without features or results, and the reason."""
 
     video: str
     reason: str
     decoder: str = ""
     frame: int | None = None
-    """Number of frames decoded before it failed, where that is known."""
+    """Number of frames decoded before it failed, if known."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what a killed run leaves of them."""
+"""Atomic file writes, folder locks, and cleaning up after killed runs."""
 
 import errno
 import fcntl
@@ -26,33 +26,33 @@ NAME_ERRNOS = (
     errno.EILSEQ,
     errno.ELOOP,
 )
-"""What the system says where one name cannot be used, while others can: it is too long with its
-ending, or is a folder's, or that of a file where a folder is needed, or has a character that the
-file system does not take, as FAT and SMB do not take a colon."""
+"""System errors for one name that cannot be used, while others can: it is too long with its
+extension, names a folder, or a file where a folder is needed, or has a character that the file
+system rejects, as FAT and SMB reject a colon."""
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What the system says where a file system has no locks."""
+"""System errors of a file system without locks."""
 
 log = logging.getLogger(__name__)
 
 
 def path_below(root: Path, name: str) -> Path:
-    """Where a name from outside, with forward slashes, lies in a folder.
+    """Return the path below ``root`` of an untrusted name with forward slashes.
 
     Raises:
         UserError: the name leads out of the folder.
     """
     if name.startswith("/") or ".." in name.split("/"):
-        raise UserError(f"the name {name!r} leads out of {root}: rename it, without / and .. in it")
+        raise UserError(f"the name {name!r} leads out of {root}: remove its leading / or .. parts")
     return root / name
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder that becomes ``path`` when the block ends well.
+    """Yield a temporary path in the same folder that becomes ``path`` if the block succeeds.
 
-    File and folder are synced before and after the rename, so that after a crash the old content
-    or the new one is there, never a part. When the block raises, the temporary file is removed.
+    The file is synced before the rename and the folder after it, so a crash leaves the old content
+    or the new, never a part. If the block raises, the temporary file is removed.
     """
     make_folder(path.parent)
     name_digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
@@ -70,15 +70,15 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def temporary_file(folder: Path) -> IO[bytes]:
-    """A file in a folder that is gone when it is closed.
+    """Open a file in a folder that is deleted when it is closed.
 
-    Some file systems show it for a moment, by a name that `remove_leftovers` knows.
+    Some file systems list it for a moment, under a name that `remove_leftovers` recognises.
     """
     return tempfile.TemporaryFile(prefix=".features", suffix=PARTIAL_SUFFIX, dir=folder)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each synced into the one that holds it."""
+    """Create a folder and its missing parents, and sync each one's parent."""
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -98,10 +98,10 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(root: Path) -> list[Path]:
-    """Remove what killed runs left half-written below a folder, and return those paths.
+    """Remove the partial files of killed runs below a folder, and return their paths.
 
-    Call it only while no other run can be writing there. A folder inside with a lock of its own
-    is left alone while a run holds that one, or may.
+    Call it only while no other run can be writing there. A subfolder with its own lock is skipped
+    if a run holds that lock, or if that cannot be determined.
     """
     leftovers = []
     for parent, folders, _ in os.walk(root):
@@ -113,28 +113,28 @@ def remove_leftovers(root: Path) -> list[Path]:
 
 
 def open_lock(folder: Path) -> IO[bytes]:
-    """The lock file of a folder, made where missing, for whoever may write to the folder.
+    """Open the lock file of a folder, creating it for everyone who may write to the folder.
 
-    It is never deleted: a run that has it open already could lock it after that, and the next run
-    a new one beside it. Another user's may be open for reading only.
+    It is never deleted: a run that already has it open could then lock the deleted file, and the
+    next run a new one. Another user's lock file may be open for reading only.
     """
     path = folder / LOCK_NAME
     try:
-        # O_NOFOLLOW: no link leads to another file.
+        # O_NOFOLLOW: a link must not lead to another file.
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except PermissionError:
         if not os.access(folder, os.W_OK):
             raise
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-    with suppress(OSError):  # another user's, or the file system knows no permissions
+    with suppress(OSError):  # another user's file, or a file system without permissions
         os.fchmod(file, folder.stat().st_mode & 0o666)
     return os.fdopen(file, "r+b")
 
 
 def is_held(folder: Path) -> bool | None:
-    """Whether a run holds the lock of a folder; None where that cannot be known."""
+    """Whether a run holds the lock of a folder; None if that cannot be determined."""
     try:
-        # O_NONBLOCK: a pipe of that name keeps nobody waiting.
+        # O_NONBLOCK: do not block on a pipe of that name.
         file = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
@@ -153,13 +153,13 @@ def is_held(folder: Path) -> bool | None:
 
 @contextmanager
 def wait_for_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder while the block runs, once nobody else does.
+    """Wait for the lock of a folder, and hold it while the block runs.
 
-    Where the file system has no locks, the block runs at once.
+    On a file system without locks, the block runs immediately.
     """
     with open_lock(folder) as file:
         if is_held(folder):
-            log.info("waiting for another run that writes to %s", folder)
+            log.info("waiting for another run that is writing to %s", folder)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:

@@ -1,9 +1,9 @@
-"""A long video -> parts that several workers can read, with the exact frames each must give.
+"""Splits a long video into parts for several workers, with the exact frames of each part.
 
-A part is decoded from a keyframe on, and is good only if its frames are those that the packets of
-the whole video promise, none of them damaged: then they are, bit for bit, those that reading from
-the beginning gives. Where that cannot be promised a video is not split; where it is not kept, the
-whole video has to be read in one piece.
+A part is decoded from a keyframe on. It is valid only if its frames are those that the packets of
+the whole video promise, none of them damaged; then they are, bit for bit, the frames that reading
+from the beginning yields. A video whose packets promise nothing is not split. If a part breaks the
+promise, the video must be read in one piece.
 """
 
 import zlib
@@ -29,11 +29,11 @@ from vigil.extract.errors import VideoError
 from vigil.extract.source import VideoIdentity
 
 MIN_LEAD_FRAMES = 32
-"""Decoded and dropped behind the keyframe: around it codecs miss pictures of before, and say so."""
+"""Frames decoded and dropped after the keyframe, where codecs report missing reference frames."""
 MAX_LEAD = 0.25
-"""The most that may be decoded and dropped besides, as a share of the frames of a part."""
+"""Limit for additional frames decoded and dropped, as a share of the frames of a part."""
 SEEK_MARGIN_SECONDS = 10
-"""Where a file has no index, seeking lands somewhere near; packets cost little."""
+"""Without an index, seeking is inexact; reading extra packets costs little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +45,14 @@ class Part:
     frame_pts: npt.NDArray[np.int64]
     """(n,) presentation times of the part's frames, in order, in the stream's unit."""
     keyframe_pts: int | None
-    """Where decoding begins; None: at the beginning of the file."""
+    """Time of the frame from which to decode; None: from the beginning of the file."""
     num_own_frames: int
-    """Those before the first frame of the next part, which may share the others."""
+    """Number of frames before the first one of the next part, which may share the rest."""
     info: VideoInfo
     identity: VideoIdentity
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How a worker comes by it: in few bytes, so that sending it never waits for the worker."""
+        """Pickle the part in few bytes, so that sending it never waits for the worker."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         steps = np.diff(self.frame_pts, prepend=0).tobytes()
         return _unpacked, ({**values, "frame_pts": zlib.compress(steps, 1)},)
@@ -64,10 +64,10 @@ def _unpacked(values: dict[str, Any]) -> Part:
 
 
 class PartDecoder(AvDecoder):
-    """A `Decoder` of one part that gives exactly the promised frames, or fails."""
+    """A `Decoder` of one part that yields exactly the promised frames, or fails."""
 
     def __init__(self, path: Path, part: Part, width: int, height: int) -> None:
-        """Open a video of whose part the frames are to have the given size in pixels.
+        """Open a video, to decode the frames of one part at the given size in pixels.
 
         Raises:
             VideoError: the file cannot be opened as a video.
@@ -77,16 +77,16 @@ class PartDecoder(AvDecoder):
         self._begins_clean = part.keyframe_pts is None
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the frames.
+        """Yield the frames of the part.
 
         Raises:
-            VideoError: they are not those promised, or damaged.
+            VideoError: they are damaged, or not the promised ones.
         """
         for decoded in self._decode():
             if decoded.has_error and not self._is_dropped(decoded.packet):
                 raise self._error("damaged")
             for frame in decoded.frames:
-                if self._is_wanted(frame):
+                if self._is_own(frame):
                     yield self._pixels(frame)
                     if len(self._pts) == len(self._part.frame_pts):
                         return
@@ -98,11 +98,11 @@ class PartDecoder(AvDecoder):
         if keyframe_pts is None:
             return super()._packets()
         margin = round(SEEK_MARGIN_SECONDS / (self._stream.time_base or 1))
-        begin = self._stream.start_time or 0
+        start = self._stream.start_time or 0
         try:
-            self._container.seek(max(keyframe_pts - margin, begin), stream=self._stream)
+            self._container.seek(max(keyframe_pts - margin, start), stream=self._stream)
         except av.error.FFmpegError as error:
-            raise self._error("cannot be reached") from error
+            raise self._error("the keyframe before them cannot be reached") from error
         return dropwhile(
             lambda packet: (
                 packet is not None and not (packet.is_keyframe and packet.pts == keyframe_pts)
@@ -111,15 +111,15 @@ class PartDecoder(AvDecoder):
         )
 
     def _is_dropped(self, packet: "Packet[VideoStream] | None") -> bool:
-        """Whether a packet's frame is none of this part's: another part sees if it is damaged."""
+        """Whether a packet's frame belongs to an earlier part, which checks it for damage."""
         if packet is None or packet.pts is None:
             return False
         return bool(packet.pts < self._part.frame_pts[0])
 
-    def _is_wanted(self, frame: VideoFrame) -> bool:
-        """Whether the frame is of this part; it must then be the next one, and sound."""
+    def _is_own(self, frame: VideoFrame) -> bool:
+        """Whether the frame belongs to this part; it must then be the next one, and undamaged."""
         if frame.pts is not None and frame.pts == self._part.keyframe_pts:
-            # Pictures that are refreshed bit by bit, for one, have keyframes only by name.
+            # With gradual refresh, for example, keyframes are keyframes only in name.
             self._begins_clean = frame.key_frame and frame.pict_type == PictureType.I
         if frame.pts is not None and frame.pts < self._part.frame_pts[0]:
             return False
@@ -144,9 +144,9 @@ def split(
     clips_per_part: int,
     beat: Callable[[], None] = lambda: None,
 ) -> tuple[Part, ...]:
-    """The parts of a video, two or more, in their order; none where it is not to be split.
+    """Return the parts of a video in order, two or more, or none if it should not be split.
 
-    ``beat`` is called for every packet of the file that has been read.
+    ``beat`` is called for every packet read from the file.
     """
     shortest = 2 * clips_per_part
     if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
@@ -182,9 +182,9 @@ def split(
 def _scan(
     path: Path, beat: Callable[[], None]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
-    """Presentation times (N,) of all frames, in order, and which of these are keyframes.
+    """Return the presentation times (N,) of all frames, in order, and which ones are keyframes.
 
-    None where the packets do not tell.
+    None if the packets do not determine them.
     """
     all_pts, keyframe_pts = array("q"), array("q")
     av.logging.set_level(av.logging.PANIC)
@@ -211,7 +211,7 @@ def _scan(
 def _borders(
     num_clips: int, clips_per_part: int, stride: int, keyframes: npt.NDArray[np.intp]
 ) -> Iterator[int]:
-    """Yield first clips of parts: clips that begin soon after a keyframe."""
+    """Yield the first clips of parts: clips that start soon after a keyframe."""
     num_parts = num_clips // clips_per_part
     reach = clips_per_part // 4
     for number in range(1, num_parts):
@@ -227,6 +227,6 @@ def _borders(
 def _keyframes_before(
     frames: npt.NDArray[np.intp], keyframes: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
-    """The keyframe from which to decode to reach each frame; -1 where there is none."""
+    """Return the keyframe from which to decode to reach each frame, or -1 if there is none."""
     numbers = np.searchsorted(keyframes, frames - MIN_LEAD_FRAMES, side="right")
     return np.append(-1, keyframes)[numbers]

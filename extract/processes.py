@@ -1,4 +1,4 @@
-"""Processes of ours: spawned, so that they share no open video or lock, and deaf to Ctrl-C."""
+"""Child processes: spawned, so that they inherit no open video or lock, and immune to Ctrl-C."""
 
 import ctypes
 import os
@@ -15,14 +15,14 @@ PR_SET_PDEATHSIG = 1
 
 
 def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseProcess:
-    """A running process that ends with this one, even where that is killed.
+    """Start a process that ends with this one, even if this one is killed.
 
-    Ctrl-C in a terminal reaches every process; whoever started this one decides what becomes of it.
+    Ctrl-C in a terminal reaches every process. The new one ignores it: its parent ends it.
     """
     process = get_context("spawn").Process(
         target=_run, args=(os.getpid(), target, args), name=name, daemon=True
     )
-    resource_tracker.ensure_running()  # starting it would lift the block below
+    resource_tracker.ensure_running()  # starting it later would lift the block below
     with _uninterrupted():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited
         try:
@@ -34,26 +34,26 @@ def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseP
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let signals that interrupt wait until the block is done: half a process would complain."""
+    """Defer interrupting signals to the end of the block: a half-started process prints errors."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
+    deferred: list[tuple[int, FrameType | None]] = []
     kinds = signal.SIGINT, signal.SIGTERM
     handlers = {kind: handler for kind in kinds if callable(handler := signal.getsignal(kind))}
     for kind in handlers:
-        signal.signal(kind, lambda *signalled: came.append(signalled))
+        signal.signal(kind, lambda *signalled: deferred.append(signalled))
     try:
         yield
     finally:
         for kind, handler in handlers.items():
             signal.signal(kind, handler)
-    for number, frame in came:
+    for number, frame in deferred:
         handlers[signal.Signals(number)](number, frame)
 
 
 def _run(parent: int, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """What the process does; it may hang in a decoder, and nobody would be left to end it."""
+    """Run the target, and have the system kill it with its parent: it may hang in a decoder."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == parent:
         target(*args)

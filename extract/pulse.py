@@ -1,32 +1,32 @@
-"""A worker's signs of life, in memory that it shares with the process that watches it."""
+"""A worker's heartbeat and progress, in memory shared with the process that watches it."""
 
 import ctypes
 from multiprocessing import get_context
 
 
 class Pulse:
-    """What a worker is at: written by the worker, and still to be read when it is gone."""
+    """A worker's heartbeat and progress, which can still be read after the worker has died."""
 
     def __init__(self) -> None:
         """Share the memory with processes that are spawned with this object."""
         self._values = get_context("spawn").RawArray(ctypes.c_int64, 4)
 
     def begin(self) -> None:
-        """Another task, of which nothing is known yet."""
+        """Reset the progress for another task."""
         self._values[1:] = [0, 0, 0]
 
     def beat(self) -> None:
-        """A sign of life: something is done that will not be done again."""
+        """Record a heartbeat: a step is done that will not be repeated."""
         self._values[0] += 1
 
     @property
     def num_beats(self) -> int:
-        """How often there was one."""
+        """Number of heartbeats so far."""
         return self._values[0]
 
     @property
     def num_frames(self) -> int:
-        """Frames decoded since the video, or the part of it, was begun."""
+        """Number of frames decoded since the video, or the part of it, was started."""
         return self._values[1]
 
     @num_frames.setter
@@ -36,7 +36,7 @@ class Pulse:
 
     @property
     def decoder(self) -> int:
-        """Place of the decoder at work among `DECODERS <extract.reader>`; 0: none yet."""
+        """Index of the decoder at work in `DECODERS <extract.reader>`; 0: none yet."""
         return self._values[2]
 
     @decoder.setter
@@ -46,7 +46,7 @@ class Pulse:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it has nothing to do but wait until a clip is read."""
+        """Whether the worker is only waiting until a clip is read."""
         return bool(self._values[3])
 
     @is_waiting.setter

@@ -1,6 +1,6 @@
-"""One video, or a part of it -> its clips, through the first decoder that can.
+"""Reads a video, or a part of it, into clips, with the first decoder that can.
 
-Needs a decoder and numpy only, so that it can run in a process of its own.
+It needs only a decoder and numpy, so that it can run in its own process.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,9 +27,9 @@ _DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]]
 }
 DECODERS = ("auto", *_DECODERS)
 
-# While its consumer waits, decord decodes on to the end of the video: 20,000 frames and 5.2 GB were
-# measured behind a reader that had taken 256. `auto` gives it only videos that would fit in this,
-# of which every worker may need as much.
+# While its consumer waits, decord keeps decoding to the end of the video: 20,000 frames and 5.2 GB
+# were measured when the consumer had used 256 frames. `auto` gives it only videos that fit into
+# this limit, and every worker may need that much.
 READ_AHEAD_LIMIT_BYTES = 256 << 20
 UNKNOWN_LENGTH_LIMIT_BYTES = 64 << 20
 
@@ -44,27 +44,27 @@ class Clip:
 
 @dataclass(frozen=True)
 class Restart:
-    """The clips so far are void: another decoder begins the video again."""
+    """The clips so far are void: another decoder starts the video again."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Split:
-    """Instead of clips: the parts in which a long video is to be read."""
+    """Yielded instead of clips: the parts in which to read a long video."""
 
     parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """The last clip has been sent; what is known of the video, or of the part of it."""
+    """The end of a video or a part, after its last clip, with its properties."""
 
     info: VideoInfo
     identity: VideoIdentity
     decoder: str
     timestamps: npt.NDArray[np.float64]
-    """(N,) seconds of the N decoded frames; of a part's, those that are not the next part's too."""
+    """(N,) seconds of the N decoded frames; in a part, without those shared with the next part."""
     damage: Damage
 
 
@@ -75,9 +75,9 @@ class ReadingOptions:
     grid: ClipGrid
     short_side: int | None
     clips_per_part: int = 256
-    """Videos of twice as many are split, where that is allowed."""
+    """Videos of at least twice as many clips are split, if that is allowed."""
     max_clips_bytes: int = 4 << 30
-    """Memory that the clips which a worker must have at once may take."""
+    """Memory limit for the clips that a worker must hold at the same time."""
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
 
@@ -86,7 +86,7 @@ NewClip = Callable[[tuple[int, ...]], npt.NDArray[np.uint8]]
 
 
 def decoder_name(pulse: Pulse) -> str:
-    """The decoder that gives these signs of life; empty before one was chosen."""
+    """Return the name of the decoder at work; empty if none was chosen yet."""
     return DECODERS[pulse.decoder] if pulse.decoder else ""
 
 
@@ -94,10 +94,10 @@ def check_decoder(name: str) -> None:
     """Refuse unknown decoders.
 
     Raises:
-        UserError: names the decoders there are.
+        UserError: the decoder is unknown; names those that exist.
     """
     if name not in DECODERS:
-        raise UserError(f"no decoder {name!r}: use one of {', '.join(DECODERS)}")
+        raise UserError(f"unknown decoder {name!r}: use one of {', '.join(DECODERS)}")
 
 
 def read_video(
@@ -109,24 +109,24 @@ def read_video(
     may_split: bool = False,
     pulse: Pulse | None = None,
 ) -> Iterator[Clip | Restart | Split | Finished]:
-    """Yield a video's clips in order, then `Finished`; or `Split` in their place.
+    """Yield a video's clips in order, then `Finished`; or only `Split`.
 
-    With ``auto`` decord reads the video. Where it cannot open it, meets damage, or would read too
-    far ahead, PyAV reads it from the beginning instead; `Restart` says so. Only what comes to PyAV
-    is split, so that the decoder does not depend on whether that is allowed. A folder of pictures
-    is always PyAV's, and never split.
+    With ``auto``, decord reads the video. If it cannot open the file, finds damage, or would read
+    too far ahead, PyAV reads the video from the beginning instead, after a `Restart`. Only videos
+    that PyAV reads are split, so the choice of decoder does not depend on ``may_split``. PyAV reads
+    all folders of pictures, and they are never split.
 
     Args:
-        video: where it is.
+        video: the video to read.
         options: how it is turned into clips.
         decoder: one of `DECODERS`.
-        new_clip: gives the memory for each clip, as for `ClipGrid.cut`.
-        may_split: whether a long video that PyAV is to read may be read in parts.
-        pulse: where signs of life are given, for someone who watches.
+        new_clip: returns the memory for each clip, as in `ClipGrid.cut`.
+        may_split: whether a long video that PyAV would read may be split into parts.
+        pulse: records heartbeat and progress, for a process that watches.
 
     Raises:
-        UserError: there is no such decoder.
-        VideoError: no decoder gets a frame out of it, or too many are damaged.
+        UserError: the decoder is unknown.
+        VideoError: no decoder can decode a frame of it, or too many are damaged.
     """
     check_decoder(decoder)
     pulse = pulse or Pulse()
@@ -143,7 +143,7 @@ def read_video(
             yield from _read(frugal, video, identity, options, new_clip, pulse)
             return
         except (VideoError, MemoryError) as error:
-            yield Restart(str(error) or "decord takes too much memory")
+            yield Restart(str(error) or "decord needs too much memory")
             decoder = AvDecoder.name
     pulse.decoder = DECODERS.index(decoder)
     if may_split and decoder == AvDecoder.name:
@@ -176,7 +176,7 @@ def read_part(
     """Yield the clips of a part of a video in order, then `Finished`.
 
     Raises:
-        VideoError: what the part promises cannot be kept; the video is to be read in one piece.
+        VideoError: the frames are not those that the part promises; read the video in one piece.
     """
     require_unchanged(video, part.identity)
     width, height = _frame_size(part.info, options)
@@ -187,30 +187,30 @@ def read_part(
 
 
 def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
-    """(width, height) of frames as they are to be decoded.
+    """Return (width, height) in pixels at which to decode frames.
 
     Raises:
-        VideoError: clips of them would take more memory than they may.
+        VideoError: their clips would need more memory than they may use.
     """
     width, height = frame_size(info.width, info.height, options.short_side)
     num_bytes = MIN_SLOTS * options.grid.clip_frames * width * height * 3
     if num_bytes > options.max_clips_bytes:
         raise VideoError(
             f"its frames of {info.width}x{info.height} pixels, decoded as {width}x{height}, make "
-            f"clips of {num_bytes / 2**30:.1f} GiB: use --short-side 256, or raise "
-            "--worker-memory-gib"
+            f"clips of {num_bytes / 2**30:.1f} GiB: reduce the short side to 256 pixels, or "
+            "allow workers more memory"
         )
     return width, height
 
 
 def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
-    """The decord decoder, if a whole video is not more than it may read ahead.
+    """Open decord, if a whole video is within its read-ahead limit.
 
     Raises:
-        VideoError: it is, or decord cannot open it.
+        VideoError: the video exceeds the limit, or decord cannot open it.
     """
     num_frames = info.num_frames_container or info.duration_seconds * info.fps
-    # Before it says how many frames there are decord reads the whole file, of whatever size.
+    # decord reads the whole file, whatever its size, before it reports the number of frames.
     is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
     if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
         decoder = DecordDecoder(path, info, width, height)
@@ -245,10 +245,10 @@ def _read(
 
 
 def _watched(decoder: Decoder, pulse: Pulse) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield a decoder's frames, with a sign of life for each.
+    """Yield a decoder's frames, with a heartbeat for each.
 
     Raises:
-        VideoError: there is no end to them.
+        VideoError: there are more than `MAX_FRAMES`.
     """
     for number, frame in enumerate(decoder, start=1):
         if number > MAX_FRAMES:

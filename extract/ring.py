@@ -1,7 +1,7 @@
 """Clips in shared memory: one worker fills the slots of its ring in turn, others read them.
 
-The memory has no name: it is gone with the last process that holds it, however that ends, and the
-small /dev/shm of a container does not limit it.
+The memory is anonymous: it is freed with the last process that holds it, even if that is killed,
+and the small /dev/shm of a container does not limit it.
 """
 
 import math
@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 BUDGET_BYTES = 256 << 20
-"""What more than two slots may take; two take what they need, such as 796 MB at 1080p."""
+"""Memory limit for more than two slots; two use what they need, such as 796 MB at 1080p."""
 MIN_SLOTS, MAX_SLOTS = 2, 4
 """One slot is filled while another is read; more than four gain nothing."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a clip lies in a ring."""
+    """The place of a clip in a ring."""
 
     index: int
     offset: int
@@ -33,11 +33,11 @@ class Slot:
 
 
 class ClipRing:
-    """Slots of shared memory, two to four, as large as the largest clip so far.
+    """Two to four slots of shared memory, each as large as the largest clip so far.
 
-    The writer calls `next_clip`, fills what it gets, and calls `take`; whoever reads the slot sees
-    to it that `release` is called in the writer's process. Processes that are being spawned, or to
-    which it is sent, get a ring on the same memory, with all slots free: only one may write.
+    The writer calls `next_clip`, fills the buffer and calls `take`; the reader must have `release`
+    called in the writer's process. A process that is spawned with a ring, or receives one, gets a
+    ring on the same memory with all slots free, but only one process may write.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -50,13 +50,13 @@ class ClipRing:
         self._filling = Slot(0, 0, ())
 
     def __reduce__(self) -> tuple[Callable[[Any], "ClipRing"], tuple[Any]]:
-        """How the other process comes by it."""
+        """Pickle the ring for another process, which gets a duplicate of the descriptor."""
         return _attach, (DupFd(self._descriptor),)
 
     def next_clip(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-        """A buffer of that shape for the next clip, or None until a slot has been released.
+        """Return a buffer of that shape for the next clip, or None until a slot is released.
 
-        Slots are given in turn, so the clip before stays as it is until this one is taken.
+        Slots are used in turn, so the previous clip does not change until this one is taken.
         """
         num_bytes = math.prod(shape)
         if num_bytes > self._slot_bytes:
@@ -79,7 +79,7 @@ class ClipRing:
             os.ftruncate(self._descriptor, total)
 
     def take(self) -> Slot:
-        """The slot that `next_clip` gave last; it is not given again until it is released."""
+        """Return the slot of the last `next_clip`; it is not used again until it is released."""
         slot = self._filling
         self._is_taken[slot.index] = True
         self._filling = Slot((slot.index + 1) % len(self._is_taken), 0, ())
@@ -90,12 +90,12 @@ class ClipRing:
         self._is_taken[slot_index] = False
 
     def clip(self, slot: Slot) -> npt.NDArray[np.uint8]:
-        """The clip in a slot, only to be read; it changes once the slot has been released."""
+        """Return the clip in a slot, for reading only, until the slot is released."""
         return self._view(slot)
 
     @property
     def memory(self) -> npt.NDArray[np.uint8]:
-        """Every byte as this process maps it now: a new array whenever the ring has grown."""
+        """All bytes as this process maps them now: a new array after the ring has grown."""
         return self._memory
 
     def _view(self, slot: Slot) -> npt.NDArray[np.uint8]:
@@ -105,7 +105,7 @@ class ClipRing:
         return self._memory[slot.offset : stop].reshape(slot.shape)
 
     def close(self) -> None:
-        """Give up the memory; it is freed when no clip of it is in use any more."""
+        """Release the memory; it is freed when no clip in it is in use any more."""
         self._memory = np.empty(0, np.uint8)
         self._finalizer()
 

@@ -1,8 +1,8 @@
-"""Files that hold all their bytes as they were written, or are refused.
+"""HDF5 files sealed with a digest, and refused if their bytes have changed.
 
-They are HDF5. In front of HDF5's own bytes, in the user block, stand format, version and the sha256
-of all that follows. That is checked before HDF5 sees a byte: on damaged ones it may crash, or never
-come back. What is in them is told in `extract.store`.
+The user block, in front of HDF5's own bytes, holds the format, its version and the sha256 of all
+that follows. It is checked before HDF5 sees a byte, because HDF5 may crash or hang on damaged
+files. `extract.store` describes their content.
 """
 
 import errno
@@ -28,34 +28,34 @@ USER_BLOCK_SIZE = 512
 USER_BLOCK = re.compile(rb"vigil-features (\d{1,9}) ([0-9a-f]{64})\n\0+")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-# What h5py raises on bytes that are not what they should be: an OSError without a number, or with
-# that of a place that no file has.
+# What h5py raises on damaged bytes. An OSError then has no number, or that of an offset that does
+# not exist.
 DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
 DAMAGE_ERRNOS = (None, errno.EINVAL)
-REMEDY = "run the same vigil extract again, or vigil features verify --videos VIDEOS --repair"
+REMEDY = "run the same vigil extract again, or repair it with vigil features verify"
 
 
 class FeatureFileError(UserError):
-    """A feature file is missing, damaged, incomplete, or not what the caller asked for."""
+    """A feature file is missing, damaged, incomplete, or not what the caller requested."""
 
 
 class UnreadableFileError(FeatureFileError):
-    """A file may be whole, but the system does not give its bytes now."""
+    """A file may be intact, but the system cannot read it now."""
 
 
 class ForeignFileError(FeatureFileError):
-    """A file is whole, but none that this program may replace: of something else, or newer."""
+    """A file is intact, but this program must not replace it: it is of another kind, or newer."""
 
 
 def seal(content: memoryview) -> None:
-    """Write the user block at the front of a feature file's bytes, which `read_features` checks."""
+    """Write the user block, which `read_features` checks, in front of a feature file's bytes."""
     digest = hashlib.sha256(content[USER_BLOCK_SIZE:]).hexdigest()
     block = f"{FORMAT} {FORMAT_VERSION} {digest}\n".encode()
     content[:USER_BLOCK_SIZE] = block.ljust(USER_BLOCK_SIZE, b"\0")
 
 
 def content_digest(file: h5py.File) -> str:
-    """sha256 over every dataset and every attribute but the two that are written last."""
+    """Return the sha256 of every dataset and every attribute except the two written last."""
     digest = hashlib.sha256()
 
     def add(name: str, value: npt.NDArray[Any]) -> None:
@@ -77,10 +77,10 @@ def content_digest(file: h5py.File) -> str:
 
 @contextmanager
 def open_sealed(path: Path) -> Iterator[h5py.File]:
-    """Yield a file whose bytes have been checked; what is raised by reading it is explained."""
+    """Yield a file after checking its bytes; errors in reading it become `FeatureFileError`."""
     try:
         if not path.is_file():
-            raise FeatureFileError(f"{path} is not there: run vigil extract first")
+            raise FeatureFileError(f"{path} does not exist: run vigil extract first")
         with path.open("rb") as content:
             version = _check_bytes(path, content)
             with h5py.File(content, "r") as file:
@@ -96,10 +96,10 @@ def open_sealed(path: Path) -> Iterator[h5py.File]:
 
 
 def sealed_digest(path: Path) -> str:
-    """sha256 of a feature file's bytes as its user block states it, which is not checked here.
+    """Return the sha256 that a feature file's user block states, without checking it.
 
     Raises:
-        FeatureFileError: it has none; names the file.
+        FeatureFileError: the file states none; names the file.
         OSError: the file cannot be read.
     """
     with path.open("rb") as content:
@@ -109,17 +109,17 @@ def sealed_digest(path: Path) -> str:
             return hashlib.file_digest(content, "sha256").hexdigest()
     match = USER_BLOCK.fullmatch(block)
     if match is None:
-        raise damaged(path, "it does not begin as a feature file does")
+        raise damaged(path, "it does not start like a feature file")
     return match[2].decode()
 
 
 def _check_bytes(path: Path, content: io.BufferedReader) -> int:
-    """The format version of a file of which no byte has changed, as far as that can be known."""
+    """Return the format version of a file after checking its digest; version 1 has none."""
     block = content.read(USER_BLOCK_SIZE)
     if block.startswith(HDF5_SIGNATURE):
         return 1
     if not block.startswith(FORMAT.encode()):
-        raise FeatureFileError(f"{path} is no feature file: {REMEDY}")
+        raise FeatureFileError(f"{path} is not a feature file: {REMEDY}")
     match = USER_BLOCK.fullmatch(block)
     digest = hashlib.file_digest(content, "sha256").hexdigest()
     if match is None or digest.encode() != match[2]:
@@ -130,14 +130,14 @@ def _check_bytes(path: Path, content: io.BufferedReader) -> int:
 def _check_format(path: Path, file: h5py.File, sealed_version: int) -> None:
     if file.attrs.get("format") != FORMAT:
         raise ForeignFileError(
-            f"{path} is an HDF5 file of something else: move it out of the folder of features"
+            f"{path} is an HDF5 file of another kind: move it out of the folder of features"
         )
     version = int(file.attrs["format_version"])
     if version != sealed_version:
-        raise damaged(path, f"format version {sealed_version} in front, {version} inside")
+        raise damaged(path, f"format version {sealed_version} in its user block, {version} inside")
     if not 1 <= version <= FORMAT_VERSION:
         raise ForeignFileError(
-            f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}: "
+            f"{path} has format version {version}, but this program reads 1 to {FORMAT_VERSION}: "
             "extract again, or use the matching version of vigil"
         )
     if file.attrs.get("complete") != 1:
@@ -145,7 +145,7 @@ def _check_format(path: Path, file: h5py.File, sealed_version: int) -> None:
 
 
 def _check_parts(file: h5py.File, num_bytes: int) -> None:
-    """Refuse what would have HDF5 open other files or plugins, or take memory beyond the file's.
+    """Refuse parts for which HDF5 would open other files or plugins, or use excessive memory.
 
     Raises:
         ValueError: names the part.
@@ -154,7 +154,7 @@ def _check_parts(file: h5py.File, num_bytes: int) -> None:
     file.visititems_links(links.__setitem__)
     for name, link in links.items():
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{name} is a link to something else")
+            raise ValueError(f"{name} is a link")
         part = file[name]
         if isinstance(part, h5py.Group):
             continue
@@ -162,20 +162,20 @@ def _check_parts(file: h5py.File, num_bytes: int) -> None:
         filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
         is_plain = filters <= {h5py.h5z.FILTER_FLETCHER32} and part.maxshape == part.shape
         if part.is_virtual or part.external or not is_plain or part.nbytes > num_bytes:
-            raise ValueError(f"{name} does not hold its values itself")
+            raise ValueError(f"{name} does not store its values plainly in this file")
 
 
 def damaged(path: Path, reason: str) -> FeatureFileError:
-    """What is said of a file that is not as it was written."""
+    """Return the error for a file that is not as it was written."""
     reason = " ".join(reason.split())
     return FeatureFileError(f"{path} is damaged ({reason}): {REMEDY}")
 
 
 def unreadable(path: Path, error: OSError | MemoryError) -> UnreadableFileError:
-    """What is said of a file that the system does not give, which says nothing of the file."""
+    """Return the error for a file that the system cannot read, although it may be intact."""
     if isinstance(error, MemoryError):
-        return UnreadableFileError(f"{path} cannot be read (not enough memory): free some")
-    remedy = "see to its disk and its permissions, then run the same command again"
+        return UnreadableFileError(f"{path} cannot be read (not enough memory): free some memory")
+    remedy = "check its disk and its permissions, then run the same command again"
     if error.errno in NAME_ERRNOS:
         remedy = "rename the video"
     return UnreadableFileError(f"{path} cannot be read ({error.strerror}): {remedy}")

@@ -11,28 +11,28 @@ import numpy.typing as npt
 
 
 def segment_ranges(num_frames: int, num_segments: int) -> npt.NDArray[np.int64]:
-    """(S, 2) int64, the half-open frame ranges [floor(kN/S), floor((k+1)N/S)).
+    """Return (S, 2) int64, the half-open frame ranges [floor(kN/S), floor((k+1)N/S)).
 
-    They partition the frames; with fewer frames than segments some are empty, which is valid.
+    They partition the frames. If there are fewer frames than segments, some are empty.
     """
     edges = np.arange(num_segments + 1, dtype=np.int64) * num_frames // num_segments
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 def range_centres(frame_ranges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """floor((first + last) / 2) of half-open frame ranges (n, 2): (n,) int64 frame indices."""
+    """Return floor((first + last) / 2) of half-open frame ranges (n, 2): (n,) int64 frames."""
     return (frame_ranges[:, 0] + frame_ranges[:, 1] - 1) // 2
 
 
 def segment_of_clips(
     clip_frames: npt.NDArray[np.int64], segment_frames: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """(n_clips,) int64, the segment that holds each clip's centre."""
+    """Return (n_clips,) int64, the segment that holds each clip's centre."""
     return np.searchsorted(segment_frames[:, 1], range_centres(clip_frames), side="right")
 
 
 class ClipFeatures(Protocol):
-    """Clip features (n_clips, ...): an array, or something that reads them from elsewhere."""
+    """Clip features (n_clips, ...): an array, or an object that reads them from elsewhere."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...  # noqa: D102
@@ -47,10 +47,10 @@ def pool_clips(
     clip_frames: npt.NDArray[np.int64],
     segment_frames: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.floating]:
-    """Segment features: the maximum over each segment's clips.
+    """Return segment features, the maximum over each segment's clips.
 
-    Every clip is used in the one segment that holds its centre. A segment that holds none takes
-    the clip whose centre is nearest to its own; of two equally near ones, the earlier.
+    Every clip belongs to the one segment that holds its centre. A segment that holds no centre uses
+    the clip with the nearest one; of two equally near, the earlier.
 
     Args:
         clip_features: (n_clips, ...) in the order of the clips.
@@ -58,10 +58,10 @@ def pool_clips(
         segment_frames: (S, 2) half-open ranges that partition the video's frames.
 
     Returns:
-        (S, ...) of the dtype of ``clip_features``.
+        (S, ...) with the dtype of ``clip_features``.
 
     Raises:
-        ValueError: there is no clip, or features and ranges differ in number.
+        ValueError: there are no clips, or features and ranges differ in number.
     """
     if len(clip_features) != len(clip_frames) or len(clip_frames) == 0:
         raise ValueError(f"{len(clip_features)} clip features for {len(clip_frames)} clips")

@@ -1,6 +1,6 @@
 """A video to extract, and the identity by which its features are recognised later.
 
-A video is a file, or a folder of pictures: its frames, in the natural order of their names.
+A video is a file, or a folder of pictures, which are its frames in the natural order of names.
 """
 
 import hashlib
@@ -16,43 +16,43 @@ PIECE_BYTES = 1 << 20
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PICTURE_FPS = 25.0
 MASK = "_gt"
-"""Folders and pictures whose names end so are the truth in UCSD's and UBnormal's archives."""
+"""Suffix of the ground-truth folders and pictures in UCSD's and UBnormal's archives."""
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """A video to extract: where it is and what it is called in every output."""
+    """A video to extract: its path, and its name in every output."""
 
     path: Path
     name: str
     """Relative to the folder of videos, with forward slashes."""
     picture_fps: float = PICTURE_FPS
-    """Frames a second, where it is a folder of pictures."""
+    """Frames per second, if it is a folder of pictures."""
 
 
 @dataclass(frozen=True)
 class VideoIdentity:
-    """Which video a feature file was made of."""
+    """The video that a feature file was made from."""
 
     path: str
     """Relative to the folder of videos, with forward slashes."""
     num_bytes: int
     modified_ns: int
     digest: str
-    """sha256 of the file's bytes; of a folder, of all its pictures' digests and names in order."""
+    """sha256 of the file's bytes; for a folder, of its pictures' digests and names in order."""
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """The key by which 2.jpg comes before 10.jpg."""
+    """Return the sort key that puts 2.jpg before 10.jpg."""
     parts: list[str | int] = list(re.split(r"([0-9]+)", name))
     parts[1::2] = map(int, parts[1::2])
     return parts, name
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, in the order in which they are frames; none if it is no video.
+    """List the pictures in a folder, in frame order; none if the folder is not a video.
 
-    Hidden files and masks are none, and a single picture makes no video.
+    Hidden files and masks do not count, and a single picture is not a video.
 
     Raises:
         OSError: the folder cannot be read.
@@ -64,13 +64,13 @@ def list_pictures(folder: Path) -> list[Path]:
         for name in os.listdir(folder)  # noqa: PTH208  (names are enough)
         if name.lower().endswith(PICTURE_ENDINGS)
         and not name.startswith(".")
-        and not os.path.splitext(name)[0].endswith(MASK)  # noqa: PTH122  (it is a name, no path)
+        and not os.path.splitext(name)[0].endswith(MASK)  # noqa: PTH122  (a name, not a path)
     ]
     return [folder / name for name in sorted(names, key=natural_order)] if len(names) > 1 else []
 
 
 def size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and time of change, in nanoseconds, of a video; of pictures the sum and the latest.
+    """Return size in bytes and modification time in ns; for pictures, the sum and the latest.
 
     Raises:
         OSError: it cannot be read.
@@ -84,11 +84,11 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def identify(video: SourceVideo, beat: Callable[[], None] = lambda: None) -> VideoIdentity:
-    """Size, time of change and sha256 of a video.
+    """Return the size, modification time and sha256 of a video.
 
     Args:
-        video: where it is.
-        beat: called for every piece of a file that has been read.
+        video: the video to identify.
+        beat: called for every piece of a file that is read.
 
     Raises:
         VideoError: it cannot be read.
@@ -98,7 +98,7 @@ def identify(video: SourceVideo, beat: Callable[[], None] = lambda: None) -> Vid
         if not video.path.is_dir():
             digest = _digest(video.path, beat)
         else:
-            # No name holds a zero byte, so that no other pictures give the same bytes.
+            # No name holds a zero byte, so different pictures never produce the same bytes.
             whole = hashlib.sha256()
             for picture in list_pictures(video.path):
                 whole.update(f"{_digest(picture, beat)}  ".encode())
@@ -119,10 +119,10 @@ def _digest(path: Path, beat: Callable[[], None]) -> str:
 
 
 def require_unchanged(video: SourceVideo, identity: VideoIdentity) -> None:
-    """Refuse a video that was written to since it was identified: a camera may still record.
+    """Refuse a video that changed since it was identified, as one still being recorded does.
 
     Raises:
-        VideoError: its size or time of change is another now, or it is gone.
+        VideoError: its size or modification time has changed, or it is gone.
     """
     try:
         found = size_and_time(video.path)

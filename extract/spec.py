@@ -14,17 +14,17 @@ from vigil.extract.errors import UserError
 class FeatureSpec:
     """The settings that change what a feature means.
 
-    Two feature files may be used together only where these agree. Views, decoder, device and
-    precision are recorded in a feature file too, but are not part of its meaning.
+    Two feature files may be used together only if these agree. A feature file also records views,
+    decoder, device and precision, but they are not part of its meaning.
     """
 
     backbone: str
-    """Of a combination: the names joined by plus signs; likewise the endpoints."""
+    """For a combination, the names joined by plus signs; the same goes for the endpoint."""
     endpoint: str
     weights_digest: str
-    """sha256 over the tensors the endpoint uses, whatever kind of file they came from."""
+    """sha256 of the tensors the endpoint uses, independent of the file they came from."""
     time_pool: str = "none"
-    """none: a value per time position and channel; mean: averaged over the time positions."""
+    """none: one value per time position and channel; mean: averaged over the time positions."""
     clip_frames: int = 64
     clip_stride: int = 64
     num_segments: int = 32
@@ -33,11 +33,11 @@ class FeatureSpec:
     interpolation: str = "bilinear"
     apply_rotation: bool = True
     origin: str | None = None
-    """Which kind of foreign file the features were imported from; None: extracted by this program.
-    Of an imported spec only the backbone's name, the grid and the segments mean anything."""
+    """Kind of foreign file the features were imported from; None: extracted by this program.
+    In an imported spec only the backbone's name, the grid and the segments have a meaning."""
 
     def __post_init__(self) -> None:
-        """Refuse settings without a meaning.
+        """Refuse invalid settings.
 
         Raises:
             UserError: names the setting, its value and what is allowed.
@@ -46,7 +46,7 @@ class FeatureSpec:
         if self.time_pool not in ("none", "mean"):
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
         if self.num_segments < 1:
-            raise UserError(f"{self.num_segments} segments: at least 1 is needed; the paper has 32")
+            raise UserError(f"{self.num_segments} segments are too few: use 1 or more, such as 32")
         if self.short_side is not None and self.short_side < 224:
             raise UserError(
                 f"short side {self.short_side} is smaller than the 224 pixel views: "
@@ -59,15 +59,15 @@ class FeatureSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """The settings as JSON with sorted keys; without an origin where that is this program."""
+        """Return the settings as JSON with sorted keys, without the origin if it is None."""
         settings = asdict(self)
         if self.origin is None:
-            del settings["origin"]  # as files have it that are older than imports: same digest
+            del settings["origin"]  # older files have no such key, and the digest must not change
         return json.dumps(settings, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSpec":
-        """The spec that `to_json` wrote.
+        """Parse a spec that `to_json` wrote.
 
         Raises:
             ValueError: the text is not JSON, or not exactly these settings.
@@ -80,10 +80,10 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class FeaturePart:
-    """The values in a feature that one network of a combination gives."""
+    """The values in a feature that come from one backbone of a combination."""
 
     name: str
-    """Of the backbone."""
+    """The backbone's name."""
     offset: int
     """Index of its first value."""
     time_positions: int
@@ -91,12 +91,12 @@ class FeaturePart:
 
     @property
     def stop(self) -> int:
-        """Index behind its last value."""
+        """Index after its last value."""
         return self.offset + self.time_positions * self.channels
 
 
 def difference(left: FeatureSpec, right: FeatureSpec) -> list[str]:
-    """The settings in which two specs differ, each as ``name: left != right``."""
+    """List the settings in which two specs differ, each as ``name: left != right``."""
     pairs = asdict(left).items()
     other = asdict(right)
     return [f"{name}: {value} != {other[name]}" for name, value in pairs if value != other[name]]

@@ -1,10 +1,10 @@
-"""The HDF5 feature file: one per video, written aside and renamed, verified when read.
+"""The HDF5 feature file: one per video, written atomically, verified when read.
 
-Anyone can read it with h5py alone: ``/segments/features`` (V, S, D), ``/segments/frames`` (S, 2),
-``/segments/seconds`` (S, 2), with ``--keep-clips`` ``/clips/features`` (N_clips, V, D) and
-``/clips/frames``, for damaged videos ``/damage/frames`` (n, 2) and ``/damage/seconds`` (n, 2);
-everything else is in the attributes of the root group. How its bytes are kept is told in
-`extract.sealed`.
+h5py alone can read it: ``/segments/features`` (V, S, D), ``/segments/frames`` (S, 2),
+``/segments/seconds`` (S, 2); if clips are kept, ``/clips/features`` (N_clips, V, D) and
+``/clips/frames``; for damaged videos, ``/damage/frames`` (n, 2) and ``/damage/seconds`` (n, 2).
+Everything else is in the attributes of the root group. `extract.sealed` describes how its bytes
+are protected.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
 
@@ -50,19 +50,19 @@ class VideoFeatures:
     segment_seconds: npt.NDArray[np.float64]
     """(S, 2) from the frames' own timestamps; the first frame is at 0."""
     clip_features: npt.NDArray[np.floating] | None
-    """(N_clips, V, D), only with --keep-clips."""
+    """(N_clips, V, D), only if clips are kept."""
     clip_frames: npt.NDArray[np.int64] | None
-    """(N_clips, 2) half-open ranges of real frames, only with --keep-clips."""
+    """(N_clips, 2) half-open ranges of real frames, only if clips are kept."""
     views: tuple[str, ...]
     spec: FeatureSpec
     time_positions: int
     channels: int
     weights_name: str
     weights_trained: bool
-    """False for random weights: the features then say nothing about the world."""
+    """False for random weights, which make the features meaningless."""
     precision: str
     rung: str
-    """Form of the network that computed it, such as folded or plain; empty in older files."""
+    """Form of the network that computed them, such as folded or plain; empty in older files."""
     device: str
     decoder: str
     video: VideoIdentity
@@ -70,41 +70,41 @@ class VideoFeatures:
     width: int
     height: int
     num_frames_container: int
-    """What the container promises; 0 where it does not say."""
+    """Number that the container states; 0 if it states none."""
     num_frames_decoded: int
-    """0 where it is not known, as of some imported features; the segments then hold no frames."""
+    """0 if unknown, as for some imported features; the segments then hold no frames."""
     num_frames_damaged: int
     """Frames that are lost, or were decoded with errors."""
     num_frames_lost: int
-    """Those of them that are missing; 0 in files of version 1."""
+    """Only those that are lost; 0 in files of version 1."""
     damage_frames: npt.NDArray[np.int64]
-    """(n, 2) where frames are damaged, as `Damage.frames`; empty in files of version 1."""
+    """(n, 2) damaged ranges, as in `Damage.frames`; empty in files of version 1."""
     damage_seconds: npt.NDArray[np.float64]
-    """(n, 2) the same from the frames' own timestamps."""
+    """(n, 2) the same, from the frames' own timestamps."""
     duration_container: float
-    """Seconds that the container promises; 0 where it does not say."""
+    """Seconds that the container states; 0 if it states none."""
     versions: dict[str, str]
     created_at: str
     parts: tuple[FeaturePart, ...] = ()
-    """Of a combination of backbones: where in D each one's values lie."""
+    """For a combination of backbones, where in D each one's values lie."""
 
     @property
     def damaged_share(self) -> float:
-        """Share of the frames there should be that are lost or damaged, 0..1."""
+        """Share of the expected frames that are lost or damaged, 0..1."""
         return damaged_share(self.num_frames_damaged, self.num_frames_lost, self.num_frames_decoded)
 
     def select_views(self, names: Sequence[str]) -> npt.NDArray[np.floating]:
-        """(v, S, D), the features of the named views in the order given.
+        """Return (v, S, D), the features of the named views in the order given.
 
         Raises:
-            FeatureFileError: names the views that the file does not hold, or the first place where
-                a value is not finite.
+            FeatureFileError: a view is missing, or a value is not finite; names the views, or the
+                first place.
         """
         missing = [name for name in names if name not in self.views]
         if missing:
             raise FeatureFileError(
-                f"{self.video.path}: features hold the views {', '.join(self.views)}, not "
-                f"{', '.join(missing)}: extract again with more --views, or ask for fewer"
+                f"{self.video.path}: its features hold the views {', '.join(self.views)}, not "
+                f"{', '.join(missing)}: extract again with more views, or request fewer"
             )
         features = self.features[[self.views.index(name) for name in names]]
         is_finite = np.isfinite(features).all(axis=2)
@@ -112,24 +112,24 @@ class VideoFeatures:
             view, segment = np.argwhere(~is_finite)[0]
             raise FeatureFileError(
                 f"{self.video.path}: its features are not finite (view {names[view]}, segment "
-                f"{segment}): repair them with vigil features verify --videos VIDEOS --repair"
+                f"{segment}): repair them with vigil features verify"
             )
         return features
 
 
 def feature_path(root: Path, video: str) -> Path:
-    """Where the features of a video lie: ``<root>/<video path relative to its root>.h5``."""
+    """Return the feature file of a video: ``<root>/<video path relative to its root>.h5``."""
     return path_below(root, video + SUFFIX)
 
 
 def list_features(root: Path) -> dict[str, Path]:
-    """Relative video path (forward slashes) -> its feature file, sorted by name.
+    """Map relative video paths (forward slashes) to their feature files, sorted by name.
 
     Raises:
         FeatureFileError: the folder does not exist.
     """
     if not root.is_dir():
-        raise FeatureFileError(f"{root} is no folder of features: run vigil extract first")
+        raise FeatureFileError(f"{root} is not a folder of features: run vigil extract first")
     files = {
         path.relative_to(root).as_posix().removesuffix(SUFFIX): path
         for path in root.rglob(f"*{SUFFIX}")
@@ -139,13 +139,13 @@ def list_features(root: Path) -> dict[str, Path]:
 
 
 def write_features(path: Path, video: VideoFeatures) -> None:
-    """Write a feature file so that it exists whole or not at all.
+    """Write a feature file atomically.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    # Made in memory: HDF5 writing to a disk that fills up does not raise, it crashes the process.
-    # From HDF5 1.10 on, its own structures have checksums, too.
+    # Built in memory: HDF5 crashes the process, instead of raising, when a disk fills up.
+    # With v110, HDF5 adds checksums to its own structures.
     content = io.BytesIO()
     with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
         _write_array(file, "segments/features", video.features, by_view=True)
@@ -208,10 +208,10 @@ def _attributes(video: VideoFeatures) -> dict[str, Any]:
 
 
 def read_features(path: Path) -> VideoFeatures:
-    """The content of a feature file; its checksums, shapes and frame ranges are checked.
+    """Read a feature file, checking its checksums, shapes and frame ranges.
 
     Raises:
-        FeatureFileError: the file is not there, no feature file, incomplete, damaged or unreadable.
+        FeatureFileError: it is missing, not a feature file, incomplete, damaged or unreadable.
     """
     with open_sealed(path) as file:
         video = _read(file)
@@ -220,17 +220,17 @@ def read_features(path: Path) -> VideoFeatures:
 
 
 def read_identity(path: Path) -> VideoFeatures:
-    """`read_features` without the arrays of features (they are empty), to plan a run."""
+    """Read a feature file, leaving the feature arrays empty, to plan a run."""
     with open_sealed(path) as file:
         return _read(file, arrays=False)
 
 
 def verify_features(path: Path) -> VideoFeatures:
-    """The content of a feature file after checking every byte of it.
+    """Read a feature file, checking every byte of it.
 
     Raises:
-        FeatureFileError: as `read_features`, and where the digest over all datasets and
-            attributes is wrong, or a value is not finite.
+        FeatureFileError: as in `read_features`; also if the digest of all datasets and attributes
+            is wrong, or a value is not finite.
     """
     with open_sealed(path) as file:
         if file.attrs["content_digest"] != content_digest(file):
@@ -244,7 +244,7 @@ def verify_features(path: Path) -> VideoFeatures:
 
 
 def _check_fit(video: VideoFeatures) -> None:
-    """Refuse a file of which the parts do not fit each other, although its bytes are as written.
+    """Refuse a file with inconsistent parts, even if its bytes are as written.
 
     Raises:
         ValueError: names the part.
@@ -269,10 +269,10 @@ def _check_fit(video: VideoFeatures) -> None:
         if video.clip_features.shape != (num_clips, num_views, size):
             raise ValueError(f"clip features have the shape {video.clip_features.shape}")
         if not np.array_equal(video.clip_frames, grid.frame_ranges(num_frames)):
-            raise ValueError("clips are not those of the decoded frames")
+            raise ValueError("clips do not match the decoded frames")
     edges = np.concatenate([[0], video.damage_frames.ravel(), [num_frames]])
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
-        raise ValueError("its damage does not lie in the decoded frames")
+        raise ValueError("its damaged ranges do not fit the decoded frames")
     times = np.concatenate([video.segment_seconds, video.damage_seconds]).ravel()
     if not np.isfinite([*times, video.fps, video.duration_container]).all():
         raise ValueError("it holds times that are not finite")

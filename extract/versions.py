@@ -1,4 +1,4 @@
-"""The versions of the programs that a result may depend on."""
+"""The versions of the software that results may depend on."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -7,7 +7,7 @@ DISTRIBUTIONS = ("vigil-video", "torch", "torchvision", "numpy", "h5py", "decord
 
 
 def installed_versions() -> dict[str, str]:
-    """The version of Python and of each installed distribution that results depend on."""
+    """Return the versions of Python and of the installed distributions that results depend on."""
     versions = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:

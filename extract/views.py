@@ -1,4 +1,4 @@
-"""Named views: rectangles of a frame, flipped or not, and cutting them on the device."""
+"""Named views: rectangles of a frame, mirrored or not, and cropping them on the device."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from vigil.extract.errors import UserError
 
 @dataclass(frozen=True)
 class View:
-    """A 224 x 224 rectangle of a frame, by its place in the free space around it."""
+    """A 224 x 224 rectangle of a frame, placed by shares of the free space around it."""
 
     down: float
     """0: at the top, 1: at the bottom."""
@@ -21,7 +21,7 @@ class View:
     mirrored: bool = False
 
     def corner(self, height: int, width: int, size: int = VIEW_SIZE) -> tuple[int, int]:
-        """(top, left) in pixels of the view in a frame of the given size."""
+        """Return (top, left) of the view in pixels, in a frame of the given size."""
         return int((height - size) * self.down), int((width - size) * self.right)
 
 
@@ -40,34 +40,34 @@ VIEWS = {**_CROPS, **_MIRRORED}
 VIEW_SETS = {"center": ("center",), "five": tuple(_CROPS), "ten": tuple(VIEWS)}
 
 UNNAMED_CROP = re.compile(r"crop_\d{1,3}")
-"""A view of imported features of which nobody knows where in the frame it lies."""
+"""A view of imported features at an unknown place in the frame."""
 
 
 def view_names(text: str, unnamed: bool = False) -> tuple[str, ...]:
-    """The names of a set (center, five, ten) or of a list of views with commas, in stored order.
+    """Return the views of a set (center, five, ten) or a comma-separated list, in stored order.
 
     Args:
-        text: from the command line.
-        unnamed: also take crop_0 and the like, which imported features may have.
+        text: the set or the list.
+        unnamed: also accept names such as crop_0, which imported features may have.
 
     Raises:
-        UserError: names what is no view.
+        UserError: names the unknown views.
     """
     if text in VIEW_SETS:
         return VIEW_SETS[text]
-    asked = [name.strip() for name in text.split(",")]
-    crops = [name for name in asked if unnamed and UNNAMED_CROP.fullmatch(name)]
-    unknown = [name for name in asked if name not in (*VIEWS, *crops)]
+    requested = [name.strip() for name in text.split(",")]
+    crops = [name for name in requested if unnamed and UNNAMED_CROP.fullmatch(name)]
+    unknown = [name for name in requested if name not in (*VIEWS, *crops)]
     if unknown:
         raise UserError(
-            f"{', '.join(map(repr, unknown))} is no view: use center, five, ten, or names out of "
+            f"unknown view {', '.join(map(repr, unknown))}: use center, five, ten, or names from "
             + ", ".join(VIEWS)
         )
-    return in_stored_order(asked)
+    return in_stored_order(requested)
 
 
 def in_stored_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Views as `VIEWS` has them, each once, then unnamed crops by number."""
+    """Return each view once, in the order of `VIEWS`, then unnamed crops by number."""
     order = {name: index for index, name in enumerate(VIEWS)}
     return tuple(
         sorted(set(names), key=lambda name: (order.get(name, len(order)), len(name), name))
@@ -75,10 +75,10 @@ def in_stored_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def cut_view(clip: torch.Tensor, name: str) -> torch.Tensor:
-    """The named view of a clip, on the device where the clip is.
+    """Return the named view of a clip, on the clip's device.
 
     Args:
-        clip: (T, H, W, 3) uint8, no side below 224.
+        clip: (T, H, W, 3) uint8, no side below 224 pixels.
         name: a key of `VIEWS`.
 
     Returns:

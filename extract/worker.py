@@ -1,7 +1,7 @@
 """The decode worker: tasks in, clips out, over one connection; the clips lie in its ring.
 
-It loads neither torch nor h5py, so that a process of it starts fast. What memory it needs is its
-ring's and its decoder's, of which decord may read `READ_AHEAD_LIMIT_BYTES` ahead.
+It loads neither torch nor h5py, so its process starts fast. It needs the memory of its ring and its
+decoder; decord may read `READ_AHEAD_LIMIT_BYTES` ahead.
 """
 
 import logging
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A video, or a part of it, to read; the number is in every message about it."""
+    """A video, or a part of it, to read; every message about it carries its number."""
 
     number: int
     video: SourceVideo
@@ -49,36 +49,36 @@ class Task:
     may_split: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse unknown decoders before a process is troubled with them.
+        """Refuse unknown decoders before the task is sent to a process.
 
         Raises:
-            UserError: names the decoders there are.
+            UserError: the decoder is unknown; names those that exist.
         """
         check_decoder(self.decoder)
 
 
 @dataclass(frozen=True)
 class Release:
-    """To the worker: the clip in a slot is no longer needed."""
+    """Tells the worker that the clip in a slot is no longer needed."""
 
     slot: int
 
 
 @dataclass(frozen=True)
 class ClipReady:
-    """A clip lies in a slot, which stays as it is until it is released."""
+    """A clip is in a slot, and does not change until the slot is released."""
 
     task: int
     clip_index: int
-    """From the beginning of the video, in a part too."""
+    """Counted from the beginning of the video, even in a part."""
     slot: Slot
     decode_seconds: float
-    """Without the time in which every slot was taken."""
+    """Without the time spent waiting for a free slot."""
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """The task's clips so far are void; it goes on, from its beginning, with another decoder."""
+    """The task's clips so far are void; another decoder starts it again from its beginning."""
 
     task: int
     reason: str
@@ -86,7 +86,7 @@ class Restarted:
 
 @dataclass(frozen=True)
 class WasSplit:
-    """The end of a task: its video is to be read in these parts."""
+    """The end of a task: its video must be read in these parts."""
 
     task: int
     parts: tuple[Part, ...]
@@ -110,8 +110,8 @@ class TaskFailed:
     frame_index: int
 
 
-class _UnwantedError(Exception):
-    """Nobody wants clips any more."""
+class _DisconnectedError(Exception):
+    """The other end of the connection is closed."""
 
 
 def worker_process(
@@ -121,24 +121,24 @@ def worker_process(
     pulse: Pulse,
     memory_bytes: int,
 ) -> NoReturn:
-    """Entry of a spawned process; leaves it without waiting for threads of a decoder.
+    """Run a worker in a spawned process, and exit without waiting for decoder threads.
 
-    It may take so much memory besides what it has now and the ring's, which is shared.
+    The process may use ``memory_bytes`` in addition to what it has now and to the shared ring.
     """
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _private_bytes() + memory_bytes
-    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    required = _private_bytes() + memory_bytes
+    limit = required if most == resource.RLIM_INFINITY else min(required, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A network on two cores lost more than half of its speed to one busy process beside it, and a
-    # tenth to one that gives way so much. Where the network waits, this process has the core.
+    # On two cores, a busy process cost the network more than half its speed, and one at this
+    # niceness a tenth. While the network waits, this process has the core.
     os.nice(10)
     run_worker(connection, ring, options, pulse)
     os._exit(0)
 
 
 def _private_bytes() -> int:
-    """Writable memory of this process, as RLIMIT_DATA counts it."""
+    """Return the writable memory of this process, as RLIMIT_DATA counts it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
 
@@ -146,21 +146,21 @@ def _private_bytes() -> int:
 def run_worker(
     connection: Connection, ring: ClipRing, options: ReadingOptions, pulse: Pulse
 ) -> None:
-    """Do the tasks that come over a connection, until its other end is closed."""
+    """Do the tasks that arrive over a connection, until its other end is closed."""
     line = _Line(connection, ring, pulse)
     try:
         while True:
             _do(line.next_task(), line, options)
-    except _UnwantedError:
+    except _DisconnectedError:
         return
 
 
 def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
-    """Read a video; whatever is in it, the next one is to be read too."""
+    """Read a video; report any error, so that the worker can read the next one."""
     try:
         for message in _messages(task, line, options):
             line.send(message)
-    except _UnwantedError:
+    except _DisconnectedError:
         raise
     except VideoError as error:
         line.send(TaskFailed(task.number, error.reason, error.decoder, error.frame_index))
@@ -168,7 +168,7 @@ def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
         log.debug("%s", task.video.name, exc_info=True)
         reason = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
-            reason = "it takes more memory than a worker may have: raise --worker-memory-gib"
+            reason = "it needs more memory than a worker may use: raise the limit for workers"
         decoder = decoder_name(line.pulse)
         line.send(TaskFailed(task.number, reason, decoder, line.pulse.num_frames))
 
@@ -177,14 +177,14 @@ def _messages(
     task: Task, line: "_Line", options: ReadingOptions
 ) -> Iterator[ClipReady | Restarted | WasSplit | TaskFinished]:
     first_clip = clip_index = task.part.first_clip if task.part else 0
-    began = time.perf_counter()
+    started = time.perf_counter()
     for read in _read(task, line, options):
         match read:
             case Clip():
-                seconds = time.perf_counter() - began - line.take_waited_seconds()
+                seconds = time.perf_counter() - started - line.take_waited_seconds()
                 yield ClipReady(task.number, clip_index, line.ring.take(), seconds)
                 clip_index += 1
-                began = time.perf_counter()
+                started = time.perf_counter()
             case Restart():
                 clip_index = first_clip
                 yield Restarted(task.number, read.reason)
@@ -210,7 +210,7 @@ def _read(
 
 
 class _Line:
-    """The worker's end of the connection, and its ring: the two that can make it wait."""
+    """The worker's end of the connection, and its ring: the worker may have to wait for both."""
 
     def __init__(self, connection: Connection, ring: ClipRing, pulse: Pulse) -> None:
         self.ring, self.pulse = ring, pulse
@@ -222,7 +222,7 @@ class _Line:
         try:
             self._connection.send(message)
         except OSError as error:
-            raise _UnwantedError from error
+            raise _DisconnectedError from error
 
     def next_task(self) -> Task:
         """Wait for a task."""
@@ -231,19 +231,19 @@ class _Line:
         return self._tasks.popleft()
 
     def new_clip(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """Memory for a clip; wait until a slot of the ring is free."""
+        """Return memory for a clip, after waiting for a free slot of the ring."""
         while self._has_message():
             self._receive()
-        began = time.perf_counter()
+        started = time.perf_counter()
         while (clip := self.ring.next_clip(shape)) is None:
             self.pulse.is_waiting = True
             self._receive()
         self.pulse.is_waiting = False
-        self._waited_seconds += time.perf_counter() - began
+        self._waited_seconds += time.perf_counter() - started
         return clip
 
     def take_waited_seconds(self) -> float:
-        """How long `new_clip` has waited since the last call."""
+        """Return how long `new_clip` has waited since the last call."""
         seconds, self._waited_seconds = self._waited_seconds, 0.0
         return seconds
 
@@ -251,13 +251,13 @@ class _Line:
         try:
             return self._connection.poll()
         except OSError as error:
-            raise _UnwantedError from error
+            raise _DisconnectedError from error
 
     def _receive(self) -> None:
         try:
             message = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise _UnwantedError from error
+            raise _DisconnectedError from error
         match message:
             case Release():
                 self.ring.release(message.slot)

@@ -1,6 +1,6 @@
-"""How many frames videos promise, without decoding them.
+"""Counts the frames of videos without decoding them.
 
-Containers are read in a process of its own: damaged ones can crash FFmpeg, or keep it busy.
+Containers are read in a separate process, because damaged ones can crash or hang FFmpeg.
 """
 
 from collections import deque
@@ -20,9 +20,9 @@ STALL_SECONDS = 60.0
 
 
 def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, int | str]]:
-    """Yield each video with the frames it promises, or with the reason why it cannot be read.
+    """Yield each video with its number of frames, or with the reason why it cannot be read.
 
-    Of a folder these are its pictures; of a container what that says, or else its packets.
+    For a folder these are its pictures; for a container the number it states, or else its packets.
     """
     waiting = deque(videos)
     while waiting:
@@ -34,9 +34,9 @@ def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, i
                 count = ours.recv()
                 yield waiting.popleft(), count
             if waiting:
-                yield waiting.popleft(), f"reading it gave no sign of life for {STALL_SECONDS:g} s"
+                yield waiting.popleft(), f"reading it made no progress for {STALL_SECONDS:g} s"
         except EOFError:
-            yield waiting.popleft(), "the process that read it died"
+            yield waiting.popleft(), "the process reading it died"
         finally:
             process.kill()
             process.join()
@@ -44,7 +44,7 @@ def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, i
 
 
 def _count_all(connection: Connection, paths: Sequence[Path]) -> None:
-    """Send the number of frames of each path, or why there is none."""
+    """Send the number of frames of each path, or why it cannot be read."""
     for path in paths:
         try:
             connection.send(len(list_pictures(path)) if path.is_dir() else _num_frames(path))
@@ -60,4 +60,4 @@ def _num_frames(path: Path) -> int:
         try:
             return sum(packet.size > 0 for packet in container.demux(stream))
         except av.error.FFmpegError as error:
-            raise VideoError(f"it breaks off ({error.strerror})") from error
+            raise VideoError(f"it cannot be read to the end ({error.strerror})") from error

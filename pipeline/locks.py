@@ -1,7 +1,7 @@
 """One run at a time in a folder of outputs.
 
-The lock is the system's (flock): it is lifted when a run ends, however it does, so that the file a
-killed run leaves is no obstacle. What stands in the file says whose lock it is.
+The system releases the lock (flock) when a run ends, even if it is killed, so a lock file left
+behind is no obstacle. The file's content shows whose lock it is.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from vigil.extract.files import (
 )
 
 MAX_OWNER_BYTES = 500
-MAX_LEVELS = 8  # that one folder of outputs may lie below another
+MAX_LEVELS = 8  # by which one folder of outputs may lie below another
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ class LockedError(UserError):
 
 @contextmanager
 def locked(*folders: Path) -> Iterator[None]:
-    """Keep every other run out of folders, made where missing, while the block runs.
+    """Keep every other run out of folders, creating missing ones, while the block runs.
 
-    What killed runs left half-written there is removed. Where the file system has no locks, a
-    warning says so, and the block runs all the same.
+    The partial files of killed runs are removed. On a file system without locks, a warning is
+    logged, and the block runs anyway.
 
     Raises:
-        LockedError: another run holds the lock of one, or of a folder above it; says which.
+        LockedError: another run holds the lock of one, or of a folder above it; names that folder.
         OSError: a folder cannot be written.
     """
     ours = {folder.resolve() for folder in folders}
@@ -66,7 +66,7 @@ def locked(*folders: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[bytes], folder: Path) -> bool:
-    """Whether the lock could be taken; not, where the file system has none."""
+    """Take the lock; return False if the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -75,7 +75,7 @@ def _lock(file: IO[bytes], folder: Path) -> bool:
         if error.errno not in NO_LOCKS:
             raise
         log.warning(
-            "%s is on a file system without locks (%s): let no other run write there",
+            "%s is on a file system without locks (%s): make sure no other run writes there",
             folder,
             error.strerror,
         )
@@ -93,7 +93,7 @@ def _refusal(folder: Path) -> LockedError:
 
 
 def _owner() -> bytes:
-    """Who this process is, in one line of ASCII."""
+    """Identify this process in one line of ASCII."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     text = f"pid {os.getpid()} on {socket.gethostname()} since {since}: {shlex.join(sys.argv)}"
     return text.encode("unicode_escape")

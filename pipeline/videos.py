@@ -1,8 +1,8 @@
-"""What the user named on the command line -> the videos, each with its name in every output.
+"""Finds the videos that command-line arguments name, each with its name in every output.
 
-A folder that holds pictures and no video file is a video itself, and is called by its own name.
-What the user names is followed wherever it leads. What only lies in a folder that is searched may
-have been put there by somebody else, so that no link in it leads out of it.
+A folder that holds pictures and no video file is itself a video, with the folder's name. Links that
+the user names are followed anywhere. Somebody else may have put links into a folder that is
+searched, so by default those must not lead out of it.
 """
 
 import glob
@@ -26,33 +26,33 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class FoundVideos:
-    """The videos among what was named."""
+    """The videos that were found, and what was left out."""
 
     videos: tuple[SourceVideo, ...]
     """Sorted by name; the names are unique."""
     num_other_files: int
-    """Files in the folders that are no videos by their endings."""
+    """Files in the folders without a video extension."""
     failures: tuple[FailedVideo, ...] = ()
-    """What is no file, leads out of the folders, or cannot be read; nothing of it was opened."""
+    """Videos that are not files, lead out of the folders, or cannot be read; none was opened."""
     num_linked_folders: int = 0
     """Links to folders within the folders; they are not followed."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A video file, or a folder of pictures, behind an argument."""
+    """A video file, or a folder of pictures, that an argument names."""
 
     name: str
     path: Path
     searched: Path | None = None
-    """The folder in which it was searched for; None for what the user named."""
+    """The folder in which it was found; None if the user named it directly."""
 
 
 @dataclass
 class _Search:
-    """What is a video in a folder, and what else lies there."""
+    """Finds the videos in folders, and collects what else lies there."""
 
-    endings: set[str]
+    extensions: set[str]
     with_pictures: bool
     """Whether folders of pictures are videos."""
     other_files: set[Path] = field(default_factory=set)
@@ -60,7 +60,7 @@ class _Search:
     unreadable: list[OSError] = field(default_factory=list)
 
     def in_folder(self, folder: Path, names: Sequence[str], root: Path) -> Iterator[_Found]:
-        """Yield the videos among the files of a folder, or the folder if it is one."""
+        """Yield the videos among the files of a folder, or the folder if it is a video."""
         if pictures := self._pictures(folder, names):
             name = folder.absolute().name if folder == root else _relative(folder, root)
             yield _Found(name, folder, root)
@@ -69,16 +69,16 @@ class _Search:
                 yield from self.among(folder / name, root)
 
     def _pictures(self, folder: Path, names: Sequence[str]) -> set[str]:
-        """The names that are frames of the folder."""
-        has_videos = any(Path(name).suffix.lower() in self.endings for name in names)
+        """Return the names of the files that are frames of the folder."""
+        has_videos = any(Path(name).suffix.lower() in self.extensions for name in names)
         has_pictures = any(name.lower().endswith(PICTURE_ENDINGS) for name in names)
         if has_videos or not has_pictures or not self.with_pictures:
             return set()
         return {picture.name for picture in list_pictures(folder)}
 
     def among(self, path: Path, root: Path) -> Iterator[_Found]:
-        """Yield a file in a folder if it is a video by its ending."""
-        if path.suffix.lower() in self.endings:
+        """Yield a file in a folder if it has a video extension."""
+        if path.suffix.lower() in self.extensions:
             yield _Found(_relative(path, root), path, root)
         else:
             self.other_files.add(path)
@@ -94,25 +94,25 @@ def find_videos(
     follow_links: bool = False,
     picture_fps: float | None = None,
 ) -> FoundVideos:
-    """The videos in folders, named directly, matching patterns, or listed in text files.
+    """Find the videos in folders, named directly, matching patterns, or listed in text files.
 
-    A video's name is its path relative to the folder it was found in; one that was named directly
-    has its file name, and one from a list its path as it stands there, if that is relative. No name
-    leads upwards, so that no output lies outside of its folder.
+    A video's name is its path relative to the folder it was found in. A video named directly gets
+    its file name, and one from a list its path as listed if that is relative. No name leads
+    upwards, so no output lies outside its folder.
 
     Args:
         arguments: folders, files, patterns and lists.
-        extensions: endings of videos in folders, with commas.
+        extensions: comma-separated extensions of videos in folders.
         follow_links: whether links in folders may lead to videos outside of them.
-        picture_fps: frames a second of folders of pictures; None: those are no videos.
+        picture_fps: frames per second of folders of pictures; None: those are not videos.
 
     Raises:
-        UserError: nothing is there, it holds no videos, two videos have the same name, or the frame
-            rate is none.
+        UserError: an argument does not exist, there are no videos, two videos have the same name,
+            or an option is invalid.
     """
     if picture_fps is not None and not 0.01 <= picture_fps <= 1000:
         raise UserError(f"--picture-fps {picture_fps:g} is not in 0.01..1000: 25 is usual")
-    search = _Search(_endings(extensions), picture_fps is not None)
+    search = _Search(_parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
     videos = []
@@ -124,22 +124,22 @@ def find_videos(
             videos.append(SourceVideo(one.path, one.name, picture_fps or PICTURE_FPS))
     num_other = len(search.other_files)
     if not videos and not failures:
-        looked = f" ({counted(num_other, 'other file')})" if num_other else ""
+        others = f" ({counted(num_other, 'other file')})" if num_other else ""
         raise UserError(
-            f"no videos in {', '.join(arguments) or 'nothing'}{looked}: name a folder with videos "
-            f"ending in {', '.join(sorted(search.endings))}, or say others with --extensions"
+            f"no videos in {', '.join(arguments) or 'an empty list'}{others}: name a folder of "
+            f"{', '.join(sorted(search.extensions))} files, or set other --extensions"
         )
     return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
 
 
 def _by_name(found: Iterable[_Found]) -> list[_Found]:
-    """Each file once, sorted by name; naming one counts for more than finding it in a folder."""
+    """Return each file once, sorted by name; one named directly replaces one found in a folder."""
     by_name: dict[str, _Found] = {}
     for new in found:
         known = by_name.setdefault(new.name, new)
         if known.path.absolute() != new.path.absolute():
             raise UserError(
-                f"two videos have the name {new.name!r}: {known.path} and {new.path}: name a "
+                f"two videos have the name {new.name!r} ({known.path} and {new.path}): name a "
                 "folder above both, so that their paths differ"
             )
         if new.searched is None:
@@ -147,30 +147,30 @@ def _by_name(found: Iterable[_Found]) -> list[_Found]:
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _endings(extensions: str) -> set[str]:
-    endings = {"." + text.strip().lower().lstrip(".") for text in extensions.split(",")} - {"."}
-    if not endings:
-        raise UserError(f"--extensions {extensions!r} names no ending: use .mp4,.avi")
-    return endings
+def _parse_extensions(extensions: str) -> set[str]:
+    parsed = {"." + text.strip().lower().lstrip(".") for text in extensions.split(",")} - {"."}
+    if not parsed:
+        raise UserError(f"--extensions {extensions!r} names no extension: use .mp4,.avi")
+    return parsed
 
 
 def _why_not(path: Path, searched: Path | None) -> str | None:
-    """Why a file is not to be opened, in one line; None where it may be."""
+    """Return why a file must not be opened, in one line, or None if it may be."""
     try:
         real = os.path.realpath(path, strict=True)
         kind = stat.S_IFMT(os.stat(real).st_mode)  # noqa: PTH116
     except OSError as error:
-        what = "the link leads nowhere" if path.is_symlink() else "the file cannot be read"
+        what = "the link is broken" if path.is_symlink() else "the file cannot be read"
         return f"{what} ({error.strerror})"
     if kind != stat.S_IFREG:
-        return f"it is {_KINDS.get(kind, 'something else')} and no file"
+        return f"it is {_KINDS.get(kind, 'something else')}, not a file"
     if searched is None or Path(real).is_relative_to(os.path.realpath(searched)):
         return None
     return f"the link leads out of {searched}, to {real}: allow that with --follow-links"
 
 
 def _why_no_pictures(folder: Path, searched: Path | None) -> str | None:
-    """The same of the pictures in a folder; of the first that may not be opened."""
+    """Return the same for the first picture in a folder that must not be opened."""
     with os.scandir(folder) as entries:
         odd = {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
     for picture in list_pictures(folder):
@@ -184,7 +184,7 @@ def _unreadable(error: OSError) -> FailedVideo:
 
 
 def _expand(argument: str, search: _Search) -> Iterator[_Found]:
-    """Yield the files behind an argument."""
+    """Yield the videos that an argument names."""
     path = Path(argument)
     if path.is_dir():
         yield from _files_below(path, path, search)
@@ -195,11 +195,11 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     elif glob.has_magic(argument):
         yield from _matching(argument, search)
     else:
-        raise UserError(f"{argument} is not there: name a folder of videos, a video or a pattern")
+        raise UserError(f"{argument} does not exist: name a folder of videos, a video or a pattern")
 
 
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
-    """Every video below a folder but hidden ones; links to folders are not followed."""
+    """Yield every video below a folder except hidden ones; links to folders are not followed."""
     for parent, folders, files in os.walk(folder, onerror=search.unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in folders)
@@ -209,18 +209,18 @@ def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
 
 
 def _matching(pattern: str, search: _Search) -> Iterator[_Found]:
-    """What matches a pattern; as in a shell, hidden files match only a pattern with a dot."""
+    """Yield the matches of a pattern; as in a shell, hidden files match only with a dot in it."""
     parts = Path(pattern).parts
     num_fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     root, wanted = Path(*parts[:num_fixed]), parts[num_fixed:]
     if ".." in wanted:
-        raise UserError(f"{pattern} has .. behind a wildcard: name the folder itself")
+        raise UserError(f"{pattern} has .. after a wildcard: name the folder itself")
     try:
         matches = sorted(root.glob(str(Path(*wanted))))
     except ValueError as error:
-        raise UserError(f"{pattern} is no pattern ({error}): use **/*.mp4 or the like") from error
+        raise UserError(f"{pattern} is not a pattern ({error}): use one like **/*.mp4") from error
     if not matches:
-        raise UserError(f"{pattern} is not there: name a folder of videos, a video or a pattern")
+        raise UserError(f"{pattern} matches nothing: name a folder of videos, a video or a pattern")
     may_be_hidden = any(part.startswith(".") for part in wanted)
     for path in matches:
         is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
@@ -244,10 +244,10 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
         if not line.strip() or line.startswith("#"):
             continue
         file = listed if listed.is_absolute() else path.parent / listed
-        # A Path's own methods raise for a name that is too long.
+        # Path's own methods raise if a name is too long.
         is_folder = search.with_pictures and os.path.isdir(file) and list_pictures(file)  # noqa: PTH112
         if not (os.path.isfile(file) or is_folder):  # noqa: PTH113
-            raise UserError(f"{path}, line {number}: {file} is not there")
+            raise UserError(f"{path}, line {number}: {file} does not exist")
         name = PurePosixPath(listed.as_posix())
         within = not listed.is_absolute() and ".." not in listed.parts
         yield _Found(str(name) if within else name.name, file)

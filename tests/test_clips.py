@@ -96,7 +96,7 @@ def test_a_video_without_frames_has_no_clips():
 
 def test_there_are_no_clips_beyond_the_last():
     for clip_index in (-1, 2):
-        with pytest.raises(IndexError, match=f"clip {clip_index} of a video of 100 frames"):
+        with pytest.raises(IndexError, match=f"no clip {clip_index} in a video of 100 frames"):
             ClipGrid().frame_range(clip_index, 100)
 
 

@@ -244,7 +244,7 @@ def test_more_damage_than_is_allowed_is_named_with_the_option():
     assert excess(0.1, 0.1) is None
     assert excess(1.0, 1.0) is None
     reason = excess(0.125, 0.1)
-    assert reason.startswith("12.5% of its frames are damaged, more than --max-damage 10%: allow")
+    assert reason.startswith("12.5% of its frames are damaged, more than the limit of 10%: raise")
 
 
 @pytest.mark.parametrize(

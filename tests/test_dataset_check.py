@@ -252,8 +252,8 @@ class TestFrameCounts:
         names = ["b.mp4", "kill.mp4", "b.mp4", "hang.mp4", "b.mp4"]
         counts = [count for _, count in count_frames([video(tmp_path, name) for name in names])]
         assert counts[0] == counts[2] == counts[4] == 4
-        assert counts[1] == "the process that read it died"
-        assert counts[3] == "reading it gave no sign of life for 4 s"
+        assert counts[1] == "the process reading it died"
+        assert counts[3] == "reading it made no progress for 4 s"
 
 
 def video(folder, name):

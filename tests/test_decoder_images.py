@@ -111,13 +111,13 @@ class TestDecoding:
     def test_pictures_of_another_size_are_no_video(self, tmp_path):
         write_pictures(tmp_path)
         Image.new("RGB", (64, 48)).save(tmp_path / "f5.png")
-        with pytest.raises(VideoError, match=r"f5\.png is of 64x48 pixels and the pictures before"):
+        with pytest.raises(VideoError, match=r"f5\.png has 64x48 pixels, but the pictures before"):
             decode(tmp_path)
 
     def test_pictures_of_another_kind_are_no_video(self, tmp_path):
         write_pictures(tmp_path)
         Image.new("RGB", (256, 240)).save(tmp_path / "f5.png", format="JPEG")
-        with pytest.raises(VideoError, match=r"f5\.png is of the kind mjpeg and .* before of png"):
+        with pytest.raises(VideoError, match=r"f5\.png is of kind mjpeg, but .* before it are png"):
             decode(tmp_path)
 
     @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -125,7 +125,7 @@ class TestDecoding:
         for index in range(2):
             picture = Image.new(mode, (256, 240), 200)
             picture.save(tmp_path / f"{index}.tif", compression="jpeg")
-        with pytest.raises(VideoError, match=r"0\.tif is a TIFF with a JPEG in it.*save it as PNG"):
+        with pytest.raises(VideoError, match=r"0\.tif is a TIFF with JPEG comp.*: save it as PNG"):
             decode(tmp_path)
 
     def test_nothing_that_decodes(self, tmp_path):
@@ -135,7 +135,7 @@ class TestDecoding:
             probe_pictures(tmp_path, 25.0)
         for name in ("1.jpg", "2.jpg"):
             (tmp_path / name).write_text("ffconcat version 1.0\nfile /etc/passwd\n")
-        with pytest.raises(VideoError, match="no pictures that are JPEG, PNG or TIFF"):
+        with pytest.raises(VideoError, match="no JPEG, PNG or TIFF pictures"):
             probe_pictures(tmp_path, 25.0)
 
     def test_a_picture_that_is_too_large_is_lost(self, tmp_path, monkeypatch):
@@ -241,7 +241,7 @@ class TestFinding:
         (root / "list.txt").write_text("Test/Test002\n")
         assert [video.name for video in found(root / "list.txt").videos] == ["Test/Test002"]
         (root / "list.txt").write_text("Test\n")
-        with pytest.raises(UserError, match=r"line 1: .*Test is not there"):
+        with pytest.raises(UserError, match=r"line 1: .*Test does not exist"):
             found(root / "list.txt")
 
     def test_the_folder_itself_as_the_place_to_be_in(self, root, monkeypatch):
@@ -257,7 +257,7 @@ class TestFinding:
         assert videos.videos == ()
         first, second = videos.failures
         assert first.reason.startswith("f3.tif: the link leads out of")
-        assert second.reason == "f3.tif: it is a pipe and no file"
+        assert second.reason == "f3.tif: it is a pipe, not a file"
         assert [v.name for v in found(root / "Test", follow_links=True).videos] == ["Test001"]
 
     def test_a_frame_rate_that_is_none(self, root):
@@ -314,4 +314,4 @@ class TestCommand:
         Image.new("RGB", (64, 48)).save(tmp_path / "root" / "b" / "f5.png")
         code, said = extract()
         assert code == 3
-        assert "b: f5.png is of 64x48 pixels" in said
+        assert "b: f5.png has 64x48 pixels" in said

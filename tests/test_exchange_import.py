@@ -124,7 +124,7 @@ class TestCropOrders:
         names = ["crop_10", "center_mirrored", "crop_2", "center"]
         assert in_stored_order(names) == ("center", "center_mirrored", "crop_2", "crop_10")
         assert in_stored_order(VIEWS) == tuple(VIEWS)
-        with pytest.raises(Exception, match="'crop_1' is no view"):
+        with pytest.raises(Exception, match="unknown view 'crop_1'"):
             view_names("crop_1")
 
 

@@ -253,7 +253,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos, *overwrite)
         assert (code, snapshot(store)) == (2, before)
-        assert "c.avi.h5 is an HDF5 file of something else: move it out" in said
+        assert "c.avi.h5 is an HDF5 file of another kind: move it out" in said
 
     def test_warns_where_precisions_mix(self, videos, store, extract, monkeypatch):
         monkeypatch.setattr(hardware, "cpu_computes", lambda name: True)  # it convolves nothing
@@ -315,7 +315,7 @@ class TestVideosThatFail:
         ((name, reason, decoder, frame),) = failures_in(store)
         assert (name, decoder) == ("damaged.mp4", "pyav")
         assert int(frame) >= NUM_FRAMES - 1
-        assert "of its frames are damaged, more than --max-damage 1%: allow more" in reason
+        assert "of its frames are damaged, more than the limit of 1%: raise the limit" in reason
         assert extract(broken / "damaged.mp4", "--max-damage", "50%")[0] == 0
 
     def test_so_it_is_where_features_are_there_and_they_stay(self, broken, store, extract):
@@ -323,7 +323,7 @@ class TestVideosThatFail:
         before = snapshot(store)
         code, _ = extract(broken / "damaged.mp4", "--max-damage", "0%")
         assert code == 4
-        assert "more than --max-damage 0%" in failures_in(store)[0][1]
+        assert "more than the limit of 0%" in failures_in(store)[0][1]
         assert snapshot(store) == before
         code, said = extract(broken / "damaged.mp4", "--max-damage", "50%")
         assert (code, failures_in(store)) == (0, [])
@@ -439,25 +439,25 @@ def test_features_that_cannot_be_read_are_not_made_anew(videos, store, extract, 
     assert snapshot(store) == before
     ((video, reason, *_),) = failures_in(store)
     assert video == "c.avi"
-    assert "c.avi.h5 cannot be read (Stale file handle): see to its disk" in reason
+    assert "c.avi.h5 cannot be read (Stale file handle): check its disk" in reason
 
 
 class TestWrongUsage:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--views", "middle"], "'middle' is no view"),
+            (["--views", "middle"], "unknown view 'middle'"),
             (["--endpoint", "fc6"], "fake has no endpoint 'fc6'"),
             (["--short-side", "100"], "short side 100 is smaller than the 224 pixel views"),
             (["--short-side", "big"], "short side 'big' is not a number of pixels: use 256, or n"),
             (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
-            (["--segments", "0"], "0 segments: at least 1 is needed"),
+            (["--segments", "0"], "0 segments are too few: use 1 or more"),
             (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
             (["--batch-size", "0"], "batch size 0 is not in 1.."),
             (["--device", "cuda:99"], "device 'cuda:99' is not on this machine: use auto or one o"),
             (["--device", "cpu,cuda:99"], "device 'cuda:99' is not on this machine"),
             (["--workers", "-1"], "-1 workers are not in 0..1024: use auto"),
-            (["--extensions", ","], "names no ending"),
+            (["--extensions", ","], "names no extension"),
         ],
     )
     def test_is_one_line_and_exit_code_2(self, videos, store, extract, arguments, message):

@@ -71,7 +71,7 @@ def test_where_there_are_no_feature_files_it_says_so(tmp_path, capsys, command):
     )
     code, _, errors = run(capsys, command, tmp_path / "nowhere")
     assert code == 2
-    assert "is no folder of features: run vigil extract first" in errors
+    assert "is not a folder of features: run vigil extract first" in errors
 
 
 def test_a_damaged_file_is_named_and_the_others_are_shown(store, capsys):

@@ -35,7 +35,7 @@ from vigil.extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
 STILL = "no heartbeat for 2 s: allow workers more time"
-MEMORY = "it takes more memory than a worker may have: raise --worker-memory-gib"
+MEMORY = "it needs more memory than a worker may use: raise the limit for workers"
 SIGSEGV = "the decoder process died (signal 11)"
 
 
@@ -274,10 +274,10 @@ class TestLists:
         """PyAV sees a transport stream behind the text; decord's older FFmpeg sees a playlist."""
         path = encode(tmp_path / "a.ts")
         path.write_bytes(beginning + path.read_bytes())
-        with pytest.raises(VideoError, match="decord may take it for a list of other files"):
+        with pytest.raises(VideoError, match="decord may mistake it for a list of other files"):
             DecordDecoder(path, probe(path), 256, 240)
         *messages, finished = read_video(SourceVideo(path, "a.ts"), OPTIONS)
-        assert Restart("decord may take it for a list of other files") in messages
+        assert Restart("decord may mistake it for a list of other files") in messages
         assert finished.decoder == "pyav"
 
     def test_a_name_that_is_a_pattern_is_none_for_decord(self, tmp_path):

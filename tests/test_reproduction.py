@@ -216,7 +216,7 @@ class TestWrongUsage:
         [
             ((), "give either --videos or --features"),
             (("--videos", "a", "--features", "features"), "give either --videos or --features"),
-            (("--features", "nowhere"), "nowhere is no folder of features"),
+            (("--features", "nowhere"), "nowhere is not a folder of features"),
             (("--videos", "nowhere"), "nowhere"),
         ],
     )

@@ -71,7 +71,7 @@ def test_what_is_not_exactly_a_spec_is_refused(text):
     ("change", "message"),
     [
         ({"time_pool": "max"}, "time pool 'max' is unknown: use none or mean"),
-        ({"num_segments": 0}, "0 segments: at least 1 is needed"),
+        ({"num_segments": 0}, "0 segments are too few: use 1 or more"),
         ({"clip_stride": 65}, r"clip stride 65 is not in 1\.\.64"),
         ({"short_side": 223}, "short side 223 is smaller than the 224 pixel views: use 256"),
     ],

@@ -516,7 +516,7 @@ def test_too_few_videos_of_a_kind(tmp_path: Path, videos: list[str], message: st
 
 
 def test_no_features_and_foreign_labels(features: Path, labels: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder of features"):
+    with pytest.raises(UserError, match="not a folder of features"):
         train(tmp_path / "none", labels, tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no feature files"):

@@ -115,7 +115,7 @@ class TestWithoutRepair:
         assert re.search(r"a\.mp4\.h5 is damaged \(its bytes do not match their digest\)", errors)
         assert re.search(r"b\.mp4\.h5 is damaged \(it holds values that are not finite\)", errors)
         assert "ERROR: c.avi has no features\n" in errors
-        assert "ERROR: link.mp4: the link leads nowhere" in errors
+        assert "ERROR: link.mp4: the link is broken" in errors
         assert f"{videos / 'd.mp4'} has changed since {store / 'd.mp4.h5'} was extracted" in errors
         assert len(errors.splitlines()) == 6
         assert snapshot(store) == before
@@ -183,7 +183,7 @@ class TestRepair:
             ["verified 4", "damaged 2", "missing 0", "changed 1", "repaired 0"],
         )
         assert "b.mp4: the file is empty" in errors
-        assert "c.avi.h5 is an HDF5 file of something else: move it out" in errors
+        assert "c.avi.h5 is an HDF5 file of another kind: move it out" in errors
         assert snapshot(store) == before
         failures = (store / "failures.csv").read_text()
         assert [line.split(",")[0] for line in failures.splitlines()] == [
@@ -278,7 +278,7 @@ class TestRepair:
         monkeypatch.setattr(sealed, "_check_bytes", check)
         code, said, errors = verify("--repair")
         assert (code, said[1], said[-1]) == (3, "damaged 1", "repaired 0")
-        assert "c.avi.h5 cannot be read (Input/output error): see to its disk" in errors
+        assert "c.avi.h5 cannot be read (Input/output error): check its disk" in errors
         assert snapshot(store) == before
 
     def test_other_weights_are_refused(self, verify, store):

@@ -89,11 +89,11 @@ def test_a_list_gives_its_paths_relative_to_itself(root, tmp_path):
 def test_a_list_names_the_line_that_is_wrong(tmp_path, root):
     listing = tmp_path / "list.txt"
     listing.write_text("videos/b.mp4\nvideos/c.mp4\n")
-    with pytest.raises(UserError, match=r"list\.txt, line 2: .*videos/c\.mp4 is not there"):
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .*videos/c\.mp4 does not exist"):
         found(listing)
     for line in ("x" * 5000, "\0", "videos"):
         listing.write_text(line)
-        with pytest.raises(UserError, match=r"list\.txt, line 1: .* is not there"):
+        with pytest.raises(UserError, match=r"list\.txt, line 1: .* does not exist"):
             found(listing)
 
 
@@ -161,11 +161,11 @@ def test_what_is_no_file_is_named_and_not_opened(root, tmp_path, monkeypatch):
     Path("gone.mp4").symlink_to("nowhere")
     Path("loop.mp4").symlink_to("loop.mp4")
     reasons = {
-        "pipe.mp4": "it is a pipe and no file",
-        "socket.mp4": "it is a socket and no file",
-        "null.mp4": "it is a device and no file",
-        "gone.mp4": "the link leads nowhere (No such file or directory)",
-        "loop.mp4": "the link leads nowhere (Too many levels of symbolic links)",
+        "pipe.mp4": "it is a pipe, not a file",
+        "socket.mp4": "it is a socket, not a file",
+        "null.mp4": "it is a device, not a file",
+        "gone.mp4": "the link is broken (No such file or directory)",
+        "loop.mp4": "the link is broken (Too many levels of symbolic links)",
     }
     for follow_links in (False, True):
         videos = find_videos([str(root)], VIDEO_EXTENSIONS, follow_links)
@@ -202,7 +202,7 @@ def test_names_never_lead_upwards(root, tmp_path):
         for name in found(tmp_path / argument):
             assert ".." not in name.split("/")
             assert not name.startswith("/")
-    with pytest.raises(UserError, match=r"has \.\. behind a wildcard: name the folder itself"):
+    with pytest.raises(UserError, match=r"has \.\. after a wildcard: name the folder itself"):
         found(f"{root}/*/../../*")
 
 
@@ -223,17 +223,17 @@ def test_hidden_files_match_a_pattern_that_names_them(root):
 
 def test_a_pattern_that_is_none_is_refused(root):
     if sys.version_info < (3, 13):
-        with pytest.raises(UserError, match=r"is no pattern \(.*\): use \*\*/\*\.mp4 or the like"):
+        with pytest.raises(UserError, match=r"is not a pattern \(.*\): use one like \*\*/\*\.mp4"):
             found(f"{root}/**.mp4")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no videos in nothing: name a folder with videos"),
-        (["{root}/nowhere"], "nowhere is not there: name a folder of videos, a video or a patt"),
-        (["{root}/*.webm"], r"\*\.webm is not there"),
-        (["{root}/A/notes"], "notes is not there"),
+        ([], "no videos in an empty list: name a folder of"),
+        (["{root}/nowhere"], "nowhere does not exist: name a folder of videos, a video or a patt"),
+        (["{root}/*.webm"], r"\*\.webm matches nothing"),
+        (["{root}/A/notes"], "notes does not exist"),
         (["{root}/none"], r"no videos in .*none \(1 other file\): name a folder .*--extensions"),
     ],
 )
@@ -245,7 +245,7 @@ def test_where_there_are_no_videos_it_says_so(root, arguments, message):
 
 
 def test_endings_without_an_ending_are_refused(root):
-    with pytest.raises(UserError, match=r"--extensions ' ,' names no ending: use \.mp4,\.avi"):
+    with pytest.raises(UserError, match=r"--extensions ' ,' names no extension: use \.mp4,\.avi"):
         found(root, extensions=" ,")
 
 

@@ -325,7 +325,7 @@ def test_an_interrupt_is_for_whoever_started_the_worker(tmp_path):
 
 
 def test_a_task_names_a_decoder_that_there_is(tmp_path):
-    with pytest.raises(UserError, match="no decoder 'ffmpeg': use one of auto"):
+    with pytest.raises(UserError, match="unknown decoder 'ffmpeg': use one of auto"):
         Task(1, source(tmp_path / "a.mp4"), "ffmpeg")
 
 
