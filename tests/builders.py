@@ -75,7 +75,7 @@ def write_store(root: Path, *videos: VideoFeatures) -> Path:
 
 
 def write_toy_store(root: Path, num_videos: Mapping[str, int]) -> Path:
-    """So many videos a class; in an anomalous one two segments stand out, each class in its way."""
+    """Write videos per class; in each anomalous one two segments stand out, in its class's way."""
     videos = []
     for dimension, (name, number) in enumerate(num_videos.items()):
         for index in range(number):
@@ -87,7 +87,7 @@ def write_toy_store(root: Path, num_videos: Mapping[str, int]) -> Path:
 
 
 def rewrite_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a checkpoint's config.json as somebody does who puts its digest right, too."""
+    """Change a checkpoint's config.json and update its digest to match."""
     content = json.loads(path.read_text())
     change(content)
     content["content_digest"] = content_digest(content)
@@ -95,7 +95,7 @@ def rewrite_config(path: Path, change: Callable[[dict[str, Any]], object]) -> No
 
 
 def write_checkpoint(run: Path, which="best", threshold=0.5, seed=0, **changes) -> Path:
-    """A checkpoint with fresh weights in the folder of a training, which is returned."""
+    """Write a checkpoint with fresh weights into a run's folder and return that folder."""
     shape = InputShape(SPEC.num_segments, TIME_POSITIONS, CHANNELS, len(CLASS_NAMES))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

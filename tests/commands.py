@@ -1,4 +1,4 @@
-"""Running the program in a process of its own, as a user does."""
+"""Run the program in its own process, as a user does."""
 
 import subprocess
 import sys

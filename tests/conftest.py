@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the development data is, and the GPU's absence."""
+"""Fixtures shared by all tests: development data, the GPU, signals and logging."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 
-# Beside other work an example takes as long as it takes: nothing is timed in tests.
+# On a busy machine an example may take any time, so no test has a deadline.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real videos, weights and annotations; tests that need it skip without it."""
+    """Folder of real videos, weights and annotations; tests that need it are skipped without it."""
     folder = Path(os.environ.get("VIGIL_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"development data is not in {folder}: set VIGIL_TEST_DATA to its folder")
@@ -37,7 +37,7 @@ def golden(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def gpu() -> torch.device:
-    """The first CUDA device; tests that need it skip without one, or fail if REQUIRE_GPU=1."""
+    """The first CUDA device; tests that need it are skipped without, or fail if REQUIRE_GPU=1."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if os.environ.get("REQUIRE_GPU") == "1":
@@ -47,13 +47,13 @@ def gpu() -> torch.device:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """Whatever a shell starts in the background ignores Ctrl-C, and so would programs of tests."""
+    """Restore Ctrl-C, which a shell's background processes ignore and their children inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """What a command sets up for its messages ends with the test that ran it."""
+    """Undo after each test the logging that a command set up."""
     logger = logging.getLogger("vigil")
     level, propagate, handlers = logger.level, logger.propagate, logger.handlers[:]
     yield

@@ -1,4 +1,4 @@
-"""A process that is killed at any of the calls by which it changes what is on the disk."""
+"""Simulate a process that is killed at any call that changes the disk."""
 
 import os
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 
 
 class Killed(BaseException):
-    """In place of kill -9."""
+    """Stands in for kill -9."""
 
 
 @contextmanager
 def dying(after: int):
-    """Let so many changes of the disk happen in the block, then none; tell how many there were.
+    """Allow the first ``after`` disk changes in the block, fail all others, and yield the calls.
 
-    The last one happens by half where it can. Whatever is tried after it fails too, so that nothing
-    is cleaned up, as in a process that is no more.
+    The first failing call, if it writes bytes, writes half of them. All later calls fail too, so
+    nothing is cleaned up, as in a killed process.
     """
     calls = []
 

@@ -1,4 +1,4 @@
-"""A backbone so small that extracting with it costs next to nothing, and engines around it."""
+"""A backbone so small that extraction with it is nearly free, and engines that use it."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ from vigil.extract.spec import FeatureSpec
 from vigil.extract.weights import Weights
 
 FRAMES = (0, 40)
-"""The frames of a clip that it sees; its two time positions."""
+"""The frames of a clip that it uses, one for each of its two time positions."""
 SPEC = FeatureSpec("fake", "colour", "f" * 64, clip_stride=32, num_segments=8, short_side=None)
 
 
 class MeanColour(nn.Module):
-    """Exact, in whatever order a device adds: the sums of whole numbers stay below 2**24."""
+    """Exact in any order of addition, because the sums of integers stay below 2**24."""
 
     def forward(self, x):
         """(B, 3, 2, 224, 224) -> (B, 2, 3), the mean colour of each of the two frames."""
@@ -41,7 +41,7 @@ BACKBONE = Backbone(
 
 
 def at_half_size(name: str) -> Backbone:
-    """A backbone of the table, of a kind that takes any size: four times as quick."""
+    """Return a backbone that accepts any size at half its size, which is four times as fast."""
     backbone = BACKBONES[name]
     return replace(backbone, pixels=replace(backbone.pixels, size=112))
 

@@ -1,7 +1,7 @@
-"""Decode workers with decoders that fail by the name of the video: ``<fault>_<when>.mp4``.
+"""Decode workers whose decoders fail according to the video's name, ``<fault>_<when>.mp4``.
 
-Faults are those below; when: ``decord`` or ``pyav`` at its frame 5, ``always`` with either there,
-``opening`` while the file is opened.
+``fault`` is a key of `FAULTS`. ``when`` is ``decord`` or ``pyav`` (that decoder, at frame `FRAME`),
+``always`` (either decoder, at that frame) or ``opening`` (while the file is opened).
 """
 
 import ctypes
@@ -59,10 +59,10 @@ def make_faulty(decoder):
         self.path = path
         begin(self, path, *others)
 
-    def fail_on_the_way(self):
+    def fail_midway(self):
         for index, frame in enumerate(frames(self)):
             if index == FRAME:
                 fault_of(self.path, self.name)()
             yield frame
 
-    decoder.__init__, decoder.__iter__ = begin_with_path, fail_on_the_way
+    decoder.__init__, decoder.__iter__ = begin_with_path, fail_midway

@@ -1,4 +1,4 @@
-"""The clip and the seeded weights of which the reference figures of I3D were computed."""
+"""The clip and the seeded weights from which I3D's reference figures were computed."""
 
 import zlib
 from itertools import islice
@@ -29,7 +29,7 @@ def reference_clip(shared_data) -> torch.Tensor:
 
 
 def seeded_state() -> dict[str, torch.Tensor]:
-    """The whole state dict, `logits` too, by the rule of the reference figures."""
+    """Return the whole state dict, including `logits`, by the rule of the reference figures."""
     shapes = {name: tensor.shape for name, tensor in I3D().state_dict().items()}
     shapes["logits.conv3d.weight"], shapes["logits.conv3d.bias"] = (400, 1024, 1, 1, 1), (400,)
     return {name: torch.from_numpy(_seeded(name, tuple(shape))) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Who waits for whom, and how many workers are needed, on figures worked out by hand."""
+"""Bottlenecks and the number of workers needed, on figures worked out by hand."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ STEADY = Activity(
 )
 
 
-def test_workers_decode_as_fast_as_the_devices_compute_with_a_quarter_to_spare():
+def test_enough_workers_keep_the_devices_busy_with_25_percent_to_spare():
     assert STEADY.workers_needed == 5  # 0.08 s against 0.02 s, times 1.25
     assert replace(STEADY, num_devices=3).workers_needed == 15
     assert replace(STEADY, busy_seconds=100.0).workers_needed == 1
 
 
-def test_the_first_rates_are_not_believed():
+def test_the_first_rates_are_ignored():
     first = replace(STEADY, num_clips=MIN_CLIPS - 1, busy_seconds=1e-6)
     assert first.workers_needed == 1
     assert Activity().workers_needed == 1
@@ -38,29 +38,29 @@ def test_the_first_rates_are_not_believed():
         ({"waited_seconds": 0.1}, "device"),
         ({"disk_seconds": 4.0}, "disk"),
         ({"disk_seconds": 2.0}, "decode"),
-        ({"disk_seconds": 2.0, "num_devices": 2}, "disk"),  # each device waited 3 s, 2 of them so
+        ({"disk_seconds": 2.0, "num_devices": 2}, "disk"),  # a device waited 2 of 3 s for the disk
         ({"disk_seconds": 4.0, "waited_seconds": 0.1}, "device"),
     ],
 )
-def test_the_stage_that_the_others_wait_for_is_named(changes, bottleneck):
+def test_the_bottleneck_is_named(changes, bottleneck):
     activity = replace(STEADY, **changes)
     assert activity.bottleneck == bottleneck
     assert activity.describe().endswith(f"3 decoding, waiting for {bottleneck}")
 
 
-def test_the_share_of_the_device_is_that_of_its_time():
+def test_the_device_share_is_busy_over_total_time():
     assert STEADY.device_share == pytest.approx(0.25)
     assert Activity().device_share == 0
 
 
-def test_a_difference_is_what_was_done_in_between():
+def test_since_returns_the_activity_in_between():
     later = replace(STEADY, num_clips=150, busy_seconds=2.5, num_workers=4)
     between = later.since(STEADY)
     assert (between.num_clips, between.busy_seconds, between.num_workers) == (50, 0.5, 4)
     assert between.waited_seconds == 0
 
 
-def test_a_count_shows_recent_rates_and_sums_up_all(monkeypatch):
+def test_a_count_shows_recent_rates_and_overall_rates_at_the_end(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
     count = RunningCount(total=4, num_views=5, num_bytes=400, begun=now[0])

@@ -1,4 +1,4 @@
-"""The formats, matching and truth of `data.annotations`, `data.matching` and `data.classes`."""
+"""Formats, matching and ground truth: `data.annotations`, `data.matching`, `data.classes`."""
 
 import contextlib
 from collections import Counter
@@ -65,7 +65,7 @@ def as_tuples(annotations):
 
 
 class TestOfficialFiles:
-    """The totals that UCF-Crime states, from its own files."""
+    """UCF-Crime's published totals, computed from its own files."""
 
     @pytest.fixture
     def ucf(self, shared_data):
@@ -113,7 +113,7 @@ class TestOfficialFiles:
         assert sum(map(len, truths)) == 1_112_032
         assert sum(int(truth.sum()) for truth in truths) == expected
 
-    def test_lists_and_temporal_annotation_are_the_same_videos(self, ucf):
+    def test_lists_and_temporal_annotation_name_the_same_videos(self, ucf):
         lists = load_annotations([ucf / "Anomaly_Test.txt"])
         temporal = load_annotations([ucf / "Temporal_Anomaly_Annotation.txt"])
         matching = match_videos([*lists, *temporal], [a.video for a in lists])
@@ -290,7 +290,7 @@ class TestFormats:
             assert {f for i in intervals for f in range(i.start, i.stop)} == frames
             assert all(a.stop <= b.start for a, b in pairwise(intervals))
 
-    def test_names_that_tell_their_classes(self, load):
+    def test_classes_are_read_from_names(self, load):
         text = (
             "01_0014\n13_007\nnormal_scene_1_scenario1_9\nabnormal_scene_7_scenario_3_fog\n"
             "City.of.God.2002__#00-10_01-10_label_B2-B6-G.mp4\nx/v=a__#1_label_A\n"
@@ -305,7 +305,7 @@ class TestFormats:
             ("Normal",),
         ]
         assert [a.intervals for a in annotations] == [None, (), (), None, None, ()]
-        # In a folder the name of a camera says nothing.
+        # Inside a class folder, a camera's number says nothing about the class.
         assert as_tuples(load("Arson/01_0014")) == [("Arson/01_0014", "Arson", None)]
 
     def test_frame_numbers_in_front_of_pairs(self, load):
@@ -399,7 +399,7 @@ class TestArrays:
         folder.mkdir(parents=True)
         path = folder / "abnormal_scene_1_scenario_2_tracks.txt"
         path.write_text("1,3,5\n2.0,5.0,9.0\n")
-        # UBnormal's corrections for other measures, of which its frame truth knows nothing.
+        # UBnormal's corrections for other measures, which are not part of its frame-level truth.
         (folder / "abnormal_scene_1_scenario_2_new_tracks.txt").write_text("1,3,99\n")
         for given_path in (tmp_path, path):
             assert as_tuples(load_annotations([given_path])) == [
@@ -438,12 +438,12 @@ class TestArrays:
             with pytest.raises(AnnotationError, match=f"{name}.*{match}"):
                 load_annotations([tmp_path / name])
 
-    def test_a_matlab_file_that_crashes_its_reader(self, tmp_path):
+    def test_a_matlab_file_that_crashes_its_reader_is_refused(self, tmp_path):
         cells = np.empty((1, 3), object)
         cells[:] = [[np.ones((2, 2))] * 3]
         savemat(tmp_path / "gt.mat", {"gt": cells})
         content = bytearray((tmp_path / "gt.mat").read_bytes())
-        for position in range(200, len(content), 8):  # of a class of array that there is none of
+        for position in range(200, len(content), 8):  # an array class that does not exist
             content[position] = 75
         (tmp_path / "gt.mat").write_bytes(content)
         with pytest.raises(AnnotationError, match=r"gt\.mat .*check the file"):
@@ -451,7 +451,7 @@ class TestArrays:
 
     @given(st.integers(0, 2**32 - 1))
     @settings(max_examples=60)
-    def test_spoilt_arrays_are_read_or_refused(self, tmp_path_factory, seed):
+    def test_corrupt_arrays_are_read_or_refused(self, tmp_path_factory, seed):
         rng, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("a")
         np.save(folder / "a.npy", self.TRUTH)
         np.savez_compressed(folder / "b.npz", x=self.TRUTH, y=self.TRUTH)
@@ -485,7 +485,7 @@ class TestRefused:
             ("a.mp4,Arson\na.mp4 ,Abuse+Arson", r"is Arson at .*dat:1 but Abuse\+Arson at"),
             ("a.mp4 9 1 2\na.mp4 8 1 2", r"a.mp4 has different numbers of frames at .*:1 and at"),
             ("TestVideoFile = {};\nTestVideoFile{end+1}.gt_frame = [1-2];", r":2: cannot read 'T"),
-            # A frame alone, a step, and a second row in the line must not be passed over.
+            # A single frame, a step, and a second row on the line must not be ignored.
             ("TestVideoFile{end+1}.gt_frame = [5, 61:180];", r":1: cannot read 'T"),
             ("TestVideoFile{end+1}.gt_frame = [1:2:180];", r":1: cannot read 'T"),
             (2 * "TestVideoFile{end+1}.gt_frame = [1:2]; ", r":1: cannot read 'T"),
@@ -573,7 +573,7 @@ class TestMatching:
         assert matching.annotations == {video: Annotation(video, "Arson", None)}
         assert (matching.missing, matching.extra) == ((), ("b.mp4",))
 
-    def test_equal_base_names_are_told_apart_by_their_folders(self):
+    def test_equal_base_names_are_distinguished_by_folder(self):
         annotated = {"Arson/1.mp4": "Arson", "Normal/1.mp4": "Normal", "x/1.mp4": "Normal"}
         videos = ["in/Normal/1.mp4", "in/Arson/1.mp4", "in/x/1.mp4"]
         matching = self.match(annotated, videos)
@@ -583,18 +583,18 @@ class TestMatching:
             "in/x/1.mp4": "Normal",
         }
 
-    def test_a_missing_video_never_takes_one_of_another_class(self):
+    def test_a_missing_video_never_matches_one_of_another_class(self):
         matching = self.match({"Arson/1.mp4": "Arson", "2.mp4": "Arson"}, ["Normal/1.mp4", "2.mp4"])
         assert list(matching.annotations) == ["2.mp4"]
         assert (matching.missing, matching.extra) == (("Arson/1.mp4",), ("Normal/1.mp4",))
 
-    def test_frames_without_a_class_fit_any_folder_but_the_normal_one(self):
+    def test_frames_without_a_class_match_any_folder_except_normal(self):
         annotations = [Annotation("Arson/1.mp4", "Arson", None), Annotation("1", "Anomaly", None)]
         matching = match_videos(annotations, ["x/Arson/1.mp4", "x/Normal/1.mp4"])
         assert list(matching.annotations) == ["x/Arson/1.mp4"]
         assert (matching.missing, matching.extra) == ((), ("x/Normal/1.mp4",))
 
-    def test_the_farther_of_two_annotations_is_missing(self):
+    def test_the_worse_match_of_two_annotations_is_missing(self):
         annotated = {"x/1.mp4": "Arson", "y/1.mp4": "Abuse"}
         matching = self.match(annotated, ["in/y/1.mp4"])
         assert matching.annotations["in/y/1.mp4"].class_name == "Abuse"
@@ -634,7 +634,7 @@ class TestMatching:
             self.match({"a.mp4": "Arson", "x/a.mp4": "Abuse"}, ["y/a.mp4", "x/a.mp4"])
 
     @pytest.mark.parametrize("reverse", [False, True])
-    def test_a_name_that_the_archive_has_twice_means_the_path_in_another_list(self, reverse):
+    def test_a_duplicate_name_resolves_to_the_path_in_another_list(self, reverse):
         name = "Normal_Videos_003_x264.mp4"
         tested, other = f"Testing_Normal_Videos_Anomaly/{name}", f"Normal_Videos_event/{name}"
         annotations = [
@@ -662,7 +662,7 @@ class TestTruth:
         st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=4),
         st.integers(0, 50),
     )
-    def test_a_frame_is_anomalous_where_an_interval_holds_it(self, ranges, num_frames):
+    def test_a_frame_is_anomalous_if_an_interval_contains_it(self, ranges, num_frames):
         intervals = tuple(Interval(start, start + length) for start, length in ranges)
         annotation = Annotation("a.mp4", "Arson", intervals)
         truth = frame_truth(annotation, num_frames)

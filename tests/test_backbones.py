@@ -1,4 +1,4 @@
-"""The table of backbones, and how pixels reach a network."""
+"""The table of backbones, and how pixels become a network's input."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def network_input(backbone, views, precision=torch.float32):
     return FromPixels(nn.Identity(), backbone.pixels, precision)(backbone.select(views))
 
 
-def test_i3d_sees_all_frames_between_minus_1_and_1(views):
+def test_i3d_uses_all_frames_scaled_to_minus_1_to_1(views):
     backbone = BACKBONES["i3d"]
     assert backbone.select(views) is views
     expected = views.numpy().transpose(0, 4, 1, 2, 3) / 127.5 - 1
@@ -38,7 +38,7 @@ def test_i3d_sees_all_frames_between_minus_1_and_1(views):
     assert normalise(extremes.expand(1, 2, 1, 1, 3)).unique().tolist() == [-1, 1]
 
 
-def test_i3d_r50_sees_every_eighth_frame_normalised_as_published(views):
+def test_i3d_r50_uses_every_eighth_frame_normalised_as_published(views):
     every_eighth = views[:, ::8].numpy().transpose(0, 4, 1, 2, 3)
     expected = (every_eighth / 255 - 0.45) / 0.225
     np.testing.assert_allclose(network_input(BACKBONES["i3d_r50"], views), expected, atol=1e-5)
@@ -51,7 +51,7 @@ def test_each_colour_has_its_own_mean_and_deviation(views):
         np.testing.assert_allclose(got[channel], expected, atol=1e-5)
 
 
-def test_half_as_large_means_that_four_pixels_are_averaged(views):
+def test_halving_the_size_averages_four_pixels(views):
     got = network_input(BACKBONES["c3d"], views)[0]
     blocks = views[0].numpy().reshape(64, 112, 2, 112, 2, 3).mean(axis=(2, 4))
     expected = blocks.transpose(3, 0, 1, 2) - np.array([104, 117, 128])[:, None, None, None]
@@ -68,7 +68,7 @@ def test_frames_are_spread_over_the_whole_clip(backbone):
 
 @EVERY
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
-def test_the_input_has_the_precision_asked_for_and_its_channels_last(views, backbone, precision):
+def test_the_input_has_the_requested_precision_and_channels_last(views, backbone, precision):
     pixels = FromPixels(nn.Identity(), backbone.pixels, precision)
     got = pixels(views[:, : min(8, len(backbone.frame_indices))])
     assert got.dtype == precision
@@ -77,7 +77,7 @@ def test_the_input_has_the_precision_asked_for_and_its_channels_last(views, back
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvisions_entries_say_what_torchvision_says(name):
+def test_torchvision_entries_match_its_metadata(name):
     backbone, official = BACKBONES[name], get_model_weights(name).DEFAULT
     documented = official.transforms()
     assert backbone.source.url == official.url
@@ -91,7 +91,7 @@ def test_torchvisions_entries_say_what_torchvision_says(name):
 
 
 @pytest.mark.parametrize("name", PYTORCHVIDEO)
-def test_pytorchvideos_weights_are_where_its_hub_has_them(name):
+def test_pytorchvideo_weights_have_the_urls_of_its_hub(name):
     module = {"i3d": "resnet", "slow": "resnet"}.get(name.split("_")[0], name.split("_")[0])
     hub = pytest.importorskip(f"pytorchvideo.models.hub.{module}")
     assert BACKBONES[name].source.url == hub.checkpoint_paths[name]
@@ -102,7 +102,7 @@ def test_pytorchvideos_weights_are_where_its_hub_has_them(name):
     [("s3d", 17.979 * 4), ("mvit_v2_s", 64.224), ("r3d_18", 40.697), ("x3d_s", 1.96)],
 )
 def test_flop_are_twice_the_documented_multiplications(name, gmac):
-    """S3D's are documented for 16 frames, X3D's by SlowFast's model zoo."""
+    """S3D's are documented for 16 frames, X3D's in SlowFast's model zoo."""
     backbone = BACKBONES[name]
     assert backbone.count_flop("AvgPool") / 2e9 == pytest.approx(gmac, rel=0.01)
 
@@ -116,7 +116,7 @@ def test_the_last_endpoint_is_the_default(backbone):
         backbone.endpoint("fc8")
 
 
-def test_official_weights_come_over_a_safe_connection():
+def test_official_weights_are_downloaded_over_https():
     assert all(backbone.source.url.startswith("https://") for backbone in BACKBONES.values())
     blob = BACKBONES["i3d"].source.git_blob_sha1
     assert blob == "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"

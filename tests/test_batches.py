@@ -1,4 +1,4 @@
-"""Balanced batches: every video is seen, counts are exact, equal seeds draw equal epochs."""
+"""Balanced batches: every video is used, counts are exact, equal seeds give equal epochs."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ def shuffled_classes(num_anomalous: int, num_normal: int, seed: int) -> npt.NDAr
 
 
 @given(sides, sides, counts, counts, seeds)
-def test_an_epoch_shows_every_video_in_exact_batches(
+def test_an_epoch_uses_every_video_in_exact_batches(
     num_anomalous: int, num_normal: int, anomalous_each: int, normal_each: int, seed: int
 ) -> None:
     classes = shuffled_classes(num_anomalous, num_normal, seed)
@@ -49,7 +49,7 @@ def test_no_video_is_drawn_much_more_often_than_another(
         assert np.ptp(drawn[side]) <= 1
 
 
-def test_the_generator_alone_decides_the_draw() -> None:
+def test_batches_depend_only_on_the_generator() -> None:
     classes = shuffled_classes(50, 70, 0)
 
     def draw(seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -60,7 +60,7 @@ def test_the_generator_alone_decides_the_draw() -> None:
     assert not np.array_equal(draw(3, 1), draw(4, 1))
 
 
-def test_the_papers_epoch() -> None:
+def test_the_epoch_size_is_the_papers() -> None:
     classes = shuffled_classes(810, 800, 0)
     assert balanced_batches(classes, 30, 30, np.random.default_rng(0)).shape == (27, 60)
 

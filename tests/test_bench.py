@@ -1,4 +1,4 @@
-"""The measurements: every section at a tiny size, and the tools they are made with."""
+"""Benchmarks: every section at a tiny size, and the measuring tools."""
 
 from dataclasses import replace
 
@@ -37,8 +37,8 @@ CHEAP = Options(backbone=standin.NAME, device="cpu", precisions=("fp32",), repea
 
 
 @pytest.fixture(autouse=True)
-def cheap(monkeypatch):
-    """The stand-in instead of I3D, in a table that is as before after the test."""
+def _cheap_backbone(monkeypatch):
+    """Register the stand-in backbone instead of I3D, and restore the table after the test."""
     monkeypatch.setitem(BACKBONES, standin.NAME, None)
     monkeypatch.setattr(standin, "SECONDS_PER_VIEW", 0)
     standin.register()
@@ -96,7 +96,7 @@ class TestSections:
             memory, "vigil_extract", lambda _options, video, _out: ["-c", hold, str(video)]
         )
         rows = require_ratios(memory.measure(CHEAP, tmp_path, lengths_seconds=(1, 3)), 2)
-        assert rows[1].ratio > 2  # what grows with the video is seen
+        assert rows[1].ratio > 2  # growth with the video is detected
 
     def test_start(self, tmp_path, monkeypatch):
         calls = []
@@ -110,9 +110,9 @@ class TestSections:
         rows = require_ratios(start.measure(CHEAP, tmp_path), 4)
         assert rows[1].what == "vigil --help"
         assert [(videos, views) for videos, _, views in calls] == [(["short.mp4"], "center")] * 2
-        assert len({out for _, out, _ in calls}) == 2  # nothing is there already
+        assert len({out for _, out, _ in calls}) == 2  # each run starts with an empty folder
 
-    def test_the_program_prints_and_writes_what_is_known(self, tmp_path, capsys, monkeypatch):
+    def test_results_before_a_failure_are_printed_and_written(self, tmp_path, capsys, monkeypatch):
         def fail(_options, _folder):
             yield Row("decode", "a figure", 12.345, "frames/s", 1, "a note")
             raise UserError("no more")
@@ -129,13 +129,13 @@ class TestSections:
 
 class TestDecode:
     @pytest.mark.parametrize("way", decode.WAYS)
-    def test_every_way_decodes_every_frame(self, tmp_path, way):
+    def test_every_method_decodes_every_frame(self, tmp_path, way):
         video = draw_video(tmp_path / "a.mp4", 320, 240, 70)
         assert decode.WAYS[way](video, (341, 256)) == 70
 
 
 class TestVideos:
-    def test_bit_rate_is_that_of_the_real_ones(self, tmp_path):
+    def test_bit_rate_matches_real_videos(self, tmp_path):
         video = draw_video(tmp_path / "a.mp4", 320, 240, 150)
         assert video.stat().st_size * 8 / 5 == pytest.approx(1.8e6, rel=0.2)
 
@@ -177,7 +177,7 @@ class TestArithmetic:
 
 
 class TestMeasuring:
-    def test_variants_take_turns(self):
+    def test_variants_run_in_turn(self):
         calls = []
         seconds = shortest_seconds(
             {name: lambda name=name: calls.append(name) for name in "ab"}, repeats=2
@@ -190,7 +190,7 @@ class TestMeasuring:
         monkeypatch.setattr(table.time, "perf_counter", lambda: next(now))
         assert shortest_seconds({"a": list}, repeats=3, warm_up=False) == {"a": 2.0}
 
-    def test_the_least_cosine_of_all_videos_is_told(self, tmp_path):
+    def test_the_least_cosine_of_all_videos_is_returned(self, tmp_path):
         views = make_features("a.mp4").features
         write_store(tmp_path, make_features("a.mp4"), make_features("b.mp4"))
         np.save(tmp_path / "a.mp4.npy", views)
@@ -202,12 +202,12 @@ class TestMeasuring:
         assert least == pytest.approx(expected, rel=1e-5)
         assert least < 0.99
 
-    def test_a_talkative_program_is_not_held_up(self):
+    def test_a_program_with_much_output_is_not_blocked(self):
         code = "import sys; sys.stderr.write('x' * 1_000_000); print('y' * 1_000_000)"
         assert own_memory(peak_memory(["-c", code])) > 0
 
     def test_memory_of_descendants_counts(self):
-        """A process that holds little starts one that holds 100 MB for a while."""
+        """A small process starts one that holds 100 MB for a while."""
         child = "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.8)"
         code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
         assert 100e6 < own_memory(peak_memory(["-c", code])) < 160e6
@@ -217,7 +217,7 @@ class TestMeasuring:
         with pytest.raises(UserError, match="ValueError: of this kind"):
             run(["-c", "raise ValueError('of this kind')"])
 
-    def test_plain_features_see_the_frames_that_the_backbone_sees(self):
+    def test_plain_features_use_the_backbones_frames(self):
         class Times(nn.Module):
             def forward(self, x):
                 return x.mean(dim=(1, 3, 4))

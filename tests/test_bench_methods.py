@@ -1,4 +1,4 @@
-"""A table of methods: trained, judged, resumed, and honest about what is missing."""
+"""A table of methods: trained, evaluated, resumed, and open about what is missing."""
 
 import json
 import shutil
@@ -70,7 +70,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with all runs and the table, and what was printed."""
+    """The same folder with all runs, the table and the printed output."""
     folder = tmp_path_factory.mktemp("trained") / "all"
     shutil.copytree(untrained, folder)
     with redirect_stdout(StringIO()) as said:
@@ -81,13 +81,13 @@ def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def options(untrained: Path, tmp_path: Path) -> BenchMethodsOptions:
-    """Of a table that a test may make."""
+    """Options for a copy of `untrained` in which a test may make the table."""
     return options_in(Path(shutil.copytree(untrained, tmp_path / "table")))
 
 
 @pytest.fixture
 def done(trained: Path, tmp_path: Path) -> BenchMethodsOptions:
-    """Of one that was made, and that a test may change."""
+    """Options for a copy of `trained` that a test may change."""
     return options_in(Path(shutil.copytree(trained, tmp_path / "table")))
 
 
@@ -103,7 +103,7 @@ def options_in(folder: Path) -> BenchMethodsOptions:
     )
 
 
-def test_every_row_and_seed_is_trained_judged_and_shown(trained: Path) -> None:
+def test_every_row_and_seed_is_trained_evaluated_and_shown(trained: Path) -> None:
     options = options_in(trained)
     text = (trained / "said").read_text()
     assert text == (options.out / "table.md").read_text()
@@ -166,7 +166,7 @@ def test_features_in_a_file_give_the_same_table(done: BenchMethodsOptions) -> No
     assert (streamed.out / "table.md").read_text() == (done.out / "table.md").read_text()
 
 
-def test_it_goes_on_where_it_stopped(done: BenchMethodsOptions) -> None:
+def test_it_resumes_where_it_stopped(done: BenchMethodsOptions) -> None:
     shutil.rmtree(done.out / "runs" / "joint-without-lstm")
     config = done.out / "runs" / "joint" / "0" / "last" / "config.json"
     written = config.stat().st_mtime_ns
@@ -187,7 +187,7 @@ def test_changed_settings_are_refused_or_trained_anew(done: BenchMethodsOptions)
     assert config["epoch"] == 2
 
 
-def test_other_labels_or_features_are_noticed(done: BenchMethodsOptions) -> None:
+def test_changed_labels_or_features_are_detected(done: BenchMethodsOptions) -> None:
     labels = done.annotations[0]
     labels.write_text(labels.read_text().replace("30,40", "30,50"))
     with pytest.raises(UserError, match="was made from other features, labels or views: train it"):
@@ -196,7 +196,7 @@ def test_other_labels_or_features_are_noticed(done: BenchMethodsOptions) -> None
         run_bench_methods(replace(done, test_share=0.5))
 
 
-def test_a_training_that_was_cut_off_is_not_taken_for_done(done: BenchMethodsOptions) -> None:
+def test_an_interrupted_training_does_not_count_as_done(done: BenchMethodsOptions) -> None:
     recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 3"))
     with (
@@ -209,7 +209,7 @@ def test_a_training_that_was_cut_off_is_not_taken_for_done(done: BenchMethodsOpt
     assert config["epoch"] == 3
 
 
-def test_a_training_that_diverges_costs_its_own_place_only(done: BenchMethodsOptions) -> None:
+def test_a_diverged_training_affects_only_its_own_row(done: BenchMethodsOptions) -> None:
     shutil.rmtree(done.out / "runs" / "joint-without-lstm")
     done.config.write_text(TABLE + "[rows.changes.training]\nlearning_rate = 1e30\nepochs = 3\n")
     assert run_bench_methods(done) == 3
@@ -220,7 +220,7 @@ def test_a_training_that_diverges_costs_its_own_place_only(done: BenchMethodsOpt
         run_bench_methods(alone)
 
 
-def test_videos_of_the_test_are_not_trained_on(options: BenchMethodsOptions) -> None:
+def test_training_on_test_videos_is_refused(options: BenchMethodsOptions) -> None:
     same = replace(
         options,
         test_share=None,
@@ -260,7 +260,7 @@ def test_an_evaluation_does_not_disturb_the_table(done: BenchMethodsOptions) -> 
         ("measures = []" + TABLE, "measures needs at least one of frame_auc, frame_ap"),
     ],
 )
-def test_a_wrong_table_is_told_where(
+def test_errors_in_a_table_are_located(
     options: BenchMethodsOptions, table: str, message: str
 ) -> None:
     options.config.write_text(table)
@@ -278,7 +278,7 @@ def test_a_wrong_table_is_told_where(
         ({"only": ("svm",)}, "the table has no row svm: use joint, joint without LSTM"),
     ],
 )
-def test_wrong_usage_is_told(
+def test_wrong_usage_is_reported(
     options: BenchMethodsOptions, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""C3D: its architecture, its four time positions, and the names its weights have in public."""
+"""C3D: its architecture, its four time positions, and the public names of its weights."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ def network():
 
 
 @torch.inference_mode()
-def test_every_16_frames_are_seen_alone(network):
+def test_every_16_frames_are_processed_independently(network):
     clip = torch.randn(1, 3, 32, 112, 112)
     expected = in_order(network)(torch.cat([clip[:, :, :16], clip[:, :, 16:]]))
     features = network(clip)

@@ -1,4 +1,4 @@
-"""The harness that kills runs: its parts, what it sees, and a short form of it."""
+"""The harness that kills runs: its parts, what it detects, and a short run of it."""
 
 import errno
 import signal
@@ -28,7 +28,7 @@ def tally():
 
 @pytest.fixture
 def store(tmp_path, tally):
-    """A store like its reference, which was written at another time."""
+    """A store equal to its reference except for the time of writing."""
     write_store(tmp_path / "reference", *VIDEOS)
     later = "2022-02-02T00:00:00+00:00"
     write_store(tmp_path / "store", *(replace(video, created_at=later) for video in VIDEOS))
@@ -36,7 +36,7 @@ def store(tmp_path, tally):
 
 
 class TestStore:
-    def test_the_same_but_for_the_time_is_as_expected(self, store, tally):
+    def test_files_that_differ_only_in_time_are_as_expected(self, store, tally):
         store.check_end()
         assert tally.problems() == []
 
@@ -50,12 +50,12 @@ class TestStore:
         ],
         ids=lambda change: next(iter(change)),
     )
-    def test_anything_else_differs(self, store, tally, change):
+    def test_any_other_change_is_a_difference(self, store, tally, change):
         write_store(store.folder, replace(VIDEOS[0], **change))
         store.check(set(), is_complete=False)
         assert tally.problems() == ["differing: a.mp4"]
 
-    def test_missing_and_additional_files_are_seen(self, store, tally):
+    def test_missing_and_additional_files_are_detected(self, store, tally):
         whole = store.whole()
         feature_path(store.folder, "b.mp4").unlink()
         (store.folder / ".half").touch()
@@ -66,7 +66,7 @@ class TestStore:
         store.check_end()
         assert tally.problems() == ["lost: b.mp4", "lost: b.mp4", "leftovers: .half"]
 
-    def test_spoiled_files_may_stay_until_a_run_is_over(self, store, tally):
+    def test_corrupted_files_may_stay_until_a_run_ends(self, store, tally):
         store.spoil(Random(1))
         assert store.share_missing() > 0
         whole = store.whole()
@@ -75,7 +75,7 @@ class TestStore:
         store.check(whole, is_complete=True)
         assert len(tally.lost) + len(tally.differing) == 3 - len(whole)
 
-    def test_a_torn_file_differs(self, store, tally):
+    def test_a_truncated_file_is_a_difference(self, store, tally):
         path = feature_path(store.folder, "c.mp4")
         path.write_bytes(path.read_bytes()[:700])
         store.check(set(), is_complete=False)
@@ -92,7 +92,7 @@ class TestStore:
 
 
 class TestTally:
-    def test_ends_that_are_not_expected_are_problems(self, tally):
+    def test_unexpected_exits_are_problems(self, tally):
         tally.end("SIGINT", 130, {130}, "")
         tally.end("SIGINT", 1, {130}, "Traceback")
         tally.end("SIGINT", None, set(), "hung")
@@ -116,7 +116,7 @@ class TestFaults:
             assert not strike(kind, program, 10, Random(0))
 
     def test_only_a_worker_is_killed(self):
-        """A spawned process is a worker; this one's parent says how it ended."""
+        """A spawned process is a worker; its parent's exit code shows how it ended."""
         code = """
 import multiprocessing, sys, time
 process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
@@ -164,7 +164,7 @@ def test_a_small_disk_fills_up(tmp_path):
     assert not list((tmp_path / "disk").iterdir())
 
 
-def test_times_are_no_content_of_a_training(tmp_path):
+def test_times_are_not_part_of_a_trainings_content(tmp_path):
     for name, created_at in {"a": "1999", "b": "2000"}.items():
         (tmp_path / name / "last").mkdir(parents=True)
         (tmp_path / name / "last" / "config.json").write_text(
@@ -178,14 +178,14 @@ def test_times_are_no_content_of_a_training(tmp_path):
     assert training_content(tmp_path / "a") != training_content(tmp_path / "b")
 
 
-def test_strings_and_numbers_of_a_feature_file_are_its_content(store):
+def test_strings_and_numbers_are_part_of_a_feature_files_content(store):
     content = feature_content(feature_path(store.folder, "a.mp4"))
     assert {"/segments/features", "views", "video_path", "num_frames_decoded"} <= content.keys()
     assert "created_at" not in content
 
 
-@pytest.mark.slow  # the harness as a whole; test_extraction kills a run, too
-def test_a_killed_extraction_ends_like_one_that_was_not(capsys):
+@pytest.mark.slow  # the whole harness; test_extraction also kills a run
+def test_killed_extractions_end_like_undisturbed_ones(capsys):
     assert chaos.main(chaos.Options(runs=1, short=True)) == 0
     assert capsys.readouterr().out.endswith(
         "1 kills, 0 files lost, 0 differing, 0 leftovers, 0 unexpected ends\n"

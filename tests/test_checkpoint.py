@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read back equal, refused by name where anything does not fit."""
+"""Checkpoints: written whole, read back equal, refused by name if anything does not fit."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_what_is_read_is_what_was_written(run: Path) -> None:
+def test_a_checkpoint_reads_back_as_written(run: Path) -> None:
     for path in (run, run / "best"):
         checkpoint = load_checkpoint(path)
         assert checkpoint.config == CONFIG
@@ -88,7 +88,7 @@ def test_what_is_read_is_what_was_written(run: Path) -> None:
     torch.testing.assert_close(checkpoint.model(features).scores, expected.scores)
 
 
-def test_a_folder_of_plain_formats(run: Path) -> None:
+def test_a_checkpoint_is_a_folder_of_plain_formats(run: Path) -> None:
     assert sorted(path.name for path in (run / "best").iterdir()) == [
         "config.json",
         "model.safetensors",
@@ -100,14 +100,14 @@ def test_a_folder_of_plain_formats(run: Path) -> None:
     assert "front.standardize.mean" in load_file(run / "best" / "model.safetensors")
 
 
-def test_best_and_last_are_told_apart(run: Path) -> None:
+def test_best_and_last_are_distinguished(run: Path) -> None:
     save_checkpoint(run / "last", replace(CONFIG, epoch=20), make_model(seed=1))
     assert load_checkpoint(run).config.epoch == 12
     assert load_checkpoint(run, "last").config.epoch == 20
     assert load_checkpoint(run / "last").config.epoch == 20
 
 
-def test_the_working_folder_is_a_path_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder_can_be_loaded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, path in ((run, "."), (run / "best", "."), (run / "best", "..")):
         monkeypatch.chdir(folder)
         assert load_checkpoint(Path(path)).config == CONFIG
@@ -115,7 +115,7 @@ def test_the_working_folder_is_a_path_too(run: Path, monkeypatch: pytest.MonkeyP
         load_checkpoint(Path("/"))
 
 
-def test_what_training_goes_on_from(run: Path) -> None:
+def test_resume_state_reads_back_as_written(run: Path) -> None:
     state = ResumeState({"a.step": torch.tensor(3.0)}, {"scale": 65536.0, "_growth_tracker": 5})
     save_checkpoint(run / "last", CONFIG, make_model(), state)
     read = load_resume_state(run / "last")
@@ -127,8 +127,8 @@ def test_what_training_goes_on_from(run: Path) -> None:
         load_resume_state(run / "best")
 
 
-def test_wherever_a_save_is_killed_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
-    """While epoch 13 is being written in place of epoch 12."""
+def test_a_save_killed_anywhere_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """The save replaces epoch 12 by epoch 13."""
     models = {12: make_model(), 13: make_model(seed=1)}
     state = ResumeState({"a.step": torch.tensor(3.0)}, {})
     for after in count():
@@ -150,13 +150,13 @@ def test_wherever_a_save_is_killed_a_whole_checkpoint_is_there(tmp_path: Path) -
         save_checkpoint(best, replace(CONFIG, epoch=14), models[12])
         assert load_checkpoint(best.parent).config.epoch == 14
     assert calls.count("rename") == 2
-    # The folder is on the disk under its new name before the old one goes.
+    # The new folder is on disk under its final name before the old one is removed.
     last_rename = len(calls) - calls[::-1].index("rename")
     assert calls[last_rename] == "fsync"
     assert "unlink" not in calls[:last_rename]
 
 
-def test_wherever_a_removal_is_killed_no_half_of_a_checkpoint_counts(tmp_path: Path) -> None:
+def test_a_removal_killed_anywhere_leaves_no_partial_checkpoint(tmp_path: Path) -> None:
     model = make_model()
     for after in count():
         best = tmp_path / str(after) / "best"
@@ -229,7 +229,7 @@ def test_damage_is_refused_by_name(run: Path, harm: Callable[[Path], object], me
     assert "\n" not in str(error.value)
 
 
-def test_every_byte_of_the_tensors_counts(run: Path) -> None:
+def test_any_changed_byte_of_the_tensors_is_detected(run: Path) -> None:
     path = run / "best" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -239,7 +239,7 @@ def test_every_byte_of_the_tensors_counts(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "resume.json"])
-def test_every_byte_that_training_goes_on_from_counts(tmp_path: Path, name: str) -> None:
+def test_any_changed_byte_of_the_resume_state_is_detected(tmp_path: Path, name: str) -> None:
     state = ResumeState({"a.step": torch.tensor(3.0)}, {"scale": 65536.0})
     save_checkpoint(tmp_path / "last", CONFIG, make_model(), state)
     path = tmp_path / "last" / name
@@ -257,7 +257,7 @@ def test_missing_tensors_are_named(tmp_path: Path) -> None:
 
 
 def test_no_pickle_is_opened(run: Path) -> None:
-    """A pickle under the name of the tensors is refused unread, whatever the digest says."""
+    """A pickle in place of the tensors is refused unread, even if its digest matches."""
     path = run / "best" / "model.safetensors"
     torch.save(make_model().state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -105,7 +105,7 @@ class TestConfig:
         return path
 
     @pytest.mark.parametrize("spelling", ["--config {}", "--config={}"])
-    def test_a_recipe_gives_the_defaults_and_flags_win(self, config, spelling):
+    def test_a_recipe_sets_the_defaults_and_flags_override(self, config, spelling):
         flags = spelling.format(config).split()
         chosen = parse(["train", "F", "--out", "R", *flags, "--epochs", "3"])
         assert chosen.config == config
@@ -113,16 +113,16 @@ class TestConfig:
         assert chosen.recipe.training.learning_rate == 0.5
         assert chosen.recipe.loss == Recipe().loss
 
-    def test_without_one_the_defaults_are_those_of_the_recipe(self):
+    def test_without_a_file_the_defaults_are_those_of_recipe(self):
         assert parse(["train", "F", "--out", "R"]).recipe == Recipe()
 
     @pytest.mark.parametrize("name", ["ucf_crime.toml", "small.toml"])
-    def test_those_that_come_with_the_program_can_be_used(self, name):
+    def test_shipped_recipes_can_be_used(self, name):
         path = ROOT / "configs" / name
         chosen = parse(["train", "F", "--out", "R", "--config", str(path)])
         assert chosen.recipe == load_recipe(path)
 
-    def test_one_that_cannot_be_used_is_one_line(self, tmp_path, capsys):
+    def test_an_unusable_recipe_is_a_one_line_error(self, tmp_path, capsys):
         arguments = ["train", "F", "--out", "R", "--config", str(tmp_path / "none.toml")]
         assert main(arguments) == 2
         assert capsys.readouterr().err.startswith(f"ERROR: {tmp_path / 'none.toml'} cannot be read")
@@ -133,7 +133,7 @@ class TestMessages:
     def store(self, tmp_path):
         return write_store(tmp_path / "store", make_features())
 
-    def test_go_to_a_json_file_line_by_line(self, store, tmp_path):
+    def test_go_to_a_json_file_one_per_line(self, store, tmp_path):
         (store / "a.mp4.h5").write_text("broken ä\n")
         path = tmp_path / "logs" / "log.json"
         assert main(["features", "verify", str(store), "--log-json", str(path)]) == 4
@@ -151,7 +151,7 @@ class TestMessages:
             (["--verbose"], ["DEBUG", "INFO", "WARNING", "ERROR"]),
         ],
     )
-    def test_are_as_many_as_asked_for(self, store, monkeypatch, capsys, flags, levels):
+    def test_have_the_levels_that_the_flags_choose(self, store, monkeypatch, capsys, flags, levels):
         def talk(_options):
             for level in ("DEBUG", "INFO", "WARNING", "ERROR"):
                 logging.getLogger("vigil.x").log(getattr(logging, level), "a%s", "b")
@@ -173,9 +173,7 @@ class TestMessages:
             (OSError("odd"), 1, "the output: odd"),
         ],
     )
-    def test_errors_of_the_system_are_one_line(
-        self, store, monkeypatch, capsys, error, code, message
-    ):
+    def test_system_errors_are_one_line(self, store, monkeypatch, capsys, error, code, message):
         def fail(_options):
             raise error
 
@@ -185,7 +183,7 @@ class TestMessages:
         assert len(said.splitlines()) == 1
         assert re.search(message, said)
 
-    def test_a_verbose_one_says_where_it_happened(self, store, monkeypatch, capsys):
+    def test_a_verbose_system_error_has_a_traceback(self, store, monkeypatch, capsys):
         def fail(_options):
             raise OSError("odd")
 
@@ -193,7 +191,7 @@ class TestMessages:
         assert main(["features", "verify", str(store), "--verbose"]) == 1
         assert "Traceback" in capsys.readouterr().err
 
-    def test_an_error_of_ours_is_not_hidden(self, store, monkeypatch):
+    def test_internal_errors_are_not_hidden(self, store, monkeypatch):
         def fail(_options):
             raise ZeroDivisionError
 
@@ -234,7 +232,7 @@ class TestWeightsCommand:
         assert main(["weights", "verify", "i3d", path]) == 2
         assert "lacks the layers Mixed_4e.b1b" in capsys.readouterr().err
 
-    def test_says_what_to_do_without_a_network(self, capsys, monkeypatch, tmp_path):
+    def test_suggests_what_to_do_without_a_network(self, capsys, monkeypatch, tmp_path):
         def refuse(*_arguments, **_options):
             raise OSError("no network")
 
@@ -254,7 +252,7 @@ def test_the_module_runs_as_a_program(tmp_path):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_gone_is_no_error_of_ours(tmp_path, unbuffered):
+def test_a_closed_output_pipe_ends_the_command_silently(tmp_path, unbuffered):
     path = write_store(tmp_path, make_features()) / "a.mp4.h5"
     command = [sys.executable, "-m", "vigil.pipeline.cli", "features", "show", str(path)]
     reading, writing = os.pipe()

@@ -21,7 +21,7 @@ def numbered_frames(num_frames: int):
 
 
 @given(st.integers(1, 3000), st.integers(1, 64))
-def test_ranges_are_those_of_the_contract(num_frames, stride):
+def test_ranges_follow_the_contract(num_frames, stride):
     grid = ClipGrid(64, stride)
     num_clips = ceil(max(num_frames - 64, 0) / stride) + 1
     expected = [(k * stride, min(k * stride + 64, num_frames)) for k in range(num_clips)]
@@ -42,7 +42,7 @@ def test_every_frame_is_in_a_clip_and_only_the_last_clip_is_short(num_frames, gr
 
 
 @given(st.integers(0, 200), GRIDS)
-def test_cut_is_slicing_and_filling_up_with_the_last_frame(num_frames, grid):
+def test_cut_slices_and_pads_with_the_last_frame(num_frames, grid):
     frames = np.array(list(numbered_frames(num_frames))).reshape(-1, 1, 2, 3)
     clips = list(grid.cut(numbered_frames(num_frames)))
     ranges = grid.frame_ranges(num_frames)
@@ -53,8 +53,8 @@ def test_cut_is_slicing_and_filling_up_with_the_last_frame(num_frames, grid):
 
 
 @given(st.integers(0, 200), GRIDS)
-def test_clips_lie_in_the_memory_that_is_given_for_them(num_frames, grid):
-    """Two buffers in turn are enough, each reused as soon as the clip after it was yielded."""
+def test_clips_are_written_into_the_given_buffers(num_frames, grid):
+    """Two alternating buffers are enough, each reused once the clip after it was yielded."""
     expected = list(grid.cut(numbered_frames(num_frames)))
     buffers = [np.zeros((grid.clip_frames, 1, 2, 3), np.uint8) for _ in range(2)]
     given = []
@@ -72,7 +72,7 @@ def test_clips_lie_in_the_memory_that_is_given_for_them(num_frames, grid):
 
 
 @pytest.mark.parametrize("stride", [16, 64])
-def test_cut_holds_one_frame(stride):
+def test_cut_keeps_only_one_frame(stride):
     references, most = [], 0
 
     def frames():

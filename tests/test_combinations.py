@@ -1,4 +1,4 @@
-"""Several backbones on the same clips: one pass, one feature, and who gave which part of it."""
+"""Several backbones on the same clips: one pass, one feature, and the origin of its parts."""
 
 import dataclasses
 import hashlib
@@ -34,11 +34,11 @@ PRESETS = {
     "swin3d_b+s3d": 2048,
     "swin3d_b+i3d_r50": 3072,
 }
-"""The nine networks of the second system, and how many values each gives."""
+"""The nine networks of the second system, and the number of features of each."""
 
 
 class Edges(nn.Module):
-    """Learned, unlike the fake backbone, and at another size."""
+    """A network with weights, unlike the fake backbone, and with another input size."""
 
     def __init__(self, _endpoint="edges"):
         super().__init__()
@@ -70,7 +70,7 @@ def videos(tmp_path, monkeypatch):
 
 @pytest.fixture
 def extract(videos, tmp_path):
-    """Extract with a backbone; where the feature file is."""
+    """Return a function that extracts with a backbone and returns the feature file's path."""
 
     def run(backbone, *settings, weights="random", precision="fp32"):
         out = tmp_path / backbone
@@ -83,7 +83,7 @@ def extract(videos, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [(), ("--time-pool", "mean"), ("--views", "five")])
-def test_features_lie_side_by_side(extract, settings):
+def test_features_are_concatenated(extract, settings):
     settings = (*settings, "--keep-clips")
     fake, edges = (read_features(extract(name, *settings)) for name in ("fake", "edges"))
     both = read_features(extract("fake+edges", *settings))
@@ -120,7 +120,7 @@ def test_views_are_cut_once_for_all_networks(extract, monkeypatch):
     assert len(calls) == 5 * 3  # 130 frames are three clips
 
 
-def test_parts_that_do_not_make_up_a_feature_are_damage(extract):
+def test_parts_that_do_not_add_up_to_the_feature_are_damage(extract):
     path = extract("fake+edges")
     video = read_features(path)
     first, second = video.parts
@@ -130,20 +130,20 @@ def test_parts_that_do_not_make_up_a_feature_are_damage(extract):
             read_features(path)
 
 
-def test_weights_of_all_networks_count(extract):
+def test_the_digest_covers_the_weights_of_all_networks(extract):
     digests = {
         weights: read_features(extract("fake+edges", weights=weights)).spec.weights_digest
         for weights in ("random", "random:0", "random:1", "random,random:1")
     }
     assert digests["random"] == digests["random:0"]
-    assert digests["random:1"] == digests["random,random:1"]  # there is nothing random in fake
+    assert digests["random:1"] == digests["random,random:1"]  # the fake backbone has no weights
     assert digests["random"] != digests["random:1"]
     edges = read_features(extract("edges")).spec.weights_digest
     fake = read_features(extract("fake")).spec.weights_digest
     assert digests["random"] == hashlib.sha256(f"{fake} {edges}".encode()).hexdigest()
 
 
-def test_weights_are_files_or_random_network_by_network(extract, tmp_path):
+def test_each_network_has_a_weights_file_or_random_weights(extract, tmp_path):
     network = Edges()
     torch.save(network.state_dict(), tmp_path / "edges.pt")
     video = read_features(extract("fake+edges", weights=f"random:7,{tmp_path / 'edges.pt'}"))
@@ -159,8 +159,8 @@ def test_weights_are_files_or_random_network_by_network(extract, tmp_path):
     assert engine.weights.digest == video.spec.weights_digest
 
 
-def test_how_each_network_was_computed_is_said_where_that_differs(extract):
-    """In the fake backbone there is nothing to fold."""
+def test_rungs_are_recorded_per_network_if_they_differ(extract):
+    """The fake backbone has nothing to fold."""
     video = read_features(extract("fake+edges"))
     assert (video.rung, video.precision) == ("plain+folded", "fp32")
     assert read_features(extract("edges")).rung == "folded"
@@ -183,7 +183,7 @@ def test_how_each_network_was_computed_is_said_where_that_differs(extract):
         (lambda: split_weights("auto,a,b", 2), "'auto,a,b' are for 3 networks, not 2"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(call, message):
+def test_invalid_combinations_are_refused_by_name(call, message):
     with pytest.raises(UserError, match=message):
         call()
 
@@ -197,8 +197,8 @@ def test_endpoints_and_weights_are_given_network_by_network():
     assert split_weights("a,b.pt", 1) == ("a,b.pt",)
 
 
-def test_random_weights_do_not_depend_on_what_torch_draws(monkeypatch):
-    """Also in networks with biases, tokens and indices, which torch fills as it likes."""
+def test_random_weights_do_not_depend_on_torchs_initialization(monkeypatch):
+    """Even in networks with biases, tokens and indices, which torch initializes in its own way."""
     digests = set()
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -209,7 +209,9 @@ def test_random_weights_do_not_depend_on_what_torch_draws(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), PRESETS.items(), ids=PRESETS)
-def test_the_nine_networks_of_the_second_system_are_names(videos, extract, monkeypatch, name, size):
+def test_the_nine_networks_of_the_second_system_can_be_named(
+    videos, extract, monkeypatch, name, size
+):
     encode(videos / "a.mp4", draw_frames(20))  # one clip
     if "+" in name:
         monkeypatch.setitem(BACKBONES, "swin3d_b", at_half_size("swin3d_b"))

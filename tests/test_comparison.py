@@ -81,7 +81,7 @@ def test_a_method_is_not_better_than_itself():
     assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
-def test_a_much_better_method_is_found_to_be_so():
+def test_a_much_better_method_is_significantly_better():
     good, bad = ([make_run(seed, strength) for seed in range(4)] for strength in (1.0, 0.0))
     found = difference("frame_auc", good, bad, 400, 0)
     assert found.low > 0
@@ -90,7 +90,7 @@ def test_a_much_better_method_is_found_to_be_so():
     assert (back.mean, back.low, back.high) == pytest.approx((-found.mean, -found.high, -found.low))
 
 
-def test_the_interval_covers_the_usual_bootstrap_of_one_run():
+def test_the_interval_of_one_run_equals_the_usual_bootstrap():
     run = make_run(1, 0.4, num_videos=60)
     found = spread("frame_auc", [run], 2000, 0)
     frames = metrics.rank_frames([video.pieces for video in run])
@@ -101,7 +101,7 @@ def test_the_interval_covers_the_usual_bootstrap_of_one_run():
     assert (found.low, found.high) == pytest.approx((usual.low, usual.high), abs=0.01)
 
 
-def test_where_frames_are_not_annotated_there_is_no_frame_auc():
+def test_without_annotated_frames_there_is_no_frame_auc():
     run = make_run(0, 0.5)
     unknown = (replace(run[0], frames_known=False), *run[1:])
     assert values_of("frame_auc", [unknown]) is None
@@ -110,7 +110,7 @@ def test_where_frames_are_not_annotated_there_is_no_frame_auc():
     assert values_of("video_auc", [unknown]) == values_of("video_auc", [run])
 
 
-def test_every_seed_is_drawn_alike_also_of_unequally_many():
+def test_seeds_have_equal_weight_even_if_their_numbers_differ():
     runs = [make_run(seed, 0.2 * seed) for seed in range(5)]
     found = difference("frame_auc", runs, runs[:3], 300, 0)
     expected = np.mean(values_of("frame_auc", runs)) - np.mean(values_of("frame_auc", runs[:3]))
@@ -119,7 +119,7 @@ def test_every_seed_is_drawn_alike_also_of_unequally_many():
     assert found.low < expected < found.high
 
 
-def test_several_seeds_of_different_tests_have_a_spread():
+def test_seeds_with_different_test_videos_have_a_spread():
     runs = [make_run(seed, 0.5, num_videos=10 + 2 * seed) for seed in range(3)]
     found = spread("video_auc", runs, 100, 0)
     assert found is not None
@@ -135,7 +135,7 @@ def test_other_videos_or_another_truth_are_refused():
             difference("frame_auc", [make_run(0, 0.5)], [other], 10, 0)
 
 
-def test_the_command_takes_a_run_or_a_folder_of_seeds(tmp_path, capsys):
+def test_the_command_accepts_a_run_or_a_folder_of_seeds(tmp_path, capsys):
     for seed in range(3):
         save(tmp_path / "good" / str(seed) / "evaluation", make_run(seed, 1.0))
     save(tmp_path / "bad" / "evaluation", make_run(9, 0.0))
@@ -147,7 +147,7 @@ def test_the_command_takes_a_run_or_a_folder_of_seeds(tmp_path, capsys):
     assert lines[-2] == "num_runs 3 1"
 
 
-def test_what_cannot_be_compared_says_why(tmp_path, capsys):
+def test_incomparable_runs_are_refused_with_a_reason(tmp_path, capsys):
     classes = {"Normal": "Normal", "Fighting": "Anomaly"}
     save(tmp_path / "named", [replace(video, frames_known=False) for video in make_run(0, 0.5)])
     only_two = [replace(video, class_name=classes[video.class_name]) for video in make_run(0, 0.5)]
@@ -159,7 +159,7 @@ def test_what_cannot_be_compared_says_why(tmp_path, capsys):
     assert f"maa undefined: {told}" in lines
 
 
-def test_what_was_not_evaluated_or_is_damaged_is_named(tmp_path):
+def test_missing_or_damaged_scores_are_named(tmp_path):
     with pytest.raises(StoredScoresError, match=r"holds no evaluated run .*vigil evaluate first"):
         read_runs(tmp_path)
     (tmp_path / SCORES_NAME).write_text('{"format": "vigil-scores", "format_version": 1}')

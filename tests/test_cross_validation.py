@@ -1,4 +1,4 @@
-"""Folds: every video is judged by a model that never saw it, and the run's model saw them all."""
+"""Folds: each video is evaluated by a model not trained on it; the run's model uses all videos."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ RECIPE = Recipe(
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    """Of Arson there is but one."""
+    """Features of three classes, with a single Arson video."""
     return write_toy_store(tmp_path / "features", {"Normal": 10, "Arson": 1, "Fighting": 8})
 
 
@@ -44,7 +44,7 @@ def train(features: Path, out: Path, recipe: Recipe = RECIPE, **changes: Any) ->
     run_train(replace(TrainOptions(features, out, recipe=recipe, device="cpu"), **changes))
 
 
-def judged(features: Path, folder: Path, recipe: Recipe = RECIPE) -> list[Validation]:
+def evaluate_folds(features: Path, folder: Path, recipe: Recipe = RECIPE) -> list[Validation]:
     data = load(features, recipe)
     return cross_validate(data, recipe, shape_of(data), 0, CPU, folder)
 
@@ -53,7 +53,7 @@ def shape_of(data: TrainingData) -> InputShape:
     return InputShape(data.train.spec.num_segments, TIME_POSITIONS, CHANNELS, len(data.class_names))
 
 
-def test_folds_leave_everything_to_train_on(features: Path) -> None:
+def test_with_folds_all_videos_are_trained_on(features: Path) -> None:
     data = load(features)
     assert len(data.train) == 19
     assert len(data.validation) == 0
@@ -66,9 +66,11 @@ def test_folds_leave_everything_to_train_on(features: Path) -> None:
     assert np.array_equal(held_out.features[0], data.train.features[row])
 
 
-def test_each_video_is_judged_by_the_model_without_it(features: Path, tmp_path: Path) -> None:
+def test_each_video_is_evaluated_by_a_model_not_trained_on_it(
+    features: Path, tmp_path: Path
+) -> None:
     data = load(features)
-    found = judged(features, tmp_path / "folds")
+    found = evaluate_folds(features, tmp_path / "folds")
     assert len(found) == RECIPE.training.epochs
     peaks, named, classes = [], [], []
     for fold in data.folds:
@@ -87,14 +89,14 @@ def test_each_video_is_judged_by_the_model_without_it(features: Path, tmp_path: 
     assert found[1] == expected
 
 
-def test_the_model_is_that_of_all_videos_and_its_threshold_that_of_the_folds(
+def test_the_model_uses_all_videos_and_the_threshold_comes_from_the_folds(
     features: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     train(features, run)
     best, last = load_checkpoint(run), load_checkpoint(run, "last")
     data = load(features)
-    found = judged(features, tmp_path / "folds")
+    found = evaluate_folds(features, tmp_path / "folds")
     chosen = found[best.config.epoch - 1]
     assert best.config.metrics == chosen.metrics
     assert (best.config.threshold, best.config.threshold_rule) == (
@@ -113,7 +115,7 @@ def test_the_model_is_that_of_all_videos_and_its_threshold_that_of_the_folds(
     assert splits["folds"] == [list(fold) for fold in data.folds]
 
 
-def test_a_run_that_goes_on_trains_no_fold_again(
+def test_a_resumed_run_retrains_no_finished_fold(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(features, tmp_path / "whole")
@@ -148,7 +150,7 @@ def test_a_run_that_goes_on_trains_no_fold_again(
         )
 
 
-def test_a_run_with_more_epochs_asks_the_folds_anew(features: Path, tmp_path: Path) -> None:
+def test_a_run_with_more_epochs_evaluates_the_folds_again(features: Path, tmp_path: Path) -> None:
     train(features, tmp_path / "run")
     longer = replace(RECIPE, training=replace(RECIPE.training, epochs=4))
     train(features, tmp_path / "run", longer, resume=True)
@@ -177,22 +179,22 @@ def test_methods_of_two_classes_and_methods_without_epochs(
     assert found[-1].metrics == config.metrics
 
 
-def test_only_what_the_same_training_said_is_taken(
+def test_only_results_of_the_same_training_are_reused(
     features: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     folder = tmp_path / "folds"
     shorter = replace(RECIPE, training=replace(RECIPE.training, epochs=2))
-    found = judged(features, folder)
+    found = evaluate_folds(features, folder)
     caplog.clear()
-    assert judged(features, folder) == found
-    assert judged(features, folder, shorter) == found[:2]
+    assert evaluate_folds(features, folder) == found
+    assert evaluate_folds(features, folder, shorter) == found[:2]
     assert caplog.text.count("is already done") == 6
     (folder / "2.safetensors").write_bytes(b"damaged")
     caplog.clear()
-    assert judged(features, folder) == found
+    assert evaluate_folds(features, folder) == found
     assert caplog.text.count("is already done") == 2
     other = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-3))
     caplog.clear()
-    assert judged(features, folder, other) != found
+    assert evaluate_folds(features, folder, other) != found
     assert "is already done" not in caplog.text

@@ -1,4 +1,4 @@
-"""Damage: counted, placed where it lies, said in words, and how much of it is allowed."""
+"""Damage: how it is counted, located and described, and how much of it is allowed."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -50,7 +50,7 @@ def video(tmp_path_factory):
 
 
 def decode(path) -> tuple[int, Damage]:
-    """Number of frames, and the damage."""
+    """Return the number of frames and the damage."""
     decoder = AvDecoder(path, probe(path), 256, 240)
     try:
         return sum(1 for _ in decoder), decoder.damage()
@@ -59,7 +59,7 @@ def decode(path) -> tuple[int, Damage]:
 
 
 def frame_of_packet(path, number):
-    """Where the frame of a packet comes among all frames of the video."""
+    """Return the index of a packet's frame in presentation order."""
     with av.open(str(path)) as container:
         pts = [packet.pts for packet in container.demux(video=0) if packet.size]
     return sum(other < pts[number] for other in pts)
@@ -95,8 +95,8 @@ def test_every_error_is_counted_at_its_place(frame_pts, error_pts, known, num_cu
 @pytest.mark.parametrize(
     ("error", "num_lost"), [(34, 0), (35, 20), (50, 20), (60, 20), (86, 20), (87, 0)]
 )
-def test_a_gap_is_of_lost_frames_if_an_error_is_near(error, num_lost):
-    """Sixteen frames before it, or behind it."""
+def test_a_gap_near_an_error_is_lost_frames(error, num_lost):
+    """Near means at most sixteen frames before or after the gap."""
     frame_pts = np.array([*range(51), *range(71, 200)])
     log = DamageLog()
     log.error_pts.append(error)
@@ -110,7 +110,7 @@ def test_a_whole_video_has_no_damage(video, name):
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODINGS if name not in {"a.mkv", "a.flv"}])
-def test_a_packet_without_content_is_a_frame_lost_at_its_place(video, name):
+def test_an_empty_packet_is_a_lost_frame_at_its_place(video, name):
     path = video(name)
     place = frame_of_packet(path, PACKET)
     num_frames, found = decode(damage(path, [PACKET], keep=0))
@@ -119,7 +119,7 @@ def test_a_packet_without_content_is_a_frame_lost_at_its_place(video, name):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "fragments.mp4", "mpeg4.avi", "mjpeg.avi"])
-def test_a_packet_with_other_content_is_a_frame_damaged_at_its_place(video, name):
+def test_an_overwritten_packet_is_a_damaged_frame_at_its_place(video, name):
     path = video(name)
     place = frame_of_packet(path, PACKET)
     num_frames, found = decode(damage(path, [PACKET], fill=255, keep=0.3))
@@ -149,7 +149,7 @@ def test_a_sector_of_zeros_never_changes_pixels_unnoticed(tmp_path, name):
 
 
 def clips_of(path):
-    """The bytes of each clip, then how many frames are damaged."""
+    """Return the bytes of each clip, followed by the number of damaged frames."""
     clips = []
     for message in read_video(SourceVideo(path, "a"), ReadingOptions(ClipGrid(8, 8), None)):
         if isinstance(message, Restart):
@@ -161,8 +161,8 @@ def clips_of(path):
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_zeros_behind_units_are_no_damage(tmp_path, codec):
-    """Nor where they come to lie when such packets are put into another container."""
+def test_zeros_after_units_are_not_damage(tmp_path, codec):
+    """Nor after such packets are copied into another container."""
     encoder, options = {
         "h264": ("libx264", {"bf": "0"}),
         "hevc": ("libx265", {"x265-params": "log-level=none:bframes=0"}),
@@ -188,17 +188,17 @@ def test_zeros_behind_units_are_no_damage(tmp_path, codec):
 
 @pytest.mark.parametrize("name", ENCODINGS)
 @pytest.mark.parametrize("share", [0.6, 0.8])
-def test_what_a_file_that_breaks_off_promised_is_lost(video, name, share):
-    """By its number of frames, or by its length and its frame rate."""
+def test_frames_missing_from_a_truncated_file_are_lost(video, name, share):
+    """The container declares their number, or its length and frame rate."""
     num_frames, found = decode(truncate(video(name), share))
     assert num_frames < NUM_FRAMES
-    allowed = 2 if name == "a.flv" else 0  # which counts its length from 0, and begins at 0.08 s
+    allowed = 2 if name == "a.flv" else 0  # counts its length from 0, but starts at 0.08 s
     assert 0 <= num_frames + found.num_lost - NUM_FRAMES <= allowed
     assert num_frames - 1 <= found.frames[-1, 0] <= found.frames[-1, 1] == num_frames
 
 
 def hide_frames(source, path, num_hidden):
-    """A copy in which an edit list has the video begin later."""
+    """Write a copy whose edit list makes the video start later."""
     options = {"avoid_negative_ts": "disabled", "movflags": "faststart"}
     with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
@@ -219,7 +219,7 @@ def test_frames_that_an_edit_list_hides_are_not_lost(tmp_path):
     assert num_frames + found.num_lost == NUM_FRAMES - 5
 
 
-def test_without_times_errors_are_placed_at_the_frames_out_so_far(tmp_path):
+def test_without_times_errors_are_placed_by_the_frames_decoded_so_far(tmp_path):
     path = encode(tmp_path / "a.h264", draw_frames(40))
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -231,7 +231,7 @@ def test_without_times_errors_are_placed_at_the_frames_out_so_far(tmp_path):
     assert num_frames + found.num_lost <= 40
 
 
-def test_the_share_counts_lost_frames_among_those_there_should_be():
+def test_the_damaged_share_includes_lost_frames():
     found = Damage(np.array([[2, 4], [5, 5]]), num_lost=2)
     assert (found.num_damaged, found.share(6)) == (4, 0.5)
     assert Damage().share(6) == Damage().share(0) == 0
@@ -240,7 +240,7 @@ def test_the_share_counts_lost_frames_among_those_there_should_be():
     assert features.damaged_share == found.share(6)
 
 
-def test_more_damage_than_is_allowed_is_named_with_the_option():
+def test_more_damage_than_allowed_is_named_with_the_option():
     assert excess(0.1, 0.1) is None
     assert excess(1.0, 1.0) is None
     reason = excess(0.125, 0.1)
@@ -256,7 +256,7 @@ def test_a_share_is_read_from_the_command_line(text, share):
 
 
 @pytest.mark.parametrize("text", ["", "%", "10", "1", "101%", "-1%", "1e-1", "nan", "10 %%", "ten"])
-def test_what_is_no_share_is_refused(text):
+def test_an_invalid_share_is_refused(text):
     with pytest.raises(
         UserError, match=r"--max-damage '.*' is not a share of frames: use 10% or 0.1"
     ):
@@ -271,7 +271,7 @@ def test_warnings_say_how_many_frames_are_damaged_and_where():
     assert frame_warnings(replace(whole, num_frames_lost=3, **ranges, **seconds)) == [
         "Damaged frames: 5 (3 of them lost), the first at 0:01:02; 100 could be decoded."
     ]
-    assert frame_warnings(replace(whole, num_frames_damaged=5)) == [  # of an older file
+    assert frame_warnings(replace(whole, num_frames_damaged=5)) == [  # from an older file
         "Damaged frames: 5; 100 could be decoded."
     ]
 
@@ -279,7 +279,7 @@ def test_warnings_say_how_many_frames_are_damaged_and_where():
 @pytest.mark.parametrize(
     ("promised", "is_said"), [(0, False), (98, False), (102, False), (97, True), (103, True)]
 )
-def test_another_number_of_frames_than_promised_is_said(promised, is_said):
+def test_an_unexpected_number_of_frames_is_reported(promised, is_said):
     features = make_features(num_frames=100, num_frames_container=promised)
     said = [f"The container declares {promised} frames, 100 could be decoded."]
     assert frame_warnings(features) == (said if is_said else [])
@@ -289,7 +289,7 @@ def test_another_number_of_frames_than_promised_is_said(promised, is_said):
     ("promised", "fps", "is_said"),
     [(0, 25, False), (4.9, 25, False), (3.1, 25, False), (5.2, 25, True), (7.9, 0.5, False)],
 )
-def test_another_length_than_promised_is_said(promised, fps, is_said):
+def test_an_unexpected_length_is_reported(promised, fps, is_said):
     features = make_features(num_frames=100, duration_container=promised, fps=fps)
     said = [f"The container declares {promised:.1f} seconds, the frames last 4.0."]
     assert frame_warnings(features) == (said if is_said else [])
@@ -317,8 +317,8 @@ def num_packets(path):
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def test_frames_before_the_first_keyframe_that_is_there_are_lost(tmp_path):
-    """FFmpeg drops them without a word."""
+def test_frames_before_the_first_remaining_keyframe_are_lost(tmp_path):
+    """FFmpeg drops them silently."""
     options = {"g": "50", "keyint_min": "50", "sc_threshold": "0", "bf": "0"}
     path = encode(tmp_path / "a.ts", draw_frames(150), codec_options=options)
     assert decode(path)[1].num_damaged == 0
@@ -330,15 +330,15 @@ def test_frames_before_the_first_keyframe_that_is_there_are_lost(tmp_path):
 
 
 @pytest.mark.parametrize("interval", ["12", "250"])
-def test_a_stretch_that_is_missing_is_as_many_frames_as_fit_into_its_gap(tmp_path, interval):
+def test_a_missing_stretch_is_as_many_frames_as_fit_its_gap(tmp_path, interval):
     path = encode(tmp_path / "a.ts", draw_frames(200), codec_options={"g": interval})
     num_frames, found = decode(drop(path, 0.3, 0.6))
     assert num_frames < 160
     assert num_frames + found.num_lost == 200
 
 
-def test_packets_without_content_are_no_end(tmp_path):
-    """In AVI they say that the frame before is to be shown on."""
+def test_empty_avi_packets_are_not_the_end(tmp_path):
+    """In AVI they mean that the previous frame stays on screen."""
     path = tmp_path / "a.avi"
     content = encode(path, codec="mpeg4").read_bytes()
     place = content.rindex(b"00dc", 0, content.index(b"idx1"))
@@ -354,7 +354,7 @@ def test_packets_without_content_are_no_end(tmp_path):
 
 
 @given(st.lists(st.integers(1, 9), min_size=3, unique=False), st.integers(0, 9))
-def test_gaps_away_from_errors_or_in_uneven_videos_are_no_loss(steps, place):
+def test_gaps_away_from_errors_or_in_uneven_videos_are_not_losses(steps, place):
     frame_pts = np.cumsum([*steps, 1])
     log = DamageLog()
     assert log.place(frame_pts).num_lost == 0
@@ -368,7 +368,7 @@ def test_a_long_list_of_damage_is_shortened_where_it_is_densest(steps, max_range
     expected = [tuple(one) for one in frames.tolist()]
     while len(expected) > max_ranges:
         gaps = [after[0] - before[1] for before, after in pairwise(expected)]
-        # Of equal ones the last is closed first.
+        # Among equal gaps the last is closed first.
         nearest = max(range(len(gaps)), key=lambda index: (-gaps[index], index))
         expected[nearest : nearest + 2] = [(expected[nearest][0], expected[nearest + 1][1])]
     features = make_features(num_frames=200, damage_frames=frames, damage_seconds=frames / 25)

@@ -1,4 +1,4 @@
-"""`vigil dataset`: what is there of a published dataset, and the label files made of it."""
+"""`vigil dataset`: which parts of a published dataset exist, and the label files made from it."""
 
 import csv
 import re
@@ -46,7 +46,7 @@ def pictures(folder, num_frames):
 
 @pytest.fixture
 def check(monkeypatch, tmp_path, capsys):
-    """Run the command; (exit code, rows by part and kind of videos, all that it printed)."""
+    """Run the command; return (exit code, rows by part and kind of video, all output)."""
     for name, dataset in (("small", SMALL), ("numbered", NUMBERED), ("named", NAMED)):
         monkeypatch.setitem(DATASETS, name, dataset)
 
@@ -63,7 +63,7 @@ def check(monkeypatch, tmp_path, capsys):
 class TestCheck:
     @pytest.fixture
     def root(self, tmp_path):
-        """A dataset of lists, videos, folders of pictures and masks, without a fault."""
+        """A faultless dataset of lists, videos, folders of pictures and masks."""
         root = tmp_path / "root"
         encode(root / "training" / "Normal" / "a.mp4", draw_frames(5))
         encode(root / "training" / "Arson" / "b.mkv", draw_frames(7))
@@ -89,7 +89,7 @@ class TestCheck:
         }
         assert "problems 0" in said
 
-    def test_label_files_are_those_that_train_and_evaluate_read(self, root, check, tmp_path):
+    def test_label_files_can_be_read_by_train_and_evaluate(self, root, check, tmp_path):
         check("small", "--write", tmp_path / "labels")
         (normal, anomalous) = load_annotations([tmp_path / "labels" / "test.csv"])[::-1]
         assert (normal.video, normal.class_name) == ("testing/Normal/c", "Normal")
@@ -157,7 +157,7 @@ class TestCheck:
         assert (code, "no videos in" in said) == (2, True)
 
 
-def test_numbers_in_the_folders_of_the_parts(tmp_path, check):
+def test_videos_are_numbered_within_the_folders_of_the_parts(tmp_path, check):
     root = tmp_path / "root"
     for name in ("Train/Train001", "Train/Train002", "Test/Test001", "Test/Test002", "x/Test/03"):
         pictures(root / name, 8)
@@ -174,7 +174,7 @@ def test_numbers_in_the_folders_of_the_parts(tmp_path, check):
     assert content == ["Test/Test001,Anomaly,1,4", "Test/Test002,Anomaly,0,9"]
 
 
-def test_copies_in_deeper_folders_are_no_other_videos(tmp_path):
+def test_copies_in_deeper_folders_are_extra(tmp_path):
     np.savez(tmp_path / "truth.npz", **{"01": np.ones(3), "02": np.ones(3)})
     videos = ["training_videos/01.avi", "testing_videos/01.avi", "truth/testing_videos/01.avi"]
     files = {"truth.m": [], "truth*.npz": [tmp_path / "truth.npz"]}
@@ -190,7 +190,7 @@ def test_copies_in_deeper_folders_are_no_other_videos(tmp_path):
     ]
 
 
-def test_names_that_tell_the_classes(tmp_path):
+def test_classes_are_read_from_names(tmp_path):
     path = tmp_path / "annotations.txt"
     path.write_text("a__#1_label_B1-G-0 3 5\n")
     videos = [
@@ -215,8 +215,8 @@ def test_names_that_tell_the_classes(tmp_path):
     ]
 
 
-def test_a_part_of_which_only_the_anomalous_videos_have_names(tmp_path, check):
-    """XD-Violence with its training videos alone: what the annotation names is not there."""
+def test_a_part_that_names_only_its_anomalous_videos(tmp_path, check):
+    """XD-Violence with only its training videos, so the annotated videos are missing."""
     root = tmp_path / "root"
     pictures(root / "1-1004" / "c__#1_label_A", 3)
     pictures(root / "1-1004" / "d__#1_label_G-0-0", 3)
@@ -230,10 +230,10 @@ def test_a_part_of_which_only_the_anomalous_videos_have_names(tmp_path, check):
 
 
 class TestFrameCounts:
-    def test_containers_folders_and_what_is_neither(self, tmp_path):
+    def test_containers_folders_and_invalid_files(self, tmp_path):
         pictures(tmp_path / "a", 3)
         encode(tmp_path / "b.mp4", draw_frames(4))
-        encode(tmp_path / "c.mkv", draw_frames(5))  # its header says no number
+        encode(tmp_path / "c.mkv", draw_frames(5))  # its header has no number of frames
         (tmp_path / "d.mp4").write_text("no video")
         with av.open(str(tmp_path / "c.mkv")) as container:
             assert container.streams.video[0].frames == 0
@@ -243,7 +243,7 @@ class TestFrameCounts:
         assert counts[2].startswith("not a video that FFmpeg can open")
         assert counts[3:] == [5, "there is no such file"]
 
-    def test_one_that_kills_or_stalls_its_reader_is_named_and_the_rest_goes_on(
+    def test_a_file_that_kills_or_stalls_its_reader_is_named_and_the_rest_counted(
         self, tmp_path, monkeypatch
     ):
         encode(tmp_path / "b.mp4", draw_frames(4))
@@ -286,7 +286,7 @@ class TestPublished:
             ("ubnormal", "ubnormal"),
         ],
     )
-    def test_the_lists_have_the_numbers_of_the_table(self, annotations, name, folder):
+    def test_the_lists_match_the_numbers_of_the_table(self, annotations, name, folder):
         for part in DATASETS[name].parts:
             found = load_annotations([annotations / folder / file for file in part.lists])
             assert sum(not one.is_anomalous for one in found) == part.num_normal

@@ -76,7 +76,7 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
     assert read == sorted(list_features(root).values())
 
 
-def test_bags_tell_how_their_features_were_made(tmp_path):
+def test_bags_record_how_their_features_were_made(tmp_path):
     videos = make_all(precision="bf16", weights_trained=False)
     bags = load(write_store(tmp_path, *videos))
     assert (bags.weights_name, bags.weights_trained, bags.precision) == ("none", False, "bf16+fp32")
@@ -107,7 +107,7 @@ def test_mixed_precision_loses_nothing(tmp_path, half_precision, memory_gib):
         ),
     ],
 )
-def test_unfit_features_are_refused(tmp_path, changes, match):
+def test_incompatible_features_are_refused(tmp_path, changes, match):
     root = write_store(tmp_path, *make_all(**changes))
     with pytest.raises(BagError, match=match):
         load(root)
@@ -120,7 +120,7 @@ def test_features_that_are_not_finite_are_refused_by_name(tmp_path, value):
         load(root)
 
 
-def test_absent_view_is_refused(tmp_path):
+def test_a_missing_view_is_refused(tmp_path):
     root = write_store(tmp_path, *make_all())
     with pytest.raises(FeatureFileError, match=r"a.mp4: .*not bottom_left: extract again"):
         load(root, views=("center", "bottom_left"))

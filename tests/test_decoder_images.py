@@ -1,4 +1,4 @@
-"""Folders of pictures as videos: `extract.decoder_images`, and how they are found and known."""
+"""Folders of pictures as videos: `extract.decoder_images`, finding and identifying them."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ NUM_FRAMES = 12
 
 
 def write_pictures(folder, ending=".png", num_frames=NUM_FRAMES, **options):
-    """Frames without leading zeros, so that only the natural order is right."""
+    """Write frames without leading zeros in their names, so only the natural order is right."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = draw_frames(num_frames, width=256, height=240)
     for index, pixels in enumerate(frames):
@@ -79,7 +79,7 @@ class TestDecoding:
         for index, pixels in enumerate(decode(tmp_path)[0]):
             assert np.unique(pixels).tolist() == [40 * index]
 
-    def test_a_clip_is_filled_up_and_resized_as_any_video(self, tmp_path):
+    def test_clips_are_padded_and_resized_as_for_any_video(self, tmp_path):
         write_pictures(tmp_path)
         (clip,), finished = read(tmp_path)
         assert clip.pixels.shape == (64, 240, 256, 3)
@@ -88,7 +88,7 @@ class TestDecoding:
         edges = frame_edges(finished.timestamps, finished.info)
         assert edges == pytest.approx(np.arange(NUM_FRAMES + 1) / 25)
 
-    def test_the_frame_rate_is_the_one_asked_for(self, tmp_path):
+    def test_the_frame_rate_is_the_requested_one(self, tmp_path):
         write_pictures(tmp_path)
         _, finished = read(tmp_path, fps=10.0)
         assert finished.timestamps[-1] == pytest.approx((NUM_FRAMES - 1) / 10)
@@ -108,13 +108,13 @@ class TestDecoding:
         with pytest.raises(VideoError, match=r"25% of its frames are damaged, more than"):
             read(tmp_path, max_damage=0.1)
 
-    def test_pictures_of_another_size_are_no_video(self, tmp_path):
+    def test_pictures_of_different_sizes_are_not_a_video(self, tmp_path):
         write_pictures(tmp_path)
         Image.new("RGB", (64, 48)).save(tmp_path / "f5.png")
         with pytest.raises(VideoError, match=r"f5\.png has 64x48 pixels, but the pictures before"):
             decode(tmp_path)
 
-    def test_pictures_of_another_kind_are_no_video(self, tmp_path):
+    def test_pictures_of_different_formats_are_not_a_video(self, tmp_path):
         write_pictures(tmp_path)
         Image.new("RGB", (256, 240)).save(tmp_path / "f5.png", format="JPEG")
         with pytest.raises(VideoError, match=r"f5\.png is of kind mjpeg, but .* before it are png"):
@@ -128,7 +128,7 @@ class TestDecoding:
         with pytest.raises(VideoError, match=r"0\.tif is a TIFF with JPEG comp.*: save it as PNG"):
             decode(tmp_path)
 
-    def test_nothing_that_decodes(self, tmp_path):
+    def test_pictures_that_do_not_decode_are_refused(self, tmp_path):
         for name in ("1.jpg", "2.jpg"):
             (tmp_path / name).write_bytes(b"\xff\xd8")
         with pytest.raises(VideoError, match="no frame can be decoded"):
@@ -144,7 +144,7 @@ class TestDecoding:
         with pytest.raises(VideoError, match="no frame can be decoded"):
             probe_pictures(tmp_path, 25.0)
 
-    def test_real_frames_give_what_the_video_gives(self, tmp_path, shared_data):
+    def test_real_frames_decode_like_their_video(self, tmp_path, shared_data):
         path = shared_data / "ucsd_ped2" / "test" / "01.mp4"
         expected = []
         with av.open(str(path)) as container:
@@ -160,7 +160,7 @@ class TestDecoding:
 
 
 class TestIdentity:
-    def test_it_is_over_names_and_bytes_in_order(self, tmp_path):
+    def test_it_covers_names_and_bytes_in_order(self, tmp_path):
         write_pictures(tmp_path, num_frames=11)
         expected = hashlib.sha256()
         for number in range(1, 12):
@@ -188,7 +188,7 @@ class TestIdentity:
         assert size_and_time(tmp_path)[0] == sum(p.stat().st_size for p in tmp_path.glob("*.png"))
 
     @given(st.lists(st.integers(0, 10**9), unique=True, max_size=20))
-    def test_numbers_are_in_the_order_of_their_values(self, numbers):
+    def test_numbers_sort_by_value(self, numbers):
         names = sorted((f"a{number}.jpg" for number in numbers), key=natural_order)
         assert names == [f"a{number}.jpg" for number in sorted(numbers)]
 
@@ -205,7 +205,7 @@ class TestFinding:
         for name in ("Test/Test001", "Test/Test002"):
             write_pictures(root / name, ".tif", num_frames=2)
         write_pictures(root / "Test" / "Test001_gt", ".png", num_frames=2)
-        for index in range(3):  # as UBnormal has them
+        for index in range(3):  # as in UBnormal
             (root / "Scene1" / "a_annotations").mkdir(parents=True, exist_ok=True)
             (root / "Scene1" / "a_annotations" / f"a_{index:04}_gt.png").write_text("")
         write_pictures(root / "posters", num_frames=1)
@@ -244,7 +244,7 @@ class TestFinding:
         with pytest.raises(UserError, match=r"line 1: .*Test does not exist"):
             found(root / "list.txt")
 
-    def test_the_folder_itself_as_the_place_to_be_in(self, root, monkeypatch):
+    def test_the_working_folder_can_be_the_video(self, root, monkeypatch):
         monkeypatch.chdir(root / "Test" / "Test001")
         assert [video.name for video in found(".").videos] == ["Test001"]
 
@@ -260,7 +260,7 @@ class TestFinding:
         assert second.reason == "f3.tif: it is a pipe, not a file"
         assert [v.name for v in found(root / "Test", follow_links=True).videos] == ["Test001"]
 
-    def test_a_frame_rate_that_is_none(self, root):
+    def test_an_invalid_frame_rate_is_refused(self, root):
         with pytest.raises(UserError, match=r"--picture-fps 0 is not in 0\.01\.\.1000"):
             found(root, fps=0.0)
 
@@ -294,7 +294,7 @@ class TestCommand:
         expected = mean_colours(clip[:, 16:240, 16:240])
         assert features.features[0, 0] == pytest.approx(expected, rel=0.02)
 
-    def test_a_second_run_knows_them_and_notices_changes(self, tmp_path, extract):
+    def test_a_second_run_skips_them_and_detects_changes(self, tmp_path, extract):
         write_pictures(tmp_path / "root" / "a")
         assert extract()[0] == 0
         code, said = extract()

@@ -1,4 +1,4 @@
-"""One contract, two decoders; and what neither of them may take for a video."""
+"""The contract of both decoders, and files that neither of them may accept as a video."""
 
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -29,7 +29,7 @@ PLAIN = {
     "uneven.mkv": {"times": UNEVEN_TIMES},
 }
 SPECIAL = {"rotated.mp4": {"rotation": 90}, "full_chroma.mp4": {"pixel_format": "yuv444p"}}
-"""File name -> how it is encoded. All hold the same 20 pictures of 256 x 240."""
+"""File name -> its encoding. All hold the same 20 pictures of 256 x 240."""
 
 CONTAINERS = {
     "flipping_a_pancake.mkv": 310,
@@ -58,7 +58,7 @@ CONTAINERS = {
     "video_270.mov": 3,
     "yj_fi205.avi": 150,
 }
-"""Files of the development data -> the frames that are in them."""
+"""File of the development data -> its number of frames."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def video(folder):
-    """Make a video of `PLAIN` or `SPECIAL`, once."""
+    """Return a function that encodes a video of `PLAIN` or `SPECIAL` on its first use."""
 
     def make(name):
         path = folder / name
@@ -137,7 +137,7 @@ class TestDecoderContract:
         path = folder / f"{decoder.name}_{rotation}.mp4"
         decoded = decode(decoder, encode(path, rotation=rotation))
         upright = decode(decoder, video("h264.mp4")).frames
-        # The container gives the rotation counter-clockwise, as numpy does.
+        # The container stores the rotation counter-clockwise, as numpy does.
         expected = np.rot90(upright, rotation // 90, axes=(1, 2))
         assert (decoded.info.width, decoded.info.height) == expected.shape[2:0:-1]
         np.testing.assert_array_equal(decoded.frames, expected)
@@ -148,7 +148,7 @@ class TestDecoderContract:
         assert frame_size(info.width, info.height, 224) == (224, 239)
         assert decode(decoder, path, (224, 239)).frames.shape[1:] == (239, 224, 3)
 
-    def test_takes_the_times_of_the_container(self, decoder, video):
+    def test_uses_the_times_of_the_container(self, decoder, video):
         decoded = decode(decoder, video("uneven.mkv"))
         times = np.array(UNEVEN_TIMES) / 1000
         np.testing.assert_allclose(decoded.edges[:-1], times, atol=1e-6)
@@ -160,7 +160,7 @@ class TestDecoderContract:
         np.testing.assert_allclose(decoded.edges[:-1], np.array(UNEVEN_TIMES) / 1000, atol=1e-6)
 
     @pytest.mark.parametrize("name", ["mpeg4.avi", "mjpeg.avi"])
-    def test_where_the_container_has_no_times_the_rate_counts(self, decoder, video, name):
+    def test_without_container_times_the_frame_rate_is_used(self, decoder, video, name):
         decoded = decode(decoder, video(name))
         assert not decoded.info.has_timestamps
         np.testing.assert_allclose(decoded.edges, np.arange(NUM_FRAMES + 1) / 25)
@@ -183,7 +183,7 @@ class TestDecoderContract:
 
 
 def assert_same_pixels(path, short_side, num_frames=None):
-    """The FFmpegs of the two decoders are years apart; their pixels are the same all the same."""
+    """Require equal pixels of both decoders, even though their FFmpeg versions are years apart."""
     info = probe(path)
     width, height = frame_size(info.width, info.height, short_side)
     readers = [kind(path, info, width, height) for kind in (DecordDecoder, AvDecoder)]
@@ -212,19 +212,19 @@ def test_both_decoders_give_the_same_frames_of_real_files(shared_data, name):
     assert_same_pixels(path, 256, num_frames=20)
 
 
-def test_of_several_streams_the_best_is_decoded(folder):
+def test_the_best_of_several_streams_is_decoded(folder):
     better = draw_frames(12, 320, 240, seed=1)
     path = encode(folder / "streams.mkv", draw_frames(12, 256, 224), second=better)
     with av.open(str(path)) as container:
         best = container.streams.best("video")
         size, disposition = (best.width, best.height), best.disposition
-    assert not disposition  # neither is marked, so every FFmpeg judges alike
+    assert not disposition  # neither is marked as default, so all FFmpeg versions agree
     for kind in (DecordDecoder, AvDecoder):
         assert decode(kind, path).frames.shape[2:0:-1] == size
 
 
-def test_decord_refuses_a_file_whose_default_stream_it_may_not_choose(folder):
-    """The FFmpeg in decord does not look at the mark, and would take the larger stream."""
+def test_decord_refuses_a_file_whose_default_stream_it_might_ignore(folder):
+    """decord's FFmpeg ignores the default mark and would use the larger stream."""
     path = encode(
         folder / "default.mp4", draw_frames(12, 256, 224), second=draw_frames(12, 320, 240, seed=1)
     )
@@ -243,7 +243,7 @@ def test_both_decoders_give_the_same_pixels_of_reduced_frames(folder, pixel_form
         encode(path, pictures, pixel_format=pixel_format, rotation=rotation)
     short_sides = (224, 226, 229, 256, 261)
     widths = {frame_size(448, 336, side)[0] % 2 for side in short_sides}
-    assert widths == {0, 1}  # an odd width takes the way by planes
+    assert widths == {0, 1}  # an odd width is scaled to planar RGB
     for short_side in short_sides:
         assert assert_same_pixels(path, short_side) == 4
 
@@ -273,18 +273,18 @@ def test_damage_stops_decord_and_is_counted_by_pyav(tmp_path, kind, name, encodi
     np.testing.assert_array_equal(decoded.frames[:2], whole[:2])
 
 
-def test_decord_may_not_fill_up_with_copies(tmp_path):
-    """Two frames are to be shown at one time: decord would give one of them twice."""
+def test_decord_must_not_repeat_frames(tmp_path):
+    """Two frames have the same presentation time: decord would return one of them twice."""
     path = encode(tmp_path / "a.mp4", options=FAST_START)
     content = bytearray(path.read_bytes())
-    content[content.index(b"ctts") + 18] = 181  # among the times at which frames are shown
+    content[content.index(b"ctts") + 18] = 181  # one of the presentation times
     path.write_bytes(content)
     with pytest.raises(VideoError, match="more than 0 duplicate frames"):
         decode(DecordDecoder, path)
     assert len(decode(AvDecoder, path).frames) == NUM_FRAMES - 1
 
 
-def test_a_packet_that_decodes_to_nothing_costs_its_frame_and_is_counted(tmp_path):
+def test_a_packet_that_decodes_to_nothing_is_a_counted_lost_frame(tmp_path):
     path = damage(encode(tmp_path / "a.avi", **MJPEG), [3, 7], keep=0)
     decoded = decode(AvDecoder, path)
     assert (len(decoded.frames), decoded.num_damaged) == (NUM_FRAMES - 2, 2)
@@ -315,7 +315,7 @@ def test_a_real_file_that_decord_cannot_open(shared_data):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there may be a hardware decoder")
-def test_without_a_hardware_decoder_nvdec_says_so(video):
+def test_nvdec_without_a_hardware_decoder_is_refused(video):
     path = video("h264.mp4")
     with pytest.raises(VideoError, match=r"no NVIDIA GPU .* use the decoder auto") as caught:
         NvdecDecoder(path, probe(path), 256, 240)
@@ -327,7 +327,7 @@ def refused(path, message):
         probe(path)
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_files_that_are_not_videos_are_refused(tmp_path):
     path = tmp_path / "a.mp4"
     refused(path, "there is no such file")
     refused(tmp_path, "there is no such file")
@@ -358,7 +358,7 @@ def test_a_video_without_a_decodable_frame_is_refused(tmp_path, name, keep):
     refused(path, "no frame can be decoded")
 
 
-def test_a_header_without_pictures_is_refused(tmp_path):
+def test_a_header_without_frames_is_refused(tmp_path):
     path = encode(tmp_path / "a.mp4", options=FAST_START)
     path.write_bytes(path.read_bytes().partition(b"mdat")[0] + b"mdat")
     refused(path, "no frame can be decoded|cannot|not a video")
@@ -379,7 +379,7 @@ def test_a_playlist_is_refused_instead_of_opening_other_files(tmp_path, playlist
         refused(path, "it is a playlist, which would open other files: name the videos")
 
 
-def test_probing_says_what_the_container_promises(video):
+def test_probing_returns_what_the_container_declares(video):
     assert probe(video("h264.mp4")) == VideoInfo(256, 240, 25.0, NUM_FRAMES, NUM_FRAMES / 25)
     assert probe(video("h264.mkv")).num_frames_container == 0
 
@@ -417,7 +417,7 @@ INFO = VideoInfo(320, 240, 25.0, 0)
 
 
 @given(st.lists(st.floats(-1e5, 1e5), min_size=1, max_size=50))
-def test_edges_begin_at_zero_and_never_decrease(times):
+def test_edges_start_at_zero_and_never_decrease(times):
     edges = frame_edges(np.array(times), INFO)
     assert len(edges) == len(times) + 1
     assert edges[0] == 0
@@ -436,10 +436,10 @@ def test_edges_are_the_times_since_the_first_frame(steps, begin):
 @pytest.mark.parametrize(
     "times", [[0, np.nan, 1], [np.inf, 0, 1], [0, 1e9, 2], [-9.2e12, 0.04, 0.08]]
 )
-def test_absurd_times_give_way_to_the_rate(times):
+def test_absurd_times_are_replaced_by_the_frame_rate(times):
     np.testing.assert_allclose(frame_edges(np.array(times), INFO), [0, 0.04, 0.08, 0.12])
 
 
-def test_a_container_without_times_has_those_of_its_rate():
+def test_without_times_edges_follow_the_frame_rate():
     info = replace(INFO, has_timestamps=False)
     np.testing.assert_allclose(frame_edges(np.array([0, 5.0]), info), [0, 0.04, 0.08])

@@ -1,4 +1,4 @@
-"""Fitted densities against the parameters that drew the values, scipy and closed forms."""
+"""Fitted densities against the generating parameters, scipy and closed forms."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ TRUTH = {
     "student_t": (stats.t(4, 0.1, 0.8), {"df": 4, "location": 0.1, "scale": 0.8}),
     "beta": (stats.beta(2, 3, -2, 4), {"a": 2, "b": 3, "location": -2, "scale": 4}),
 }
-# Other families that hold one, or come near: they may do as well, to within the noise.
+# Families that contain or approximate each one, and so may fit as well to within the noise.
 KIN = {
     "cauchy": {"student_t"},
     "exponential": {"gamma", "beta", "geometric"},
@@ -55,7 +55,7 @@ def draw(family: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", TRUTH)
-def test_a_family_finds_the_parameters_that_drew_the_values(family: str) -> None:
+def test_a_family_recovers_the_generating_parameters(family: str) -> None:
     fitted = fit_family(family, draw(family, 0)).parameters
     expected = TRUTH[family][1]
     assert fitted.keys() == expected.keys()
@@ -119,7 +119,7 @@ def test_a_table_holds_scipys_density(family: str) -> None:
 
 @given(st.floats(-2, 2), st.floats(0.3, 3))
 def test_the_loss_of_the_true_normal_is_the_closed_form(mean: float, deviation: float) -> None:
-    """The integral of f^2 is 1 / (2 deviation sqrt(pi)); so is, in the limit, the mean of f."""
+    """The integral of f^2 is 1 / (2 deviation sqrt(pi)), which the mean of f approaches."""
     distribution = stats.norm(mean, deviation)
     even = distribution.ppf((np.arange(20_000) + 0.5) / 20_000)
     expected = -1 / (2 * deviation * np.sqrt(np.pi))
@@ -137,7 +137,7 @@ def test_the_best_family_is_fitted_again_to_all_values() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_odd_values_are_fitted_all_the_same(seed: int) -> None:
+def test_degenerate_values_can_be_fitted(seed: int) -> None:
     generator = np.random.default_rng(seed)
     mostly_one = np.where(generator.random(300) < 0.8, 0, generator.gamma(1, size=300))
     far_off = np.append(generator.normal(size=299), 1e4)

@@ -1,4 +1,4 @@
-"""Devices in a thread and in processes: what is sent to them, and what comes back of them."""
+"""Devices in a thread and in processes: what they receive and what they return."""
 
 import logging
 from contextlib import closing
@@ -27,12 +27,12 @@ class Failing(nn.Module):
         raise OddError("this", "that")
 
 
-class Winding(MeanColour):
-    """One that no other form can be made of: its way depends on what it computes."""
+class DataDependent(MeanColour):
+    """A network without any other form, because its control flow depends on its values."""
 
     def __init__(self):
         super().__init__()
-        self.norm = nn.BatchNorm3d(3)  # that might be folded
+        self.norm = nn.BatchNorm3d(3)  # could be folded
 
     def forward(self, x):
         return super().forward(x) if x.sum() else super().forward(-x)
@@ -58,7 +58,7 @@ def clip(ring):
 
 
 def receive(devices):
-    """Every message until the devices are done with their clips."""
+    """Yield every message until the devices have finished their clips."""
     while devices.num_clips:
         for connection in wait(devices.connections):
             if (message := devices.receive(connection)) is not None:
@@ -66,7 +66,7 @@ def receive(devices):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_no_more_clips_are_on_their_way_than_a_pipe_holds(ring, clip, num_devices):
+def test_no_more_clips_are_in_flight_than_a_pipe_holds(ring, clip, num_devices):
     slot = ring.take()
     with closing(Devices([job(MeanColour())] * num_devices, [ring])) as devices:
         sent = 0
@@ -87,7 +87,7 @@ def test_no_more_clips_are_on_their_way_than_a_pipe_holds(ring, clip, num_device
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_an_error_that_cannot_be_sent_is_told_all_the_same(ring, clip, num_devices):
+def test_an_error_that_cannot_be_pickled_is_still_reported(ring, clip, num_devices):
     slot = ring.take()
     jobs = [job(Failing(), rungs=("plain",))] * num_devices
     with closing(Devices(jobs, [ring])) as devices:
@@ -98,10 +98,10 @@ def test_an_error_that_cannot_be_sent_is_told_all_the_same(ring, clip, num_devic
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_what_a_device_warns_of_is_logged_here(ring, clip, num_devices, caplog):
+def test_warnings_of_a_device_process_are_logged_here(ring, clip, num_devices, caplog):
     caplog.set_level(logging.WARNING)
     slot = ring.take()
-    with closing(Devices([job(Winding())] * num_devices, [ring])) as devices:
+    with closing(Devices([job(DataDependent())] * num_devices, [ring])) as devices:
         for number in range(2 * num_devices):
             devices.send(ClipWork(("a.mp4", 0, number), 0, slot))
         devices.flush()

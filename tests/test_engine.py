@@ -46,7 +46,7 @@ def messages_of(name, frames, **changes):
 
 @pytest.fixture
 def script(monkeypatch):
-    """Video name -> what the reader says of it, an error to be raised included."""
+    """Video name -> the messages that the reader yields for it, or an error that it raises."""
     script = {}
 
     def read_video(video, _options, _decoder, new_clip, **_):
@@ -118,7 +118,7 @@ def test_features_are_those_of_a_literal_recomputation(tmp_path, script, num_fra
     np.testing.assert_array_equal(video.segment_seconds, video.segment_frames / 25)
 
 
-def test_a_file_says_how_it_was_made(tmp_path, script):
+def test_a_file_records_how_it_was_made(tmp_path, script):
     script["b/a.mp4"] = messages_of(
         "b/a.mp4",
         draw(70, 0),
@@ -148,7 +148,7 @@ def test_a_file_says_how_it_was_made(tmp_path, script):
     assert video.features.dtype == np.float32
 
 
-def test_the_mean_over_time_is_taken_clip_by_clip(tmp_path, script):
+def test_the_mean_over_time_is_computed_per_clip(tmp_path, script):
     frames = draw(100, 0)
     script["a.mp4"] = messages_of("a.mp4", frames)
     engine = make_engine(spec=replace(SPEC, time_pool="mean"), keep_clips=True)
@@ -223,7 +223,7 @@ def test_every_batch_has_the_same_shape(tmp_path, script):
     assert shapes == [(8, 3, 2, 224, 224)] * 3  # 4 clips of 5 views
 
 
-def test_after_a_restart_the_clips_before_it_are_void(tmp_path, script):
+def test_a_restart_discards_earlier_clips(tmp_path, script):
     right, wrong = draw(100, 0), draw(100, 1)
     for batch_size in (1, 4):
         script["a.mp4"] = [
@@ -259,7 +259,7 @@ def test_a_video_that_fails_in_the_middle_leaves_the_others_alone(tmp_path, scri
         np.testing.assert_allclose(features_of(tmp_path, name).features, expected, rtol=1e-5)
 
 
-def test_features_beyond_16_bits_fail_their_video_only(tmp_path, script):
+def test_float16_overflow_fails_only_its_video(tmp_path, script):
     class Loud(nn.Module):
         def forward(self, x):
             means = x.float().mean(dim=(3, 4)).transpose(1, 2)
@@ -275,7 +275,7 @@ def test_features_beyond_16_bits_fail_their_video_only(tmp_path, script):
     assert features_of(tmp_path, "a.mp4").features.max() == 1e6
 
 
-def test_a_device_without_memory_says_what_to_do(tmp_path, script):
+def test_a_device_out_of_memory_suggests_what_to_do(tmp_path, script):
     class Large(nn.Module):
         def forward(self, x):
             raise torch.OutOfMemoryError
@@ -287,7 +287,7 @@ def test_a_device_without_memory_says_what_to_do(tmp_path, script):
         run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
 
 
-def test_what_has_been_done_is_told_clip_by_clip(tmp_path, script):
+def test_progress_is_reported_clip_by_clip(tmp_path, script):
     script["a.mp4"] = messages_of("a.mp4", draw(100, 0))
     script["b.mp4"] = messages_of("b.mp4", draw(3, 0))
     told = []
@@ -301,7 +301,7 @@ def test_what_has_been_done_is_told_clip_by_clip(tmp_path, script):
     assert told == [(clip, clip * SPEC.clip_stride, 1) for clip in (1, 2, 3, 4)]
 
 
-def test_while_it_runs_nothing_but_whole_files_is_in_the_store(tmp_path, script):
+def test_during_a_run_the_store_holds_only_whole_files(tmp_path, script):
     for seed, name in enumerate(("a.mp4", "b.mp4")):
         script[name] = messages_of(name, draw(100, seed))
     seen = set()
@@ -316,9 +316,7 @@ def test_while_it_runs_nothing_but_whole_files_is_in_the_store(tmp_path, script)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4.h5", "b.mp4.h5"]
 
 
-def test_an_error_of_the_disk_ends_the_run_and_keeps_what_was_finished(
-    tmp_path, script, monkeypatch
-):
+def test_a_disk_error_ends_the_run_and_keeps_finished_files(tmp_path, script, monkeypatch):
     for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
         script[name] = messages_of(name, draw(64, seed))
     write = writer.write_features
@@ -335,7 +333,7 @@ def test_an_error_of_the_disk_ends_the_run_and_keeps_what_was_finished(
     assert not own_threads()
 
 
-def test_a_caller_that_leaves_early_leaves_nothing_behind(tmp_path, script):
+def test_stopping_early_leaves_no_threads_or_partial_files(tmp_path, script):
     for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
         script[name] = messages_of(name, draw(64, seed))
     videos = [SourceVideo(Path("videos", name), name) for name in script]
@@ -350,7 +348,7 @@ def own_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("vigil")]
 
 
-def test_a_slow_disk_holds_everything_up_and_is_named(tmp_path, script, monkeypatch):
+def test_a_slow_disk_blocks_the_run_and_is_the_bottleneck(tmp_path, script, monkeypatch):
     names = [f"{number:02}.mp4" for number in range(12)]
     for name in names:
         script[name] = messages_of(name, draw(1, 0))

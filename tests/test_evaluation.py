@@ -1,4 +1,4 @@
-"""Evaluation: truth beside scores, every number against a plain computation of it."""
+"""Evaluation: every number against a plain computation from truth and scores."""
 
 import csv
 import hashlib
@@ -145,7 +145,7 @@ def test_numbers_equal_a_computation_on_every_frame(options, capsys):
     }
 
 
-def test_it_leaves_numbers_curves_pictures_and_where_they_come_from(options):
+def test_it_writes_metrics_curves_figures_and_their_origin(options):
     run_evaluate(options)
     folder = options.run / "evaluation"
     pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
@@ -173,7 +173,7 @@ def test_it_leaves_numbers_curves_pictures_and_where_they_come_from(options):
     assert roc["threshold"] == sorted(roc["threshold"], reverse=True)
 
 
-def test_named_figures_out_and_views(options, tmp_path):
+def test_options_choose_figures_folder_and_views(options, tmp_path):
     run_evaluate(replace(options, out=tmp_path / "elsewhere", figures=("n2",), views="top_left"))
     figures = tmp_path / "elsewhere" / "figures"
     assert [path.name for path in figures.rglob("*.png")] == ["n2.mp4.png"]
@@ -181,8 +181,8 @@ def test_named_figures_out_and_views(options, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["Arson/", ""])
-def test_a_name_too_long_for_a_picture_costs_only_that(options, caplog, capsys, folder):
-    name = f"{folder}{'a' * 252}"  # with .h5 a name of 255 bytes, the most there can be
+def test_a_name_too_long_for_a_figure_loses_only_the_figure(options, caplog, capsys, folder):
+    name = f"{folder}{'a' * 252}"  # 255 bytes with .h5, the maximum
     write_store(options.features, make_features(name, 70))
     with options.annotations[0].open("a") as file:
         file.write(f"{name},Arson,3,9\n")
@@ -253,7 +253,7 @@ def test_scores_are_kept_to_compare(options):
     assert values_of("maa", read_runs(options.run)) == [pytest.approx(measures["maa"]["value"])]
 
 
-def test_without_annotated_frames_only_frames_are_undefined(options, capsys):
+def test_without_annotated_frames_only_frame_measures_are_undefined(options, capsys):
     videos = {**VIDEOS, "Fighting/f1.mp4": (80, "Fighting", ())}
     write_annotations(options.annotations[0], videos)
     run_evaluate(options)
@@ -301,7 +301,7 @@ def test_features_of_another_spec_are_refused(options):
     assert not (options.run / "evaluation").exists()
 
 
-def test_another_evaluation_in_the_same_folder_is_kept_out(options):
+def test_a_second_evaluation_in_the_same_folder_is_refused(options):
     folder = options.run / "evaluation"
     with locked(folder), pytest.raises(LockedError, match="another run is writing to"):
         run_evaluate(options)
@@ -327,7 +327,7 @@ def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, 
     assert np.flatnonzero(video.truth).tolist() == list(range(70, 80))
 
 
-def test_figures_by_path_name_or_stem():
+def test_figures_are_chosen_by_path_name_or_stem():
     videos = [scored(name, 1, [0.5], [True]) for name in ("a/x.mp4", "b/x.mp4", "b/y.mp4")]
     assert choose_figures(videos, ["a/x.mp4", "y.mp4", "y"]) == [videos[0], videos[2], videos[2]]
     with pytest.raises(EvaluationError, match=r"'x' matches 2 of the 3 .* such as a/x\.mp4"):
@@ -362,7 +362,7 @@ def test_a_perfect_model_has_perfect_measures_with_tight_intervals():
     assert evaluation.undefined == []
 
 
-def test_top1_without_normal_asks_only_which_anomaly():
+def test_top1_without_normal_compares_only_anomalies():
     video = scored("f.mp4", 2, [0.9], [True], (0.6, 0.1, 0.3))
     measures = evaluate_videos([video], CLASS_NAMES, 0.95, 0, seed=0).measures
     assert measures["top1_anomalous"].value == 0
@@ -370,19 +370,19 @@ def test_top1_without_normal_asks_only_which_anomaly():
     assert measures["video_anomaly_accuracy"].value == 0
 
 
-def test_a_video_of_several_classes_is_to_be_found_by_each():
+def test_a_video_of_several_classes_counts_for_each():
     both = scored("b.mp4", 1, [0.9], [True], (0.2, 0.3, 0.5))
     normal = scored("n.mp4", 0, [0.1], [False], (0.3, 0.4, 0.3))
     measures = evaluate_videos([both, normal], CLASS_NAMES, 0.5, 0, seed=0).measures
-    assert measures["video_map"].value == 0.5  # found second by the first class
+    assert measures["video_map"].value == 0.5  # ranked second for the first class
     both = replace(both, other_class_indices=(2,))
     measures = evaluate_videos([both, normal], CLASS_NAMES, 0.5, 0, seed=0).measures
-    assert measures["video_map"].value == 0.75  # first by the second
+    assert measures["video_map"].value == 0.75  # ranked first for the second
     assert measures["video_accuracy"].value == 0
 
 
 @pytest.mark.parametrize(("told", "num_problems"), [(78, 0), (82, 0), (77, 1), (83, 1)])
-def test_a_truth_of_another_length_is_a_problem(told, num_problems):
+def test_a_truth_of_a_different_length_is_a_problem(told, num_problems):
     annotation = Annotation("a.mp4", "Arson", (Interval(0, 9),), num_frames=told)
     problems = frame_problems(annotation, make_features(num_frames=80))
     assert len(problems) == num_problems
@@ -390,7 +390,7 @@ def test_a_truth_of_another_length_is_a_problem(told, num_problems):
 
 
 @given(st.lists(st.booleans(), max_size=30))
-def test_true_runs_are_the_flags(flags):
+def test_true_runs_reproduce_the_flags(flags):
     runs = true_runs(np.array(flags, bool))
     rebuilt = np.zeros(len(flags), bool)
     for start, stop in runs:

@@ -1,4 +1,4 @@
-"""Events against a reading of their definition, segment by segment."""
+"""Events against a literal implementation of their definition, segment by segment."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ PROBABILITIES = {"Normal": 0.6, "Arson": 0.1, "Fighting": 0.3}
 
 
 def brute_force_runs(scores, frames, threshold):
-    """Mark the segments found, fill gaps of one, and read off what hangs together."""
+    """Mark the segments above the threshold, fill gaps of one, and collect contiguous runs."""
     held = [index for index, (start, stop) in enumerate(frames) if stop > start]
     found = [scores[index] >= threshold for index in held]
     filled = list(found)
@@ -51,7 +51,7 @@ def test_runs_equal_the_brute_force(scored, threshold):
 
 
 @given(scores_and_frames)
-def test_events_lie_in_the_video_apart_and_hold_its_peak(scored):
+def test_events_are_separate_ranges_of_the_video_and_contain_its_peak(scored):
     scores, frames = scored
     events = find_events(scores, frames, frames / 25, 0.5, PROBABILITIES, "Normal")
     num_frames = frames[-1, 1]
@@ -84,7 +84,7 @@ def test_one_segment_is_bridged_and_two_are_not(scores, expected):
     assert [(event.start_frame, event.stop_frame) for event in events] == expected
 
 
-def test_segments_without_frames_neither_bridge_nor_part_events():
+def test_segments_without_frames_neither_bridge_nor_split_events():
     frames = np.array([[0, 0], [0, 1], [1, 1], [1, 2], [2, 2], [2, 3]])
     scores = np.array([1.0, 0.9, 0.0, 0.0, 1.0, 0.7])
     events = find_events(scores, frames, frames / 1.0, 0.5, PROBABILITIES, "Normal")
@@ -93,7 +93,7 @@ def test_segments_without_frames_neither_bridge_nor_part_events():
     assert peak_score(scores, frames) == 0.9
 
 
-def test_an_event_is_of_the_class_of_its_own_segments():
+def test_an_event_has_the_class_of_its_own_segments():
     frames = segment_ranges(60, 6)
     scores = np.array([0.9, 0.8, 0.1, 0.2, 0.7, 0.1])
     of_segments = np.array(
@@ -118,7 +118,7 @@ def test_an_event_is_of_the_class_of_its_own_segments():
     )
 
 
-def test_a_segment_that_looks_normal_says_less_of_the_class():
+def test_normal_looking_segments_weigh_less_in_an_events_class():
     frames = segment_ranges(30, 3)
     of_segments = np.array([[0.1, 0.9, 0.0], [0.98, 0.0, 0.02], [0.98, 0.0, 0.02]])
     (event,) = find_events(

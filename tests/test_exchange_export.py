@@ -1,4 +1,4 @@
-"""`vigil features export`: what RTFM's code reads, and what comes back from it."""
+"""`vigil features export`: what other programs read from it, and importing it back."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -20,7 +20,7 @@ WIDTH = 6
 
 
 def make_video(name, num_frames, views="ten", stride=64, clip_frames=64, seed=0, dtype=np.float16):
-    """A video as --keep-clips extracts it."""
+    """A video as extracted with --keep-clips."""
     views, frames = VIEW_SETS[views], ClipGrid(clip_frames, stride).frame_ranges(num_frames)
     shape = (len(frames), len(views), WIDTH)
     clips = np.random.default_rng(seed).standard_normal(shape).astype(dtype)
@@ -74,11 +74,11 @@ class TestLayout:
             assert read_label == label
             assert np.isfinite(features).all()
 
-    def test_a_row_is_the_clip_that_its_frames_are_of(self, store, tmp_path):
+    def test_a_row_is_the_clip_of_its_frames(self, store, tmp_path):
         export(store, tmp_path / "out")
         rows = np.load(tmp_path / "out/features/Arson/a.mp4_i3d.npy")
         video = read_features(store / "Arson/a.mp4.h5")
-        assert rows.shape == (9, 10, WIDTH)  # 130 frames: the last row is of 2
+        assert rows.shape == (9, 10, WIDTH)  # 130 frames: the last row has 2
         owners = [0, 0, 0, 0, 1, 1, 1, 1, 2]  # clips of 64, 64 and 2 frames
         for index, name in enumerate(CROP_ORDERS["rtfm"]):
             expected = video.clip_features[owners, video.views.index(name)]
@@ -91,7 +91,7 @@ class TestLayout:
         truth = np.load(out / "gt.npy")
         rows = [len(np.load(path)) for path in (out / "rgb.list").read_text().splitlines()]
         assert (len(truth), truth.dtype) == (16 * sum(rows), np.float64)
-        anomalous = [*range(5, 20), *range(120, 144)]  # the last frame fills up the last row
+        anomalous = [*range(5, 20), *range(120, 144)]  # the last frame pads the last row
         np.testing.assert_array_equal(np.flatnonzero(truth), anomalous)
         labels.write_text("Normal/n.mp4,Normal\nArson/a.mp4,Arson\n")
         assert export(store, out, "--annotations", labels) == 0
@@ -105,7 +105,7 @@ class TestLayout:
         center = CROP_ORDERS["rtfm"].index("center")
         np.testing.assert_array_equal(rows[:, center], video.features[0])
 
-    def test_what_cannot_be_exported_is_named_and_the_rest_done(self, store, tmp_path, capsys):
+    def test_what_cannot_be_exported_is_named_and_the_rest_exported(self, store, tmp_path, capsys):
         write_features(store / "Arson/b.mp4.h5", make_features("Arson/b.mp4"))
         (store / "Arson/c.mp4.h5").write_bytes(b"vigil-features")
         write_features(store / "Arson/d.mp4.h5", make_video("Arson/d.mp4", 20, "center"))
@@ -132,7 +132,7 @@ class TestLayout:
         assert "store holds no clips, only segments: extract with --keep-clips, or export" in line
         assert not (tmp_path / "out").exists()
 
-    def test_rows_of_no_frames(self, store, tmp_path, capsys):
+    def test_rows_of_0_frames_are_refused(self, store, tmp_path, capsys):
         assert export(store, tmp_path / "out", "--frames-per-snippet", 0) == 2
         assert "--frames-per-snippet 0 is below 1: use 16" in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ class TestFilePerCrop:
     @pytest.mark.parametrize(
         ("chosen", "order"), [((), "vigil"), (("--crops", "oversample"), "oversample")]
     )
-    def test_it_comes_back(self, store, tmp_path, chosen, order):
+    def test_it_imports_back_unchanged(self, store, tmp_path, chosen, order):
         out, back = tmp_path / "out", tmp_path / "back"
         length = "--frames-per-snippet", "64"
         assert export(store, out, "--file-per-crop", *chosen, *length) == 0
@@ -191,7 +191,7 @@ class TestFilePerCrop:
             np.testing.assert_array_equal(again.clip_features, video.clip_features)
             np.testing.assert_array_equal(again.features, video.features)
 
-    def test_a_blank_would_end_the_path(self, store, tmp_path, capsys):
+    def test_a_path_with_a_blank_is_refused(self, store, tmp_path, capsys):
         write_features(store / "Arson/a b.h5", make_video("Arson/a b", 20))
         assert export(store, tmp_path / "out", "--file-per-crop") == 3
         assert "a b_i3d.npy has a blank, at which UR-DMU splits" in capsys.readouterr().err
@@ -226,7 +226,7 @@ class TestThereAndBack:
             np.testing.assert_array_equal(getattr(back, array), getattr(video, array))
         np.testing.assert_allclose(back.segment_seconds, video.segment_seconds)
 
-    def test_and_the_other_way_round(self, tmp_path):
+    def test_an_import_exports_back_unchanged(self, tmp_path):
         rows = np.random.default_rng(0).standard_normal((7, 10, WIDTH)).astype(np.float32)
         (tmp_path / "Arson").mkdir()
         np.save(tmp_path / "Arson" / "a_i3d.npy", rows)
@@ -236,7 +236,7 @@ class TestThereAndBack:
         assert export(store, tmp_path / "out", "--crops", "unnamed") == 0
         np.testing.assert_array_equal(np.load(tmp_path / "out/features/Arson/a_i3d.npy"), rows)
 
-    def test_what_is_lost_is_said(self, store, tmp_path, capsys):
+    def test_what_is_lost_is_reported(self, store, tmp_path, capsys):
         export(store, tmp_path / "out")
         errors = capsys.readouterr().err
         assert "clips have 64 frames, every 64: a row is the clip around its 16 frames" in errors

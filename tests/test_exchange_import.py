@@ -53,7 +53,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, source, capsys):
-    """Run an import of the folder `source` into `store`: exit code, stdout, stderr."""
+    """Import the folder `source` into `store`; return (exit code, stdout, stderr)."""
 
     def run_import(*arguments):
         code = main(
@@ -87,13 +87,13 @@ def brute_force(clips, num_frames, frames_per_row, num_segments):
 
 
 class TestCropOrders:
-    def test_rtfm_has_that_of_torchvision(self):
+    def test_rtfm_has_torchvisions_order(self):
         frame = torch.arange(256 * 340 * 3).reshape(1, 256, 340, 3)
         crops = ten_crop(frame.movedim(3, 1), [224, 224])
         for name, crop in zip(CROP_ORDERS["rtfm"], crops, strict=True):
             torch.testing.assert_close(cut_view(frame, name), crop.movedim(1, 3), msg=name)
 
-    def test_oversample_takes_the_center_third_and_mirrors_the_whole_picture(self):
+    def test_oversample_has_the_center_third_and_mirrors_the_whole_picture(self):
         frame = torch.arange(256 * 340 * 3).reshape(1, 256, 340, 3)
         places = [
             (slice(None, 224), slice(None, 224)),
@@ -115,12 +115,12 @@ class TestCropOrders:
         assert set(view_names(",".join(names), unnamed=True)) == set(names)
         assert CROP_ORDERS.keys() == set(CropOrder.__args__)
 
-    def test_without_an_order_several_crops_are_not_guessed(self):
+    def test_several_crops_without_an_order_are_refused(self):
         assert crop_names(None, 1, "a.npy") == ("center",)
         with pytest.raises(Exception, match=r"a\.npy holds 10 crops without names: .*--crops: rtf"):
             crop_names(None, 10, "a.npy")
 
-    def test_unnamed_crops_stand_behind_the_views(self):
+    def test_unnamed_crops_follow_the_views(self):
         names = ["crop_10", "center_mirrored", "crop_2", "center"]
         assert in_stored_order(names) == ("center", "center_mirrored", "crop_2", "crop_10")
         assert in_stored_order(VIEWS) == tuple(VIEWS)
@@ -241,7 +241,7 @@ class TestFormats:
             video.clip_features.reshape(3, 1, 7, 5)[:, 0], features[0, :, :, 0, 0]
         )
 
-    def test_the_type_of_the_values(self, run, source, tmp_path):
+    def test_values_are_stored_as_half_or_single_precision(self, run, source, tmp_path):
         for name, dtype in (("half", np.float16), ("double", ">f8")):
             save(source / f"{name}.npy", values(2, 1, 3).astype(dtype))
         assert run() == (0, "imported 2\n", "")  # float32 holds these values of float64
@@ -278,7 +278,7 @@ def npy(array):
 
 
 def claiming(*shape):
-    """An archive of an array that it says is of that shape, and holds no values of."""
+    """An archive whose header claims an array of that shape, but which holds no values."""
     header = io.BytesIO()
     content = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, content)
@@ -364,7 +364,7 @@ class TestUnusableFiles:
     @fuzz
     @given(st.data())
     def test_any_bytes(self, tmp_path, data):
-        # No .h5: HDF5 may crash on damaged bytes, as docs/security.md says.
+        # No .h5: HDF5 may crash on damaged bytes (see docs/security.md).
         path = tmp_path / data.draw(st.sampled_from(["a.npy", "a.npz", "a.txt"]))
         whole = {
             ".npy": npy(values(3, 10, 2)),
@@ -383,13 +383,13 @@ class TestUnusableFiles:
         with pytest.raises(ExchangeError, match=r"a\.h5 cannot be used"):
             read_rows(path)
 
-    def test_a_feature_file_of_ours_is_told(self, run, source, tmp_path):
+    def test_a_vigil_feature_file_is_recognized(self, run, source, tmp_path):
         save(source / "a.npy", values(2, 10, 2))
         run("--crops", "unnamed")
         with pytest.raises(ExchangeError, match="already is a feature file of vigil"):
             read_rows(tmp_path / "store" / "a.h5")
 
-    def test_values_of_another_size_than_the_first(self, run, source, tmp_path):
+    def test_values_of_a_different_size_than_the_first(self, run, source, tmp_path):
         save(source / "a.npy", values(2, 1, 3))
         save(source / "b.npy", values(2, 1, 4))
         code, said, errors = run()
@@ -422,9 +422,9 @@ class TestNames:
 
 
 class TestFrames:
-    # XD-Violence's programs leave out one frame, and then the rest: 64 frames give 3 snippets.
+    # XD-Violence's programs drop one frame and then the remainder: 64 frames give 3 snippets.
     @pytest.mark.parametrize(("counted", "covered"), [(33, 33), (48, 48), (49, 48), (64, 48)])
-    def test_what_follows_the_last_whole_snippet_may_be_filled_up_or_left_out(
+    def test_an_incomplete_last_snippet_may_be_padded_or_dropped(
         self, run, source, tmp_path, counted, covered
     ):
         save(source / "Abuse" / "a.npy", values(3, 1, 2))
@@ -437,7 +437,7 @@ class TestFrames:
         assert video.segment_seconds[-1, 1] == covered / 24
 
     @pytest.mark.parametrize("counted", [32, 65])
-    def test_another_number_of_snippets_is_refused(self, run, source, tmp_path, counted):
+    def test_an_unexpected_number_of_snippets_is_refused(self, run, source, tmp_path, counted):
         save(source / "a.npy", values(3, 1, 2))
         (tmp_path / "frames.csv").write_text(f"a,{counted}\n")
         code, _, errors = run("--num-frames", str(tmp_path / "frames.csv"))
@@ -445,7 +445,7 @@ class TestFrames:
         assert f"3 snippets of 16 frames, but the video has {counted} frames" in errors
 
     @pytest.mark.parametrize("line", ["a", "a,0", "a,1.5", "a,9,0", "a,9,nan", "a,9,30,1"])
-    def test_a_line_that_is_no_count(self, tmp_path, line):
+    def test_a_line_without_a_count_is_refused(self, tmp_path, line):
         path = tmp_path / "frames.csv"
         path.write_text(f"video,frames\nb,5\n{line}\n")
         with pytest.raises(UserError, match=r"frames\.csv, line 3: write video,frames"):
@@ -462,7 +462,7 @@ class TestFrames:
         with pytest.raises(ExchangeError, match="c: --num-frames has no count for it"):
             find_count("c", counts)
 
-    def test_where_no_frames_are_known_every_segment_counts(self):
+    def test_without_known_frames_every_segment_counts(self):
         assert held_segments(np.zeros((3, 2), np.int64)).tolist() == [0, 1, 2]
         assert held_segments(np.array([[0, 0], [0, 1]])).tolist() == [1]
 
@@ -484,11 +484,11 @@ SMALL = [
 
 
 class TestUse:
-    """Imported features train, evaluate and score like others, as far as their frames are known."""
+    """Imported features can be used like others, except that some have no known frames."""
 
     @pytest.fixture
     def train(self, source, tmp_path, run):
-        """Import six videos of two classes, and train on them: the store and the run."""
+        """Import six videos of two classes and train on them; return the store and the run."""
         for index, folder in enumerate(["Normal", "Arson"] * 3):
             save(source / folder / f"v{index}.npz", values(32, 6, seed=index))
 

@@ -58,7 +58,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def extract(monkeypatch, store, capsys):
-    """Run the command with the fake backbone; (exit code, what it said)."""
+    """Run the command with the fake backbone; return (exit code, its messages)."""
     monkeypatch.setitem(BACKBONES, "fake", BACKBONE)
 
     def run(*arguments, out=store):
@@ -81,7 +81,7 @@ def failures_in(store):
 
 
 def snapshot(folder):
-    """Name, time of change and content of every file."""
+    """Return the name, modification time and content of every file."""
     return {
         path.relative_to(folder): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*.h5"))
@@ -89,7 +89,7 @@ def snapshot(folder):
 
 
 def assert_equal_stores(left, right):
-    """Bit for bit, in all features and ranges."""
+    """Compare all features and ranges bit for bit."""
     assert list(list_features(left)) == list(list_features(right))
     for name, path in list_features(left).items():
         with h5py.File(path) as a, h5py.File(feature_path(right, name)) as b:
@@ -128,13 +128,13 @@ class TestARun:
         np.testing.assert_allclose(video.clip_features[0, 0], mean_colours(clip), rtol=1e-6)
         assert (video.features == video.clip_features[0, 0]).all()
 
-    def test_random_weights_are_said_loudly_and_recorded(self, videos, store, extract):
+    def test_random_weights_are_warned_about_and_recorded(self, videos, store, extract):
         _, said = extract(videos)
         assert "WARNING: the backbone's weights are RANDOM: these features are untrained" in said
         video = read_features(feature_path(store, "c.avi"))
         assert (video.weights_name, video.weights_trained) == ("random:0", False)
 
-    def test_a_dry_run_says_what_it_would_do_and_writes_nothing(self, videos, store, extract):
+    def test_a_dry_run_reports_what_it_would_do_and_writes_nothing(self, videos, store, extract):
         code, said = extract(videos, "--dry-run")
         assert code == 0
         assert said.splitlines()[-3:] == [f"extract {name}" for name in sorted(LENGTHS)]
@@ -142,7 +142,7 @@ class TestARun:
 
 
 class TestAnotherRun:
-    def test_does_nothing_where_everything_is_there(self, videos, store, extract):
+    def test_does_nothing_if_everything_is_extracted(self, videos, store, extract):
         extract(videos)
         before = snapshot(store)
         code, said = extract(videos)
@@ -178,7 +178,7 @@ class TestAnotherRun:
         specs = {read_features(path).spec for path in list_features(store).values()}
         assert {spec.num_segments for spec in specs} == {16}
 
-    def test_overwriting_leaves_what_is_right_already(self, videos, store, extract):
+    def test_overwriting_leaves_correct_files_alone(self, videos, store, extract):
         extract(videos)
         before = snapshot(store)
         code, said = extract(videos, "--overwrite")
@@ -199,7 +199,7 @@ class TestAnotherRun:
         assert "1 to extract, 2 already extracted" in said
         assert read_features(feature_path(store, "Fighting/b.mp4")).num_frames_decoded == 9
 
-    def test_a_new_time_of_change_with_the_same_bytes_is_the_same_video(
+    def test_a_new_modification_time_with_the_same_bytes_is_the_same_video(
         self, videos, store, extract
     ):
         extract(videos)
@@ -217,7 +217,7 @@ class TestAnotherRun:
             (["--keep-clips", "--views", "center,top_left"], 2, True, "top_left, clips"),
         ],
     )
-    def test_asking_for_more_extracts_again_says_why_and_for_less_does_not(
+    def test_requesting_more_extracts_again_and_less_does_not(
         self, videos, store, extract, more, views, with_clips, why
     ):
         extract(videos)
@@ -255,7 +255,7 @@ class TestAnotherRun:
         assert (code, snapshot(store)) == (2, before)
         assert "c.avi.h5 is an HDF5 file of another kind: move it out" in said
 
-    def test_warns_where_precisions_mix(self, videos, store, extract, monkeypatch):
+    def test_warns_if_precisions_mix(self, videos, store, extract, monkeypatch):
         monkeypatch.setattr(hardware, "cpu_computes", lambda name: True)  # it convolves nothing
         extract(videos / "c.avi")
         code, said = extract(videos / "c.avi", "--precision", "bf16")
@@ -297,7 +297,7 @@ class TestVideosThatFail:
         assert "4 extracted (3 with decord, 1 with pyav), 0 already extracted, 4 failed" in said
         assert "failures.csv" in said.splitlines()[-1]
 
-    def test_damage_is_counted_in_the_file_and_said(self, broken, store, extract):
+    def test_damage_is_counted_in_the_file_and_reported(self, broken, store, extract):
         code, said = extract(broken / "damaged.mp4")
         assert code == 0
         video = read_features(feature_path(store, "damaged.mp4"))
@@ -308,7 +308,7 @@ class TestVideosThatFail:
         assert f"Damaged frames: {video.num_frames_damaged}" in said
         assert ", the first at 0:00:00; " in said
 
-    def test_more_damage_than_is_allowed_is_a_failure(self, broken, store, extract):
+    def test_more_damage_than_allowed_is_a_failure(self, broken, store, extract):
         code, _ = extract(broken / "damaged.mp4", "--max-damage", "0.01")
         assert code == 4
         assert list_features(store) == {}
@@ -318,7 +318,7 @@ class TestVideosThatFail:
         assert "of its frames are damaged, more than the limit of 1%: raise the limit" in reason
         assert extract(broken / "damaged.mp4", "--max-damage", "50%")[0] == 0
 
-    def test_so_it_is_where_features_are_there_and_they_stay(self, broken, store, extract):
+    def test_this_applies_to_existing_features_which_are_kept(self, broken, store, extract):
         extract(broken / "damaged.mp4")
         before = snapshot(store)
         code, _ = extract(broken / "damaged.mp4", "--max-damage", "0%")
@@ -329,23 +329,23 @@ class TestVideosThatFail:
         assert (code, failures_in(store)) == (0, [])
         assert "1 already extracted" in said
 
-    def test_what_is_no_share_of_frames_is_wrong_usage(self, broken, extract):
+    def test_an_invalid_share_of_frames_is_wrong_usage(self, broken, extract):
         code, said = extract(broken, "--max-damage", "10")
         assert code == 2
         assert "--max-damage '10' is not a share of frames: use 10% or 0.1" in said
 
-    def test_only_failures_end_with_4(self, broken, store, extract):
+    def test_a_run_with_only_failures_ends_with_4(self, broken, store, extract):
         code, _ = extract(broken / "empty.mp4", broken / "text.mp4")
         assert code == 4
         assert [row[0] for row in failures_in(store)] == ["empty.mp4", "text.mp4"]
         assert list_features(store) == {}
 
-    def test_the_list_of_failures_is_written_anew(self, broken, store, extract):
+    def test_the_list_of_failures_is_replaced(self, broken, store, extract):
         extract(broken / "empty.mp4")
         assert extract(broken / "c.avi")[0] == 0
         assert failures_in(store) == []
 
-    def test_one_that_has_gone_since_fails_alone(self, videos, store, extract, monkeypatch):
+    def test_a_video_deleted_meanwhile_fails_alone(self, videos, store, extract, monkeypatch):
         extract(videos)
         find = extraction.find_videos
 
@@ -361,9 +361,7 @@ class TestVideosThatFail:
             ["c.avi", "the file cannot be read (No such file or directory)", "", ""]
         ]
 
-    def test_an_error_nobody_foresaw_fails_its_video_only(
-        self, videos, store, extract, monkeypatch
-    ):
+    def test_an_unexpected_error_fails_only_its_video(self, videos, store, extract, monkeypatch):
         read = worker.read_video
 
         def stumble(video, *how, **more):
@@ -378,7 +376,7 @@ class TestVideosThatFail:
         assert (video, reason) == ("Fighting/b.mp4", "unexpected ZeroDivisionError: odd")
         assert list(list_features(store)) == ["Fighting/a.mp4", "c.avi"]
 
-    def test_the_decoder_asked_for_has_the_last_word(self, broken, store, extract):
+    def test_a_requested_decoder_is_not_replaced(self, broken, store, extract):
         code, _ = extract(broken / "damaged.mp4", "--decoder", "decord")
         assert code == 4
         ((video, reason, decoder, _frame),) = failures_in(store)
@@ -386,7 +384,7 @@ class TestVideosThatFail:
         assert reason.startswith("decord stopped")
 
 
-def test_odd_names_are_only_names(videos, tmp_path, store, extract):
+def test_videos_with_odd_names_are_extracted(videos, tmp_path, store, extract):
     names = [b"-dash.mp4", b"a\nb=cmd(),<i>.mp4", "Überfall 1.mp4".encode(), b"\xff\xfe.mp4"]
     for name in names:
         path = tmp_path / "odd" / os.fsdecode(name)
@@ -402,12 +400,12 @@ def test_odd_names_are_only_names(videos, tmp_path, store, extract):
     [[video, reason, _, _]] = failures_in(store)
     assert video == long.name
     assert "File name too long" in reason
-    assert extract(tmp_path / "odd")[0] == 3  # where the plan meets it
+    assert extract(tmp_path / "odd")[0] == 3  # now it fails during planning
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EILSEQ, errno.ELOOP])
 @pytest.mark.parametrize("place", ["exists", "mkdir"])
-def test_a_name_that_the_disk_does_not_take_is_a_failure(
+def test_a_name_that_the_disk_rejects_is_a_failure(
     videos, store, extract, monkeypatch, number, place
 ):
     real = getattr(Path, place)
@@ -425,7 +423,7 @@ def test_a_name_that_the_disk_does_not_take_is_a_failure(
     assert reasons["Fighting/a.mp4"].endswith(": rename the video")
 
 
-def test_features_that_cannot_be_read_are_not_made_anew(videos, store, extract, monkeypatch):
+def test_unreadable_features_are_not_replaced(videos, store, extract, monkeypatch):
     extract(videos)
     before, check = snapshot(store), sealed._check_bytes
 
@@ -467,7 +465,7 @@ class TestWrongUsage:
         assert [line.split(":")[0] for line in said.splitlines()] == ["ERROR"]
         assert not store.exists()
 
-    def test_cuda_that_is_absent_is_refused(self, videos, extract, monkeypatch):
+    def test_missing_cuda_is_refused(self, videos, extract, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         code, said = extract(videos, "--device", "cuda")
         assert code == 2
@@ -476,15 +474,13 @@ class TestWrongUsage:
         assert code == 2
         assert "device 'all' means every GPU, and torch finds none: use auto or cpu" in said
 
-    def test_a_precision_that_the_cpu_does_not_support_is_refused(
-        self, videos, extract, monkeypatch
-    ):
+    def test_a_precision_the_cpu_lacks_is_refused(self, videos, extract, monkeypatch):
         monkeypatch.setattr(hardware, "cpu_computes", lambda name: name == "fp32")
         code, said = extract(videos, "--precision", "fp16")
         assert code == 2
         assert "this CPU does not support precision fp16: use fp32 or auto" in said
 
-    def test_no_gpu_is_named_twice(self, videos, extract, monkeypatch):
+    def test_naming_a_gpu_twice_is_refused(self, videos, extract, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         code, said = extract(videos, "--device", "cuda:1,cuda:0,cuda:1")
@@ -499,7 +495,7 @@ class TestWrongUsage:
 
 
 class TestTheDisk:
-    def test_without_space_the_run_ends_with_1_and_goes_on_later(
+    def test_without_space_the_run_ends_with_1_and_can_be_resumed(
         self, videos, store, extract, monkeypatch
     ):
         write = writer.write_features
@@ -525,7 +521,7 @@ class TestTheDisk:
         assert "2 to extract, 1 already extracted" in said
 
     def test_a_disk_that_really_fills_up(self, videos, tmp_path):
-        """In a name space of its own, where anybody may mount a disk in memory."""
+        """In its own namespace, where any user may mount a disk in memory."""
         disk = tmp_path / "disk"
         disk.mkdir()
         inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
@@ -540,7 +536,7 @@ class TestTheDisk:
         assert "no space is left for" in run.stderr, run.stderr
         assert run.stdout.splitlines() == ["code 1", f"./{LOCK_NAME}", "./failures.csv"]
 
-    def test_a_folder_that_may_not_be_written_is_said(self, videos, tmp_path, extract, monkeypatch):
+    def test_an_unwritable_folder_is_reported(self, videos, tmp_path, extract, monkeypatch):
         def refuse(path, video):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -549,15 +545,15 @@ class TestTheDisk:
         assert code == 1
         assert "cannot be read or written (Permission denied): choose another folder" in said
 
-    def test_a_file_where_the_folder_should_be_is_said(self, videos, tmp_path, extract):
+    def test_a_file_in_place_of_the_folder_is_reported(self, videos, tmp_path, extract):
         (tmp_path / "file").write_text("")
         code, said = extract(videos, out=tmp_path / "file")
         assert code == 2
         assert f"{tmp_path / 'file'} is a file, or one of its parents is: give a folder" in said
 
 
-# Runs the command with the fake backbone, and sends itself a signal when it has written part of
-# the second feature file.
+# Runs the command with the fake backbone and sends itself a signal after writing part of the
+# second feature file.
 INTERRUPTED = """
 import os, sys, time
 sys.path[:0] = ["tests"]
@@ -583,7 +579,7 @@ sys.exit(main(sys.argv[2:]))
     ("number", "message"),
     [(signal.SIGKILL, ""), (signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")],
 )
-def test_an_interrupted_run_goes_on_and_equals_an_undisturbed_one(
+def test_an_interrupted_run_resumes_and_equals_an_undisturbed_one(
     videos, store, extract, tmp_path, number, message
 ):
     settings = ["--backbone", "fake", *SETTINGS, "--keep-clips", "--views", "five"]
@@ -625,7 +621,7 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
         run.kill()
     _, said = run.communicate(timeout=60)
     assert run.returncode == (130 if signal_number == signal.SIGINT else -9)
-    if signal_number == signal.SIGINT:  # a process that lost its parent at birth complains
+    if signal_number == signal.SIGINT:  # a process that loses its parent at its start complains
         assert b"Traceback" not in said
     wait_until(lambda: num_processes(group) == 0)
     assert [path.name for path in (tmp_path / "store").iterdir()] in (
@@ -636,7 +632,7 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
 
 
 def num_processes(group):
-    """Processes in a group that are alive."""
+    """Return the number of live processes in a group."""
     states = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

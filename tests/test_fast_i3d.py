@@ -39,7 +39,7 @@ def plain_features(plain, views):
 
 
 @pytest.mark.parametrize("endpoint", LAYOUT)
-def test_every_endpoint_is_that_of_the_plain_network(state, endpoint):
+def test_every_endpoint_matches_the_plain_network(state, endpoint):
     size = 224 if endpoint == "AvgPool" else 32
     plain, views = network(state, endpoint), noise(1, 10, size, size)
     expected = plain_features(plain, views)
@@ -97,7 +97,7 @@ def test_the_layout_is_that_of_the_table_on_other_devices_too(endpoint):
     assert features.dtype == torch.float32
 
 
-def test_the_whole_network_is_that_of_the_reference(state, golden, clip):
+def test_the_whole_network_matches_the_reference(state, golden, clip):
     expected = np.load(golden / "i3d_seeded_full.npz")["features"]
     with torch.inference_mode():
         actual = FastI3D(network(state, "AvgPool"), torch.float32)(clip)[0]
@@ -113,12 +113,12 @@ def test_real_weights_on_a_real_clip(golden, shared_data, clip):
         exact = FastI3D(plain, torch.float32)(clip)[0]
         rough = FastI3D(plain, torch.bfloat16, STEMS["width"])(clip)[0]
     assert relative_error(exact, expected) < 1e-4
-    assert relative_error(rough, expected) < 0.003  # 0.0034 with biases that make up for nothing
+    assert relative_error(rough, expected) < 0.003  # 0.0034 with biases that compensate for nothing
     cosine = torch.cosine_similarity(rough.flatten(), exact.flatten(), dim=0)
     assert cosine > 0.9999
 
 
-def test_the_mean_behind_a_relu_is_that_of_drawn_numbers(state):
+def test_the_mean_after_a_relu_matches_random_samples(state):
     unit = next(network(state, "Conv3d_1a_7x7").children())
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(100_000, 64, generator=generator, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_the_mean_behind_a_relu_is_that_of_drawn_numbers(state):
     torch.testing.assert_close(_expected_mean(unit), expected, atol=0.01, rtol=0.01)
 
 
-def test_a_mean_goes_through_a_pool_to_the_next_bias(state):
+def test_a_mean_passes_through_a_pool_to_the_next_bias(state):
     plain = network(state, "Conv3d_2b_1x1")
     fast = FastI3D(plain, torch.bfloat16)
     weight, bias = _folded([plain.Conv3d_2b_1x1])

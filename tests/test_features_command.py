@@ -63,7 +63,7 @@ def test_a_store_is_shown_as_a_table_and_its_settings(store, capsys):
 
 
 @pytest.mark.parametrize("command", ["verify", "show"])
-def test_where_there_are_no_feature_files_it_says_so(tmp_path, capsys, command):
+def test_a_folder_without_feature_files_is_reported(tmp_path, capsys, command):
     code, _, errors = run(capsys, command, tmp_path)
     assert (code, errors) == (
         2,

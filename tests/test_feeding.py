@@ -21,7 +21,7 @@ def fetchers() -> list[str]:
 
 
 class AtOnce:
-    """Does the work as soon as it is given: the earliest that a thread could."""
+    """Runs work on submission, which is the earliest that a thread could."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -40,20 +40,22 @@ class AtOnce:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("num_batches", [1, len(ROWS)])
-def test_every_batch_comes_in_its_turn(num_batches: int, dtype: torch.dtype) -> None:
+def test_batches_come_in_order(num_batches: int, dtype: torch.dtype) -> None:
     features, rows = FEATURES.to(dtype), ROWS[:num_batches]
     for batches in (gather(features, rows), fetch(features, rows, CPU)):
         assert torch.equal(torch.stack([batch.clone() for batch in batches]), features[rows])
     assert not fetchers()
 
 
-def test_a_batch_is_whole_while_the_next_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gathering_the_next_batch_leaves_the_current_one_intact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("vigil.pipeline.feeding.ThreadPoolExecutor", AtOnce)
     for batch, rows in zip(fetch(FEATURES, ROWS, CPU), ROWS, strict=True):
         assert torch.equal(batch, FEATURES[rows])
 
 
-def test_what_goes_wrong_reaches_the_caller_in_its_turn() -> None:
+def test_errors_reach_the_caller_in_order() -> None:
     rows = ROWS.clone()
     rows[2, 3] = 20
     batches = fetch(FEATURES, rows, CPU)
@@ -64,7 +66,7 @@ def test_what_goes_wrong_reaches_the_caller_in_its_turn() -> None:
     assert not fetchers()
 
 
-def test_the_thread_ends_where_the_batches_are_left() -> None:
+def test_the_thread_ends_if_iteration_stops_early() -> None:
     with closing(fetch(FEATURES, ROWS, CPU)) as batches:
         next(batches)
         assert fetchers()

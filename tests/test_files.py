@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, wherever the program that writes them is killed."""
+"""Files that exist whole or not at all, wherever the program that writes them is killed."""
 
 import errno
 import fcntl
@@ -67,7 +67,7 @@ def test_file_and_folders_are_synced_around_the_rename(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
-def test_folders_that_cannot_be_synced_are_used_all_the_same(tmp_path, monkeypatch, number):
+def test_folders_that_cannot_be_synced_are_still_used(tmp_path, monkeypatch, number):
     def refuse(_descriptor):
         raise OSError(number, os.strerror(number))
 
@@ -76,7 +76,7 @@ def test_folders_that_cannot_be_synced_are_used_all_the_same(tmp_path, monkeypat
     assert (tmp_path / "new" / "a.txt").read_text() == "x"
 
 
-def test_a_disk_that_fails_is_an_error_with_the_name_of_the_file(tmp_path, monkeypatch):
+def test_a_disk_error_names_the_file(tmp_path, monkeypatch):
     def fail(_descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -111,7 +111,7 @@ def test_killed_anywhere_the_file_is_the_old_or_the_new_one(tmp_path):
     assert calls == ["write_bytes", "fsync", "replace", "fsync"]
 
 
-def test_only_what_is_ours_is_removed(tmp_path):
+def test_only_our_own_leftovers_are_removed(tmp_path):
     mine = [".a.partial", "b.partial", f".{'0' * 15}.partial", f".{'0' * 16}.partial.txt"]
     for name in mine:
         (tmp_path / name).touch()
@@ -124,7 +124,7 @@ def test_only_what_is_ours_is_removed(tmp_path):
     assert remove_leftovers(tmp_path) == [other / f".{'0' * 16}.partial"]
 
 
-def test_a_folder_of_which_it_is_not_known_whether_it_is_locked_is_left_alone(tmp_path):
+def test_leftovers_stay_if_the_state_of_the_lock_is_unknown(tmp_path):
     other = tmp_path / "another store"
     other.mkdir()
     (other / f".{'0' * 16}.partial").touch()
@@ -132,7 +132,7 @@ def test_a_folder_of_which_it_is_not_known_whether_it_is_locked_is_left_alone(tm
     assert remove_leftovers(tmp_path) == []
 
 
-def test_a_temporary_file_that_a_killed_run_left_is_known(tmp_path, monkeypatch):
+def test_the_temporary_file_of_a_killed_run_is_recognized(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)  # as on NFS
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", lambda *_: None)
@@ -147,7 +147,7 @@ def test_a_temporary_file_that_a_killed_run_left_is_known(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("folder_mode", "mode"), [(0o700, 0o600), (0o755, 0o644), (0o2775, 0o664), (0o1777, 0o666)]
 )
-def test_who_may_write_to_a_folder_may_lock_it(tmp_path, folder_mode, mode):
+def test_whoever_may_write_to_a_folder_may_lock_it(tmp_path, folder_mode, mode):
     tmp_path.chmod(folder_mode)
     before = os.umask(0o022)
     try:
@@ -157,7 +157,7 @@ def test_who_may_write_to_a_folder_may_lock_it(tmp_path, folder_mode, mode):
     assert (tmp_path / LOCK_NAME).stat().st_mode & 0o777 == mode
 
 
-def test_the_lock_of_another_user_is_taken_without_writing(tmp_path, monkeypatch):
+def test_the_lock_of_another_user_is_acquired_without_writing(tmp_path, monkeypatch):
     (tmp_path / LOCK_NAME).write_text("another's")
     real_open = os.open
 
@@ -177,7 +177,7 @@ def test_the_lock_of_another_user_is_taken_without_writing(tmp_path, monkeypatch
         open_lock(tmp_path)
 
 
-def test_a_killed_writer_leaves_nothing_that_counts_and_what_it_left_goes(tmp_path):
+def test_a_killed_writer_leaves_only_a_removable_partial_file(tmp_path):
     script = (
         "import os, signal, sys; from pathlib import Path\n"
         "from vigil.extract.files import replace_file\n"

@@ -1,4 +1,4 @@
-"""Every real file of the development data through the reader: the right answer for each."""
+"""Read every real file of the development data and check for the right answer."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ FILES = {
     "short/nofi148.mp4": (60, 480, 360),
     "short/nofi150.mp4": (40, 640, 360),
 }
-"""File -> its frames, and their width and height as they are shown."""
+"""File -> its number of frames, and their displayed width and height."""
 TURNED = {"containers/video_90.mov", "containers/video_270.mov"}
 LEFT_TO_PYAV = {
     "containers/corrupted.mp4": "decord stopped",
@@ -75,7 +75,7 @@ def fixtures(shared_data):
 
 
 def read(path, decoder):
-    """The number of clips, why it was begun again, and what is known at the end."""
+    """Return the number of clips, the reasons for restarts, and the final message."""
     *messages, finished = read_video(
         SourceVideo(path, path.name), ReadingOptions(ClipGrid(), None), decoder
     )
@@ -88,7 +88,7 @@ def read(path, decoder):
 
 
 def packet_seconds(path):
-    """Times of the packets of the best stream, in order, and its size as it is stored."""
+    """Return the sorted packet times of the best stream, and its stored width and height."""
     with open_container(path) as container:
         stream = best_stream(container)
         packets = [packet for packet in container.demux(stream) if packet.size]
@@ -123,7 +123,7 @@ def test_the_reader_gives_the_right_answer(fixtures, name, decoder):
     assert all(reason.startswith(LEFT_TO_PYAV[name]) for reason in reasons)
 
     if name == DAMAGED:
-        # One packet does not decode, and frames that refer to its frame are damaged by that.
+        # One packet does not decode, which damages the frames that refer to its frame.
         assert finished.damage.num_lost == 1
         assert finished.damage.frames[0].tolist() == [30, 30]
         assert finished.damage.frames.max() <= 34

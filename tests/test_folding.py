@@ -32,7 +32,7 @@ def test_folding_is_exact_whatever_the_statistics(weight, bias, mean, variance, 
 
 
 class Branches(nn.Module):
-    """A convolution that can be folded, one of which the output is used twice, one called twice."""
+    """A convolution that can be folded, one with its output used twice, and one called twice."""
 
     def __init__(self):
         super().__init__()

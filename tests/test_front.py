@@ -1,4 +1,4 @@
-"""The front end: what a method is given of the features that are stored."""
+"""The front end: how stored features become a method's input."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def bags(number: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("time_pool", ["none", "mean"])
 @pytest.mark.parametrize("scene_share", [0.0, 0.25, 1.0])
-def test_what_enters_a_network_by_hand(time_pool: str, scene_share: float) -> None:
+def test_the_output_equals_a_computation_by_hand(time_pool: str, scene_share: float) -> None:
     config = FrontConfig(time_pool, scene_share, standardize=True)  # type: ignore[arg-type]
     stored = bags(FIT_BAGS + 3)
     front = FrontEnd(config, SHAPE)
@@ -31,11 +31,11 @@ def test_what_enters_a_network_by_hand(time_pool: str, scene_share: float) -> No
     expected = (plain - flat.mean(dim=0)) / flat.std(dim=0, correction=0)
     assert front.size == expected.shape[-1]
     torch.testing.assert_close(front(stored).double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(front(stored[3:5]), front(stored)[3:5])  # each bag by itself
+    torch.testing.assert_close(front(stored[3:5]), front(stored)[3:5])  # bags are independent
 
 
 @given(st.floats(-100, 100))
-def test_without_its_scene_a_video_is_the_same_anywhere(offset: float) -> None:
+def test_without_the_scene_a_constant_offset_has_no_effect(offset: float) -> None:
     front = FrontEnd(FrontConfig(scene_share=1.0), SHAPE)
     stored = bags(2)
     torch.testing.assert_close(front(stored + offset), front(stored), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: features, scores and training there, against the CPU's."""
+"""Checks that need a GPU: its features, scores and training against the CPU's."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_i3d_features_are_those_of_the_cpu(gpu, rung, precision, tolerance):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_extraction_gives_what_it_gives_on_the_cpu(gpu, tmp_path, num_workers):
+def test_an_extraction_gives_the_same_as_on_the_cpu(gpu, tmp_path, num_workers):
     video = encode(tmp_path / "a.mp4", draw_frames(700, 320, 240))
     sources = [SourceVideo(video, "a.mp4"), SourceVideo(video, "b.mp4")]
     settings = {"keep_clips": True, "views": VIEW_SETS["five"]}
@@ -62,7 +62,7 @@ def test_an_extraction_gives_what_it_gives_on_the_cpu(gpu, tmp_path, num_workers
         np.testing.assert_allclose(actual.clip_features, expected.clip_features, rtol=1e-5)
 
 
-def test_the_gpu_decodes_what_the_cpu_does(gpu, tmp_path):
+def test_the_gpu_decodes_the_same_as_the_cpu(gpu, tmp_path):
     path = encode(tmp_path / "a.mp4", draw_frames(50, 1280, 720))
     info = probe(path)
     expected = np.stack(list(AvDecoder(path, info, info.width, info.height)))
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_cpu(gpu, tmp_path):
     np.testing.assert_allclose(actual.class_probabilities, expected.class_probabilities, atol=1e-3)
 
 
-def test_batches_from_memory_get_to_the_gpu_whole(gpu):
+def test_batches_from_memory_reach_the_gpu_intact(gpu):
     features = torch.randn(100, 32, 512, generator=torch.Generator().manual_seed(0)).half()
     rows = torch.stack([torch.randperm(100)[:60] for _ in range(20)])
     batches = [batch.clone() for batch in fetch(features, rows, gpu)]

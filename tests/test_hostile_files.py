@@ -1,6 +1,6 @@
-"""Everything that is read from files, on files that somebody or something spoilt.
+"""All readers of files, on corrupted and malicious files.
 
-A reader answers, or refuses by the name of the file, in one line. Nothing else may come out of it.
+A reader either returns a result or raises a one-line error that names the file.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ RECIPE = "[model]\nlstm_size = 64\ndropout = 0.5\n[training]\nselection = 'auc'\
 
 @st.composite
 def spoilt(draw, content: bytes) -> bytes:
-    """The content with bytes flipped, cut out, doubled or put in."""
+    """The content with bytes flipped, removed, duplicated or inserted."""
     spoiled = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(len(spoiled) - 1, 0)))
@@ -55,7 +55,7 @@ def spoilt(draw, content: bytes) -> bytes:
 
 @st.composite
 def altered(draw, content):
-    """A tree of JSON in which one part is replaced or left out."""
+    """A JSON tree in which one part is replaced or removed."""
     if isinstance(content, dict | list) and content and draw(st.integers(0, 9)):
         copy = content.copy()
         key = draw(st.sampled_from(sorted(copy) if isinstance(copy, dict) else range(len(copy))))
@@ -68,14 +68,14 @@ def altered(draw, content):
 
 
 def signed(content):
-    """A checkpoint's config with the digest that fits it."""
+    """Return a checkpoint's config with a matching digest."""
     if not isinstance(content, dict):
         return content
     return {**content, "content_digest": content_digest(content)}
 
 
 def answers_or_refuses(read, path):
-    """What comes out of a reader, or None where it refuses the file by its name."""
+    """Return a reader's result, or None if it refuses the file by name."""
     try:
         return read(path)
     except UserError as error:
@@ -127,7 +127,7 @@ class TestAnnotations:
         (annotation,) = load_annotations([path])
         assert len(annotation.intervals) == 30_000
 
-    def test_a_file_without_end_is_not_read_to_it(self):
+    def test_an_endless_file_is_not_read_to_the_end(self):
         with pytest.raises(UserError, match="/dev/zero has more than 16777216 characters"):
             load_annotations([Path("/dev/zero")])
 
@@ -149,7 +149,7 @@ class TestRecipes:
             "[model]\ntemporal = 0x" + "f" * 5000,
         ],
     )
-    def test_what_python_cannot_show(self, tmp_path, text):
+    def test_toml_beyond_pythons_limits(self, tmp_path, text):
         path = tmp_path / "recipe.toml"
         path.write_text(text)
         with pytest.raises(UserError, match=r"recipe\.toml is not a TOML file: "):
@@ -177,12 +177,12 @@ class TestResults:
     @pytest.mark.parametrize(
         "content", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"a": NaN}', '{"a": "\\ud800"}']
     )
-    def test_what_python_reads_and_nobody_writes(self, tmp_path, content):
+    def test_json_that_vigil_never_writes(self, tmp_path, content):
         (tmp_path / MANIFEST_NAME).write_text(content)
         with pytest.raises(UserError, match=r"manifest\.json is damaged \("):
             read_results(tmp_path)
 
-    def test_a_manifest_leads_to_no_file_outside(self, tmp_path):
+    def test_a_manifest_cannot_name_files_outside(self, tmp_path):
         folder = tmp_path / "results"
         for name in ("../a.mp4", "/etc/passwd", "b/../../a.mp4"):
             write_folder(folder, [])
@@ -191,7 +191,7 @@ class TestResults:
             with pytest.raises(UserError, match="leads out of"):
                 read_results(folder)
 
-    def test_a_field_longer_than_the_csv_reader_takes(self, tmp_path):
+    def test_a_field_longer_than_the_csv_reader_allows(self, tmp_path):
         write_folder(tmp_path, [], [["a.mp4", "x" * 200_000]])
         with pytest.raises(UserError, match=r"failures\.csv is damaged \(field larger than"):
             read_results(tmp_path)
@@ -272,7 +272,7 @@ def may_grow(file, path):
 
 
 class TestFeatureFiles:
-    """With the right digest in front, since whoever makes such a file can compute it."""
+    """With a valid digest, because whoever makes such a file can compute it."""
 
     @pytest.mark.parametrize(
         "hostile",
@@ -287,7 +287,7 @@ class TestFeatureFiles:
         ],
     )
     @pytest.mark.parametrize("read", [read_features, read_identity, verify_features])
-    def test_features_that_lie_elsewhere_are_not_fetched(self, tmp_path, hostile, read):
+    def test_features_stored_outside_the_file_are_not_read(self, tmp_path, hostile, read):
         store = write_store(tmp_path, make_features("a.mp4"), make_features("other.mp4"))
         path, other = (feature_path(store, name) for name in ("a.mp4", "other.mp4"))
         content = io.BytesIO(path.read_bytes())
@@ -329,7 +329,7 @@ class TestFeatureFiles:
 
 class TestNames:
     @given(st.text(alphabet="./a\\~\n\0é", max_size=12))
-    def test_none_leads_out_of_the_folder(self, name):
+    def test_no_name_leads_out_of_the_folder(self, name):
         root = Path("/outputs")
         for place in (path_below, feature_path, result_path):
             try:

@@ -12,7 +12,7 @@ from vigil.extract.weights import load_state, read_state
 
 
 def outputs_of_every_endpoint(network, clip):
-    """Each layer's output averaged over space, (time positions, channels), and the last output."""
+    """Return each layer's spatial mean, (time positions, channels), and the last output."""
     means = {}
     for name, layer in network.named_children():
 
@@ -29,7 +29,7 @@ def clip(shared_data):
     return reference_clip(shared_data)
 
 
-def test_every_endpoint_up_to_mixed_4d_is_that_of_the_reference(golden, shared_data, clip):
+def test_every_endpoint_up_to_mixed_4d_matches_the_reference(golden, shared_data, clip):
     path = shared_data / "weights" / "i3d_rgb_imagenet_partial.pt"
     network = I3D("Mixed_4d")
     load_state(network, read_state(path), path.name)
@@ -42,7 +42,7 @@ def test_every_endpoint_up_to_mixed_4d_is_that_of_the_reference(golden, shared_d
     np.testing.assert_allclose(output, means["Mixed_4d"], rtol=1e-6)
 
 
-def test_the_whole_network_is_that_of_the_reference(golden, clip):
+def test_the_whole_network_matches_the_reference(golden, clip):
     network = I3D()
     load_state(network, seeded_state(), "seeded")
     means, output = outputs_of_every_endpoint(network, clip)

@@ -1,4 +1,4 @@
-"""Scores of a video: means over views, the same whatever else is scored beside it."""
+"""Scores of a video: means over views, independent of other videos in the batch."""
 
 from dataclasses import replace
 
@@ -65,12 +65,12 @@ def test_classes_of_segments_are_means_over_views() -> None:
         assert found is not None
         np.testing.assert_allclose(found, expected, atol=1e-6)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
-        # Its segments' classes and scores are one thing: p(k) = score x share of k.
+        # Its segment classes and scores are consistent: p(k) = score x share of k.
         np.testing.assert_allclose(found[:, 1:].sum(axis=1), result.scores, atol=1e-6)
     assert score_views(make_model(), features[0]).segment_class_probabilities is None
 
 
-def test_a_class_that_is_no_number_is_no_answer() -> None:
+def test_nan_class_probabilities_are_not_finite() -> None:
     result = score_views(make_model(), make_features(1, 6, 5))
     assert result.is_finite
     broken = replace(result, segment_class_probabilities=np.full((6, 3), np.nan))
@@ -128,7 +128,7 @@ def test_devices() -> None:
         select_device("gpu")
 
 
-def test_cuda_asked_for_and_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requesting_missing_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"'cuda' is not on this machine: use auto or one of cpu$"):
         select_device("cuda")

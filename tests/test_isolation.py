@@ -1,4 +1,4 @@
-"""What a decoder may do to its worker, and a video to a decoder: never anything to the run."""
+"""Faults of decoders and videos may cost a worker or a video, but never the run."""
 
 import errno
 import multiprocessing
@@ -41,7 +41,7 @@ SIGSEGV = "the decoder process died (signal 11)"
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """A run over good and bad videos: store, and outcome by name."""
+    """A run over good and bad videos: its store, and its outcomes by name."""
     folder = tmp_path_factory.mktemp("faulty")
     names = ["good", "hang_decord", "hang_always", "hang_opening", "crash_decord"]
     names += ["crash_always", "crash_opening", "eat_decord", "eat_always", "good_too"]
@@ -62,7 +62,7 @@ class TestADecoder:
     """Its faults cost its worker, and at most its video."""
 
     @pytest.mark.parametrize("name", ["good", "good_too"])
-    def test_other_videos_do_not_notice(self, outcomes, name):
+    def test_other_videos_are_unaffected(self, outcomes, name):
         store, by_name = outcomes
         assert by_name[f"{name}.mp4"].features.decoder == "decord"
         assert verify_features(feature_path(store, f"{name}.mp4")).num_frames_decoded == NUM_FRAMES
@@ -83,18 +83,20 @@ class TestADecoder:
             ("eat_always", MEMORY, "pyav", FRAME),
         ],
     )
-    def test_a_video_that_none_can_read_is_named(self, outcomes, name, reason, decoder, frame):
+    def test_a_video_that_no_decoder_can_read_is_named(
+        self, outcomes, name, reason, decoder, frame
+    ):
         _, by_name = outcomes
         assert by_name[f"{name}.mp4"] == FailedVideo(f"{name}.mp4", reason, decoder, frame)
 
-    def test_nothing_is_left(self, outcomes):
+    def test_no_process_or_partial_file_is_left(self, outcomes):
         store, _ = outcomes
         assert not multiprocessing.active_children()
         assert {path.suffix for path in store.iterdir()} == {".h5"}
 
 
-class TestTheWatch:
-    """Who is killed when, and who is not."""
+class TestWatch:
+    """Which workers are killed, and when."""
 
     @pytest.fixture
     def workers(self):
@@ -116,14 +118,14 @@ class TestTheWatch:
 
     @pytest.fixture
     def stopped(self, workers, tmp_path):
-        """A worker with a task and without a sign of life."""
+        """A worker that has a task but sends no heartbeat."""
         path = encode(tmp_path / "a.mp4")
         assert workers.assign(Task(0, SourceVideo(path, "a.mp4")))
         (process,) = multiprocessing.active_children()
         os.kill(process.pid, signal.SIGSTOP)
         return process
 
-    def test_a_worker_without_a_sign_of_life_is_killed(self, workers, clock, stopped):
+    def test_a_worker_without_a_heartbeat_is_killed(self, workers, clock, stopped):
         self.pass_seconds(workers, clock, 5)
         stopped.join(60)
         assert stopped.exitcode == -signal.SIGKILL
@@ -134,22 +136,22 @@ class TestTheWatch:
         )
 
     def test_time_in_which_nobody_watched_does_not_count(self, workers, clock, stopped):
-        """As while the whole run was suspended, or waited for the disk."""
+        """For example, while the whole run was suspended or waited for the disk."""
         self.pass_seconds(workers, clock, 2000, step=1000)
         assert stopped.is_alive()
 
-    def test_a_sign_of_life_is_enough(self, workers, clock, stopped):
+    def test_a_worker_with_a_heartbeat_is_kept(self, workers, clock, stopped):
         for _ in range(3):
             self.pass_seconds(workers, clock, 4)
             workers._workers[0].pulse.beat()
         assert stopped.is_alive()
 
-    def test_waiting_for_a_free_slot_is_no_stalling(self, workers, clock, stopped):
+    def test_waiting_for_a_free_slot_is_not_stalling(self, workers, clock, stopped):
         workers._workers[0].pulse.is_waiting = True
         self.pass_seconds(workers, clock, 60)
         assert stopped.is_alive()
 
-    def test_a_worker_at_rest_may_be_silent(self, workers, clock, tmp_path):
+    def test_an_idle_worker_needs_no_heartbeat(self, workers, clock, tmp_path):
         path = encode(tmp_path / "a.mp4", draw_frames(3))
         assert workers.assign(Task(0, SourceVideo(path, "a.mp4")))
         (connection,) = workers.connections
@@ -161,7 +163,7 @@ class TestTheWatch:
 
 
 def test_workers_are_replaced_now_and_then(tmp_path, monkeypatch):
-    """Decoders lose memory over damaged videos."""
+    """Decoders leak memory on damaged videos."""
     started = []
     spawn = pool.spawn
     monkeypatch.setattr(pool, "spawn", lambda *how: started.append(1) or spawn(*how))
@@ -174,7 +176,7 @@ def test_workers_are_replaced_now_and_then(tmp_path, monkeypatch):
 
 
 def test_an_interruption_waits_until_a_process_is_started(monkeypatch):
-    """Half of a process would say so, with a traceback."""
+    """A partly started process would print a traceback."""
     process_class = type(get_context("spawn").Process())
     start = process_class.start
 
@@ -206,7 +208,7 @@ def test_a_process_that_hangs_ends_with_the_one_that_started_it(tmp_path):
         [sys.executable, str(path)], env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
     ) as parent:
         child = int(parent.stdout.readline())
-        time.sleep(0.5)  # until it is its target's turn
+        time.sleep(0.5)  # until its target runs
         parent.kill()
     for _ in range(600):
         if not is_running(child):
@@ -257,7 +259,7 @@ class TestLimits:
         *_, finished = read_video(SourceVideo(small, "a"), OPTIONS, "pyav")
         assert len(finished.timestamps) == 5
 
-    def test_a_video_without_an_end_is_given_up(self, tmp_path, monkeypatch):
+    def test_an_endless_video_is_given_up(self, tmp_path, monkeypatch):
         video = SourceVideo(encode(tmp_path / "a.mp4"), "a.mp4")
         monkeypatch.setattr(reader, "MAX_FRAMES", NUM_FRAMES)
         assert isinstance(list(read_video(video, OPTIONS))[-1], Finished)
@@ -270,8 +272,8 @@ class TestLists:
     """decord would open whatever files a list names."""
 
     @pytest.mark.parametrize("beginning", [b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n", b"ffconcat "])
-    def test_decord_does_not_get_what_may_be_one(self, tmp_path, beginning):
-        """PyAV sees a transport stream behind the text; decord's older FFmpeg sees a playlist."""
+    def test_decord_does_not_get_a_possible_list(self, tmp_path, beginning):
+        """PyAV finds a transport stream after the text; decord's older FFmpeg finds a playlist."""
         path = encode(tmp_path / "a.ts")
         path.write_bytes(beginning + path.read_bytes())
         with pytest.raises(VideoError, match="decord may mistake it for a list of other files"):
@@ -280,21 +282,21 @@ class TestLists:
         assert Restart("decord may mistake it for a list of other files") in messages
         assert finished.decoder == "pyav"
 
-    def test_a_name_that_is_a_pattern_is_none_for_decord(self, tmp_path):
+    def test_decord_does_not_get_a_name_that_is_a_pattern(self, tmp_path):
         path = encode(tmp_path / "a%03d.mp4")
         *_, finished = read_video(SourceVideo(path, "a"), OPTIONS)
         assert finished.decoder == "pyav"
 
     @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "wmv"])
-    def test_no_usual_container_looks_like_one(self, tmp_path, ending):
+    def test_no_usual_container_looks_like_a_list(self, tmp_path, ending):
         codec = {"webm": "libvpx", "wmv": "wmv2"}.get(ending, "libx264")
         path = encode(tmp_path / f"a.{ending}", draw_frames(5), codec=codec)
         DecordDecoder(path, probe(path), 256, 240).close()
 
 
 @pytest.mark.parametrize("is_read", [False, True])
-def test_memory_that_ffmpeg_does_not_get_is_no_damage(tmp_path, monkeypatch, is_read):
-    """Of an 8K video it would have shown some frames, and called the others lost."""
+def test_running_out_of_memory_is_not_damage(tmp_path, monkeypatch, is_read):
+    """Otherwise some frames of an 8K video would be decoded and the others counted as lost."""
 
     def get_no_memory(_what):
         raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")

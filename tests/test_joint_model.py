@@ -35,7 +35,7 @@ def bags(num_bags: int = 4, shape: InputShape = SHAPE) -> torch.Tensor:
 
 
 def keras_weights(layers: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """Our state dict of the authors' weights: kernels are (in, out), the LSTM has one bias."""
+    """Convert the authors' weights, whose kernels are (in, out) and whose LSTM has one bias."""
     names = {
         "att1_latent": "first_attention.latent",
         "att1_out": "first_attention.out",
@@ -121,7 +121,7 @@ def test_attentions_have_their_ranges() -> None:
         (5, False, True, True),
     ],
 )
-def test_only_wide_inputs_that_need_no_gradient_go_past_onednn(
+def test_only_wide_inputs_that_need_no_gradient_bypass_onednn(
     monkeypatch: pytest.MonkeyPatch,
     lstm_size: int,
     requires_grad: bool,
@@ -143,8 +143,8 @@ def test_only_wide_inputs_that_need_no_gradient_go_past_onednn(
     assert torch.backends.mkldnn.enabled == was_enabled
 
 
-def test_the_lstm_that_learns_is_the_one_that_scores() -> None:
-    """Of wide inputs it is not the same program's."""
+def test_gradients_are_the_same_with_and_without_onednn() -> None:
+    """Wide inputs are computed by different programs."""
     model = small_model(lstm_size=1)
     assert SHAPE.feature_size > WIDE
     gradients = []
@@ -186,9 +186,7 @@ def test_hidden_layer_of_the_detector_can_be_relu() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_standardize_measures_in_batches_what_numpy_measures_at_once(
-    seed: int, batch_size: int
-) -> None:
+def test_standardize_in_batches_equals_numpy_on_all_at_once(seed: int, batch_size: int) -> None:
     generator = np.random.default_rng(seed)
     scale, offset = generator.uniform(0.1, 10, 6), generator.uniform(-50, 50, 6)
     features = (generator.standard_normal((5, 8, 6)) * scale + offset).astype(np.float32)
@@ -254,7 +252,7 @@ def test_dropout_works_in_training_only() -> None:
         ({"detection_activation": "tanh"}, "must be one of 'linear', 'relu'"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(settings: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ def make_model(loss: JointPlusLoss | None = None, **settings: object) -> JointPl
     return JointPlus(config, loss or JointPlusLoss(), SHAPE).eval()
 
 
-def test_probabilities_of_classes_sum_to_one_and_share_out_the_anomaly() -> None:
+def test_class_probabilities_sum_to_one_and_divide_the_anomaly() -> None:
     logits, classes = torch.randn(5, 8), torch.randn(5, 8, 2)
     probabilities = class_log_probabilities(logits, classes).exp()
     torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(5, 8))
@@ -35,18 +35,18 @@ def test_probabilities_of_classes_sum_to_one_and_share_out_the_anomaly() -> None
     )
 
 
-def test_the_highest_segments_speak_for_the_video() -> None:
+def test_the_highest_segments_decide_for_the_video() -> None:
     model = make_model(num_top=2)
     output = model(torch.randn(4, 8, 6))
     highest = torch.logit(output.scores).sort(dim=1, descending=True).values[:, :2].mean(dim=1)
     torch.testing.assert_close(output.bag_logits, highest, atol=1e-4, rtol=1e-4)
 
 
-def test_what_a_recipe_from_before_scene_share_leaves_out_takes_nothing_off() -> None:
+def test_by_default_no_scene_is_subtracted() -> None:
     assert JointPlusConfig().scene_share == 0
 
 
-def test_an_event_is_named_by_its_segments_and_a_video_by_all() -> None:
+def test_an_event_is_classified_by_its_segments_and_a_video_by_all() -> None:
     model, features = make_model(), torch.randn(4, 8, 6)
     output = model(features)
     assert output.segment_class_logits is not None
@@ -59,14 +59,14 @@ def test_an_event_is_named_by_its_segments_and_a_video_by_all() -> None:
     torch.testing.assert_close(shares, classes[..., 1:].softmax(dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_normal_counts_half_and_every_class_of_anomaly_alike() -> None:
+def test_normal_counts_half_and_anomaly_classes_count_equally() -> None:
     counts = torch.tensor([60.0, 10.0, 30.0])
     weights = balanced(1 - counts / counts.sum(), torch.tensor(0.2))
     in_a_batch = torch.tensor([0.8, 0.05, 0.15])
     torch.testing.assert_close(weights * in_a_batch, torch.tensor([1 / 2, 1 / 4, 1 / 4]))
 
 
-def test_naming_does_not_disturb_finding() -> None:
+def test_classification_does_not_train_detection() -> None:
     model = make_model()
     output = model(torch.randn(2, 8, 6))
     parts = model.losses(output, torch.tensor([1, 0]), torch.ones(3))
@@ -110,8 +110,8 @@ def test_constant_bags_have_no_smoothness_loss() -> None:
     assert float(parts["smoothness"].detach()) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_segment_sees_as_far_as_its_convolutions_reach() -> None:
-    # One segment to each side, then two; a scene would come from all.
+def test_a_segment_depends_only_on_what_its_convolutions_reach() -> None:
+    # One segment to each side, then two; a subtracted scene would depend on all.
     model = make_model(num_layers=2, kernel_size=3, scene_share=0.0)
     features = torch.randn(1, 8, 6)
     changed = features.clone()

@@ -59,7 +59,7 @@ def segment_class_score(one, segment, index):
 
 
 def brute_force_proposals(one, index):
-    """(rank, frames as a set), read off segment by segment."""
+    """Return (rank, set of frames) of each proposal, found segment by segment."""
     held = [s for s, (start, stop) in enumerate(one.segment_frames) if stop > start]
     values = [segment_class_score(one, segment, index) for segment in held]
     low, high = min(values), max(values)
@@ -76,7 +76,7 @@ def brute_force_proposals(one, index):
 
 
 def brute_force_ap(videos, index, iou):
-    """One list of all proposals; every interval is taken once; equal ranks stand together."""
+    """AP over one list of proposals; each interval is matched once, equal ranks count together."""
     flags, num_intervals = [], 0
     for one in videos:
         free = [set(range(*run)) for run in true_runs(one.truth)] * (one.class_index == index)
@@ -114,13 +114,13 @@ def videos_of_three_classes(draw):
         num_segments, class_index = int(generator.integers(1, 20)), int(generator.integers(3))
         truth = generator.choice([0, 1], num_segments).repeat(10) * (class_index > 0)
         truth = np.roll(truth, generator.integers(10)).astype(bool)
-        # A few values only, so that ranks are often equal; 0 proposes nothing.
+        # Only a few values, so ranks are often equal; 0 proposes nothing.
         scores = generator.choice([0.0, 0.25, 0.5, 1.0], num_segments)
         rows = generator.choice([0.25, 0.5], (num_segments, 3))
         of_segments = rows if generator.random() < 0.5 else None
         one = video(class_index, scores, (), rows[0], of_segments)
         others = {1: (2,), 2: (1,)}.get(class_index, ()) if generator.random() < 0.2 else ()
-        # Fewer frames than segments at times: some segments then hold none.
+        # Sometimes fewer frames than segments, so some segments hold none.
         num_frames = int(generator.choice([len(truth), num_segments // 2 + 1]))
         frames = segment_ranges(num_frames, num_segments)
         some = {"segment_frames": frames, "num_frames": num_frames, "truth": truth[:num_frames]}
@@ -134,7 +134,7 @@ def test_the_measures_equal_a_count_on_sets_of_frames(videos):
 
 
 @given(videos_of_three_classes(), st.data())
-def test_a_weight_counts_a_video_so_many_times(videos, data):
+def test_a_weight_repeats_its_video(videos, data):
     weights = data.draw(st.lists(st.integers(0, 3), min_size=len(videos), max_size=len(videos)))
     copies = [one for one, weight in zip(videos, weights, strict=True) for _ in range(weight)]
     expected = brute_force_map(copies) if copies else [None] * 6
@@ -142,7 +142,7 @@ def test_a_weight_counts_a_video_so_many_times(videos, data):
 
 
 @given(videos_of_three_classes())
-def test_more_overlap_is_never_easier(videos):
+def test_map_never_rises_with_the_required_overlap(videos):
     values = measured(videos)[:-1]
     if values[0] is not None:
         assert values == sorted(values, reverse=True)
@@ -169,7 +169,7 @@ def iou(one, other):
 # ------------------------------------------------------------------------------- cases by hand
 
 
-def test_perfect_predictions_have_one_and_a_narrow_interval():
+def test_perfect_predictions_have_map_1_with_a_tight_interval():
     videos = [
         video(1, [0, 1, 0, 1], [(10, 20), (30, 40)], ARSON),
         video(2, [1, 1, 0, 0], [(0, 20)], FIGHTING),
@@ -190,11 +190,11 @@ def test_perfect_predictions_have_one_and_a_narrow_interval():
         ((20, 60), [1, 1, 1, 0, 0, 0.6]),  # 20 of 60
         ((30, 70), [1, 0, 0, 0, 0, 0.2]),  # 10 of 70
         ((40, 80), [0, 0, 0, 0, 0, 0]),
-        ((0, 80), [1, 1, 1, 1, 1, 1]),  # just half
-        ((0, 8), [1, 1, 0, 0, 0, 0.4]),  # just a fifth
+        ((0, 80), [1, 1, 1, 1, 1, 1]),  # exactly half
+        ((0, 8), [1, 1, 0, 0, 0, 0.4]),  # exactly a fifth
     ],
 )
-def test_shifted_predictions_fail_from_their_overlap_on(interval, expected):
+def test_shifted_predictions_fail_above_their_overlap(interval, expected):
     one = video(1, [1, 1, 1, 1, 0, 0, 0, 0], [interval], ARSON)
     assert measured([one]) == pytest.approx(expected)
 
@@ -203,28 +203,28 @@ def test_the_right_place_with_the_wrong_class_is_wrong():
     assert measured([video(1, [0, 1], [(10, 20)], (0.1, 0.0, 0.9))]) == [0.0] * 6
 
 
-def test_false_alarms_count_where_they_rank_before():
+def test_false_alarms_count_if_they_rank_higher():
     right = video(1, [0, 0.5], [(10, 20)], ARSON)
     louder, quieter = (video(0, [0, score], (), ARSON) for score in (0.9, 0.1))
     assert measured([right, louder]) == [0.5] * 6
     assert measured([right, quieter]) == [1.0] * 6
-    # Equal ranks stand together, whichever video comes first.
+    # Equal ranks count together, whichever video comes first.
     same = video(0, [0, 0.5], (), ARSON)
     assert measured([right, same]) == measured([same, right]) == [0.5] * 6
 
 
-def test_classes_of_segments_name_two_anomalies_of_one_video_apart():
+def test_segment_classes_distinguish_two_anomalies_of_one_video():
     apart = [ARSON, NO_CLASS, NO_CLASS, FIGHTING]
     scores, probabilities = [1, 0, 0, 1], (0.2, 0.4, 0.4)
     first = video(1, scores, [(0, 10)], probabilities, apart)
     second = video(2, scores, [(30, 40)], probabilities, apart)
     assert measured([first]) == measured([second]) == [1.0] * 6
-    # The same video by its own class only: both places are proposed for both classes, equally.
+    # With only the video's classes, both places are proposed equally for both classes.
     whole = replace(first, scores=replace(first.scores, segment_class_probabilities=None))
     assert measured([whole]) == [0.5] * 6
 
 
-def test_a_model_of_two_classes_is_judged_by_its_scores_alone():
+def test_a_model_of_two_classes_is_evaluated_by_its_scores_alone():
     two = [
         video(1, [0, 0.5], [(10, 20)], (0.9, 0.1)),
         video(0, [0.4, 0.0], (), (0.1, 0.9)),
@@ -246,7 +246,7 @@ def test_scores_are_shared_among_the_anomalous_classes():
     assert of_video == pytest.approx(np.outer(scores, rows[1, 1:] / rows[1, 1:].sum()))
 
 
-def test_an_interval_is_taken_once_by_the_best_ranked():
+def test_an_interval_is_matched_once_by_the_best_ranked():
     proposals = Proposals(np.array([[0, 5], [5, 12], [20, 30]]), np.array([0.5, 0.9, 0.1]))
     intervals = np.array([[0, 12], [20, 30]])
     assert match(proposals, intervals, 0.4).tolist() == [False, True, True]
@@ -262,7 +262,7 @@ def test_proposals_reach_four_tenths_of_the_range():
     assert find_proposals(np.zeros(6), segment_ranges(60, 6)).frames.shape == (0, 2)
 
 
-def test_what_cannot_be_judged_has_a_reason():
+def test_undefined_measures_have_a_reason():
     functions = localisation_measures([video(0, [0.5])], 3, "")
     reasons = {function(np.ones(1, np.int64)).undefined for function in functions.values()}
     assert reasons == {"no class has annotated intervals"}

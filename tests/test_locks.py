@@ -1,4 +1,4 @@
-"""Locks: one run at a time in a folder, whatever became of the one before."""
+"""Locks: one run at a time in a folder, however the previous one ended."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ with locked(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of a folder, which is returned with it."""
+    """A process that holds a folder's lock, and that folder."""
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -35,17 +35,17 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_another_run_is_kept_out_and_told_by_whom(holder):
+def test_another_run_is_refused_and_told_the_holder(holder):
     process, folder = holder
     message = rf"is writing to {folder} \(pid {process.pid} on .* since 20.*: -c .*\): wait for it"
     with pytest.raises(LockedError, match=message), locked(folder):
         raise AssertionError
-    # Asking has not changed what is said.
+    # A refused attempt does not change the message.
     with pytest.raises(LockedError, match=message), locked(folder):
         raise AssertionError
 
 
-def test_the_lock_of_a_killed_run_is_no_obstacle(holder):
+def test_the_lock_of_a_killed_run_does_not_block(holder):
     process, folder = holder
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -54,7 +54,7 @@ def test_the_lock_of_a_killed_run_is_no_obstacle(holder):
         assert (folder / LOCK_NAME).read_text().startswith(f"pid {os.getpid()} on ")
 
 
-def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path):
+def test_it_is_released_after_the_block_and_after_an_error(tmp_path):
     folder = tmp_path / "new" / "folder"
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), locked(folder):
@@ -63,7 +63,7 @@ def test_it_is_free_again_after_the_block_and_after_an_error(tmp_path):
         raise AssertionError
 
 
-def test_a_folder_in_one_that_is_locked_is_locked_too(holder):
+def test_a_folder_inside_a_locked_one_is_locked_too(holder):
     process, folder = holder
     inside = folder / "Abuse" / "deep"
     message = rf"is writing to {folder} \(pid {process.pid} on "
@@ -76,14 +76,14 @@ def test_a_folder_in_one_that_is_locked_is_locked_too(holder):
         pass
 
 
-def test_folders_of_one_run_may_lie_in_each_other(tmp_path):
+def test_one_run_may_lock_nested_folders(tmp_path):
     with locked(tmp_path, tmp_path / "features"):
         for folder in (tmp_path, tmp_path / "features", tmp_path / "other"):
             with pytest.raises(LockedError), locked(folder):
                 raise AssertionError
 
 
-def test_what_a_killed_run_left_in_a_folder_with_a_lock_of_its_own_goes_too(tmp_path):
+def test_leftovers_in_an_inner_folder_with_its_own_lock_are_removed_too(tmp_path):
     leftover = tmp_path / "Abuse" / f".{'0' * 16}.partial"
     with locked(leftover.parent):
         leftover.touch()
@@ -93,7 +93,7 @@ def test_what_a_killed_run_left_in_a_folder_with_a_lock_of_its_own_goes_too(tmp_
         assert not leftover.exists()
 
 
-def test_whoever_has_the_lock_clears_what_killed_runs_left(tmp_path):
+def test_the_lock_holder_removes_leftovers_of_killed_runs(tmp_path):
     leftover = tmp_path / "deep" / f".{'0' * 16}.partial"
     leftover.parent.mkdir()
     leftover.touch()
@@ -105,7 +105,7 @@ def test_whoever_has_the_lock_clears_what_killed_runs_left(tmp_path):
         assert leftover.exists()
 
 
-def test_a_lock_that_can_only_be_read_is_held_all_the_same(tmp_path, monkeypatch):
+def test_a_read_only_lock_file_can_be_locked(tmp_path, monkeypatch):
     (tmp_path / LOCK_NAME).write_text("pid 1 on another")
     with monkeypatch.context() as patch:
         patch.setattr(locks, "open_lock", lambda folder: (folder / LOCK_NAME).open("rb"))
@@ -114,7 +114,7 @@ def test_a_lock_that_can_only_be_read_is_held_all_the_same(tmp_path, monkeypatch
     assert (tmp_path / LOCK_NAME).read_text() == "pid 1 on another"
 
 
-def test_an_owner_of_any_name_is_told_in_one_line(tmp_path, monkeypatch):
+def test_an_owner_of_any_name_is_shown_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["vigil", "a\nb\x1b[31m\udcff" + "ä" * 1000])
     with locked(tmp_path), pytest.raises(LockedError) as caught, locked(tmp_path):
         raise AssertionError
@@ -130,7 +130,7 @@ def test_an_owner_of_any_name_is_told_in_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_without_locks_it_is_said_and_gone_on(tmp_path, monkeypatch, caplog, number):
+def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog, number):
     def refuse(_file, _flags):
         raise OSError(number, os.strerror(number))
 
@@ -143,7 +143,7 @@ def test_without_locks_it_is_said_and_gone_on(tmp_path, monkeypatch, caplog, num
     assert leftover.exists()  # another run may be writing it
 
 
-def test_other_errors_of_the_system_are_not_hidden(tmp_path, monkeypatch):
+def test_other_system_errors_are_not_hidden(tmp_path, monkeypatch):
     def refuse(_file, _flags):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -161,7 +161,7 @@ def test_a_link_in_place_of_the_lock_changes_no_other_file(tmp_path):
     assert other.read_text() == "mine"
 
 
-def test_a_folder_that_can_only_be_read_is_said(tmp_path):
+def test_a_read_only_folder_is_reported(tmp_path):
     (tmp_path / "a.mp4").touch()
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -206,7 +206,7 @@ def test_a_second_sigterm_ends_it_at_once():
     assert (run.returncode, run.stdout) == (-signal.SIGTERM, "")
 
 
-def test_who_calls_the_command_line_keeps_its_own_handling_of_signals(tmp_path, capsys):
+def test_main_restores_its_callers_signal_handling(tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     assert main(["features", "show", str(tmp_path)]) == 2
     assert signal.getsignal(signal.SIGTERM) is before

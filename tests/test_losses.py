@@ -1,4 +1,4 @@
-"""The losses against the authors' figure and against loops that say what the paper says."""
+"""The losses against the authors' figure and against loops that follow the paper."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_ranking_loss_equals_loops(
 
 @settings(max_examples=30)
 @given(seeds, st.data())
-def test_no_loss_runs_across_videos(seed: int, data: st.DataObject) -> None:
+def test_no_loss_crosses_videos(seed: int, data: st.DataObject) -> None:
     config = LossConfig(smoothness_weight=1.0)
     anomalous, normal = random(seed, 5, 4), random(seed + 1, 3, 4)
     order = data.draw(st.permutations(range(5)))
@@ -145,7 +145,7 @@ def test_total_is_the_weighted_sum_of_the_parts() -> None:
     torch.testing.assert_close(parts["total"], expected)
 
 
-def test_dense_penalty_is_of_the_dense_weights_only() -> None:
+def test_dense_penalty_covers_only_dense_weights() -> None:
     model = small_model()
     expected = sum(
         float((parameter.detach() ** 2).sum())
@@ -184,6 +184,6 @@ def test_saturated_scores_give_a_finite_loss() -> None:
         ({"attention_weight": float("inf")}, "attention_weight = inf is not allowed"),
     ],
 )
-def test_weights_without_a_meaning_are_refused(settings: dict[str, float], message: str) -> None:
+def test_invalid_weights_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LossConfig(**settings)

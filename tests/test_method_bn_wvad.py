@@ -30,7 +30,7 @@ def distances_of(seed: int, num_bags: int, num_segments: int) -> torch.Tensor:
 def selection_of_the_program(
     normal: np.ndarray, anomalous: np.ndarray, loss: BnWvadLoss
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Bag and segment of each selected normal and anomalous segment, as pos_neg_select has them."""
+    """Bag and segment of each selected normal and anomalous segment, as in pos_neg_select."""
     num_bags, num_segments = anomalous.shape
     selected = set()
     for bag, row in enumerate(anomalous):
@@ -48,7 +48,7 @@ def selection_of_the_program(
 
 
 @pytest.mark.parametrize(("sample_ratio", "batch_ratio"), [(0.2, 0.4), (0.5, 0.1), (0.34, 0.47)])
-def test_selection_is_the_programs_on_average_over_the_orders_of_the_videos(
+def test_selection_equals_the_programs_averaged_over_video_orders(
     sample_ratio: float, batch_ratio: float
 ) -> None:
     loss = BnWvadLoss(sample_ratio=sample_ratio, batch_ratio=batch_ratio)
@@ -66,7 +66,7 @@ def test_selection_is_the_programs_on_average_over_the_orders_of_the_videos(
     np.testing.assert_allclose(weights[1], np.vstack([np.zeros((4, 7)), of_normal]), atol=1e-6)
 
 
-def test_as_many_normal_segments_are_selected_whatever_the_numbers_of_videos() -> None:
+def test_as_many_normal_as_anomalous_segments_are_selected() -> None:
     anomalous = torch.tensor([True, False, True, False, False])
     others, normals = selection_weights(distances_of(1, 5, 9), anomalous, BnWvadLoss())
     assert float(others.sum()) >= int(2 * 9 * 0.4)
@@ -91,7 +91,7 @@ def test_separation_loss_equals_loops_over_all_pairs() -> None:
     assert float(separation_loss(distances, anomalous, loss)) == pytest.approx(total / weight)
 
 
-def test_separation_loss_is_the_programs_where_pairing_means_nothing() -> None:
+def test_separation_loss_equals_the_programs_averaged_over_video_orders() -> None:
     loss = BnWvadLoss(margin=50.0)  # no hinge is cut off
     distances, anomalous = distances_of(3, 8, 10), torch.tensor([True] * 4 + [False] * 4)
     others, normals = distances[:4].numpy(), distances[4:].numpy()
@@ -125,7 +125,7 @@ def test_normal_loss_is_the_mean_norm_of_normal_bags() -> None:
     assert float(normal_loss(classified, normal)) == pytest.approx((0.5 + 1.0) / 2)
 
 
-def test_distance_is_that_of_mahalanobis_from_the_running_mean() -> None:
+def test_distance_is_mahalanobis_from_the_running_mean() -> None:
     norm = nn.BatchNorm1d(3)
     latent = torch.tensor(np.random.default_rng(0).normal(2, 3, (40, 3)).astype(np.float32))
     norm(latent)  # moves mean and variance a tenth of the way
@@ -146,15 +146,15 @@ def test_scores_rank_as_the_programs_product_does() -> None:
     torch.testing.assert_close(output.scores / (1 - output.scores), product / (32**0.5 + 4))
 
 
-def test_figures_are_the_authors() -> None:
-    """Computed once by the authors' program, its weights and input filled in the same way."""
+def test_losses_equal_the_authors_figures() -> None:
+    """Figures from the authors' program, with its weights and input filled in the same way."""
     model = BnWvad(BnWvadConfig(), BnWvadLoss(), InputShape(32, 1, 24, 2))
     fill(model)
     features, classes = 3 * waves(12, 32, 24, step=0.7), torch.tensor([1] * 6 + [0] * 6)
     parts = model.losses(model(features), classes, torch.ones(2))
     assert parts["normal"].item() == pytest.approx(3.5525086, rel=1e-5)
     separation = 5 * parts["separation_1"] + 20 * parts["separation_2"]
-    # The mean over six orders of the normal videos, with which it varies from 24.9914 to 24.9933.
+    # The mean over six orders of the normal videos; single orders give 24.9914 to 24.9933.
     assert separation.item() == pytest.approx(24.992158, abs=2e-5)
     product = model.usual_distance / (1 / model.eval()(features).scores - 1)
     expected = torch.tensor([[0.8515, 0.9238, 0.8415], [0.8512, 0.8767, 0.8463]])

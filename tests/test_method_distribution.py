@@ -36,7 +36,7 @@ CONFIG = DistributionConfig(
 
 
 def make_bags(num_bags: int = 24, seed: int = 0) -> tuple[Bags, torch.Tensor]:
-    """Bags, and which segments are anomalous: two of each second bag, far along one dimension."""
+    """Bags and a mask of anomalous segments: two in every other bag, far along one dimension."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(num_bags, 8, 6, generator=generator)
     truth = torch.zeros(num_bags, 8, dtype=torch.bool)
@@ -66,7 +66,7 @@ def test_distance_to_neighbours_equals_loops(num_segments: int, reach: int) -> N
     np.testing.assert_allclose(found, distance_by_loops(values, reach))
 
 
-def test_differences_are_of_scipys_log_densities() -> None:
+def test_differences_are_those_of_scipys_log_densities() -> None:
     normal, anomalous = stats.norm(0, 1), stats.gamma(3, -2, 0.9)
     difference = DistributionDifference(1)
     difference.density[0, 0] = torch.from_numpy(tabulate(normal.logpdf))
@@ -85,7 +85,7 @@ def test_differences_end_with_the_grid_and_keep_statistics_apart() -> None:
     torch.testing.assert_close(difference(far), expected)
 
 
-def test_statistics_have_the_standard_scale_and_constant_ones_are_nought() -> None:
+def test_statistics_are_standardized_and_constant_ones_are_zero() -> None:
     torch.manual_seed(0)
     features = torch.randn(50, 8, 6) * torch.tensor([5.0, 3, 1, 1, 0, 0]) + 7
     statistics = SegmentStatistics(6, num_directions=6, num_neighbours=3)
@@ -130,7 +130,7 @@ def with_settings(fitted: DistributionModel, **changes: Any) -> DistributionMode
     return model
 
 
-def test_the_difference_alone_tells_anomalous_segments(fitted: DistributionModel) -> None:
+def test_the_difference_alone_separates_anomalous_segments(fitted: DistributionModel) -> None:
     bags, truth = make_bags(seed=1)
     differences = fitted.difference(fitted.statistics(bags.features)).sum(dim=-1)
     assert roc_auc_score(truth.flatten(), differences.flatten()) > 0.9
@@ -144,7 +144,7 @@ def test_anomalous_segments_are_selected(fitted: DistributionModel, select_by: s
     assert truth[1::2].gather(1, selected).float().mean() > 0.8
 
 
-def test_segments_that_stand_back_are_selected_last(fitted: DistributionModel) -> None:
+def test_dropped_segments_are_selected_last(fitted: DistributionModel) -> None:
     model = with_settings(fitted, selection_dropout=0.5).train()
     torch.manual_seed(1)
     selection = model(make_bags()[0].features).selection
@@ -194,7 +194,7 @@ def test_magnitude_loss_equals_rtfms_over_all_pairs() -> None:
     assert float(magnitude_loss(magnitudes, anomalous, 10)) == pytest.approx(np.mean(pairs))
 
 
-def test_constant_bags_give_no_smoothness_and_the_order_of_bags_means_nothing() -> None:
+def test_constant_bags_have_no_smoothness_loss_and_bag_order_is_irrelevant() -> None:
     model = DistributionModel(CONFIG, DistributionLoss(), SHAPE)
     classes = torch.tensor([1, 1, 0, 0, 0])
     flat, scores, latent = torch.rand(5, 1).expand(5, 8), torch.rand(5, 8), torch.rand(5, 8, 4)
@@ -205,18 +205,18 @@ def test_constant_bags_give_no_smoothness_and_the_order_of_bags_means_nothing() 
     torch.testing.assert_close(one, other)
 
 
-def test_the_temporal_network_sees_near_and_far_and_keeps_its_input() -> None:
+def test_the_temporal_network_mixes_near_and_far_and_keeps_its_input() -> None:
     torch.manual_seed(0)
     network = MultiScaleTemporal(6, width=16).eval()
     features = torch.randn(2, 20, 6)
     out = network(features)
     assert out.shape == features.shape
-    assert (out >= features).all()  # what it adds is past a ReLU
+    assert (out >= features).all()  # what it adds comes from a ReLU
     moved = features.clone()
     moved[0, 10] += 1
     changed = (network(moved) != out).any(dim=2)
     assert changed[0, 10]
-    # A dilation of 4, then a kernel of 3: 5 on either side, where a ReLU lets it pass.
+    # A dilation of 4, then a kernel of 3: up to 5 on either side, if the ReLU lets it pass.
     reach = set(changed[0].nonzero().flatten().tolist())
     assert reach <= set(range(5, 16))
     assert {6, 10, 14} <= reach
@@ -238,7 +238,7 @@ def test_the_non_local_block_equals_loops() -> None:
     torch.testing.assert_close(block(features), features + block.out(mixed.T[None]))
 
 
-def test_it_learns_from_the_kinds_of_bags_alone() -> None:
+def test_it_learns_from_bag_labels_alone() -> None:
     training = TrainingConfig(num_anomalous=6, num_normal=6, learning_rate=3e-3)
     widths = {"projection_size": 2, "temporal_size": 16, "hidden_size": 16}
     config = replace(CONFIG, **widths, dropout=0.2, selection_dropout=0.2)
@@ -253,7 +253,7 @@ def test_it_learns_from_the_kinds_of_bags_alone() -> None:
     assert roc_auc_score(truth.flatten(), scores.flatten()) > 0.9
 
 
-def test_the_report_tells_what_was_chosen_and_draws_it(
+def test_the_report_lists_and_plots_the_chosen_densities(
     fitted: DistributionModel, tmp_path: Path
 ) -> None:
     report = fitted.describe_fit()
@@ -272,7 +272,7 @@ def test_the_report_tells_what_was_chosen_and_draws_it(
     assert with_settings(fitted).describe_fit() is None
 
 
-def test_a_run_keeps_what_was_fitted_until_it_is_begun_anew(tmp_path: Path) -> None:
+def test_a_run_keeps_its_fit_until_it_is_overwritten(tmp_path: Path) -> None:
     videos = [f"{kind}/{number}.mp4" for kind in ("Normal", "Arson") for number in range(4)]
     features = [make_features(video, seed=seed) for seed, video in enumerate(videos)]
     store, run = write_store(tmp_path / "features", *features), tmp_path / "run"

@@ -65,7 +65,7 @@ def test_order_within_a_side_changes_nothing() -> None:
     torch.testing.assert_close(other, loss)
 
 
-def test_it_learns_which_segments_lie_elsewhere() -> None:
+def test_it_learns_which_segments_are_anomalous() -> None:
     recipe = Recipe(
         DubeyConfig(hidden_size=16, latent_size=8, dropout=0.2),
         DubeyLoss(dense_penalty=1e-3),

@@ -17,7 +17,7 @@ CLASSES = torch.tensor([0] * 12 + [1] * 8)
 
 
 def make_bags(seed: int = 0) -> torch.Tensor:
-    """Normal segments lie on a plane; of an anomalous bag two do not."""
+    """Normal segments lie on a plane; two segments of each anomalous bag do not."""
     generator = torch.Generator().manual_seed(seed)
     axes = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(9))).Q
     within = torch.randn(20, 6, 2, generator=generator) @ axes[:2]
@@ -44,7 +44,7 @@ def test_errors_and_scores_equal_the_layers_by_hand() -> None:
     np.testing.assert_allclose(output.scores.detach(), errors / (errors + variance), rtol=1e-4)
 
 
-def test_anomalous_bags_have_no_part_in_learning() -> None:
+def test_anomalous_bags_are_not_learned_from() -> None:
     torch.manual_seed(0)
     model, bags = Hasan(replace(CONFIG, standardize=True), HasanLoss(), SHAPE), make_bags()
     model.fit(bags, CLASSES)

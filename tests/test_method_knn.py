@@ -41,7 +41,7 @@ def test_shares_are_those_of_scikit_learn(weighting: str, num_neighbors: int) ->
     np.testing.assert_allclose(output.class_logits.softmax(dim=-1), of_videos, atol=1e-5)
 
 
-def test_memory_is_of_one_size_and_drawn_by_the_seed() -> None:
+def test_memory_has_a_fixed_size_and_depends_on_the_seed() -> None:
     models = [fitted(KnnConfig(num_neighbors=3, num_stored=8)) for _ in range(2)]
     assert models[0].count == 8
     videos = make_bags().mean(dim=1)
@@ -52,7 +52,7 @@ def test_memory_is_of_one_size_and_drawn_by_the_seed() -> None:
     assert torch.equal(models[0].videos, models[1].videos)
 
 
-def test_fewer_videos_than_neighbours_all_have_a_vote() -> None:
+def test_with_fewer_videos_than_neighbours_all_vote() -> None:
     model = Knn(KnnConfig(num_neighbors=5, weighting="uniform"), NoLoss(), SHAPE)
     model.fit(make_bags()[:3], torch.tensor([0, 1, 1]))
     torch.testing.assert_close(model(make_bags(1)).scores, torch.full((20, 4), 2 / 3))

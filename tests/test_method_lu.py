@@ -58,17 +58,17 @@ def test_combinations_represent_all_points_within_the_bound() -> None:
         assert residual.trace().item() == pytest.approx(10)
 
 
-def test_nothing_is_represented_by_bound_0_but_as_many_points_as_atoms() -> None:
+def test_bound_0_represents_only_as_many_points_as_atoms() -> None:
     points = torch.randn(7, 12, dtype=torch.float64)
     assert len(list(find_combinations(points, 2, 0.0))) == 4
 
 
-def test_it_finds_what_is_on_no_plane() -> None:
+def test_it_finds_segments_off_the_planes() -> None:
     labels = (CLASSES > 0).repeat_interleave(6)
     assert roc_auc_score(labels, fitted()(make_bags(1)).scores.flatten()) > 0.98
 
 
-def test_anomalous_bags_have_no_part_in_it() -> None:
+def test_anomalous_bags_are_not_learned_from() -> None:
     other = make_bags().where((CLASSES == 0)[:, None, None], 7.0)
     one, two = fitted().state_dict(), fitted(bags=other).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -80,14 +80,14 @@ def test_few_combinations_are_the_first_of_many() -> None:
     torch.testing.assert_close(few.residuals, fitted().residuals[:2])
 
 
-def test_fewer_segments_than_axes_will_do() -> None:
+def test_fewer_segments_than_axes_suffice() -> None:
     model = Lu(LuConfig(num_axes=12, num_atoms=2), NoLoss(), SHAPE)
     model.fit(make_bags()[-8:], torch.tensor([0] + [1] * 7))
     assert (model.axes[6:] == 0).all()
     assert torch.isfinite(model(make_bags()).scores).all()
 
 
-def test_settings_without_a_meaning_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="num_atoms = 9 is not allowed: it must be below num_axes"):
         LuConfig(num_atoms=9, num_axes=9)
     with pytest.raises(ValueError, match=r"error_bound = 1\.0 is not allowed"):

@@ -25,7 +25,7 @@ WEIGHTS = torch.ones(2)
 
 
 def make_model(**loss: float) -> Rtfm:
-    """A model whose normalizations have been through training, as far as their state tells."""
+    """A model with random normalization statistics, as after training."""
     torch.manual_seed(0)
     model = Rtfm(SMALL, RtfmLoss(**loss), SHAPE)
     for module in model.modules():
@@ -38,7 +38,7 @@ def make_model(**loss: float) -> Rtfm:
 
 
 def convolve(signal: np.ndarray, layer: torch.nn.Module, dilation: int = 1) -> np.ndarray:
-    """A convolution of (S, F) with as many zeros around as it keeps the segments by, by loops."""
+    """Convolve (S, F) by loops, zero-padded so that the number of segments stays the same."""
     weight = layer.weight.detach().numpy()  # type: ignore[operator, union-attr]
     result = np.zeros((len(signal), len(weight)))
     reach = weight.shape[2] // 2
@@ -158,7 +158,7 @@ def test_few_segments_are_all_selected() -> None:
     torch.testing.assert_close(output.video_scores, output.scores.mean(dim=1))
 
 
-def test_it_learns_which_bags_hold_what_lies_elsewhere() -> None:
+def test_it_learns_which_bags_are_anomalous() -> None:
     recipe = Recipe(
         RtfmConfig(branch_size=16, hidden_size=16, latent_size=8, dropout=0.3),
         RtfmLoss(margin=10.0),

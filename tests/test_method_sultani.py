@@ -86,7 +86,7 @@ def test_split_scores_parts_the_bags_by_class() -> None:
     assert (len(anomalous), len(normal)) == (3, 2)
 
 
-def test_it_learns_which_segments_lie_elsewhere() -> None:
+def test_it_learns_which_segments_are_anomalous() -> None:
     recipe = Recipe(
         SultaniConfig(hidden_size=16, latent_size=8, dropout=0.2),
         SultaniLoss(),

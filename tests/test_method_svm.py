@@ -1,4 +1,4 @@
-"""The machines against scikit-learn's, and against the problem that they solve."""
+"""The SVMs against scikit-learn's, and against the problem that they solve."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def fitted(config: SvmConfig | None = None, classes: torch.Tensor = CLASSES) -> 
 def test_margins_are_those_of_scikit_learn(pool: str) -> None:
     model = fitted(SvmConfig(video_pool=pool, cost=0.3))  # type: ignore[arg-type]
     videos = getattr(make_bags().numpy(), pool)(axis=1)
-    # Solved another way, to 1e-4 as well: what both converge to is the same.
+    # A different solver, also accurate to 1e-4: both converge to the same solution.
     machines = OneVsRestClassifier(LinearSVC(C=0.3, dual=False, class_weight="balanced"))
     machines.fit(videos, CLASSES.numpy())
     bags = make_bags(1)
@@ -62,7 +62,7 @@ def test_the_detector_has_the_least_squared_hinge() -> None:
     np.testing.assert_allclose(model.bias[0], found[-1], atol=1e-3)
 
 
-def test_two_classes_are_one_machine_and_its_reverse() -> None:
+def test_two_classes_are_one_svm_and_its_negation() -> None:
     model = Svm(SvmConfig(), NoLoss(), replace(SHAPE, num_classes=2))
     model.fit(make_bags(), (CLASSES > 0).long())
     torch.testing.assert_close(model.weight[0], -model.weight[1], atol=1e-4, rtol=1e-4)
@@ -70,13 +70,13 @@ def test_two_classes_are_one_machine_and_its_reverse() -> None:
     assert roc_auc_score(labels, model(make_bags(1)).scores.flatten()) > 0.8
 
 
-def test_a_class_without_videos_is_never_named() -> None:
+def test_a_class_without_videos_is_never_predicted() -> None:
     model = fitted(classes=CLASSES.where(CLASSES < 2, 0))
     logits = model(make_bags(1)).class_logits
     assert logits is not None
     assert (logits[:, 2] == -1).all()
 
 
-def test_a_free_error_is_refused() -> None:
+def test_zero_cost_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cost = 0\.0 is not allowed: it must be a number above"):
         SvmConfig(cost=0.0)

@@ -47,7 +47,7 @@ def norm(vector: torch.Tensor) -> float:
 
 
 def pairs() -> list[tuple[int, int]]:
-    """Every normal bag with every anomalous one."""
+    """All pairs of a normal and an anomalous bag."""
     return [(1, 0), (1, 2), (3, 0), (3, 2), (4, 0), (4, 2)]
 
 
@@ -147,10 +147,10 @@ def test_magnitude_loss_equals_loops() -> None:
     assert float(magnitude_loss(normal, anomalous, ANOMALOUS, 2)) == pytest.approx(fmean(hinges))
 
 
-def test_figures_are_the_authors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Computed once by the authors' program, its weights, input and noise filled in the same way.
+def test_losses_equal_the_authors_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures from the authors' program, its weights, input and noise filled in the same way.
 
-    Triplet and magnitude are the mean over its pairings of normal and anomalous videos.
+    Triplet and magnitude are means over its pairings of normal and anomalous videos.
     """
     model = UrDmu(UrDmuConfig(dropout=0.0), UrDmuLoss(), InputShape(32, 1, 24, 2))
     fill(model)
@@ -189,7 +189,7 @@ def test_total_is_the_weighted_sum_of_the_parts_and_reaches_every_weight() -> No
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_only_normal_bags_are_trained_by_noise() -> None:
+def test_only_normal_bags_are_trained_with_noise() -> None:
     torch.manual_seed(0)
     model = UrDmu(SMALL, UrDmuLoss(), SHAPE)
     features, classes, _ = toy_bags(0)

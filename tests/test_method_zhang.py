@@ -89,7 +89,7 @@ def test_scores_depend_on_six_earlier_segments_and_on_no_later_one() -> None:
     assert (after[:, 6] != before[:, 6]).any()
 
 
-def test_it_learns_which_segments_lie_elsewhere() -> None:
+def test_it_learns_which_segments_are_anomalous() -> None:
     recipe = Recipe(
         SMALL,
         ZhangLoss(),

@@ -39,13 +39,13 @@ RECIPE = Recipe(
 
 
 def make_bags(seed: int = 0) -> torch.Tensor:
-    """Anomalous bags hold two neighbouring segments that lie elsewhere."""
+    """Anomalous bags hold two adjacent outlying segments."""
     bags = torch.randn(20, 8, 6, generator=torch.Generator().manual_seed(seed))
     bags[10:, 3:5, 0] += 4
     return bags
 
 
-def begun(seed: int = 0) -> Learner:
+def new_zhong(seed: int = 0) -> Learner:
     learner = new_learner(RECIPE, SHAPE, seed, torch.device("cpu"))
     learner.model.fit(make_bags(), CLASSES)
     return learner
@@ -62,7 +62,7 @@ def normalized(weights: np.ndarray) -> np.ndarray:
 
 
 def graphs_in_numpy(nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the segments (S, H) of one video, as the program's ``models.py`` and ``utils.py``."""
+    """Graphs of one video's segments (S, H), as in the program's ``models.py`` and ``utils.py``."""
     products = nodes @ nodes.T
     similar = np.exp(products - products.max(axis=1, keepdims=True))
     near = np.empty_like(similar)
@@ -129,7 +129,7 @@ def test_steady_segments_are_the_share_that_dropout_moves_least() -> None:
 
 
 def test_first_round_learns_the_labels_of_videos_and_later_ones_the_cleaners() -> None:
-    learner, bags = begun(), make_bags()
+    learner, bags = new_zhong(), make_bags()
     train(learner, range(1, 3))
     before = {name: value.clone() for name, value in learner.model.cleaner.state_dict().items()}
     assert (learner.model(bags).soft_labels == 1).all()
@@ -148,8 +148,8 @@ def test_first_round_learns_the_labels_of_videos_and_later_ones_the_cleaners() -
     assert all(torch.equal(moved[name], again[name]) for name in again)
 
 
-def test_training_goes_on_exactly_over_a_cleaning() -> None:
-    whole, half, resumed = begun(), begun(), begun(seed=7)
+def test_training_resumes_exactly_across_a_cleaning() -> None:
+    whole, half, resumed = new_zhong(), new_zhong(), new_zhong(seed=7)
     train(whole, range(1, 5))
     train(half, range(1, 3))
     restore(resumed, half.model, resume_state(half))
@@ -159,7 +159,7 @@ def test_training_goes_on_exactly_over_a_cleaning() -> None:
 
 
 def test_cleaned_labels_and_scores_find_the_segments() -> None:
-    learner, bags = begun(), make_bags(1)
+    learner, bags = new_zhong(), make_bags(1)
     train(learner, range(1, 8))
     labels = torch.zeros(20, 8)
     labels[10:, 3:5] = 1
@@ -177,6 +177,6 @@ def test_cleaned_labels_and_scores_find_the_segments() -> None:
         (lambda: ZhongLoss(ensemble_momentum=1.5), "ensemble_momentum = 1.5 is not allowed"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(make, message) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_settings_are_refused(make, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()

@@ -68,7 +68,7 @@ def test_differences_equal_loops() -> None:
     assert not differences(torch.ones(2, 3, 8), shape).any()
 
 
-def test_motion_is_what_is_standardized() -> None:
+def test_the_motion_is_standardized() -> None:
     config = ZhuConfig(motion="difference", standardize=True)
     model, (features, classes, _) = Zhu(config, ZhuLoss(), SHAPE), toy_bags(0)
     model.fit(features, classes)

@@ -33,7 +33,7 @@ def recipe_of_method(name: str) -> Recipe:
 
 
 def small(settings):  # type: ignore[no-untyped-def]
-    """The settings with every width at 4 at most, since only shapes matter here."""
+    """Limit every width to 4, since only shapes matter here."""
     sizes = {
         field.name: min(getattr(settings, field.name), 4)
         for field in fields(settings)
@@ -43,7 +43,7 @@ def small(settings):  # type: ignore[no-untyped-def]
 
 
 def make_bags(seed: int = 0) -> Bags:
-    """Anomalous bags hold one segment that lies elsewhere."""
+    """Anomalous bags hold one outlying segment."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(len(CLASSES), 8, 12, generator=generator)
     features[CLASSES > 0, 3] += 4
@@ -57,7 +57,7 @@ def bags_for(model_class: type[Detector]) -> Bags:
 
 @cache
 def trained(name: str) -> Detector:
-    """A model that several tests look at, and none changes."""
+    """A trained model that tests share and must not change."""
     recipe = recipe_of_method(name)
     bags = bags_for(find_method(name).detector)
     shape = replace(SHAPE, num_classes=int(bags.class_indices.max()) + 1)
@@ -92,7 +92,7 @@ def test_scores_of_a_bag_do_not_depend_on_the_others(name: str) -> None:
     torch.testing.assert_close(model(features[order]).scores, together[order], atol=1e-5, rtol=1e-4)
 
 
-def test_all_that_is_learned_is_in_the_state(name: str) -> None:
+def test_the_state_contains_all_that_is_learned(name: str) -> None:
     model = trained(name)
     with torch.device("meta"):
         other = type(model)(model.config, model.loss, model.shape)
@@ -101,7 +101,7 @@ def test_all_that_is_learned_is_in_the_state(name: str) -> None:
     torch.testing.assert_close(other.eval()(features).scores, model(features).scores)
 
 
-def test_training_repeats_and_goes_on_exactly(name: str) -> None:
+def test_training_repeats_and_resumes_exactly(name: str) -> None:
     whole = trained(name).state_dict()
     kind = trained(name)
     recipe, bags = recipe_of_method(name), bags_for(type(kind))

@@ -135,7 +135,7 @@ def test_classification_equals_scikit_learn(pairs, data):
     )
 
 
-def test_measures_of_nothing_say_so():
+def test_measures_of_nothing_are_undefined_with_a_reason():
     assert (
         metrics.mean_class_accuracy(np.zeros((3, 3), np.int64)).undefined == "there are no videos"
     )

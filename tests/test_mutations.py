@@ -1,4 +1,4 @@
-"""Mutated files: what the mutations do, and short forms of the runs that feed them to vigil."""
+"""Mutated files: what the mutations do, and short runs that feed mutants to vigil."""
 
 from collections import Counter
 from random import Random
@@ -24,13 +24,13 @@ def apply(name, content, other=b"other", seed=0):
 
 class TestMutations:
     @given(SMALL, SMALL, st.integers(0, 99), st.integers())
-    def test_any_file_can_suffer_any_of_them(self, content, other, number, seed):
+    def test_any_mutation_applies_to_any_file(self, content, other, number, seed):
         mutant = mutate(content, other, number, Random(seed))
         assert mutant.kind == MUTATIONS[number % len(MUTATIONS)].__name__
         assert mutant == mutate(content, other, number, Random(seed))
 
     @given(SMALL, st.integers())
-    def test_what_they_leave_alone(self, content, seed):
+    def test_mutations_keep_the_other_bytes(self, content, seed):
         assert content.startswith(apply("truncate", content, seed=seed))
         assert Counter(apply("reorder", content, seed=seed)) == Counter(content)
         zeroed = apply("zero", content, seed=seed)
@@ -43,7 +43,7 @@ class TestMutations:
         )
 
     @given(st.integers())
-    def test_flips_stay_in_their_place(self, seed):
+    def test_flips_stay_in_their_region(self, seed):
         content = Random(0).randbytes(3 * HEADER_BYTES)
         header = apply("flip_header", content, seed=seed)
         end = apply("flip_end", content, seed=seed)
@@ -83,7 +83,7 @@ class TestVideos:
         assert findings.problems == []
         assert sum(findings.by_mutation.values(), Counter()).total() == 12
 
-    def test_one_that_gets_none_is_kept(self, tmp_path, monkeypatch):
+    def test_a_video_without_an_answer_is_kept(self, tmp_path, monkeypatch):
         (tmp_path / "a.mp4").write_bytes(b"a" * 100)
         code = "import sys, pathlib; out = pathlib.Path(sys.argv[1]); out.mkdir()"
         code += "; (out / 'failures.csv').write_text('video,reason,decoder,frame\\n'); sys.exit(3)"
@@ -101,13 +101,13 @@ class TestVideos:
         assert [problem[:11] for problem in findings.problems] == ["exit code 1"]
         assert "ValueError: ah" in findings.problems[0]
 
-    def test_memory_is_told_by_quarters(self):
+    def test_memory_is_summarized_by_quarters(self):
         assert quarters([1, 5, 2, 2, 9, 3, 4, 4]) == [5, 2, 9, 4]
         assert quarters([1, 2, 3]) == []
 
 
 class TestJudge:
-    def test_hangs_and_crashes_are_told_from_answers(self, monkeypatch):
+    def test_hangs_and_crashes_are_distinguished_from_answers(self, monkeypatch):
         monkeypatch.setattr(judge, "HANG_SECONDS", 1)
         code = """
 import os, sys, time

@@ -1,6 +1,6 @@
-"""Every backbone of the table: what it takes and gives, and that it is the library's own network.
+"""Every backbone of the table: its input and output, and that it equals the library's network.
 
-Those that compute for seconds are marked slow; `make test` leaves them out.
+Those that compute for seconds are marked slow; `make test` skips them.
 """
 
 import warnings
@@ -45,17 +45,17 @@ def views():
 
 
 def at_test_size(name):
-    """Swins at half their size, which they take, too: it is four times as quick."""
+    """Return the backbone; Swins at half their size, which is four times as fast."""
     return at_half_size(name) if name.startswith("swin") else BACKBONES[name]
 
 
 def filled(name):
-    """The network with random weights, in which each part contributes, unlike in new ones."""
+    """The network with random weights, in which every part contributes, unlike in a new one."""
     backbone = BACKBONES[name]
     network = backbone.build(backbone.endpoint(None))
     load_weights(network, "random", backbone.source)
     generator = torch.Generator().manual_seed(0)
-    # Residual sums grow with depth, and with them every difference; plain sequences fade.
+    # Residual sums, and any differences in them, grow with depth; plain sequences fade.
     scale = 1.2 if name in ("i3d", "s3d") else 0.5
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
@@ -67,7 +67,7 @@ def filled(name):
 
 
 def library_features(name, state, views):
-    """What the library's own network has before its classifier, averaged: (B, C)."""
+    """The mean of the library network's values before its classifier: (B, C)."""
     if name in TORCHVISION_HEADS:
         network = get_model(name, weights=None)
         head, axes = network.get_submodule(TORCHVISION_HEADS[name]), (2, 3, 4)

@@ -71,14 +71,14 @@ def test_it_works_beside_packages_of_the_same_names(tmp_path):
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
 
 
-def test_the_command_is_where_setup_cfg_says(setup_cfg):
+def test_the_command_in_setup_cfg_exists(setup_cfg):
     scripts = setup_cfg["options.entry_points"]["console_scripts"].split()
     assert scripts == ["vigil", "=", "vigil.pipeline.cli:main"]
     module, _, function = scripts[-1].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_no_module_carries_the_name_of_a_package():
+def test_no_module_has_the_name_of_a_package():
     """`python pipeline/cli.py` puts pipeline/ first on the path, where it would hide that one."""
     files = python_files(*FOLDERS)
     assert not {path.stem for path in files} & {path.parent.name for path in files}
@@ -95,7 +95,7 @@ def test_files_that_are_not_python_are_packaged(setup_cfg):
         assert any(Path(name).match(pattern) for pattern in patterns), name
 
 
-def test_importing_does_nothing(tmp_path):
+def test_importing_has_no_side_effects(tmp_path):
     """No output, thread, folder or device."""
     script = (
         "import importlib, pkgutil, threading, vigil\n"

@@ -36,7 +36,7 @@ ENCODINGS = {
     "mpeg2.ts": {"codec": "mpeg2video", "codec_options": {"bf": "2"}},
     "uneven.mkv": {**H264, "times": [30 * k + k * k % 23 for k in range(NUM_FRAMES)]},
 }
-"""How videos that can be split are encoded."""
+"""Encodings of videos that can be split."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _short_margins(monkeypatch):
-    """So that in videos of seconds, too, decoding begins behind their beginning."""
+    """Make decoding start past the beginning even in videos of a few seconds."""
     monkeypatch.setattr(parts_module, "MIN_LEAD_FRAMES", 16)
     monkeypatch.setattr(parts_module, "SEEK_MARGIN_SECONDS", 0.7)
 
@@ -56,7 +56,7 @@ def read(path, grid=GRID):
 
 
 def split_video(path, grid=GRID, clips_per_part=4):
-    """The parts of a video; none where the reader goes on with its clips instead."""
+    """Return the parts of a video, or none if the reader yields its clips instead."""
     options = ReadingOptions(grid, None, clips_per_part)
     messages = read_video(SourceVideo(path, "a.mp4"), options, "pyav", may_split=True)
     first = next(messages)
@@ -71,7 +71,7 @@ def read_parts(path, parts, grid=GRID):
 
 
 def assert_same_as_unsplit(path, parts, grid=GRID):
-    """Pixels, times and what is known of the video."""
+    """Compare pixels, times and the final messages."""
     whole = read_video(SourceVideo(path, "a.mp4"), ReadingOptions(grid, None), "pyav")
     ends = []
     for message in read_parts(path, parts, grid):
@@ -107,7 +107,7 @@ def test_parts_together_are_the_video(folder, name):
     clips_per_part=st.integers(1, 9),
 )
 @settings(max_examples=20)
-def test_whatever_the_keyframes_and_the_parts(
+def test_any_keyframes_and_any_parts_give_the_video(
     folder, keyint, num_b_frames, num_frames, grid, clips_per_part
 ):
     params = f"keyint={keyint}:scenecut=0:bframes={num_b_frames}:open-gop=1"
@@ -169,7 +169,7 @@ def test_frames_without_times_are_not_split(folder):
 
 
 def test_a_truncated_video_is_not_split_or_refused_by_its_last_part(folder):
-    """Within a packet, that is: MPEG-TS that breaks off between two is a shorter video."""
+    """If truncated within a packet, that is. MPEG-TS cut between packets is a shorter video."""
     path = encode(folder / "cut.ts", PICTURES, **H264)
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.is_keyframe]
@@ -201,7 +201,7 @@ def test_damage_is_refused_by_the_part_that_it_is_in(folder, packet):
     assert read(path)[-1].damage.num_damaged >= 1
 
 
-def test_keyframes_only_by_name_are_refused(folder, monkeypatch):
+def test_false_keyframes_are_refused(folder, monkeypatch):
     monkeypatch.setattr(parts_module, "MIN_LEAD_FRAMES", 32)  # until every stripe is refreshed
     params = {"x264-params": "intra-refresh=1:keyint=12"}
     path = encode(folder / "refreshed.mp4", PICTURES, codec_options=params)
@@ -210,7 +210,7 @@ def test_keyframes_only_by_name_are_refused(folder, monkeypatch):
         list(read_parts(path, parts))
 
 
-def test_other_frames_than_promised_are_refused(folder):
+def test_unexpected_frames_are_refused(folder):
     path = encode(folder / "promise.mp4", PICTURES, **H264)
     parts = split_video(path)
     part = parts[1]

@@ -1,4 +1,4 @@
-"""Which form of a network is placed, and what is said of the forms that fail."""
+"""Which form of a network is placed, and how failing forms are reported."""
 
 import dataclasses
 
@@ -32,8 +32,8 @@ class Small(nn.Module):
         return x.float().mean(dim=(3, 4)).transpose(1, 2)
 
 
-class Winding(Small):
-    """One of which the way depends on what it computes."""
+class DataDependent(Small):
+    """A network whose control flow depends on its values."""
 
     def forward(self, x):
         features = super().forward(x)
@@ -63,11 +63,11 @@ def views():
 
 
 def plain_features(network, views):
-    """What the network gives for every eighth frame."""
+    """The network's features of every eighth frame."""
     return network(views[:, ::8].permute(0, 4, 1, 2, 3) / 127.5 - 1)
 
 
-def stands_on(placed):
+def rung_and_precision(placed):
     return placed.rung, placed.precision
 
 
@@ -79,14 +79,14 @@ def test_every_rung_computes_what_the_network_does(
     expected = plain_features(network, views)
     placed = place(network, BACKBONE, CPU, precision, rungs=[rung])
     features = placed.run(views)
-    assert stands_on(placed) == (rung, precision)
+    assert rung_and_precision(placed) == (rung, precision)
     assert features.dtype == torch.float32
     assert relative_error(features, expected) < tolerance
     assert not caplog.text
     assert torch.equal(plain_features(network, views), expected)
 
 
-def test_batch_norm_and_everything_else_but_convolutions_stay_in_fp32(network):
+def test_everything_except_convolutions_stays_in_fp32(network):
     seen = {}
 
     def keep(module, inputs, output):
@@ -122,7 +122,7 @@ def test_i3d_is_placed_as_its_fast_form(views, precision, instructions, stem, mo
     network = I3D("MaxPool3d_2a_3x3").eval()
     load_state(network, seeded_state(), "seeded")
     placed = place(network, BACKBONES["i3d"], CPU, precision)
-    assert stands_on(placed) == ("folded", precision)
+    assert rung_and_precision(placed) == ("folded", precision)
     assert made == [(PRECISIONS[precision], STEMS[stem])]
     with torch.inference_mode():
         expected = FastI3D(network, PRECISIONS[precision], STEMS[stem])(views[:1])
@@ -146,10 +146,10 @@ class Attentive(nn.Module):
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.01)])
-def test_a_transformer_is_placed_plain_with_its_matrices_in_the_precision(
+def test_a_transformer_is_placed_plain_with_its_matrices_in_lower_precision(
     views, precision, tolerance, caplog
 ):
-    """There is nothing to fold in it, and no need to try."""
+    """It has nothing to fold, so folding is not tried."""
     torch.manual_seed(0)
     network, seen = Attentive().eval().requires_grad_(False), {}
 
@@ -160,7 +160,7 @@ def test_a_transformer_is_placed_plain_with_its_matrices_in_the_precision(
     for module in network.children():
         module.register_forward_hook(keep)
     placed = place(network, BACKBONE, CPU, precision)
-    assert stands_on(placed) == ("plain", precision)
+    assert rung_and_precision(placed) == ("plain", precision)
     assert relative_error(placed.run(views), expected) < tolerance
     lower = PRECISIONS[precision]
     assert seen == {nn.Conv3d: lower, nn.LayerNorm: torch.float32, nn.Linear: lower}
@@ -184,14 +184,14 @@ def test_i3d_r50_is_placed_folded(views, precision):
     network = backbone.build("AvgPool")
     load_weights(network, "random", backbone.source)
     placed = place(network, backbone, CPU, precision)
-    assert stands_on(placed) == ("folded", precision)
+    assert rung_and_precision(placed) == ("folded", precision)
     pixels = (views[:1, ::8].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225
     with torch.inference_mode():
         expected = network.eval()(pixels)
     assert relative_error(placed.run(views[:1]), expected) < 0.01
 
 
-def test_a_form_that_computes_something_else_is_left_out(network, views, monkeypatch, caplog):
+def test_a_form_with_wrong_results_is_left_out(network, views, monkeypatch, caplog):
     def wrongly_folded(network):
         folded = prepared(Small)
         folded.norm.bias.neg_()
@@ -199,34 +199,34 @@ def test_a_form_that_computes_something_else_is_left_out(network, views, monkeyp
 
     monkeypatch.setattr(placement, "fold_batch_norms", wrongly_folded)
     placed = place(network, BACKBONE, CPU, "bf16")
-    assert stands_on(placed) == ("plain", "bf16")
+    assert rung_and_precision(placed) == ("plain", "bf16")
     assert relative_error(placed.run(views), plain_features(network, views)) < 0.01
     assert "cpu: the folded network in bf16 is off by 1 (relative error; allowed" in caplog.text
 
 
 def test_a_form_that_cannot_be_made_is_left_out(caplog):
-    placed = place(prepared(Winding), BACKBONE, CPU, "bf16")
-    assert stands_on(placed) == ("plain", "bf16")
+    placed = place(prepared(DataDependent), BACKBONE, CPU, "bf16")
+    assert rung_and_precision(placed) == ("plain", "bf16")
     assert "the folded network in bf16 fails with TraceError: symbolically traced" in caplog.text
 
 
 def test_compiling_is_for_cuda(network, caplog):
     placed = place(network, BACKBONE, CPU, "fp32", rungs=["compiled", "folded"])
-    assert stands_on(placed) == ("folded", "fp32")
+    assert rung_and_precision(placed) == ("folded", "fp32")
     assert "the compiled network in fp32 fails with ValueError: it is slower than" in caplog.text
 
 
 @pytest.mark.parametrize("rungs", [RUNGS, ["folded"], ["plain"]])
-def test_the_plain_network_in_fp32_is_always_left(network, views, rungs, caplog):
+def test_the_plain_network_in_fp32_is_the_last_resort(network, views, rungs, caplog):
     network.norm.weight *= 1e6  # more than fp16 can hold
     placed = place(network, BACKBONE, CPU, "fp16", rungs=rungs)
-    assert stands_on(placed) == ("plain", "fp32")
+    assert rung_and_precision(placed) == ("plain", "fp32")
     assert relative_error(placed.run(views), plain_features(network, views)) < 1e-5
     for rung in rungs:
         assert f"the {rung} network in fp16 gives numbers that are not finite" in caplog.text
 
 
-def test_too_little_memory_is_not_a_reason_for_another_form(network, monkeypatch):
+def test_running_out_of_memory_does_not_lead_to_another_form(network, monkeypatch):
     def exhausted(network):
         raise torch.OutOfMemoryError("80 GiB")
 

@@ -19,7 +19,7 @@ def clip_frames(num_frames, stride):
 
 
 def plain(clips, frames, segments, time_positions, window):
-    """What the definition says, position by position."""
+    """The definition, computed position by position."""
     found = []
     for clip, (start, stop) in zip(clips, frames, strict=True):
         values = clip.reshape(time_positions, -1)
@@ -68,7 +68,7 @@ def video_with_clips(num_frames=330, **changes):
     return make_features("a.mp4", num_frames, clip_features=clips, clip_frames=frames, **changes)
 
 
-def test_views_come_in_the_order_asked_for():
+def test_views_come_in_the_requested_order():
     video = video_with_clips()
     both = segment_features(video, ["top_left", "center"], POSITIONS)
     alone = segment_features(video, ["center"], POSITIONS)
@@ -76,7 +76,7 @@ def test_views_come_in_the_order_asked_for():
     np.testing.assert_array_equal(both.values[1], alone.values[0])
 
 
-def test_several_windows_stand_side_by_side():
+def test_several_windows_are_concatenated():
     video = video_with_clips()
     both = segment_features(video, ["center"], PoolingConfig("positions", (16, 64)))
     assert (both.time_positions, both.channels) == (1, 6)
@@ -85,14 +85,14 @@ def test_several_windows_stand_side_by_side():
         np.testing.assert_array_equal(both.values[..., 3 * place : 3 * place + 3], alone)
 
 
-def test_stored_segments_are_taken_as_they_are():
+def test_stored_segments_are_used_unchanged():
     video = video_with_clips()
     found = segment_features(video, ["center"], PoolingConfig())
     np.testing.assert_array_equal(found.values, video.features[:1])
     assert (found.time_positions, found.channels) == (2, 3)
 
 
-def test_the_last_clip_counts_however_short_it_is():
+def test_the_last_clip_counts_even_if_it_is_short():
     frames = clip_frames(340, 64)  # the last one has 20 frames, its middle would be beyond them
     clips = np.arange(len(frames), dtype=float).reshape(-1, 1, 1)
     pooled = pool_positions(clips, frames, segment_ranges(340, 2), 1, 64, 64)
@@ -112,6 +112,6 @@ def test_without_clips_there_are_no_positions():
         ({"window_frames": ()}, r"window_frames = \[\] "),
     ],
 )
-def test_settings_without_a_meaning_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         PoolingConfig(**change)

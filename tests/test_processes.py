@@ -1,4 +1,4 @@
-"""Extraction with decoders and devices in processes of their own, against doing all in one."""
+"""Extraction with decoders and devices in separate processes, against a single process."""
 
 import gc
 import multiprocessing
@@ -26,7 +26,7 @@ LENGTHS = {"long.mp4": 840, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
 
 
 def patches() -> nn.Module:
-    """A network whose features differ in their last bits when they are computed otherwise."""
+    """A network whose features differ in their last bits if they are computed differently."""
     torch.manual_seed(0)
     convolution = nn.Conv3d(3, 3, (1, 16, 16), stride=(1, 16, 16))
     return nn.Sequential(convolution, nn.ReLU(), _Mean())
@@ -82,7 +82,7 @@ def assert_same(store, expected, names=LENGTHS):
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """What happens to the videos of a run: ``split`` and ``begin_anew``, with a video's name."""
+    """The calls of ``split`` and ``begin_anew`` in a run, each with its video's name."""
     calls = []
 
     def watch(name):
@@ -123,7 +123,7 @@ def test_features_are_the_same_bit_for_bit(videos, expected, tmp_path, calls, mo
 
 
 def test_the_decoder_does_not_depend_on_the_number_of_workers(videos, tmp_path):
-    """Nor, therefore, do the times: those of decord are float32."""
+    """Therefore the times do not either: those of decord are float32."""
     for num_workers in (0, 2):
         chosen = engine(decoder="auto", num_workers=num_workers, clips_per_part=3)
         extract(chosen, videos[:1], tmp_path / str(num_workers))
@@ -144,7 +144,7 @@ def test_many_short_runs_leave_nothing_behind(tmp_path):
         else:
             assert len(list(outcomes)) == 2
 
-    for number in range(3):  # some things are opened once and for all
+    for number in range(3):  # some files are opened once and stay open
         run(number)
     before = num_open_files(), set(Path("/dev/shm").iterdir())
     for number in range(12):
@@ -160,10 +160,12 @@ def num_open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-class TestADeath:
-    """What a killed process takes with it, and what not."""
+class TestKilledProcess:
+    """What is lost with a killed process, and what is not."""
 
-    def test_a_worker_is_replaced_and_its_video_read_again(self, videos, expected, tmp_path, calls):
+    def test_a_worker_is_replaced_and_its_video_is_read_again(
+        self, videos, expected, tmp_path, calls
+    ):
         killed = []
 
         def kill_one(_activity):
@@ -176,7 +178,7 @@ class TestADeath:
         assert killed[0] > 0
         assert "begin_anew long.mp4" in calls
 
-    def test_a_video_is_given_up_when_it_has_cost_two_workers(self, videos, tmp_path):
+    def test_a_video_is_given_up_after_two_killed_workers(self, videos, tmp_path):
         outcomes = extract(
             engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
         )
@@ -185,10 +187,10 @@ class TestADeath:
         )
         (outcome,) = outcomes
         assert outcome == FailedVideo("long.mp4", reason, outcome.decoder, outcome.frame)
-        assert outcome.decoder in {"", "pyav"}  # which, if any, it was at when it was killed
+        assert outcome.decoder in {"", "pyav"}  # the one, if any, that it was killed in
         assert not multiprocessing.active_children()
 
-    def test_without_its_device_a_run_ends_and_keeps_what_was_finished(self, videos, tmp_path):
+    def test_a_run_ends_with_its_device_process(self, videos, tmp_path):
         def kill_devices(_activity):
             kill("vigil-cpu")
 
@@ -198,7 +200,7 @@ class TestADeath:
 
 
 def kill(name: str) -> int:
-    """Kill the processes of that name; how many there were."""
+    """Kill the processes of that name and return their number."""
     found = [child for child in multiprocessing.active_children() if child.name == name]
     for child in found:
         os.kill(child.pid, signal.SIGKILL)

@@ -30,7 +30,7 @@ def frames_of(path, size=None):
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])
-def test_a_video_is_its_clips_and_what_is_known_at_its_end(tmp_path, decoder):
+def test_a_video_is_read_as_its_clips_and_a_summary(tmp_path, decoder):
     path = encode(tmp_path / "a.mp4")
     *clips, finished = read(path, decoder=decoder)
     frames = frames_of(path)
@@ -58,7 +58,7 @@ def test_frames_are_resized_while_they_are_decoded(tmp_path):
     assert read(small)[0].pixels.shape == (8, 224, 299, 3)
 
 
-def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
+def test_after_damage_in_decord_pyav_restarts_and_counts_it(tmp_path):
     path = damage(encode(tmp_path / "a.mp4"), [15], fill=255)
     messages = read(path)
     restart = next(k for k, message in enumerate(messages) if isinstance(message, Restart))
@@ -72,7 +72,7 @@ def test_where_decord_meets_damage_pyav_begins_again_and_counts_it(tmp_path):
         np.testing.assert_array_equal(clip.pixels[: stop - start], frames[start:stop])
 
 
-def test_the_decoder_asked_for_is_not_replaced(tmp_path):
+def test_a_requested_decoder_is_not_replaced(tmp_path):
     path = damage(encode(tmp_path / "a.mp4"), [15], fill=255)
     with pytest.raises(VideoError, match="decord stopped") as caught:
         read(path, decoder="decord")
@@ -80,7 +80,7 @@ def test_the_decoder_asked_for_is_not_replaced(tmp_path):
     assert read(path, decoder="pyav")[-1].damage.num_damaged >= 1
 
 
-def test_a_video_may_not_be_more_damaged_than_is_allowed(tmp_path):
+def test_a_video_must_not_be_more_damaged_than_allowed(tmp_path):
     path = damage(encode(tmp_path / "a.avi", codec="mpeg4"), [8, 9], keep=0)
     video = SourceVideo(path, "a.avi")
     for decoder in ("auto", "pyav"):
@@ -112,7 +112,7 @@ def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypa
     monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes)
     assert read(path)[-1].decoder == "decord"
     monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes - 1)
-    for name in ("a.mp4", "a.mkv"):  # what the container promises is enough to know; or is not
+    for name in ("a.mp4", "a.mkv"):  # with and without a declared number of frames
         restart, *_, finished = read(encode(tmp_path / name))
         assert "reads ahead" in restart.reason
         assert finished.decoder == "pyav"
@@ -139,7 +139,7 @@ def test_only_what_decord_would_not_read_is_split(tmp_path, monkeypatch, name):
     assert kinds("decord") == ({Clip, Finished}, {"decord"})
 
 
-def test_clips_are_written_where_they_are_asked_for(tmp_path):
+def test_clips_are_written_into_the_given_buffers(tmp_path):
     path = encode(tmp_path / "a.mp4")
     memory = np.zeros((5, 8, 240, 256, 3), np.uint8)
     given = iter(memory)
@@ -150,7 +150,7 @@ def test_clips_are_written_where_they_are_asked_for(tmp_path):
     np.testing.assert_array_equal(memory[: len(clips)], [clip.pixels for clip in read(path)[:-1]])
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_a_file_that_is_not_a_video_is_refused(tmp_path):
     path = tmp_path / "a.mp4"
     with pytest.raises(VideoError, match="there is no such file"):
         read(path)
@@ -164,7 +164,7 @@ def test_unknown_decoders_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
-def test_a_file_that_is_still_being_recorded_is_no_video_yet(tmp_path, decoder):
+def test_a_file_that_is_still_being_recorded_is_refused(tmp_path, decoder):
     path = encode(tmp_path / "a.mkv", draw_frames(40))
     messages = read_video(SourceVideo(path, "a"), ReadingOptions(GRID, None), decoder)
     next(messages)
@@ -174,8 +174,8 @@ def test_a_file_that_is_still_being_recorded_is_no_video_yet(tmp_path, decoder):
         list(messages)
 
 
-def test_a_file_that_breaks_off_is_not_split(tmp_path):
-    """FFmpeg only logs that, and the damage would be nobody's."""
+def test_a_truncated_file_is_not_split(tmp_path):
+    """FFmpeg only logs the truncation, so no part would count the damage."""
     path = encode(tmp_path / "a.mkv", draw_frames(200), codec_options={"g": "10"})
     video, options = SourceVideo(path, "a"), ReadingOptions(GRID, None, clips_per_part=8)
     (split,) = read_video(video, options, "pyav", may_split=True)
@@ -187,7 +187,7 @@ def test_a_file_that_breaks_off_is_not_split(tmp_path):
 
 @pytest.mark.parametrize("short_side", [None, 256])
 def test_clips_of_too_large_frames_are_refused(tmp_path, short_side):
-    """Whatever is small in the file: this one is 8 pixels high."""
+    """Even if one dimension is small: this video is 8 pixels high."""
     frames = [np.zeros((8, 512, 3), np.uint8)] * 3
     video = SourceVideo(encode(tmp_path / "a.mkv", frames, codec="ffv1"), "a")
     options = ReadingOptions(GRID, short_side, max_clips_bytes=100 << 20)
@@ -196,7 +196,7 @@ def test_clips_of_too_large_frames_are_refused(tmp_path, short_side):
 
 
 def test_a_part_is_sent_in_few_bytes(tmp_path):
-    """Else whoever sends it to a worker that hangs would hang, too."""
+    """Otherwise sending it to a hanging worker would hang, too."""
     path = encode(tmp_path / "a.mkv", draw_frames(200), codec_options={"g": "10"})
     options = ReadingOptions(GRID, None, clips_per_part=8)
     (split,) = read_video(SourceVideo(path, "a"), options, "pyav", may_split=True)

@@ -1,4 +1,4 @@
-"""Recipes: the shipped files, and what a wrong file is told."""
+"""Recipes: the shipped files, and the errors for invalid ones."""
 
 import subprocess
 import sys
@@ -70,7 +70,9 @@ def test_settings_left_out_have_their_defaults(tmp_path: Path) -> None:
         ("[training", "is not a TOML file"),
     ],
 )
-def test_a_wrong_file_is_told_where_and_what(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_in_a_file_are_located_and_explained(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as error:

@@ -1,4 +1,4 @@
-"""RESULTS on disk and the page made from it, with names that try to be something else."""
+"""RESULTS on disk and the page made from it, also with hostile names."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ def write_folder(folder, results, failures=()):
 
 
 class Page(HTMLParser):
-    """The tags, attributes and text of a page, as a browser would take them apart."""
+    """The tags, attributes and text of a page, as a browser would parse them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -108,14 +108,14 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_result_comes_back_as_it_was(tmp_path):
+def test_a_result_reads_back_as_written(tmp_path):
     for video in [*HOSTILE, "deep/er/video.mp4"]:
         result = make_result(video, source="/videos/" + video, warnings=("damaged",))
         write_result(tmp_path, result)
         assert read_result(result_path(tmp_path, video)) == result
 
 
-def test_classes_of_segments_come_back_and_older_files_have_none(tmp_path):
+def test_segment_classes_read_back_and_older_files_have_none(tmp_path):
     of_segments = {"Normal": (0.9, 0.2, 0.0), "Arson": (0.0, 0.3, 1.0), "Fighting": (0.1, 0.5, 0.0)}
     result = make_result(segment_class_probabilities=of_segments)
     write_result(tmp_path, result)
@@ -123,7 +123,7 @@ def test_classes_of_segments_come_back_and_older_files_have_none(tmp_path):
     content = json.loads(path.read_text())
     assert content["segment_class_probabilities"]["Arson"] == [0.0, 0.3, 1.0]
     assert read_result(path) == result
-    # As written by other programs, which do not tell 1 from 1.0.
+    # As written by other programs, which do not distinguish 1 from 1.0.
     content["segment_class_probabilities"]["Arson"] = [0, 0.3, 1]
     write_json(path, content)
     assert read_result(path) == result
@@ -230,7 +230,7 @@ def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_pa
     assert page.tags.count("article") == 2
 
 
-def test_the_command_writes_the_page_again_and_says_where(tmp_path, capsys):
+def test_the_command_writes_the_page_again_and_prints_its_path(tmp_path, capsys):
     write_folder(tmp_path, [make_result()])
     assert run_report(ReportOptions(tmp_path)) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
@@ -244,13 +244,13 @@ def test_a_folder_where_every_video_failed_still_has_a_page(tmp_path):
     assert "article" not in page.tags
 
 
-def test_the_page_is_about_the_videos_of_the_manifest_only(tmp_path):
+def test_the_page_shows_only_the_videos_of_the_manifest(tmp_path):
     write_folder(tmp_path, [make_result("old.mp4")])
     write_folder(tmp_path, [make_result("new.mp4")])
     assert [video.video for video in read_results(tmp_path).videos] == ["new.mp4"]
 
 
-def test_link_is_relative_and_only_where_the_video_is(tmp_path):
+def test_links_are_relative_and_only_to_existing_videos(tmp_path):
     source = tmp_path / "in#put" / "a b?.mp4"
     folder = tmp_path / "results" / "today"
     assert video_link(str(source), folder) is None
@@ -288,7 +288,7 @@ def test_clock_time():
     assert clock_time(3600 * 25 + 61) == "25:01:01"
 
 
-def test_damage_is_marked_where_it_lies_in_marks_that_can_be_seen(tmp_path):
+def test_damage_is_marked_at_its_place_with_a_visible_width(tmp_path):
     # The drawing is 1000 wide for 0.8 s: a mark of the least width, 3, is 0.0024 s.
     damage = (
         DamagedFrames(2, 2, 0.08, 0.08),
@@ -312,7 +312,7 @@ def test_damage_is_marked_where_it_lies_in_marks_that_can_be_seen(tmp_path):
     assert "damaged" not in read_page(write_report(tmp_path)).text
 
 
-def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
+def test_a_folder_without_finished_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
         write_report(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("{")
@@ -339,13 +339,13 @@ def test_a_folder_that_is_not_finished_results_is_refused(tmp_path):
         write_report(tmp_path)
 
 
-def test_json_refuses_what_other_readers_cannot_take(tmp_path):
+def test_nan_is_not_written_as_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"value": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failures_come_back_as_they_were(tmp_path):
+def test_failures_read_back_as_written(tmp_path):
     first = FailedVideo(HOSTILE[2], 'a "reason",\nlong', "pyav", 0)
     failures = (first, FailedVideo(HOSTILE[6], ""))
     write_failures(tmp_path, failures)

@@ -1,4 +1,4 @@
-"""`vigil reproduce` and the page of a table: everything on one command, on drawn features."""
+"""`vigil reproduce` and the page of a table: everything in one command, on generated features."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ TEST = [f"{name}/{name}{index}.mp4" for name in ("Normal", "Arson") for index in
 
 
 def set_up(folder, monkeypatch):
-    """Put a small dataset's lists, a table and a recipe into a folder, and go there."""
+    """Write a small dataset's lists, a table and a recipe into a folder, and change to it."""
     monkeypatch.setitem(DATASETS, "small", SMALL)
     monkeypatch.chdir(folder)
     Path("train.txt").write_text("\n".join(TRAIN))
@@ -77,16 +77,16 @@ def lists(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("drawn") / "features", TRAIN + TEST)
+def generated(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("drawn") / "features", TRAIN + TEST)
 
 
 @pytest.fixture
-def features(drawn, tmp_path):
-    return Path(shutil.copytree(drawn, tmp_path / "features"))
+def features(generated, tmp_path):
+    return Path(shutil.copytree(generated, tmp_path / "features"))
 
 
-def draw(folder, names):
+def generate(folder, names):
     videos = [make_features(name, seed=index) for index, name in enumerate(names)]
     for video in videos:
         if video.video.path.startswith("Arson"):
@@ -96,7 +96,7 @@ def draw(folder, names):
 
 @pytest.fixture
 def reproduce(capsys):
-    """Run the command; (exit code, standard output, standard error)."""
+    """Run the command; return (exit code, standard output, standard error)."""
 
     def run(*arguments, source=("--features", "features")):
         return main(command(*source, *arguments)), *capsys.readouterr()
@@ -113,11 +113,11 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def done(drawn, tmp_path_factory):
-    """A folder in which the command was run, with `said` and `noted`: standard output and error."""
+def done(generated, tmp_path_factory):
+    """A folder in which the command ran; its files `said` and `noted` are stdout and stderr."""
     folder = tmp_path_factory.mktemp("done") / "all"
     folder.mkdir()
-    shutil.copytree(drawn, folder / "features")
+    shutil.copytree(generated, folder / "features")
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
         redirect_stdout(StringIO()) as said,
@@ -132,7 +132,7 @@ def done(drawn, tmp_path_factory):
 
 @pytest.fixture
 def out(done):
-    """What it left."""
+    """The output folder of `done`."""
     return done / "out"
 
 
@@ -153,7 +153,7 @@ class TestReproduce:
                 assert {video["video"] for video in scores["videos"]} == set(TEST)
             assert (out / "figures" / row / "roc.png").is_file()
 
-    def test_it_goes_on_where_it_stopped(self, done, reproduce, tmp_path):
+    def test_it_resumes_where_it_stopped(self, done, reproduce, tmp_path):
         shutil.copytree(done, tmp_path, dirs_exist_ok=True)
         shutil.rmtree(Path("out/runs/script-src-http-x-alert-1-script-7-7"))
         assert reproduce("--only", "joint")[0] == 0
@@ -164,8 +164,8 @@ class TestReproduce:
         assert done.stat().st_mtime_ns == written
         assert "Not trained yet" not in Path("out/table.html").read_text()
 
-    def test_missing_videos_stop_it_unless_they_may_be_missing(self, reproduce, tmp_path):
-        draw(tmp_path / "features", TRAIN[1:] + TEST)
+    def test_missing_videos_stop_it_unless_they_are_allowed(self, reproduce, tmp_path):
+        generate(tmp_path / "features", TRAIN[1:] + TEST)
         code, _, err = reproduce()
         assert code == 3
         assert "missing train Normal/Normal0.mp4: no such video" in err
@@ -191,7 +191,7 @@ class TestReproduce:
             if arguments[0] != "extract":
                 return run_step(arguments, logs)
             asked.append(arguments)
-            draw(Path("out/features"), TRAIN + TEST[1:])
+            generate(Path("out/features"), TRAIN + TEST[1:])
             return 3  # one of them failed
 
         run_step = reproduction.run_step
@@ -293,7 +293,7 @@ class TestPage:
     def page(self, out):
         return (out / "table.html").read_text()
 
-    def test_it_loads_nothing_and_obeys_no_name(self, page):
+    def test_it_loads_nothing_and_escapes_names(self, page):
         read = Page(page)
         outside = [one for one in read.addresses if not one.startswith(("data:image/png;", "#"))]
         assert outside == []
@@ -304,7 +304,7 @@ class TestPage:
         assert "{{ 7 * 7 }}" in page
         assert sum(one.startswith("data:image/png") for one in read.addresses) == 1 + 2 * 2
 
-    def test_no_template_lets_text_through(self):
+    def test_templates_escape_all_text(self):
         for template in (ROOT / "pipeline" / "templates").glob("*.html"):
             assert "safe" not in re.findall(r"\|\s*(\w+)", template.read_text()), template
             assert "autoescape" not in template.read_text()
@@ -331,7 +331,7 @@ class TestPage:
         (row,) = [row for row in Page(page).rows if row[0] == "Arson"]
         assert row[1:3] == ["3", f"{np.mean(shares):.3f}"]
 
-    def test_it_says_how_it_was_done(self, page):
+    def test_it_describes_how_it_was_made(self, page):
         assert "Each checkpoint was evaluated on the test videos once" in " ".join(page.split())
         assert "trained on " in page
         assert "6 videos, 3 of them anomalous, 480 frames, views center,top_left" in page
@@ -426,11 +426,11 @@ class TestRehearsal:
         assert (recipe.training.epochs, recipe.model.lstm_size) == (5, 64)
         assert not recipe.model.temporal
 
-    def test_an_unknown_row_is_told(self, options):
+    def test_an_unknown_row_is_refused(self, options):
         with pytest.raises(UserError, match="its rows are SVM, "):
             rehearsal.table_of(rehearsal.Options(options.annotations, options.out, TABLE_1, ("x",)))
 
-    def test_the_official_names_all_find_their_place(self, shared_data):
+    def test_all_official_names_are_placed(self, shared_data):
         folder = shared_data / "annotations" / "ucf"
         copies = rehearsal.copied_names(folder)
         assert len(copies) == 50

@@ -41,7 +41,7 @@ SHAPES = st.tuples(*[st.integers(1, size) for size in (4, 40, 60, 3)])
 
 @given(st.lists(SHAPES | st.just("release"), max_size=40))
 def test_what_was_written_is_read_until_it_is_released(steps):
-    """Clips of any sizes come and go; the reader maps the memory on its own."""
+    """Clips of any sizes come and go; the reader has its own mapping of the memory."""
     writer = ClipRing()
     reader = ClipRing(os.dup(writer._descriptor))
     held = []
@@ -65,7 +65,7 @@ def test_what_was_written_is_read_until_it_is_released(steps):
 
 
 @pytest.mark.parametrize(("clip_bytes", "num_slots"), [(1 << 20, 4), (3 << 20, 3), (9 << 20, 2)])
-def test_the_budget_says_how_many_slots_there_are(ring, monkeypatch, clip_bytes, num_slots):
+def test_the_budget_sets_the_number_of_slots(ring, monkeypatch, clip_bytes, num_slots):
     monkeypatch.setattr(ring_module, "BUDGET_BYTES", 10 << 20)
     slots = []
     while (slot := fill(ring, (clip_bytes,), 1)) is not None:
@@ -84,7 +84,7 @@ def test_a_larger_clip_waits_until_the_ring_is_empty(ring):
     assert ring.next_clip((5000,)).shape == (5000,)
 
 
-def test_the_clip_before_stays_while_the_next_is_filled(ring):
+def test_a_clip_stays_intact_while_the_next_is_filled(ring):
     fill(ring, (100,), 1)
     before = ring.clip(fill(ring, (100,), 2))
     for index in (0, 1):
@@ -93,7 +93,7 @@ def test_the_clip_before_stays_while_the_next_is_filled(ring):
     np.testing.assert_array_equal(before, np.full(100, 2))
 
 
-def test_a_buffer_that_is_not_taken_is_given_again(ring):
+def test_an_unused_buffer_is_returned_again(ring):
     first, again = ring.next_clip((10,)), ring.next_clip((10,))
     assert first.ctypes.data == again.ctypes.data
 
@@ -124,10 +124,10 @@ def test_clips_of_a_process_that_was_killed_can_be_read(ring):
     assert process.exitcode == -signal.SIGKILL
     for slot, value in zip(slots, (11, 22), strict=True):
         np.testing.assert_array_equal(ring.clip(slot), np.full((3, 50, 70, 3), value))
-    assert os.fstat(ring._descriptor).st_nlink == 0  # nothing that could be left behind
+    assert os.fstat(ring._descriptor).st_nlink == 0  # no file that could be left behind
 
 
-def test_a_new_writer_on_the_same_memory_begins_with_free_slots(ring):
+def test_a_new_writer_on_the_same_memory_starts_with_free_slots(ring):
     for value in range(4):
         fill(ring, (8000,), value)
     assert ring.next_clip((8000,)) is None

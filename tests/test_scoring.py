@@ -42,7 +42,7 @@ def checkpoint(tmp_path):
     return load_checkpoint(write_checkpoint(tmp_path / "run"))
 
 
-def test_every_file_becomes_the_result_that_the_model_gives(tmp_path, checkpoint):
+def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
     videos = [make_features("Fighting/a.mp4", 80, 1), make_features("b.mp4", 5, 2)]
     store = write_store(tmp_path / "features", *videos)
     folder = tmp_path / "results"
@@ -72,7 +72,7 @@ def test_every_file_becomes_the_result_that_the_model_gives(tmp_path, checkpoint
     assert scored.results[1].source == str(source)
 
 
-def test_the_threshold_decides_on_events_and_only_on_them(tmp_path, checkpoint):
+def test_the_threshold_affects_only_events(tmp_path, checkpoint):
     features = make_features()
     scores = score_features(checkpoint, "a.mp4", features)
     low, high = (video_result(checkpoint, "a.mp4", features, scores, t) for t in (0.0, 1.0))
@@ -83,7 +83,7 @@ def test_the_threshold_decides_on_events_and_only_on_them(tmp_path, checkpoint):
     assert replace(high, events=low.events, threshold=0.0) == low
 
 
-def test_events_follow_the_classes_of_their_segments_where_there_are_any(tmp_path, checkpoint):
+def test_events_use_the_classes_of_their_segments_if_available(tmp_path, checkpoint):
     features = make_features()
     scores = score_features(checkpoint, "a.mp4", features)
     without = video_result(checkpoint, "a.mp4", features, scores, 0.5)
@@ -107,7 +107,7 @@ def test_events_follow_the_classes_of_their_segments_where_there_are_any(tmp_pat
     assert read_result(result_path(tmp_path, "a.mp4")) == result
 
 
-def test_views_are_averaged_as_asked(checkpoint):
+def test_views_are_averaged_as_requested(checkpoint):
     features = make_features()
     both = score_features(checkpoint, "a.mp4", features)
     single = [
@@ -118,7 +118,7 @@ def test_views_are_averaged_as_asked(checkpoint):
         score_features(checkpoint, "a.mp4", features, ["top_right"])
 
 
-def test_what_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
+def test_a_file_that_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
     other = replace(SPEC, short_side=None)
     store = write_store(
         tmp_path / "features",
@@ -171,7 +171,7 @@ def test_a_model_without_a_finite_answer_is_refused(checkpoint):
         score_features(checkpoint, "a.mp4", make_features())
 
 
-def test_warnings_say_what_to_doubt():
+def test_warnings_name_reasons_for_doubt():
     assert feature_warnings(make_features()) == []
     doubtful = make_features(
         num_frames=50, weights_trained=False, num_frames_damaged=3, num_frames_container=60
@@ -239,7 +239,7 @@ def test_threshold_is_the_checkpoints_or_a_score(tmp_path):
 
 @pytest.fixture
 def extraction(tmp_path, monkeypatch):
-    """Videos with features ready, in place of an extraction; what it is to report."""
+    """Replace extraction by a fake for given videos; return the report that it gives."""
     for name in ("a.mp4", "in/b.mp4", "gone.mp4"):
         path = tmp_path / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,7 +299,9 @@ def test_a_folder_of_videos_becomes_a_folder_of_results(tmp_path, extraction, ca
     assert read_results(folder).manifest["threshold_rule"] == "given on the command line"
 
 
-def test_where_every_video_failed_the_exit_code_is_4_and_the_report_says_why(tmp_path, extraction):
+def test_if_every_video_failed_the_exit_code_is_4_and_the_report_gives_reasons(
+    tmp_path, extraction
+):
     run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
     extraction.failures = [FailedVideo("a.mp4", "no frame can be decoded")]
     assert run_score(ScoreOptions((str(tmp_path / "videos"),), run, folder)) == 4
@@ -316,7 +318,7 @@ def test_results_and_features_are_locked(tmp_path, extraction, name):
     assert run_score(options) == 0
 
 
-def test_features_that_are_not_finite_are_no_fault_of_the_model(tmp_path, checkpoint):
+def test_non_finite_features_are_not_blamed_on_the_model(tmp_path, checkpoint):
     broken = make_features("broken.mp4")
     broken.features[0, 5] = np.nan
     store = write_store(tmp_path / "features", broken, make_features("whole.mp4"))

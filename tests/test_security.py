@@ -1,6 +1,6 @@
-"""Names, links and files that somebody made to do harm, through whole commands.
+"""Malicious names, links and files, through whole commands.
 
-What is said of each threat stands in docs/security.md.
+docs/security.md describes each threat.
 """
 
 import csv
@@ -55,12 +55,12 @@ NAMES = [
     "x" * 246 + ".mp4",
 ]
 TOO_LONG = {"y" * 247 + ".mp4", "z" * 251 + ".mp4"}
-"""The name of the result does not fit; the name of the feature file does not either."""
+"""The first is too long for a result file, the second for a feature file, too."""
 
 
 @pytest.fixture
 def vigil(monkeypatch, capfd):
-    """Run a command with the fake backbone; (exit code, standard output, standard error)."""
+    """Run a command with the fake backbone; return (exit code, stdout, stderr)."""
     monkeypatch.setitem(BACKBONES, "fake", BACKBONE)
 
     def run(*arguments):
@@ -86,7 +86,7 @@ def failures_in(folder):
 
 
 def lines_of(text):
-    """The lines, each of which a terminal shows as it is."""
+    """Return the lines, all of which must be printable."""
     lines = text.split("\n")
     assert all(map(str.isprintable, lines))
     return lines
@@ -145,7 +145,7 @@ def checkpoint_for(store, folder):
     return write_checkpoint(folder / "run", spec=spec, **random)
 
 
-def test_names_that_exclude_each_other_stop_no_other(tmp_path, video, vigil):
+def test_conflicting_names_stop_no_other_video(tmp_path, video, vigil):
     names = ["a.mp4", "a.mp4.h5/b.mp4", "a.mp4.json/c.mp4", "manifest", "d.mp4"]
     videos = copies(tmp_path / "videos", video, names)
     store, results = tmp_path / "features", tmp_path / "results"
@@ -169,7 +169,7 @@ def test_names_that_exclude_each_other_stop_no_other(tmp_path, video, vigil):
     assert vigil("report", results)[0] == 0
 
 
-def test_what_leads_astray_is_a_failure_and_stops_no_other(tmp_path, video, vigil):
+def test_links_and_pipes_are_failures_that_stop_no_other_video(tmp_path, video, vigil):
     videos = copies(tmp_path / "videos", video, ["a.mp4"])
     (videos / "out.mp4").symlink_to(video)
     (videos / "folder").symlink_to(video.parent)
@@ -190,7 +190,7 @@ def test_what_leads_astray_is_a_failure_and_stops_no_other(tmp_path, video, vigi
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_messages_obey_nobody(is_terminal, monkeypatch, capsys):
+def test_messages_escape_control_characters_and_markup(is_terminal, monkeypatch, capsys):
     name = "[bold red]x[/] :smile:\x1b]0;title\x07\x1b[2J\r\nINFO: all is well\u202e \udcff"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     set_up_logging(LogOptions())
@@ -207,11 +207,11 @@ def test_printable_loses_nothing():
     text = "".join(map(chr, range(0x3000))) + "\udcff\U0001f600"
     shown = printable(text)
     assert shown.isprintable()
-    plain = text.replace("\\", "")  # one that was there looks like one of an escape
+    plain = text.replace("\\", "")  # an original backslash looks like one of an escape
     assert printable(plain).encode("raw_unicode_escape").decode("unicode_escape") == plain
 
 
-def test_what_a_feature_file_says_is_shown_and_not_obeyed(tmp_path, vigil):
+def test_text_from_a_feature_file_is_shown_escaped(tmp_path, vigil):
     hostile = {"decoder": "\x1b[31m", "precision": ":x:[b]", "versions": {"a\nb": "\x9b2J"}}
     path = feature_path(write_store(tmp_path, make_features("a.mp4", **hostile)), "a.mp4")
     for argument in (tmp_path, path):
@@ -221,7 +221,7 @@ def test_what_a_feature_file_says_is_shown_and_not_obeyed(tmp_path, vigil):
         assert ":x:[b]" in out
 
 
-def test_a_video_of_any_name_can_be_held_out_and_drawn(tmp_path):
+def test_a_video_of_any_name_can_be_held_out_and_plotted(tmp_path):
     names = [f"{name}/{number}" for name in NAMES for number in range(2)]
     split = hold_out([Annotation(name, "Normal", ()) for name in names], 0.5, seed=0)
     assert {*split.train, *split.validation} == set(names)
@@ -231,7 +231,7 @@ def test_a_video_of_any_name_can_be_held_out_and_drawn(tmp_path):
 
 
 def test_no_shell_no_program_from_files():
-    """Where it is needed all the same, this list says so, and docs/security.md why."""
+    """The list below names the exceptions, and docs/security.md explains them."""
     suspicious = (
         r"os\.(system|popen|exec)|subprocess|(?<!\.)\b(eval|exec)\(|pickle\.load|allow_pickle"
     )

@@ -67,7 +67,7 @@ def test_every_clip_belongs_to_the_one_segment_that_holds_its_centre(
 
 
 @given(FRAMES, SEGMENTS, STRIDES, st.integers(0, 2**32 - 1))
-def test_pooling_is_that_of_the_contract(num_frames, num_segments, stride, seed):
+def test_pooling_follows_the_contract(num_frames, num_segments, stride, seed):
     clips = ClipGrid(64, stride).frame_ranges(num_frames)
     features = np.random.default_rng(seed).standard_normal((len(clips), 2, 3)).astype(np.float16)
     pooled = pool_clips(features, clips, segment_ranges(num_frames, num_segments))
@@ -78,7 +78,7 @@ def test_pooling_is_that_of_the_contract(num_frames, num_segments, stride, seed)
 
 @given(FRAMES, SEGMENTS, STRIDES)
 def test_no_clip_is_lost(num_frames, num_segments, stride):
-    """With features that only one clip has, each must show up in the pooled maximum."""
+    """With one distinct feature per clip, each must appear in the pooled maximum."""
     clips = ClipGrid(64, stride).frame_ranges(num_frames)
     pooled = pool_clips(
         np.eye(len(clips), dtype=np.float32), clips, segment_ranges(num_frames, num_segments)
@@ -86,7 +86,7 @@ def test_no_clip_is_lost(num_frames, num_segments, stride):
     np.testing.assert_array_equal(pooled.max(axis=0), np.ones(len(clips)))
 
 
-def test_of_two_equally_near_clips_an_empty_segment_takes_the_earlier():
+def test_an_empty_segment_uses_the_earlier_of_two_equally_near_clips():
     clips = np.array([[0, 3], [6, 9]])  # centres 1 and 7
     segments = np.array([[0, 3], [3, 6], [6, 9]])  # the middle one has its centre at 4
     pooled = pool_clips(np.array([[1.0], [2.0]]), clips, segments)

@@ -38,14 +38,14 @@ def test_every_setting_changes_the_digest_and_is_named():
 
 def test_the_digest_is_the_sha256_of_the_canonical_json():
     settings = asdict(SPEC)
-    del settings["origin"]  # older files know of none, and keep their digest
+    del settings["origin"]  # older files have none and keep their digest
     text = json.dumps(settings, sort_keys=True)
     assert SPEC.to_json() == text
     assert SPEC.digest == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_json_gives_the_same_spec_back(name):
+def test_a_spec_reads_back_from_json(name):
     spec = replace(SPEC, **{name: CHANGES[name]})
     assert FeatureSpec.from_json(spec.to_json()) == spec
 
@@ -62,7 +62,7 @@ def test_json_gives_the_same_spec_back(name):
         SPEC.to_json().replace("interpolation", "interpolatiom"),
     ],
 )
-def test_what_is_not_exactly_a_spec_is_refused(text):
+def test_anything_but_an_exact_spec_is_refused(text):
     with pytest.raises(ValueError, match=r"not a feature spec|Expecting value"):
         FeatureSpec.from_json(text)
 
@@ -76,6 +76,6 @@ def test_what_is_not_exactly_a_spec_is_refused(text):
         ({"short_side": 223}, "short side 223 is smaller than the 224 pixel views: use 256"),
     ],
 )
-def test_settings_without_a_meaning_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         replace(SPEC, **change)

@@ -14,7 +14,7 @@ CLASSES = ("Normal", "Arson", "Fighting")
 
 
 def make(*counts):
-    """So many videos of each class."""
+    """The given number of videos of each class."""
     return [
         Annotation(f"{name}/{number}.mp4", name, None)
         for name, count in zip(CLASSES, counts, strict=False)

@@ -22,7 +22,7 @@ def in_file(array: np.ndarray[Any, Any]) -> bool:
 
 
 @pytest.mark.parametrize("memory_gib", [None, 0])
-def test_arrays_hold_what_is_put_there(tmp_path: Path, memory_gib: float | None) -> None:
+def test_arrays_hold_what_is_stored_in_them(tmp_path: Path, memory_gib: float | None) -> None:
     storage = Storage(tmp_path / "new" / "folder", memory_gib)
     drawn = np.random.default_rng(0).standard_normal((7, 3, 5)).astype(np.float16)
     array = storage.empty(drawn.shape, np.float16)
@@ -56,7 +56,7 @@ def test_torch_shares_a_file_without_a_copy(tmp_path: Path) -> None:
     assert (array[0, 0] == 7).all()
 
 
-def test_all_arrays_together_take_no_more_memory_than_is_given(tmp_path: Path) -> None:
+def test_all_arrays_together_stay_within_the_memory_limit(tmp_path: Path) -> None:
     storage = Storage(tmp_path, 100 / GIB)
     first = storage.empty((60,), np.uint8)
     assert not in_file(first)
@@ -70,7 +70,7 @@ def test_all_arrays_together_take_no_more_memory_than_is_given(tmp_path: Path) -
     assert not in_file(storage.empty((60,), np.uint8))
 
 
-def test_by_default_an_array_takes_a_share_of_what_is_free(
+def test_by_default_an_array_uses_a_share_of_free_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vigil.data.storage.free_memory_bytes", lambda: 3000)
@@ -79,7 +79,7 @@ def test_by_default_an_array_takes_a_share_of_what_is_free(
     assert in_file(Storage(tmp_path).empty((limit + 1,), np.uint8))
 
 
-def test_streaming_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_streaming_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     Storage(tmp_path, 1).empty((10_000_000,), np.float16)
     assert not caplog.messages
@@ -89,7 +89,7 @@ def test_streaming_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_disk_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the system, which may know of a quota, says so only when the room is taken."""
+    """Even if the system, for example because of a quota, reports it only on allocation."""
     free = disk_usage(tmp_path).free
     with pytest.raises(UserError, match=rf"\d GB of features fit .* nor in {tmp_path}, which has"):
         Storage(tmp_path, 0).empty((free + 2**40,), np.uint8)
@@ -104,13 +104,13 @@ def test_a_disk_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("memory_gib", [-1, float("nan"), float("inf")])
-def test_memory_without_a_meaning_is_refused(memory_gib: float) -> None:
+def test_an_invalid_memory_limit_is_refused(memory_gib: float) -> None:
     with pytest.raises(UserError, match=r"--memory-gib .* is not in 0..2\^20"):
         Storage(None, memory_gib)
 
 
 class TestFreeMemory:
-    """On file systems as the kernel shows them."""
+    """Free memory according to simulated files of the kernel."""
 
     def make(self, root: Path, own: str, **groups: str) -> int:
         files = {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    1000 kB\n"}
@@ -126,11 +126,11 @@ class TestFreeMemory:
         names = {"memory.max": str(limit), "memory.current": str(use), "memory.stat": stat}
         return {f"sys/fs/cgroup{folder}/{name}": text + "\n" for name, text in names.items()}
 
-    def test_without_limits_it_is_what_the_machine_has(self, tmp_path: Path) -> None:
+    def test_without_limits_it_is_that_of_the_machine(self, tmp_path: Path) -> None:
         assert self.make(tmp_path, "0::/\n") == 1000 * 1024
         assert self.make(tmp_path, "0::/a\n", **self.v2("/a", "max", 5000)) == 1000 * 1024
 
-    def test_a_limit_counts_less_what_is_used_but_for_files(self, tmp_path: Path) -> None:
+    def test_a_limit_is_reduced_by_use_except_for_files(self, tmp_path: Path) -> None:
         assert self.make(tmp_path, "0::/a/b\n", **self.v2("/a/b", 90_000, 50_000)) == 43_000
 
     def test_the_limit_of_a_group_above_counts_too(self, tmp_path: Path) -> None:
@@ -151,14 +151,16 @@ class TestFreeMemory:
         own = "9:name=systemd:/\n4:memory:/a\n0::/\n"
         assert self.make(tmp_path, own, **groups) == 43_000
 
-    def test_where_the_kernel_tells_nothing_it_is_what_no_one_uses(self, tmp_path: Path) -> None:
+    def test_without_information_from_the_kernel_it_is_the_unused_memory(
+        self, tmp_path: Path
+    ) -> None:
         unused = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         assert free_memory_bytes(tmp_path / "nowhere") == pytest.approx(unused, rel=0.5)
         assert self.make(tmp_path, "odd\n") == 1000 * 1024
         (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\n")
         assert free_memory_bytes(tmp_path) == pytest.approx(unused, rel=0.5)
 
-    def test_what_is_overdrawn_is_nothing(self, tmp_path: Path) -> None:
+    def test_use_beyond_the_limit_gives_zero(self, tmp_path: Path) -> None:
         assert self.make(tmp_path, "0::/\n", **self.v2("", 10_000, 50_000)) == 0
 
     def test_on_this_machine(self) -> None:

@@ -1,4 +1,4 @@
-"""The feature file: what h5py alone reads, and that nothing damaged is ever taken for whole."""
+"""The feature file: h5py alone can read it, and damage is always detected."""
 
 import errno
 import hashlib
@@ -83,7 +83,7 @@ def path(tmp_path):
 
 @contextmanager
 def edited(path):
-    """The HDF5 file, for a change that the digest in front of it does not give away."""
+    """Open the HDF5 file for a change, then update the digest in front of it."""
     with h5py.File(path, "r+") as file:
         yield file
     content = bytearray(path.read_bytes())
@@ -105,7 +105,7 @@ def assert_same(left, right):
             assert a == b, setting.name
 
 
-def test_h5py_alone_reads_what_the_contract_says(path):
+def test_h5py_alone_reads_what_the_contract_specifies(path):
     with h5py.File(path) as file:
         datasets = {}
         file.visititems(
@@ -130,7 +130,7 @@ def test_h5py_alone_reads_what_the_contract_says(path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_reading_gives_back_what_was_written(path, dtype):
+def test_a_file_reads_back_as_written(path, dtype):
     video = make_features("ä/b c.mp4", features=WITH_CLIPS.features.astype(dtype))
     for written in (WITH_CLIPS, video, replace(video, **DAMAGE)):
         write_features(path, written)
@@ -146,7 +146,7 @@ def test_reading_the_identity_leaves_out_features_only(path):
 
 
 def changed(value):
-    """A value of which one byte is another; of text, one letter."""
+    """The value with one byte changed or, in text, one letter."""
     if isinstance(value, str):
         return ("z" if value[0] != "z" else "y") + value[1:]
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
@@ -158,7 +158,7 @@ def changed(value):
 
 
 @pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
-def test_an_attribute_with_one_other_byte_is_found(path, name, capsys):
+def test_an_attribute_with_one_changed_byte_is_detected(path, name, capsys):
     with edited(path) as file:
         before = file.attrs[name]
         file.attrs[name] = changed(before)
@@ -170,8 +170,8 @@ def test_an_attribute_with_one_other_byte_is_found(path, name, capsys):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_dataset_with_one_other_byte_is_found(path, name):
-    """However it came about: here HDF5 itself wrote it, so that its own checksum is right."""
+def test_a_dataset_with_one_changed_byte_is_detected(path, name):
+    """Even if HDF5's own checksum is right, as here, where HDF5 itself wrote the byte."""
     whole = path.read_bytes()
     with h5py.File(path) as file:
         content = file[name][()]
@@ -186,7 +186,7 @@ def test_a_dataset_with_one_other_byte_is_found(path, name):
 
 
 @pytest.mark.parametrize("read", [read_features, read_identity, verify_features])
-def test_a_byte_flipped_on_the_disk_is_found_before_hdf5_sees_it(path, monkeypatch, read):
+def test_a_byte_flipped_on_disk_is_detected_before_hdf5_reads_it(path, monkeypatch, read):
     whole = path.read_bytes()
     monkeypatch.setattr(h5py, "File", None)
     for position in [*range(100), *range(100, len(whole), 13)]:
@@ -198,7 +198,7 @@ def test_a_byte_flipped_on_the_disk_is_found_before_hdf5_sees_it(path, monkeypat
         assert not isinstance(error.value, ForeignFileError)
 
 
-def test_the_digest_in_front_is_that_of_the_bytes_behind_it(path):
+def test_the_digest_in_front_covers_the_bytes_after_it(path):
     content = path.read_bytes()
     digest = hashlib.sha256(content[512:]).hexdigest()
     assert content[:512].rstrip(b"\0").decode() == f"vigil-features 2 {digest}\n"
@@ -208,7 +208,7 @@ def test_the_digest_in_front_is_that_of_the_bytes_behind_it(path):
 
 @pytest.fixture
 def old_path(path):
-    """A file as version 1 of the format had it."""
+    """A file in version 1 of the format."""
     old_path = path.with_name("old.mp4.h5")
     with h5py.File(path) as file, h5py.File(old_path, "w", libver="v110") as old:
         for name in DATASETS:
@@ -261,7 +261,7 @@ def test_the_structures_of_version_1_have_checksums(old_path):
 @pytest.mark.parametrize(
     ("module", "place"), [(sealed, "_check_bytes"), (sealed, "_check_parts"), (store, "_read")]
 )
-def test_what_cannot_be_read_is_not_called_damaged(
+def test_an_unreadable_file_is_not_reported_as_damaged(
     path, monkeypatch, read, error, message, module, place
 ):
     def fail(*_, **__):
@@ -272,8 +272,8 @@ def test_what_cannot_be_read_is_not_called_damaged(
         read(path)
 
 
-def test_a_damaged_file_is_never_called_unreadable(old_path):
-    """Not even one that nothing but HDF5 looks at."""
+def test_a_damaged_file_is_never_reported_as_unreadable(old_path):
+    """Not even one that only HDF5 checks."""
     whole = old_path.read_bytes()
     for position in range(0, len(whole), 17):
         damaged = bytearray(whole)
@@ -295,7 +295,7 @@ def test_a_truncated_file_is_refused(path, share):
             read(path)
 
 
-def test_what_is_no_feature_file_is_refused(tmp_path):
+def test_a_file_that_is_not_a_feature_file_is_refused(tmp_path):
     path = tmp_path / "a.h5"
     with pytest.raises(FeatureFileError, match=r"a\.h5 does not exist: run vigil extract first"):
         read_features(path)
@@ -327,7 +327,7 @@ def test_another_version_of_the_format_is_refused(path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
-def test_a_missing_attribute_is_found(path, name):
+def test_a_missing_attribute_is_detected(path, name):
     with edited(path) as file:
         del file.attrs[name]
     with pytest.raises(FeatureFileError, match=r"damaged|another kind|incomplete"):
@@ -335,7 +335,7 @@ def test_a_missing_attribute_is_found(path, name):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_missing_dataset_is_found(path, name):
+def test_a_missing_dataset_is_detected(path, name):
     with edited(path) as file:
         del file[name]
     with pytest.raises(FeatureFileError, match="damaged"):
@@ -366,7 +366,7 @@ def test_an_incomplete_file_is_refused(path):
         ({"clip_features": CLIP_FEATURES[:, :1]}, r"clip features have the shape \(2, 1, 6\)"),
     ],
 )
-def test_verifying_finds_what_never_was_right(path, change, message):
+def test_verifying_detects_content_that_was_written_wrong(path, change, message):
     write_features(path, replace(WITH_CLIPS, **change))
     with pytest.raises(FeatureFileError, match=message):
         verify_features(path)

@@ -1,4 +1,4 @@
-"""The generated corpus: `data.synthetic` and what it draws with."""
+"""The generated corpus: `data.synthetic` and its drawing code."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def contents(root):
 
 
 def paint_alone(actor, scene, num_frames):
-    """Frames (N, 3, H, W) with one actor, and how much of each frame it changed (N,)."""
+    """Return frames (N, 3, H, W) with one actor, and the mean change of each frame (N,)."""
     frames = np.stack([scene.background.astype(np.float32)] * num_frames)
     for time, frame in enumerate(frames):
         actor.paint(frame, time)
@@ -88,7 +88,7 @@ class TestCorpus:
             assert frames.shape[1:] == (TINY.height, TINY.width, 3)
             assert TINY.min_frames <= len(frames) <= TINY.max_frames
             assert annotation.num_frames_needed <= len(frames)
-            # A camera's picture: neither flat nor frozen.
+            # Like a camera's picture, neither flat nor frozen.
             assert frames.std(axis=(1, 2)).min() > 5
             assert abs(np.diff(frames.astype(float), axis=0)).mean() > 0.1
 
@@ -130,13 +130,13 @@ class TestCorpus:
             ({"fps": 0}, "0 frames a second: at least 1 is needed, 25 is usual"),
         ],
     )
-    def test_settings_are_refused(self, changes, match):
+    def test_invalid_settings_are_refused(self, changes, match):
         with pytest.raises(UserError, match=match):
             replace(TINY, **changes)
 
 
 class TestAnomalies:
-    def test_explosion_is_seen_in_its_frames_only(self, scene):
+    def test_explosion_is_visible_only_in_its_frames(self, scene):
         bang = explosion(shoot(scene, 50, seed=1), Interval(10, 40))
         frames, changed = paint_alone(bang, scene, 50)
         assert (np.flatnonzero(changed) == np.arange(10, 40)).all()
@@ -166,7 +166,7 @@ class TestAnomalies:
             assert steps[60:].min() > 2 * steps[:40].max()
 
     def test_nothing_is_different_before_an_explosion(self):
-        """Same scene and light; only who walks where is drawn anew."""
+        """Scene and light are the same; only the walking people differ."""
         videos = [
             np.stack(list(draw_frames(np.random.default_rng(5), TINY, name, 16, Interval(8, 12))))
             for name in ("Normal", EXPLOSION)
@@ -176,7 +176,7 @@ class TestAnomalies:
 
 
 @pytest.mark.parametrize("make", [bird, car, light])
-def test_harmless_events_are_seen(make, scene):
+def test_harmless_events_are_visible(make, scene):
     changed = [paint_alone(make(shoot(scene, 150, seed)), scene, 150)[1] for seed in range(6)]
     assert all((track > 0).any() and (track == 0).any() for track in changed)
 

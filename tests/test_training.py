@@ -1,4 +1,4 @@
-"""Training: from feature files and labels to a run that is honest, repeatable and resumable."""
+"""Training: from feature files and labels to a repeatable and resumable run."""
 
 import csv
 import errno
@@ -109,7 +109,7 @@ def read_log(run: Path) -> list[dict[str, str]]:
 
 
 def content_of(run: Path) -> dict[str, object]:
-    """Everything in a run that must be equal when the same is done twice."""
+    """Return everything in a run that must be equal if the run is repeated."""
     tensors = {
         str(path.relative_to(run)): {
             name: value.tobytes() for name, value in load_file(path).items()
@@ -177,18 +177,20 @@ def test_the_threshold_is_that_of_the_best_model_on_the_held_out_videos(
     assert (best.config.threshold, best.config.threshold_rule) == expected
 
 
-def test_two_and_two_epochs_are_four(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_two_epochs_and_two_resumed_equal_four(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     train(features, labels, tmp_path / "whole")
     halves = tmp_path / "halves"
     train(features, labels, halves, with_training(epochs=2))
-    torch.manual_seed(12345)  # what else the process drew must not matter
+    torch.manual_seed(12345)  # other random numbers of the process must not matter
     train(features, labels, halves, resume=True)
     assert content_of(halves) == content_of(tmp_path / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # of torch.compile's own
-def test_a_compiled_model_learns_the_same_and_goes_on_to_the_same_bits(
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # from inside torch.compile
+def test_a_compiled_model_learns_the_same_and_resumes_bit_for_bit(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not any(map(shutil.which, ("g++", "clang++"))):
@@ -215,7 +217,7 @@ def test_a_compiled_model_learns_the_same_and_goes_on_to_the_same_bits(
     assert content_of(tmp_path / "halves") == content_of(tmp_path / "whole")
 
 
-def test_where_nothing_can_be_compiled_that_is_said_before_anything_is_written(
+def test_a_missing_compiler_is_reported_before_anything_is_written(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -227,7 +229,7 @@ def test_where_nothing_can_be_compiled_that_is_said_before_anything_is_written(
     assert not any((tmp_path / "run").glob("[!.]*"))
 
 
-def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
+def test_a_killed_run_resumes_from_the_last_checkpoint(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = with_training(save_epochs=2)
@@ -250,10 +252,10 @@ def test_a_run_goes_on_from_the_last_checkpoint_wherever_it_was_killed(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_anywhere_goes_on_to_the_same(
+def test_a_run_killed_anywhere_resumes_to_the_same_result(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each of the calls that change the disk, while a run begins anew where another was."""
+    """At each call that changes the disk, while a new run replaces an earlier one."""
     data = load_split(features, labels)
     monkeypatch.setattr("vigil.pipeline.training.split_training", lambda *_: data)
     monkeypatch.setattr("vigil.pipeline.training_log.SummaryWriter", Mock())
@@ -287,12 +289,14 @@ def test_resuming_a_finished_run_changes_nothing(
     assert capsys.readouterr().out == printed
 
 
-def test_resuming_what_was_never_begun_begins(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_resuming_a_run_that_does_not_exist_starts_it(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     train(features, labels, tmp_path / "run", resume=True)
     assert load_checkpoint(tmp_path / "run", "last").config.epoch == 4
 
 
-def test_a_full_disk_ends_the_run_with_what_to_do(
+def test_a_full_disk_ends_the_run_with_advice(
     features: Path,
     labels: Path,
     tmp_path: Path,
@@ -313,13 +317,13 @@ def test_a_full_disk_ends_the_run_with_what_to_do(
     assert main(arguments) == 0
 
 
-def test_only_labels_are_used(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_only_labels_of_videos_are_used(features: Path, labels: Path, tmp_path: Path) -> None:
     train(features, labels, tmp_path / "one")
     others = write_labels(tmp_path / "others.csv", frames="60,61")
     train(features, others, tmp_path / "two")
     without = write_labels(tmp_path / "without.csv", frames=",")
     train(features, without, tmp_path / "three")
-    train(features, None, tmp_path / "four")  # the folders' names
+    train(features, None, tmp_path / "four")  # labels from the folders' names
     contents = [content_of(tmp_path / name) for name in ("one", "two", "three", "four")]
     assert contents[0] == contents[1] == contents[2] == contents[3]
 
@@ -333,7 +337,9 @@ def test_equal_seeds_give_equal_runs(features: Path, labels: Path, tmp_path: Pat
     assert one["last/model.safetensors"] != three["last/model.safetensors"]
 
 
-def test_a_run_is_not_overwritten_unasked(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_without_request(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     train(features, labels, run, with_training(epochs=2))
     before = content_of(run)
@@ -367,7 +373,7 @@ def test_a_run_is_not_overwritten_unasked(features: Path, labels: Path, tmp_path
         ({"views": "top_left"}, r"views: \('center',\) != \('top_left',\)"),
     ],
 )
-def test_a_run_goes_on_only_with_its_own_settings(
+def test_a_run_resumes_only_with_its_own_settings(
     features: Path, labels: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     train(features, labels, tmp_path / "run", with_training(epochs=1))
@@ -375,7 +381,7 @@ def test_a_run_goes_on_only_with_its_own_settings(
         train(features, labels, tmp_path / "run", resume=True, **changes)
 
 
-def test_a_run_goes_on_only_with_its_own_videos(
+def test_a_run_resumes_only_with_its_own_videos(
     features: Path, labels: Path, tmp_path: Path
 ) -> None:
     train(features, labels, tmp_path / "run", with_training(epochs=1))
@@ -389,7 +395,7 @@ def test_a_run_goes_on_only_with_its_own_videos(
         train(features, labels, tmp_path / "run", resume=True)
 
 
-def test_a_run_killed_in_its_first_epoch_begins_anew(
+def test_a_run_killed_in_its_first_epoch_starts_again(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -402,7 +408,7 @@ def test_a_run_killed_in_its_first_epoch_begins_anew(
 
 
 @pytest.mark.parametrize("name", ["best/photo.txt", "tensorboard/events", "log.csv"])
-def test_what_is_no_run_is_not_cleared(
+def test_a_folder_that_is_not_a_run_is_not_cleared(
     features: Path, labels: Path, tmp_path: Path, name: str
 ) -> None:
     other = tmp_path / "project" / name
@@ -418,7 +424,9 @@ def test_what_is_no_run_is_not_cleared(
         train(features, labels, labels)
 
 
-def test_contradictions_on_the_command_line(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_contradictory_or_invalid_options_are_refused(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="--overwrite starts over: give only one"):
         train(features, labels, tmp_path / "run", resume=True, overwrite=True)
     with pytest.raises(UserError, match="seed -1 is negative"):
@@ -426,7 +434,7 @@ def test_contradictions_on_the_command_line(features: Path, labels: Path, tmp_pa
 
 
 def test_early_stopping(features: Path, labels: Path, tmp_path: Path) -> None:
-    # With so small steps the first epochs hardly differ, so that some epoch is no better.
+    # With such small steps the first epochs hardly differ, so some epoch is no better.
     recipe = with_training(epochs=50, learning_rate=1e-9, early_stopping_epochs=2, save_epochs=100)
     train(features, labels, tmp_path, recipe)
     best, last = load_checkpoint(tmp_path).config, load_checkpoint(tmp_path, "last").config
@@ -486,7 +494,7 @@ def test_features_that_cannot_be_used_are_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_mixed_precision_and_untrained_weights_are_warned_of(
+def test_mixed_precision_and_untrained_weights_are_warned_about(
     features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(features, labels, tmp_path / "one", with_training(epochs=1))
@@ -515,7 +523,9 @@ def test_too_few_videos_of_a_kind(tmp_path: Path, videos: list[str], message: st
         train(tmp_path / "features", None, tmp_path / "run")
 
 
-def test_no_features_and_foreign_labels(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_missing_features_and_foreign_labels_are_refused(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="not a folder of features"):
         train(tmp_path / "none", labels, tmp_path / "run")
     (tmp_path / "empty").mkdir()
@@ -550,10 +560,10 @@ def test_features_in_a_file_train_the_same(
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_where_features_lie_changes_no_bit(
+def test_where_features_are_stored_changes_no_bit(
     features: Path, labels: Path, tmp_path: Path, dtype: type[np.floating]
 ) -> None:
-    """Resident; gathered in memory ahead of time, as for a device that is too small; in a file."""
+    """On the device, gathered in memory as for a device that is too small, or in a file."""
     train_bags = load_split(features, labels).train
     in_memory = replace(train_bags, features=train_bags.features.astype(dtype))
     rows = range(len(in_memory))
@@ -570,7 +580,7 @@ def test_where_features_lie_changes_no_bit(
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_standardization_knows_the_training_videos_only(
+def test_standardization_uses_only_the_training_videos(
     features: Path, labels: Path, tmp_path: Path
 ) -> None:
     train(features, labels, tmp_path / "run", with_training(epochs=1))
@@ -633,7 +643,7 @@ def test_half_precision_on_a_cpu_is_named_as_unused(caplog: pytest.LogCaptureFix
     assert "amp needs CUDA: training in float32 on cpu" in caplog.text
 
 
-def test_half_precision_may_begin_on_resuming() -> None:
+def test_half_precision_may_be_enabled_on_resuming() -> None:
     shape = InputShape(8, TIME_POSITIONS, CHANNELS, 3)
     learner = new_learner(RECIPE, shape, 0, torch.device("cpu"))
     learner = learner._replace(scaler=torch.amp.GradScaler("cpu", init_scale=8.0))
@@ -642,7 +652,7 @@ def test_half_precision_may_begin_on_resuming() -> None:
     assert resume_state(learner).optimizer == {}
 
 
-def test_the_bar_is_shown_to_who_watches(
+def test_the_progress_bar_is_shown_on_a_terminal_unless_quiet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
@@ -662,13 +672,15 @@ def test_progress_is_logged_without_a_terminal(
     assert "epoch 4/4 loss/total" in caplog.text
 
 
-def test_two_runs_in_one_folder_do_not_meet(features: Path, labels: Path, tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(
+    features: Path, labels: Path, tmp_path: Path
+) -> None:
     with locked(tmp_path / "run"), pytest.raises(LockedError, match="another run is writing to"):
         train(features, labels, tmp_path / "run")
     assert not (tmp_path / "run" / "splits.json").exists()
 
 
-def test_a_run_that_came_to_be_meanwhile_is_not_overwritten(
+def test_a_run_created_meanwhile_is_not_overwritten(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_slowly(*arguments: Any) -> LabelledFeatures:
@@ -681,16 +693,16 @@ def test_a_run_that_came_to_be_meanwhile_is_not_overwritten(
         train(features, labels, tmp_path / "run")
 
 
-def test_a_run_goes_on_only_with_its_own_split(
+def test_a_run_resumes_only_with_its_own_split(
     features: Path, labels: Path, tmp_path: Path
 ) -> None:
-    """Classes of anomaly decide who is held out, also for a method that merges them."""
+    """Anomaly classes decide which videos are held out, even for a method that merges them."""
     kind = find_method("sultani")
     recipe = replace(RECIPE, method="sultani", model=kind.model(), loss=kind.loss())
     one_epoch = replace(recipe, training=replace(recipe.training, epochs=1))
     train(features, labels, tmp_path / "run", one_epoch)
     regrouped = tmp_path / "regrouped.csv"
-    # All but one of 6 Arson join the 6 Fighting: of 11 and 1 videos 3 are held out, not 2 and 2.
+    # 5 of 6 Arson videos join the 6 Fighting: of 11 and 1, 3 are held out, not 2 and 2.
     regrouped.write_text(re.sub("([0-4]).mp4,Arson", r"\1.mp4,Fighting", labels.read_text()))
     with pytest.raises(UserError, match=r"cannot be resumed, .*: which videos are held out, .*"):
         train(features, regrouped, tmp_path / "run", recipe, resume=True)

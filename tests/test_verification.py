@@ -1,4 +1,4 @@
-"""`vigil features verify`: what is found, and that a repair makes anew that and nothing else."""
+"""`vigil features verify`: what it finds, and that a repair replaces only that."""
 
 import csv
 import errno
@@ -83,13 +83,13 @@ def snapshot(store):
 
 
 def change(store, name, **changes):
-    """Write other content into a feature file, with digests that fit."""
+    """Write other content into a feature file, with matching digests."""
     path = feature_path(store, name)
     write(path, replace(read_features(path), **changes))
 
 
 def harm(store, videos):
-    """A fault of every kind but in one video; the videos with a fault."""
+    """Truncate one feature file, spoil the values of another, and delete a third."""
     truncate(feature_path(store, "Fighting/a.mp4"), 0.7)
     features = read_features(feature_path(store, "Fighting/b.mp4")).features
     change(store, "Fighting/b.mp4", features=features * np.float32("nan"))
@@ -124,12 +124,12 @@ class TestWithoutRepair:
         feature_path(store, "c.avi").unlink()
         assert verify()[:2] == (3, ["verified 3", "damaged 0", "missing 1", "changed 0"])
 
-    def test_features_of_other_videos_are_none_of_its_business(self, run, store, videos):
+    def test_features_of_other_videos_are_not_faults(self, run, store, videos):
         code, said, errors = run("features", "verify", store, "--videos", videos / "c.avi")
         assert (code, said[2]) == (0, "missing 0")
         assert "features without a video: 3 files, such as Fighting/a.mp4" in errors
 
-    def test_a_mixture_of_specs_is_said(self, tmp_path, run):
+    def test_a_mixture_of_specs_is_reported(self, tmp_path, run):
         other = replace(SPEC, clip_stride=32)
         names = {"a.mp4": SPEC, "b.mp4": SPEC, "c.mp4": other}
         write_store(tmp_path, *(make_features(name, spec=spec) for name, spec in names.items()))
@@ -142,7 +142,7 @@ class TestWithoutRepair:
 
 
 class TestRepair:
-    def test_what_fails_is_made_anew_and_nothing_else_touched(self, verify, store, videos):
+    def test_faulty_files_are_replaced_and_nothing_else_is_touched(self, verify, store, videos):
         whole = snapshot(store)
         harm(store, videos)
         kept = snapshot(store)
@@ -155,7 +155,7 @@ class TestRepair:
         assert_same_features(after, whole)
         assert verify()[0] == 0
 
-    def test_a_video_that_is_another_one_is_extracted_as_it_is_now(self, verify, store, videos):
+    def test_a_changed_video_is_extracted_as_it_is_now(self, verify, store, videos):
         encode(videos / "d.mp4", draw_frames(11, seed=9))
         assert verify("--repair")[:2] == (
             0,
@@ -165,12 +165,12 @@ class TestRepair:
         assert repaired.num_frames_decoded == 11
         assert repaired.clip_features.shape == (1, 5, 6)
 
-    def test_where_nothing_fails_nothing_is_done(self, verify, store):
+    def test_a_whole_store_is_left_alone(self, verify, store):
         before = snapshot(store)
         assert verify("--repair")[1][-1] == "repaired 0"
         assert snapshot(store) == before
 
-    def test_what_cannot_be_made_anew_stays_a_fault_and_stays(self, verify, store, videos):
+    def test_files_that_cannot_be_repaired_are_kept_and_reported(self, verify, store, videos):
         truncate(feature_path(store, "Fighting/a.mp4"), 0.5)
         (videos / "Fighting" / "a.mp4").unlink()  # no video to make it from
         (videos / "Fighting" / "b.mp4").write_bytes(b"")
@@ -193,7 +193,7 @@ class TestRepair:
             "c.avi",
         ]
 
-    def test_without_a_whole_file_it_is_not_known_how(self, verify, store):
+    def test_without_a_whole_file_the_settings_are_unknown(self, verify, store):
         for path in list_features(store).values():
             truncate(path, 0.5)
         code, _, errors = verify("--repair")
@@ -211,20 +211,20 @@ class TestRepair:
             ({"clip_features": None, "clip_frames": None}, "has_clips: (True|False) != "),
         ],
     )
-    def test_files_that_disagree_do_not_say_how(self, verify, store, changes, message):
+    def test_files_with_different_settings_are_refused(self, verify, store, changes, message):
         change(store, "c.avi", **changes)
         feature_path(store, "d.mp4").unlink()
         code, _, errors = verify("--repair")
         assert code == 2
         assert re.search(rf"have different settings \({message}", errors)
 
-    def test_a_precision_that_is_asked_for_settles_it(self, verify, store):
+    def test_a_requested_precision_decides(self, verify, store):
         change(store, "c.avi", precision="bf16")
         feature_path(store, "d.mp4").unlink()
         assert verify("--repair", "--precision", "fp32")[0] == 0
         assert read_features(feature_path(store, "d.mp4")).precision == "fp32"
 
-    def test_one_precision_has_to_be_said_where_several_devices_had_their_own(self, verify, store):
+    def test_a_precision_is_required_if_devices_used_several(self, verify, store):
         for path in list_features(store).values():
             write(path, replace(read_features(path), precision="bf16, fp32"))
         feature_path(store, "d.mp4").unlink()
@@ -249,7 +249,7 @@ class TestRepair:
     @pytest.mark.parametrize(
         ("root", "name"), [("Fighting", "a.mp4"), ("..", "videos/Fighting/a.mp4")]
     )
-    def test_videos_by_other_names_than_they_were_extracted_by_are_refused(
+    def test_videos_under_other_names_than_at_extraction_are_refused(
         self, run, store, videos, root, name
     ):
         given = videos / root
@@ -266,7 +266,7 @@ class TestRepair:
             ["verified 4", "damaged 0", "missing 1", "changed 0", "repaired 1"],
         )
 
-    def test_what_cannot_be_read_is_named_and_not_replaced(self, verify, store, monkeypatch):
+    def test_an_unreadable_file_is_named_and_not_replaced(self, verify, store, monkeypatch):
         unreadable, real = feature_path(store, "c.avi"), sealed._check_bytes
 
         def check(path, content):
@@ -290,14 +290,14 @@ class TestRepair:
         assert code == 2
         assert "weights random:0 are not those that the features were made with (random:0" in errors
 
-    def test_it_waits_for_no_other_run(self, verify, store):
+    def test_repairing_beside_another_run_is_refused(self, verify, store):
         with locked(store):
             code, _, errors = verify("--repair")
-            assert verify()[0] == 0  # looking is always allowed
+            assert verify()[0] == 0  # verifying alone is always allowed
         assert code == 2
         assert f"another run is writing to {store} (" in errors
 
-    def test_wrong_usage_is_said(self, run, store, videos):
+    def test_wrong_usage_is_reported(self, run, store, videos):
         code, _, errors = run("features", "verify", store, "--repair")
         assert (code, errors) == (
             2,
@@ -309,7 +309,7 @@ class TestRepair:
 
 
 def assert_same_features(left, right):
-    """Bit for bit in every array, and in every attribute but the time."""
+    """Compare every array bit for bit, and every attribute except the time."""
     for path, (_, content) in left.items():
         other = path.with_suffix(".other")
         other.write_bytes(right[path][1])

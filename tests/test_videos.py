@@ -1,4 +1,4 @@
-"""What the user named on the command line -> the videos, each with its name in every output."""
+"""From arguments on the command line to videos, each with its name in every output."""
 
 import os
 import socket
@@ -48,12 +48,12 @@ def test_a_folder_gives_its_videos_by_relative_path_and_counts_the_rest(root):
     assert videos.num_other_files == 2
 
 
-def test_endings_can_be_chosen(root):
+def test_extensions_can_be_chosen(root):
     assert list(found(root, extensions="MP4, .avi")) == ["A/a.MP4", "A/deep/ä b.avi", "b.mp4"]
     assert list(found(root, extensions="txt")) == ["A/notes.txt"]
 
 
-def test_a_file_is_taken_whatever_its_ending(root):
+def test_a_file_is_accepted_with_any_extension(root):
     assert found(root / "readme") == {"readme": root / "readme"}
     assert list(found(root / "b.mp4", root / "A")) == ["a.MP4", "b.mp4", "deep/ä b.avi"]
 
@@ -66,12 +66,12 @@ def test_a_pattern_gives_names_below_its_fixed_part(root, monkeypatch):
     assert list(found("*/a.*")) == ["A/a.MP4"]
 
 
-def test_a_name_with_the_signs_of_a_pattern_is_a_name(root):
+def test_an_existing_name_with_pattern_characters_is_a_name(root):
     (root / "[1].mp4").write_text("")
     assert list(found(root / "[1].mp4")) == ["[1].mp4"]
 
 
-def test_a_list_gives_its_paths_relative_to_itself(root, tmp_path):
+def test_paths_in_a_list_are_relative_to_it(root, tmp_path):
     listing = tmp_path / "list.txt"
     outside = tmp_path / "out.mp4"
     outside.write_text("")
@@ -86,7 +86,7 @@ def test_a_list_gives_its_paths_relative_to_itself(root, tmp_path):
     }
 
 
-def test_a_list_names_the_line_that_is_wrong(tmp_path, root):
+def test_the_wrong_line_of_a_list_is_named(tmp_path, root):
     listing = tmp_path / "list.txt"
     listing.write_text("videos/b.mp4\nvideos/c.mp4\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: .*videos/c\.mp4 does not exist"):
@@ -126,7 +126,7 @@ def secret(tmp_path):
     return path
 
 
-def test_a_link_out_of_the_folder_is_named_and_followed_where_that_is_asked_for(root, secret):
+def test_a_link_out_of_the_folder_is_named_and_followed_only_on_request(root, secret):
     link = root / "A" / "out.mp4"
     link.symlink_to("../../secret.mp4")
     for argument in (root, f"{root}/A/*", f"{root}/**/*.mp4"):
@@ -152,7 +152,7 @@ def test_a_link_that_the_user_names_is_followed(root, secret, tmp_path):
     assert "b.mp4" in found(tmp_path / "linked")
 
 
-def test_what_is_no_file_is_named_and_not_opened(root, tmp_path, monkeypatch):
+def test_special_files_are_named_and_not_opened(root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)  # a socket's path must be short
     os.mkfifo("pipe.mp4")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
     assert videos.failures == (FailedVideo(str(root / "A" / "deep"), reason),)
 
 
-def test_two_loops_below_a_pattern_end(root):
+def test_a_pattern_above_two_loops_terminates(root):
     for name in ("x", "y"):  # glob.glob tries their 2^40 combinations
         (root / name).symlink_to(".")
     assert list(found(f"{root}/**/*.mkv")) == ["-x.mkv"]
@@ -221,7 +221,7 @@ def test_hidden_files_match_a_pattern_that_names_them(root):
     assert list(found(f"{root}/.cache/*")) == ["x.mp4"]
 
 
-def test_a_pattern_that_is_none_is_refused(root):
+def test_an_invalid_pattern_is_refused(root):
     if sys.version_info < (3, 13):
         with pytest.raises(UserError, match=r"is not a pattern \(.*\): use one like \*\*/\*\.mp4"):
             found(f"{root}/**.mp4")
@@ -237,14 +237,14 @@ def test_a_pattern_that_is_none_is_refused(root):
         (["{root}/none"], r"no videos in .*none \(1 other file\): name a folder .*--extensions"),
     ],
 )
-def test_where_there_are_no_videos_it_says_so(root, arguments, message):
+def test_arguments_without_videos_are_reported(root, arguments, message):
     (root / "none").mkdir()
     (root / "none" / "a.doc").write_text("")
     with pytest.raises(UserError, match=message):
         found(*(argument.format(root=root) for argument in arguments))
 
 
-def test_endings_without_an_ending_are_refused(root):
+def test_an_empty_list_of_extensions_is_refused(root):
     with pytest.raises(UserError, match=r"--extensions ' ,' names no extension: use \.mp4,\.avi"):
         found(root, extensions=" ,")
 

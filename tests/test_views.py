@@ -38,7 +38,7 @@ def test_views_are_slices_of_the_frame(height, width):
         np.testing.assert_array_equal(mirrored, slices[name][:, :, ::-1])
 
 
-def test_the_center_of_320_x_240_is_that_of_the_reference_figures():
+def test_the_center_of_320_x_240_matches_the_reference_figures():
     rows = torch.arange(240, dtype=torch.uint8).reshape(1, 240, 1, 1).expand(1, 240, 320, 3)
     columns = torch.arange(320).remainder(256).to(torch.uint8).reshape(1, 1, 320, 1)
     cut = cut_view(rows, "center")[0, :, :, 0]
@@ -57,12 +57,12 @@ def test_the_center_of_320_x_240_is_that_of_the_reference_figures():
         ("center_mirrored,bottom_left,center_mirrored", ("bottom_left", "center_mirrored")),
     ],
 )
-def test_views_come_in_stored_order_however_they_are_asked_for(text, names):
+def test_views_come_in_stored_order_however_they_are_requested(text, names):
     assert view_names(text) == names
 
 
 @pytest.mark.parametrize("text", ["", "middle", "center,,five", "center;top_left"])
-def test_what_is_no_view_is_named(text):
+def test_an_unknown_view_is_named(text):
     message = r"unknown view .*: use center, five, ten, or names from center"
     with pytest.raises(UserError, match=message):
         view_names(text)

@@ -66,7 +66,7 @@ class TestLoading:
     @pytest.mark.parametrize("suffix", [".pt", ".pyth", ".safetensors"])
     @pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state", "model"])
     @pytest.mark.parametrize("prefix", ["", "module."])
-    def test_wrapping_and_kind_of_file_do_not_change_the_digest(
+    def test_wrapping_and_file_format_do_not_change_the_digest(
         self, tmp_path, suffix, wrapper, prefix
     ):
         _, plain = load(saved(tmp_path / "plain.pt", full_state()))
@@ -88,7 +88,7 @@ class TestLoading:
         counters = [name for name in full_state() if name.endswith("num_batches_tracked")]
         assert len(digests) == 1 + len(full_state()) - len(counters)
 
-    def test_layers_beyond_the_endpoint_are_not_needed_and_do_not_count(self, tmp_path):
+    def test_layers_beyond_the_endpoint_do_not_matter(self, tmp_path):
         more = full_state("Mixed_3b") | {"logits.conv3d.bias": torch.zeros(400)}
         few = {name: more[name] for name in full_state()}
         assert load(saved(tmp_path / "more.pt", more))[1].digest == (
@@ -157,7 +157,7 @@ class TestFilesThatAreRefused:
                 load(refused)
         assert not (tmp_path / "ran").exists()
 
-    def test_a_file_that_unfolds_to_more_than_it_holds_is_refused(self, tmp_path):
+    def test_a_zip_bomb_is_refused(self, tmp_path):
         plain = saved(tmp_path / "a.pt", {"a": torch.zeros(1 << 20)})
         bomb = tmp_path / "bomb.pt"
         with zipfile.ZipFile(plain) as old, zipfile.ZipFile(bomb, "w") as new:
@@ -179,7 +179,7 @@ class TestFilesThatAreRefused:
             (None, {"a": PLACED | {"dtype": "OBJECT"}}),
         ],
     )
-    def test_a_header_that_lies_is_refused(self, tmp_path, length, header):
+    def test_a_false_header_is_refused(self, tmp_path, length, header):
         path = tmp_path / "a.safetensors"
         text = json.dumps(header).encode()
         path.write_bytes((length or len(text)).to_bytes(8, "little") + text + bytes(16))
@@ -198,7 +198,7 @@ class TestFilesThatAreRefused:
         with pytest.raises(WeightsError, match=r"a\.pt cannot be read as weights"):
             read_state(path)
 
-    def test_what_is_no_plain_tensor_of_floats_is_refused(self):
+    def test_anything_but_plain_float_tensors_is_refused(self):
         network, key = I3D(SMALL), "Conv3d_2b_1x1.bn.bias"
         for convert in (Tensor.to_sparse, Tensor.long, lambda tensor: tensor.to(torch.complex64)):
             state = full_state()
@@ -218,7 +218,7 @@ class TestFilesThatAreRefused:
         with pytest.raises(WeightsError, match=r"a\.\w+ (cannot be read as weights|is not a pl)"):
             load(path)
 
-    def test_whatever_bytes_are_in_it_a_file_is_refused_with_its_name(self, tmp_path):
+    def test_a_file_of_any_bytes_is_refused_with_its_name(self, tmp_path):
         path = tmp_path / "a.pt"
         rng = np.random.default_rng(0)
         for _ in range(200):
@@ -228,7 +228,7 @@ class TestFilesThatAreRefused:
             ):
                 read_state(path)
 
-    def test_what_holds_no_weights_is_refused(self, tmp_path):
+    def test_a_file_without_weights_is_refused(self, tmp_path):
         path = tmp_path / "a.pt"
         with pytest.raises(WeightsError, match=r"a\.pt: no such weights file"):
             read_state(path)
@@ -269,7 +269,7 @@ class TestRandomWeights:
         load_weights(network, "random", SOURCE)
         assert torch.rand(1) == expected
 
-    def test_a_seed_that_is_no_number_is_refused(self):
+    def test_an_invalid_seed_is_refused(self):
         for seed in ("x", "1" * 5000):
             with pytest.raises(WeightsError, match=f"seed '{seed}' of random weights is not a wh"):
                 load_weights(I3D(SMALL), f"random:{seed}", SOURCE)
@@ -341,21 +341,21 @@ class TestDownload:
         assert server.starts == [0]
         assert {file.name for file in path.parent.iterdir()} == {"a.pt", LOCK_NAME}
 
-    def test_of_two_first_runs_one_downloads_and_the_other_waits(self, server, source):
+    def test_of_two_concurrent_runs_one_downloads_and_the_other_waits(self, server, source):
         with ThreadPoolExecutor() as both:
             paths = set(both.map(fetch_weights, [source] * 4))
         assert paths == {cached_weights(source)}
         assert server.starts == [0]
         assert cached_weights(source).read_bytes() == CONTENT
 
-    def test_a_cache_that_cannot_be_locked_is_used_all_the_same(self, server, source, monkeypatch):
+    def test_a_cache_that_cannot_be_locked_is_still_used(self, server, source, monkeypatch):
         def refuse(_file, _flags):
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
         monkeypatch.setattr(files.fcntl, "flock", refuse)
         assert fetch_weights(source).read_bytes() == CONTENT
 
-    def test_a_broken_connection_is_said_and_resumed(self, server, source):
+    def test_a_broken_connection_is_reported_and_resumed(self, server, source):
         server.breaks_after = 1000
         with pytest.raises(WeightsError, match="was lost after 1000 of 64000 bytes; run again"):
             fetch_weights(source)
@@ -367,21 +367,21 @@ class TestDownload:
         assert server.starts == [0, 1000]
         assert told[-1] == (len(CONTENT), len(CONTENT))
 
-    def test_a_server_without_ranges_begins_anew(self, server, source):
+    def test_a_server_without_ranges_restarts_the_download(self, server, source):
         server.breaks_after = 1000
         with pytest.raises(WeightsError, match="connection was lost"):
             fetch_weights(source)
         server.breaks_after, server.takes_ranges = None, False
         assert fetch_weights(source).read_bytes() == CONTENT
 
-    def test_a_download_that_only_lacked_its_end_is_taken(self, server, source):
+    def test_a_download_that_is_complete_already_is_used(self, server, source):
         partial = cached_weights(source).with_name("a.pt.download")
         partial.parent.mkdir(parents=True)
         partial.write_bytes(CONTENT)
         assert fetch_weights(source).read_bytes() == CONTENT
         assert server.starts == [len(CONTENT)]
 
-    def test_another_content_is_refused_and_removed(self, server, source):
+    def test_unexpected_content_is_refused_and_removed(self, server, source):
         server.content = CONTENT[:-1] + b"x"
         with pytest.raises(WeightsError, match="is not the file published at http"):
             fetch_weights(source)
@@ -401,14 +401,14 @@ class TestDownload:
             fetch_weights(named)
         assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
 
-    def test_without_a_published_digest_any_content_is_taken(self, server, source):
+    def test_without_a_published_digest_any_content_is_accepted(self, server, source):
         server.content = b"anything"
         source = replace(source, git_blob_sha1=None)
         assert not source.is_checkable
         assert fetch_weights(source).read_bytes() == b"anything"
 
     @pytest.mark.parametrize("status", [404, 500])
-    def test_what_cannot_be_downloaded_says_what_to_do(self, server, source, status):
+    def test_a_failed_download_suggests_what_to_do(self, server, source, status):
         server.status = status
         with pytest.raises(
             WeightsError,
@@ -419,7 +419,7 @@ class TestDownload:
             load_weights(I3D(SMALL), "auto", source)
 
     @pytest.mark.parametrize("url", ["http://a.b/c.pt", "ftp://a.b/c.pt", "file:///etc/passwd"])
-    def test_nothing_is_fetched_in_the_open(self, tmp_path, monkeypatch, url):
+    def test_only_https_is_fetched(self, tmp_path, monkeypatch, url):
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
         with pytest.raises(WeightsError, match=f"{url} is not https: weights are fetched over htt"):
             fetch_weights(WeightsSource(url, "a.pt", None, "none"))
@@ -435,19 +435,21 @@ class TestDownload:
         assert not cached_weights(source).exists()
 
     @pytest.mark.parametrize("tells_length", [True, False])
-    def test_what_is_too_large_is_not_kept(self, server, source, tells_length, monkeypatch):
+    def test_a_download_that_is_too_large_is_not_kept(
+        self, server, source, tells_length, monkeypatch
+    ):
         monkeypatch.setattr(download, "MAX_DOWNLOAD_BYTES", len(CONTENT) - 1)
         server.tells_length = tells_length
         with pytest.raises(WeightsError, match="larger than 63999 bytes: that cannot be the offi"):
             fetch_weights(source)
         assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
 
-    def test_without_a_network_the_same_is_said(self, server, source):
+    def test_without_a_network_the_same_is_suggested(self, server, source):
         away = replace(source, url="http://127.0.0.1:9/a.pt")
         with pytest.raises(WeightsError, match=r"could not be downloaded \(.*refused.*another"):
             fetch_weights(away)
 
-    def test_auto_takes_what_lies_in_the_cache(self, server, source):
+    def test_auto_uses_the_cached_file(self, server, source):
         path = cached_weights(source)
         path.parent.mkdir(parents=True)
         saved(path, full_state())
@@ -459,7 +461,7 @@ class TestDownload:
         assert server.starts == []
 
 
-def test_the_cache_is_where_its_variables_say(monkeypatch, tmp_path):
+def test_environment_variables_choose_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
     assert cache_folder() == tmp_path / "a"
@@ -470,7 +472,7 @@ def test_the_cache_is_where_its_variables_say(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "vigil"
 
 
-def test_the_digest_is_the_one_git_gives(tmp_path):
+def test_the_digest_is_gits(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"")
     assert git_blob_sha1(path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"

@@ -61,7 +61,7 @@ class Line:
         return self.connection.recv()
 
     def do(self, task):
-        """All messages of a task; instead of its slot, the clip that was in it."""
+        """Return all messages of a task, with clips in place of their slots."""
         self.send(task)
         messages = []
         while not messages or not isinstance(messages[-1], TaskFinished | TaskFailed | WasSplit):
@@ -104,7 +104,7 @@ def start(kind):
 
 @pytest.fixture(scope="module", params=["thread", "process"])
 def line(request):
-    """A worker that all tests share: none of them may spoil it."""
+    """A worker that all tests share, so none of them may break it."""
     with start(request.param) as line:
         yield line
 
@@ -120,7 +120,7 @@ def source(path):
 
 
 def expected(task):
-    """What `read_video` says, put as messages of a worker."""
+    """The output of `read_video` as messages of a worker."""
     if task.part is None:
         read = read_video(task.video, OPTIONS, task.decoder, may_split=task.may_split)
     else:
@@ -164,12 +164,12 @@ def assert_same(messages, should_be):
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])
-def test_messages_are_what_is_read(line, tmp_path, decoder):
+def test_messages_match_read_video(line, tmp_path, decoder):
     video = source(encode(tmp_path / "a.mp4"))
     assert len(assert_as_read(line, Task(7, video, decoder))) == 5
 
 
-def test_clips_begin_anew_behind_a_restart(line, tmp_path):
+def test_clips_start_again_after_a_restart(line, tmp_path):
     video = source(damage(encode(tmp_path / "a.mp4"), [15], fill=255))
     messages = line.do(Task(1, video))
     restart = next(k for k, message in enumerate(messages) if isinstance(message, Restarted))
@@ -216,7 +216,7 @@ def test_a_bug_in_one_video_does_not_stop_the_next(thread_line, tmp_path, monkey
     assert_as_read(thread_line, Task(2, video))
 
 
-def test_without_releases_the_slots_are_filled_and_no_more(line, tmp_path):
+def test_without_releases_only_the_slots_are_filled(line, tmp_path):
     video = source(encode(tmp_path / "a.mp4", draw_frames(40)))
     line.send(Task(1, video))
     ready = [line.receive() for _ in range(NUM_SLOTS)]
@@ -250,7 +250,7 @@ def test_a_task_may_come_while_another_waits_for_a_slot(line, tmp_path):
 
 
 def test_waiting_for_a_slot_does_not_count_as_decoding(thread_line, tmp_path, monkeypatch):
-    """By a clock that decoding moves by 3 a clip, and waiting by 1000."""
+    """By a clock that decoding advances by 3 per clip, and waiting by 1000."""
     now = 0
     next_clip = thread_line.ring.next_clip
 
@@ -285,7 +285,7 @@ def test_waiting_for_a_slot_does_not_count_as_decoding(thread_line, tmp_path, mo
 
 @pytest.mark.parametrize("when", ["idle", "waiting for a slot", "decoding"])
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_a_worker_leaves_quietly_when_its_connection_ends(tmp_path, capfd, kind, when):
+def test_a_worker_exits_silently_when_its_connection_ends(tmp_path, capfd, kind, when):
     with start(kind) as line:
         if when != "idle":
             line.send(Task(1, source(encode(tmp_path / "a.mp4", draw_frames(40)))))
@@ -317,14 +317,14 @@ def test_a_killed_worker_leaves_its_clips(tmp_path):
             pytest.fail("the connection has not ended")
 
 
-def test_an_interrupt_is_for_whoever_started_the_worker(tmp_path):
+def test_a_worker_ignores_interrupts(tmp_path):
     with start("process") as line:
         assert_as_read(line, Task(1, source(encode(tmp_path / "a.mp4"))))
         os.kill(line.runner.pid, signal.SIGINT)
         assert_as_read(line, Task(2, source(tmp_path / "a.mp4")))
 
 
-def test_a_task_names_a_decoder_that_there_is(tmp_path):
+def test_a_task_with_an_unknown_decoder_is_refused(tmp_path):
     with pytest.raises(UserError, match="unknown decoder 'ffmpeg': use one of auto"):
         Task(1, source(tmp_path / "a.mp4"), "ffmpeg")
 
@@ -360,7 +360,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_of_the_command_that_decodes_has_neither_torch_nor_h5py(tmp_path):
+def test_decoding_processes_of_the_command_load_neither_torch_nor_h5py(tmp_path):
     """Spawned processes load again what the script, and so the command line, imports."""
     script = tmp_path / "program.py"
     script.write_text(LIKE_THE_CONSOLE_SCRIPT)

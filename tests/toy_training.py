@@ -1,4 +1,4 @@
-"""Training on bags that a working method tells apart."""
+"""Training on bags that a working method can distinguish."""
 
 import torch
 from sklearn.metrics import roc_auc_score
@@ -12,7 +12,7 @@ SHAPE = InputShape(num_segments=16, time_positions=2, channels=6, num_classes=2)
 
 
 def auc_on_new_bags(recipe: Recipe) -> float:
-    """The segment AUC on new bags of a detector that was trained on weak labels."""
+    """Train a detector on weak labels and return its segment AUC on new bags."""
     (train, classes, _), (test, _, truth) = toy_bags(0), toy_bags(1)
     learner = new_learner(recipe, SHAPE, 0, torch.device("cpu"))
     learner.model.fit(train, classes)
@@ -24,9 +24,9 @@ def auc_on_new_bags(recipe: Recipe) -> float:
 
 
 def toy_bags(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (24, S, D), classes (24,) and anomalous segments (24, S), a run in every other bag.
+    """Features (24, S, D), classes (24,) and anomalous segments (24, S): a run in every other bag.
 
-    They lie elsewhere, and jump about from one time position to the next.
+    Anomalous segments are shifted, and jump from one time position to the next.
     """
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(24, 16, 2, 6, generator=generator) / 2
@@ -39,12 +39,12 @@ def toy_bags(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def fill(model: torch.nn.Module) -> None:
-    """Give a model weights that do not depend on anybody's random numbers."""
+    """Fill a model with weights that do not depend on a random generator."""
     for index, parameter in enumerate(model.parameters(), start=1):
         parameter.data = waves(*parameter.shape, step=index) / parameter.shape[-1] ** 0.5
 
 
 def waves(*shape: int, step: float) -> Tensor:
-    """Values in -1..1 that a formula gives."""
+    """Return values in -1..1 from a formula."""
     places = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64)
     return torch.sin(step * places).float().reshape(shape)

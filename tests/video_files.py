@@ -1,4 +1,4 @@
-"""Tiny video files of every kind, made on the spot."""
+"""Generate tiny video files of every kind."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 NUM_FRAMES = 20
 UNEVEN_TIMES = [0, 10, 50, 60, 200, *range(233, 233 + 33 * 15, 33)]
-"""Milliseconds at which the frames of a video of variable rate are shown."""
+"""Presentation times, in milliseconds, of the frames of a variable-rate video."""
 
 
 def draw_frames(num_frames=NUM_FRAMES, width=256, height=240, seed=0) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ def encode(
     options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames at 25 a second, or at ``times``; ``second`` becomes another video stream.
+    """Write frames at 25 per second, or at ``times``; ``second`` becomes another video stream.
 
     ``options`` are those of the container.
     """
@@ -55,7 +55,7 @@ def encode(
             stream.pix_fmt = pixel_format
             stream.height, stream.width = pictures[0].shape[:2]
             stream.thread_count = 1
-            # With x264's macroblock tree the same frames gave other bytes now and then.
+            # With x264's macroblock tree, the same frames occasionally gave different bytes.
             alike = {"mbtree": "0"} if codec == "libx264" else {}
             stream.options = alike | (codec_options or {})
             if times is not None:
@@ -92,7 +92,7 @@ def truncate(path: Path, share: float) -> Path:
 
 
 def cut_packets(source: Path, path: Path, num_packets: int) -> Path:
-    """The first packets of a video as they are, in a file of their own."""
+    """Copy the first packets of a video, unchanged, into a new file."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(old.demux(video=0)):
