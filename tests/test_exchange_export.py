@@ -112,9 +112,9 @@ class TestLayout:
         assert export(store, tmp_path / "out") == 3
         said = capsys.readouterr()
         assert said.out.startswith("exported 2\n")
-        assert "Arson/b.mp4: features hold the views center, top_left, not" in said.err
+        assert "Arson/b.mp4: its features hold the views center, top_left, not" in said.err
         assert "c.mp4.h5 is damaged" in said.err
-        assert "d.mp4: features hold the views center, not top_left" in said.err
+        assert "d.mp4: its features hold the views center, not top_left" in said.err
         assert len((tmp_path / "out/rgb.list").read_text().splitlines()) == 2
 
     def test_clips_that_were_not_kept(self, store, tmp_path, capsys):

@@ -536,7 +536,7 @@ class TestUse:
         capsys.readouterr()
         assert main([*command, "--out", str(tmp_path / "results")]) == 2
         errors = capsys.readouterr().err
-        assert "the features 'c3d' were imported from segments: this program cannot make" in errors
+        assert "the features 'c3d' were imported from segments: vigil cannot extract them" in errors
 
     def test_real_c3d_features(self, shared_data, tmp_path, capsys):
         store, labels = tmp_path / "store", tmp_path / "labels.csv"
