@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vigil.extract.backbones import Backbone, find_backbone
+from vigil.extract.networks.backbones import Backbone, find_backbone
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from bench.options import Options
 from bench.processes import naive_extract, run_python, vigil_extract
 from bench.table import Row
 from bench.videos import chosen_videos
-from vigil.extract.backbones import CLIP_FRAMES
 from vigil.extract.clips import ClipGrid
+from vigil.extract.networks.backbones import CLIP_FRAMES
 from vigil.extract.store import SUFFIX
 from vigil.extract.views import view_names
 
@@ -66,7 +66,7 @@ def least_cosine(store: Path, naive: Path, names: list[str]) -> float:
 
 
 def told(log: Path) -> str:
-    """The load and the bottleneck that the run reported at its end (`extract.activity`)."""
+    """The load and the bottleneck that the run reported at its end (`extract.engine.activity`)."""
     messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]
     found = [re.search(r"device busy.*", message) for message in messages]
     return [match[0] for match in found if match][-1]

@@ -18,13 +18,13 @@ from torch.nn import functional
 from tyro.conf import Positional
 
 from bench import standin
-from vigil.extract.backbones import CLIP_FRAMES, Backbone, find_backbone
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decoder import VIEW_SIZE, frame_size
+from vigil.extract.decode.decoder import VIEW_SIZE, frame_size
+from vigil.extract.networks.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.networks.weights import load_weights
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.views import VIEWS, view_names
-from vigil.extract.weights import load_weights
-from vigil.pipeline.inference import select_device
+from vigil.pipeline.scores.inference import select_device
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from bench.naive import plain_features
 from bench.options import Options
 from bench.table import Row, shortest_seconds
 from bench.videos import chosen_videos
-from vigil.extract.backbones import CLIP_FRAMES, Backbone, find_backbone
-from vigil.extract.decoder import frame_size, probe
-from vigil.extract.decoder_av import AvDecoder
-from vigil.extract.placement import RUNGS, place
+from vigil.extract.decode.decoder import frame_size, probe
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.networks.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.networks.placement import RUNGS, place
+from vigil.extract.networks.weights import load_weights
 from vigil.extract.views import cut_view
-from vigil.extract.weights import load_weights
-from vigil.pipeline.extraction import GPU_BATCH_SIZE
-from vigil.pipeline.inference import select_device
+from vigil.pipeline.extraction.command import GPU_BATCH_SIZE
+from vigil.pipeline.scores.inference import select_device
 
 SECTION = "network"
 

@@ -8,8 +8,8 @@ import time
 
 from torch import Tensor, nn
 
-from vigil.extract.backbones import BACKBONES, Backbone, Pixels
-from vigil.extract.download import WeightsSource
+from vigil.extract.networks.backbones import BACKBONES, Backbone, Pixels
+from vigil.extract.networks.download import WeightsSource
 
 NAME, INSTANT = "standin", "instant"
 TIME_POSITIONS, CHANNELS = 7, 1024

@@ -23,10 +23,10 @@ from vigil.extract.clips import ClipGrid
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.model.config import ModelConfig
 from vigil.model.detector import InputShape
-from vigil.pipeline.feeding import fetch, gather
-from vigil.pipeline.inference import select_device
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.scores.inference import select_device
+from vigil.pipeline.training.feeding import fetch, gather
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SECTION = "training"
 SHAPE = InputShape(num_segments=32, time_positions=7, channels=1024, num_classes=14)

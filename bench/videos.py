@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.options import Options
+from vigil.extract.decode.videos import find_videos
 from vigil.pipeline.options import VIDEO_EXTENSIONS
-from vigil.pipeline.videos import find_videos
 
 FPS = 30
 NUM_PATCHES = 6

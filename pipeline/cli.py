@@ -30,33 +30,33 @@ from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
 Command = tuple[type[Any], str]
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
-    "extract": (options.ExtractOptions, "extraction:run_extract"),
-    "train": (options.TrainOptions, "training:run_train"),
-    "evaluate": (options.EvaluateOptions, "evaluation:run_evaluate"),
-    "compare": (options.CompareOptions, "comparison:run_compare"),
+    "extract": (options.ExtractOptions, "extraction.command:run_extract"),
+    "train": (options.TrainOptions, "training.command:run_train"),
+    "evaluate": (options.EvaluateOptions, "evaluation.command:run_evaluate"),
+    "compare": (options.CompareOptions, "evaluation.comparison:run_compare"),
     "bench-methods": (
         options.BenchMethodsOptions,
-        "bench_methods:run_bench_methods",
+        "tables.command:run_bench_methods",
     ),
-    "reproduce": (options.ReproduceOptions, "reproduction:run_reproduce"),
-    "score": (options.ScoreOptions, "scoring:run_score"),
-    "report": (options.ReportOptions, "report:run_report"),
+    "reproduce": (options.ReproduceOptions, "chains.reproduction:run_reproduce"),
+    "score": (options.ScoreOptions, "scoring.command:run_score"),
+    "report": (options.ReportOptions, "scoring.report:run_report"),
     "features": {
-        "verify": (options.FeaturesVerifyOptions, "verification:run_verify"),
-        "show": (options.FeaturesShowOptions, "features:run_show"),
-        "import": (options.FeaturesImportOptions, "exchange_import:run_import"),
-        "export": (options.FeaturesExportOptions, "exchange_export:run_export"),
+        "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify"),
+        "show": (options.FeaturesShowOptions, "extraction.show:run_show"),
+        "import": (options.FeaturesImportOptions, "exchange.import_features:run_import"),
+        "export": (options.FeaturesExportOptions, "exchange.export_features:run_export"),
     },
     "dataset": {
-        "list": (options.DatasetListOptions, "dataset_check:run_list"),
-        "check": (options.DatasetCheckOptions, "dataset_check:run_check"),
+        "list": (options.DatasetListOptions, "datasets.check:run_list"),
+        "check": (options.DatasetCheckOptions, "datasets.check:run_check"),
     },
     "weights": {
-        "list": (options.WeightsListOptions, "weights:run_list"),
-        "fetch": (options.WeightsFetchOptions, "weights:run_fetch"),
-        "verify": (options.WeightsVerifyOptions, "weights:run_verify"),
+        "list": (options.WeightsListOptions, "extraction.pretrained:run_list"),
+        "fetch": (options.WeightsFetchOptions, "extraction.pretrained:run_fetch"),
+        "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify"),
     },
-    "demo": (options.DemoOptions, "demo:run_demo"),
+    "demo": (options.DemoOptions, "chains.demo:run_demo"),
 }
 """Command -> its options and the function that runs it.
 

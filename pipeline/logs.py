@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from vigil.extract.activity import Activity
+from vigil.extract.engine.activity import Activity
 from vigil.pipeline.options import LogOptions
 
 REPORT_SECONDS = 30

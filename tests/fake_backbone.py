@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vigil.extract.backbones import BACKBONES, Backbone, Pixels
-from vigil.extract.combinations import Network
-from vigil.extract.download import WeightsSource
-from vigil.extract.engine import Engine
+from vigil.extract.engine.driver import Engine
+from vigil.extract.networks.backbones import BACKBONES, Backbone, Pixels
+from vigil.extract.networks.combinations import Network
+from vigil.extract.networks.download import WeightsSource
+from vigil.extract.networks.weights import Weights
 from vigil.extract.spec import FeatureSpec
-from vigil.extract.weights import Weights
 
 FRAMES = (0, 40)
 """The frames of a clip that it uses, one for each of its two time positions."""

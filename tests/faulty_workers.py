@@ -8,10 +8,10 @@ import ctypes
 import time
 from pathlib import Path
 
-from vigil.extract import reader
-from vigil.extract.decoder_av import AvDecoder
-from vigil.extract.decoder_decord import DecordDecoder
-from vigil.extract.worker import worker_process
+from vigil.extract.decode import reader
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.decode.decoder_decord import DecordDecoder
+from vigil.extract.decode.worker import worker_process
 
 FRAME = 5
 

@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 import torch
 
-from vigil.extract.decoder import probe
-from vigil.extract.decoder_av import AvDecoder
-from vigil.extract.i3d import I3D
+from vigil.extract.decode.decoder import probe
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.networks.i3d import I3D
 
 VIDEO = "cctv/train/RoadAccidents/RoadAccidents336_x264.mp4"
 

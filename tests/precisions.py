@@ -2,7 +2,7 @@
 
 import pytest
 
-from vigil.extract.hardware import cpu_computes
+from vigil.extract.networks.hardware import cpu_computes
 
 needs_bf16 = pytest.mark.skipif(
     not cpu_computes("bf16"), reason="oneDNN does not convolve in bf16 on this CPU"

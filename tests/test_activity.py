@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from vigil.extract.activity import MIN_CLIPS, Activity
+from vigil.extract.engine.activity import MIN_CLIPS, Activity
 from vigil.pipeline import logs
 from vigil.pipeline.logs import REPORT_SECONDS, RunningCount
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights
 
-from vigil.extract.backbones import BACKBONES, PRECISIONS, find_backbone
 from vigil.extract.errors import UserError
-from vigil.extract.placement import FromPixels
+from vigil.extract.networks.backbones import BACKBONES, PRECISIONS, find_backbone
+from vigil.extract.networks.placement import FromPixels
 
 EVERY = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
 TORCHVISION = [name for name, one in BACKBONES.items() if "download.pytorch.org" in one.source.url]

@@ -29,8 +29,8 @@ from bench.options import Options
 from bench.processes import own_memory, peak_memory, run_python
 from bench.table import Row, figure, render, shortest_seconds
 from bench.videos import chosen_videos, draw_video, repeat_video
-from vigil.extract.backbones import BACKBONES, find_backbone
 from vigil.extract.errors import UserError
+from vigil.extract.networks.backbones import BACKBONES, find_backbone
 from vigil.model.detector import InputShape
 
 CHEAP = Options(backbone=standin.NAME, device="cpu", precisions=("fp32",), repeats=1)

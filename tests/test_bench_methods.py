@@ -12,11 +12,11 @@ import pytest
 from builders import make_features, write_store
 
 from vigil.extract.errors import UserError
-from vigil.pipeline.bench_methods import run_bench_methods
-from vigil.pipeline.evaluation import run_evaluate
-from vigil.pipeline.method_table import load_table, recipe_of_row
+from vigil.pipeline.evaluation.command import run_evaluate
 from vigil.pipeline.options import BenchMethodsOptions, EvaluateOptions
 from vigil.pipeline.recipe import read_toml
+from vigil.pipeline.tables.command import run_bench_methods
+from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -127,7 +127,7 @@ def test_other_measures_are_shown_without_a_new_training(done: BenchMethodsOptio
     shown = 'measures = ["frame_ap", "frame_auc"]\nreference'
     table = TABLE.replace("reference", shown).replace("0.8212}", "0.8212, frame_ap = 0.7781}")
     done.config.write_text(table)
-    with patch("vigil.pipeline.bench_methods.train_model", side_effect=AssertionError):
+    with patch("vigil.pipeline.tables.command.train_model", side_effect=AssertionError):
         run_bench_methods(done)
     after = (done.out / "table.md").read_text().splitlines()
     heads, _, row, other = (line.split(" | ") for line in after[2:])
@@ -200,7 +200,7 @@ def test_an_interrupted_training_does_not_count_as_done(done: BenchMethodsOption
     recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 3"))
     with (
-        patch("vigil.pipeline.training.train_epoch", side_effect=KeyboardInterrupt),
+        patch("vigil.pipeline.training.command.train_epoch", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         run_bench_methods(replace(done, overwrite=True))

@@ -7,9 +7,9 @@ import torch
 from i3d_reference import relative_error
 from torch import nn
 
-from vigil.extract.backbones import BACKBONES
-from vigil.extract.c3d import C3D
-from vigil.extract.weights import load_weights, state_digest
+from vigil.extract.networks.backbones import BACKBONES
+from vigil.extract.networks.c3d import C3D
+from vigil.extract.networks.weights import load_weights, state_digest
 
 SOURCE = BACKBONES["c3d"].source
 

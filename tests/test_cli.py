@@ -14,9 +14,10 @@ import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
 
-from vigil.extract.backbones import BACKBONES
-from vigil.pipeline import verification, weights
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.pipeline.cli import COMMANDS, main, parse
+from vigil.pipeline.extraction import pretrained as weights
+from vigil.pipeline.extraction import verification
 from vigil.pipeline.recipe import Recipe, load_recipe
 
 PATHS = [
@@ -140,7 +141,7 @@ class TestMessages:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert [line["level"] for line in lines] == ["error"]
         assert lines[0]["message"].startswith(str(store / "a.mp4.h5"))
-        assert lines[0]["module"] == "vigil.pipeline.verification"
+        assert lines[0]["module"] == "vigil.pipeline.extraction.verification"
         assert set(lines[0]) == {"time", "level", "module", "message"}
 
     @pytest.mark.parametrize(

@@ -12,16 +12,21 @@ from fake_backbone import BACKBONE, at_half_size
 from torch import nn
 from video_files import draw_frames, encode
 
-from vigil.extract import device
-from vigil.extract.backbones import BACKBONES, Pixels
-from vigil.extract.combinations import find_backbones, find_endpoints, load_networks, split_weights
+from vigil.extract.engine import device
 from vigil.extract.errors import UserError
+from vigil.extract.networks.backbones import BACKBONES, Pixels
+from vigil.extract.networks.combinations import (
+    find_backbones,
+    find_endpoints,
+    load_networks,
+    split_weights,
+)
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.spec import FeaturePart
 from vigil.extract.store import read_features, write_features
 from vigil.extract.views import cut_view
-from vigil.pipeline import extraction
 from vigil.pipeline.cli import main
+from vigil.pipeline.extraction import command as extraction
 
 PRESETS = {
     "swin3d_b": 1024,

@@ -8,8 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from vigil.extract.errors import UserError
-from vigil.pipeline import metrics
-from vigil.pipeline.comparison import (
+from vigil.pipeline.evaluation.comparison import (
     MEASURES,
     difference,
     read_runs,
@@ -17,14 +16,15 @@ from vigil.pipeline.comparison import (
     spread,
     values_of,
 )
-from vigil.pipeline.options import CompareOptions
-from vigil.pipeline.stored_scores import (
+from vigil.pipeline.evaluation.records import (
     FORMAT,
     SCORES_NAME,
     ScoredVideo,
     StoredScoresError,
     read_scores,
 )
+from vigil.pipeline.options import CompareOptions
+from vigil.pipeline.scores import metrics
 
 
 def make_run(seed, strength, num_videos=20, others=0):

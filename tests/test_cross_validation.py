@@ -13,13 +13,17 @@ from builders import CHANNELS, MODEL, TIME_POSITIONS, write_toy_store
 from vigil.model.detector import InputShape
 from vigil.model.methods import find_method
 from vigil.pipeline.checkpoint import load_checkpoint
-from vigil.pipeline.cross_validation import cross_validate
-from vigil.pipeline.learner import bags_on_device, new_learner, train_epoch
 from vigil.pipeline.options import TrainOptions
 from vigil.pipeline.recipe import Recipe, TrainingConfig
-from vigil.pipeline.training import run_train
-from vigil.pipeline.training_data import TrainingData, load_labelled_features, split_training
-from vigil.pipeline.validation import HeldOutAnswers, Validation, answer, judge
+from vigil.pipeline.training.command import run_train
+from vigil.pipeline.training.cross_validation import cross_validate
+from vigil.pipeline.training.learner import bags_on_device, new_learner, train_epoch
+from vigil.pipeline.training.training_data import (
+    TrainingData,
+    load_labelled_features,
+    split_training,
+)
+from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, judge
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -134,12 +138,12 @@ def test_a_resumed_run_retrains_no_finished_fold(
     for number in (5, 5, 5):  # in the second fold, in the third one, in the run's own model
         trained.clear()
         with monkeypatch.context() as patch:
-            for place in ("training", "cross_validation"):
-                patch.setattr(f"vigil.pipeline.{place}.train_epoch", die_in(number))
+            for place in ("command", "cross_validation"):
+                patch.setattr(f"vigil.pipeline.training.{place}.train_epoch", die_in(number))
             with pytest.raises(KeyboardInterrupt):
                 train(features, killed, resume=killed.exists())
     with monkeypatch.context() as patch:
-        patch.setattr("vigil.pipeline.cross_validation.train_epoch", None)
+        patch.setattr("vigil.pipeline.training.cross_validation.train_epoch", None)
         train(features, killed, resume=True)
     for which in ("best", "last"):
         one, other = (load_checkpoint(run, which) for run in (killed, tmp_path / "whole"))

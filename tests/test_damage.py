@@ -14,14 +14,14 @@ from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
 from vigil.extract.clips import ClipGrid
 from vigil.extract.damage import Damage, DamageLog, damaged_share, excess
-from vigil.extract.decoder import probe
-from vigil.extract.decoder_av import AvDecoder, has_holes
+from vigil.extract.decode.decoder import probe
+from vigil.extract.decode.decoder_av import AvDecoder, has_holes
+from vigil.extract.decode.reader import Finished, ReadingOptions, Restart, read_video
 from vigil.extract.errors import UserError, VideoError
-from vigil.extract.reader import Finished, ReadingOptions, Restart, read_video
 from vigil.extract.source import SourceVideo
-from vigil.pipeline import damage as said
-from vigil.pipeline.damage import damaged_frames, frame_warnings, read_max_damage
-from vigil.pipeline.results import DamagedFrames
+from vigil.pipeline.scores import frame_warnings as said
+from vigil.pipeline.scores.frame_warnings import damaged_frames, frame_warnings, read_max_damage
+from vigil.pipeline.scoring.results import DamagedFrames
 
 ENCODINGS = {
     "a.mp4": {"options": {"movflags": "faststart"}},

@@ -11,10 +11,10 @@ from video_files import draw_frames, encode
 
 from vigil.data.annotations import frame_truth, load_annotations
 from vigil.data.published import DATASETS, Part, PublishedDataset, place_videos
+from vigil.extract.decode import frame_counts
+from vigil.extract.decode.frame_counts import count_frames
 from vigil.extract.source import SourceVideo
-from vigil.pipeline import frame_counts
 from vigil.pipeline.cli import main
-from vigil.pipeline.frame_counts import count_frames
 
 SMALL = PublishedDataset(
     "Small",

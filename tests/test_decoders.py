@@ -13,9 +13,9 @@ from torch.nn import functional
 from video_files import NUM_FRAMES, UNEVEN_TIMES, damage, draw_frames, encode, truncate
 
 from vigil.extract.damage import Damage
-from vigil.extract.decoder import VideoInfo, frame_edges, frame_size, probe
-from vigil.extract.decoder_av import AvDecoder, NvdecDecoder
-from vigil.extract.decoder_decord import DecordDecoder
+from vigil.extract.decode.decoder import VideoInfo, frame_edges, frame_size, probe
+from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
+from vigil.extract.decode.decoder_decord import DecordDecoder
 from vigil.extract.errors import VideoError
 
 FAST_START = {"movflags": "faststart"}

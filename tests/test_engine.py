@@ -11,13 +11,14 @@ import torch
 from fake_backbone import BACKBONE, SPEC, MeanColour, make_engine, mean_colours
 from torch import nn
 
-from vigil.extract import worker, writer
-from vigil.extract.activity import Activity
 from vigil.extract.clips import ClipGrid
 from vigil.extract.damage import Damage
-from vigil.extract.decoder import VideoInfo
+from vigil.extract.decode import worker
+from vigil.extract.decode.decoder import VideoInfo
+from vigil.extract.decode.reader import Clip, Finished, Restart
+from vigil.extract.engine import writer
+from vigil.extract.engine.activity import Activity
 from vigil.extract.errors import FailedVideo, UserError, VideoError
-from vigil.extract.reader import Clip, Finished, Restart
 from vigil.extract.source import SourceVideo, VideoIdentity
 from vigil.extract.store import feature_path, list_features, verify_features
 from vigil.extract.versions import installed_versions

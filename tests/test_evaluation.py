@@ -19,24 +19,24 @@ from sklearn import metrics as oracle
 from vigil.data.annotations import Annotation, AnnotationError, Interval
 from vigil.data.classes import UnknownClassError
 from vigil.extract.errors import UserError
+from vigil.extract.locks import LockedError, locked
 from vigil.extract.segments import segment_ranges
 from vigil.pipeline.checkpoint import load_checkpoint
-from vigil.pipeline.comparison import read_runs, values_of
-from vigil.pipeline.evaluation import (
+from vigil.pipeline.evaluation.command import (
     EvaluationError,
     choose_figures,
     evaluate_video,
     frame_problems,
     run_evaluate,
 )
-from vigil.pipeline.events import true_runs
-from vigil.pipeline.inference import VideoScores, score_views
-from vigil.pipeline.locks import LockedError, locked
-from vigil.pipeline.measures import EvaluatedVideo, evaluate_videos
-from vigil.pipeline.metrics import rank_frames, roc_auc
+from vigil.pipeline.evaluation.comparison import read_runs, values_of
 from vigil.pipeline.options import EvaluateOptions
-from vigil.pipeline.plots import plot_video
-from vigil.pipeline.store_scoring import ScoringError
+from vigil.pipeline.scores.events import true_runs
+from vigil.pipeline.scores.inference import VideoScores, score_views
+from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scores.metrics import rank_frames, roc_auc
+from vigil.pipeline.scores.plots import plot_video
+from vigil.pipeline.scoring.score_store import ScoringError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vigil.extract.segments import segment_ranges
-from vigil.pipeline.events import event_runs, find_events, peak_score
+from vigil.pipeline.scores.events import event_runs, find_events, peak_score
 
 PROBABILITIES = {"Normal": 0.6, "Arson": 0.1, "Fighting": 0.3}
 

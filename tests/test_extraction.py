@@ -21,15 +21,18 @@ from i3d_reference import VIDEO, relative_error, seeded_state
 from safetensors.torch import save_file
 from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
 
-from vigil.extract import hardware, sealed, worker, writer
-from vigil.extract.backbones import BACKBONES
-from vigil.extract.decoder import frame_size, probe
-from vigil.extract.decoder_av import AvDecoder
+from vigil.extract import sealed
+from vigil.extract.decode import worker
+from vigil.extract.decode.decoder import frame_size, probe
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.engine import writer
 from vigil.extract.files import LOCK_NAME
+from vigil.extract.locks import locked
+from vigil.extract.networks import hardware
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.store import feature_path, list_features, read_features, verify_features
-from vigil.pipeline import extraction
 from vigil.pipeline.cli import main
-from vigil.pipeline.locks import locked
+from vigil.pipeline.extraction import command as extraction
 
 HEADER = ["video", "reason", "decoder", "frame"]
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 130}
@@ -559,7 +562,7 @@ import os, sys, time
 sys.path[:0] = ["tests"]
 from fake_backbone import BACKBONE
 from vigil.extract import files
-from vigil.extract.backbones import BACKBONES
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.pipeline.cli import main
 sync, num_files = files.sync, 0
 def interrupt(path):

@@ -6,9 +6,9 @@ import torch
 from i3d_reference import reference_clip, relative_error, seeded_state
 from precisions import needs_bf16
 
-from vigil.extract.fast_i3d import STEMS, FastI3D, _expected_mean, _folded
-from vigil.extract.i3d import I3D, LAYOUT
-from vigil.extract.weights import load_state, read_state
+from vigil.extract.networks.fast_i3d import STEMS, FastI3D, _expected_mean, _folded
+from vigil.extract.networks.i3d import I3D, LAYOUT
+from vigil.extract.networks.weights import load_state, read_state
 
 
 @pytest.fixture(scope="module")

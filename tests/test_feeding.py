@@ -1,4 +1,4 @@
-"""Batches on their way to the device: `pipeline.feeding`."""
+"""Batches on their way to the device: `pipeline.training.feeding`."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vigil.pipeline.feeding import fetch, gather
+from vigil.pipeline.training.feeding import fetch, gather
 
 CPU = torch.device("cpu")
 FEATURES = torch.randn(20, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -50,7 +50,7 @@ def test_batches_come_in_order(num_batches: int, dtype: torch.dtype) -> None:
 def test_gathering_the_next_batch_leaves_the_current_one_intact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vigil.pipeline.feeding.ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr("vigil.pipeline.training.feeding.ThreadPoolExecutor", AtOnce)
     for batch, rows in zip(fetch(FEATURES, ROWS, CPU), ROWS, strict=True):
         assert torch.equal(batch, FEATURES[rows])
 

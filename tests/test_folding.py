@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from i3d_reference import relative_error
 from torch import nn
 
-from vigil.extract.folding import fold_batch_norms, folded
+from vigil.extract.networks.folding import fold_batch_norms, folded
 
 
 def numbers(smallest, largest):

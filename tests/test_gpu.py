@@ -8,18 +8,18 @@ from fake_backbone import make_engine
 from i3d_reference import relative_error, seeded_state
 from video_files import draw_frames, encode
 
-from vigil.extract.backbones import BACKBONES
-from vigil.extract.decoder import probe
-from vigil.extract.decoder_av import AvDecoder, NvdecDecoder
-from vigil.extract.placement import place
+from vigil.extract.decode.decoder import probe
+from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
+from vigil.extract.networks.backbones import BACKBONES
+from vigil.extract.networks.placement import place
+from vigil.extract.networks.weights import load_state
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features
 from vigil.extract.views import VIEW_SETS
-from vigil.extract.weights import load_state
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.cli import main
-from vigil.pipeline.feeding import fetch
-from vigil.pipeline.inference import score_views
+from vigil.pipeline.scores.inference import score_views
+from vigil.pipeline.training.feeding import fetch
 
 pytestmark = pytest.mark.gpu
 

@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from vigil.extract import hardware
 from vigil.extract.errors import UserError
-from vigil.extract.hardware import best_precision, choose_precision, cpu_computes
+from vigil.extract.networks import hardware
+from vigil.extract.networks.hardware import best_precision, choose_precision, cpu_computes
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -41,7 +41,9 @@ def test_a_cpu_computes_in_a_precision_if_its_convolutions_run():
 
 
 def test_onednn_limited_to_avx2_computes_in_float32_only():
-    program = "from vigil.extract.hardware import cpu_computes as c; print(c('fp32'), c('bf16'))"
+    program = (
+        "from vigil.extract.networks.hardware import cpu_computes as c; print(c('fp32'), c('bf16'))"
+    )
     limited = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     command = ["env", *(f"{name}={value}" for name, value in limited.items())]
     run = subprocess.run(

@@ -24,10 +24,10 @@ from vigil.extract.files import path_below
 from vigil.extract.sealed import seal
 from vigil.extract.store import feature_path, read_features, read_identity, verify_features
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState, content_digest, load_checkpoint
-from vigil.pipeline.learner import new_learner, restore
 from vigil.pipeline.recipe import Recipe, load_recipe
-from vigil.pipeline.report import write_report
-from vigil.pipeline.results import MANIFEST_NAME, read_results, result_path
+from vigil.pipeline.scoring.report import write_report
+from vigil.pipeline.scoring.results import MANIFEST_NAME, read_results, result_path
+from vigil.pipeline.training.learner import new_learner, restore
 
 fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS = [True, -1, 0, 3, 1e308, 5e-324, 10**400, 2**63, float("nan")]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from i3d_reference import reference_clip, relative_error, seeded_state
 
-from vigil.extract.i3d import I3D, LAYOUT, pad_same, same_padding
-from vigil.extract.weights import load_state, read_state
+from vigil.extract.networks.i3d import I3D, LAYOUT, pad_same, same_padding
+from vigil.extract.networks.weights import load_state, read_state
 
 
 def outputs_of_every_endpoint(network, clip):

@@ -19,19 +19,20 @@ from fake_backbone import make_engine
 from faulty_workers import FRAME, faulty_worker
 from video_files import NUM_FRAMES, draw_frames, encode
 
-from vigil.extract import decoder, pool, reader
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decoder import open_container, probe
-from vigil.extract.decoder_av import AvDecoder
-from vigil.extract.decoder_decord import DecordDecoder
-from vigil.extract.engine import num_bytes
+from vigil.extract.decode import decoder, reader
+from vigil.extract.decode.decoder import open_container, probe
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.decode.decoder_decord import DecordDecoder
+from vigil.extract.decode.reader import Finished, ReadingOptions, Restart, read_video
+from vigil.extract.decode.worker import Task, TaskFinished
+from vigil.extract.engine import pool
+from vigil.extract.engine.driver import num_bytes
+from vigil.extract.engine.pool import WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.errors import FailedVideo, VideoError
-from vigil.extract.pool import WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.processes import spawn
-from vigil.extract.reader import Finished, ReadingOptions, Restart, read_video
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features
-from vigil.extract.worker import Task, TaskFinished
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
 STILL = "no heartbeat for 2 s: allow workers more time"

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vigil.extract.segments import segment_ranges
-from vigil.pipeline.events import true_runs
-from vigil.pipeline.inference import VideoScores
-from vigil.pipeline.localisation import (
+from vigil.pipeline.scores.events import true_runs
+from vigil.pipeline.scores.inference import VideoScores
+from vigil.pipeline.scores.localisation import (
     IOU_THRESHOLDS,
     Proposals,
     find_proposals,
@@ -19,7 +19,7 @@ from vigil.pipeline.localisation import (
     match,
     overlaps,
 )
-from vigil.pipeline.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
 NAMES = [*(f"map_iou_{threshold}" for threshold in IOU_THRESHOLDS), "map_iou_mean"]

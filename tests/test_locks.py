@@ -11,13 +11,13 @@ import sys
 import pytest
 from commands import ROOT, run_python
 
+from vigil.extract import locks
 from vigil.extract.files import LOCK_NAME
-from vigil.pipeline import locks
+from vigil.extract.locks import LockedError, locked
 from vigil.pipeline.cli import main
-from vigil.pipeline.locks import LockedError, locked
 
 HOLD = """
-import sys, time; from pathlib import Path; from vigil.pipeline.locks import locked
+import sys, time; from pathlib import Path; from vigil.extract.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -179,7 +179,8 @@ def test_a_read_only_folder_is_reported(tmp_path):
 
 TERMINATED = """
 import os, signal, sys, time
-from vigil.pipeline import cli, features
+from vigil.pipeline import cli
+from vigil.pipeline.extraction import show
 def work(options):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -189,7 +190,7 @@ def work(options):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
         print("cleaned up")
-features.run_show = work
+show.run_show = work
 sys.exit(cli.main(["features", "show", "x"]))
 """
 

@@ -23,11 +23,11 @@ from vigil.model.distribution import (
 from vigil.model.losses import magnitude_loss
 from vigil.model.statistics import DistributionDifference, SegmentStatistics, neighbour_distance
 from vigil.model.temporal import MultiScaleTemporal, NonLocalBlock
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.options import TrainOptions
-from vigil.pipeline.plots import plot_densities
 from vigil.pipeline.recipe import Recipe, TrainingConfig
-from vigil.pipeline.training import run_train
+from vigil.pipeline.scores.plots import plot_densities
+from vigil.pipeline.training.command import run_train
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CONFIG = DistributionConfig(

@@ -8,8 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from vigil.model.baselines.hasan import Hasan, HasanConfig, HasanLoss, HasanOutput
 from vigil.model.detector import InputShape
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=6, time_positions=1, channels=8, num_classes=2)
 CONFIG = HasanConfig(first_size=16, second_size=12, third_size=8, code_size=3)

@@ -15,8 +15,8 @@ from vigil.model.baselines.rtfm import (
 from vigil.model.detector import InputShape
 from vigil.model.losses import magnitude_loss
 from vigil.model.temporal import DILATIONS, MultiScaleTemporal
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 SMALL = RtfmConfig(branch_size=4, hidden_size=8, latent_size=4, dropout=0.3)

@@ -8,8 +8,8 @@ import torch
 
 from vigil.model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
 from vigil.model.detector import InputShape, Output
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CLASSES = torch.tensor([1, 1, 1, 0, 0])

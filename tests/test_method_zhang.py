@@ -7,8 +7,8 @@ import torch
 from vigil.model.baselines.zhang import CausalBlock, Zhang, ZhangConfig, ZhangLoss, inner_bag_loss
 from vigil.model.detector import InputShape, Output
 from vigil.model.losses import ranking_loss
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CLASSES = torch.tensor([1, 1, 1, 0, 0])

@@ -18,8 +18,15 @@ from vigil.model.baselines.zhong import (
     time_graph,
 )
 from vigil.model.detector import InputShape
-from vigil.pipeline.learner import Bags, Learner, new_learner, restore, resume_state, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.learner import (
+    Bags,
+    Learner,
+    new_learner,
+    restore,
+    resume_state,
+    train_epoch,
+)
 
 SHAPE = InputShape(num_segments=8, time_positions=1, channels=6, num_classes=2)
 CONFIG = ZhongConfig(

@@ -10,8 +10,8 @@ import torch
 
 from vigil.model.detector import Detector, InputShape
 from vigil.model.methods import METHODS, find_method
-from vigil.pipeline.learner import Bags, new_learner, restore, resume_state, train_epoch
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe
+from vigil.pipeline.training.learner import Bags, new_learner, restore, resume_state, train_epoch
 
 SHAPE = InputShape(num_segments=8, time_positions=2, channels=6, num_classes=3)
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from vigil.extract.segments import segment_ranges
-from vigil.pipeline import metrics
+from vigil.pipeline.scores import metrics
 
 NO_VALUE = metrics.Measure(None, "not there")
 

@@ -14,9 +14,9 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms._presets import VideoClassification
 
-from vigil.extract.backbones import BACKBONES
-from vigil.extract.placement import place
-from vigil.extract.weights import load_weights
+from vigil.extract.networks.backbones import BACKBONES
+from vigil.extract.networks.placement import place
+from vigil.extract.networks.weights import load_weights
 
 CPU = torch.device("cpu")
 LIGHT = ("r3d_18", "x3d_s", "x3d_m")

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import damage, draw_frames, encode
 
-from vigil.extract import parts as parts_module
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decoder import probe
+from vigil.extract.decode import parts as parts_module
+from vigil.extract.decode.decoder import probe
+from vigil.extract.decode.parts import split
+from vigil.extract.decode.reader import Finished, ReadingOptions, Split, read_part, read_video
 from vigil.extract.errors import VideoError
-from vigil.extract.parts import split
-from vigil.extract.reader import Finished, ReadingOptions, Split, read_part, read_video
 from vigil.extract.source import SourceVideo, identify
 
 NUM_FRAMES = 96

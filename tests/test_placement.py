@@ -9,12 +9,12 @@ from i3d_reference import relative_error, seeded_state
 from precisions import needs_bf16
 from torch import nn
 
-from vigil.extract import placement
-from vigil.extract.backbones import BACKBONES, PRECISIONS
-from vigil.extract.fast_i3d import STEMS, FastI3D
-from vigil.extract.i3d import I3D
-from vigil.extract.placement import RUNGS, TOLERANCES, place
-from vigil.extract.weights import load_state, load_weights
+from vigil.extract.networks import placement
+from vigil.extract.networks.backbones import BACKBONES, PRECISIONS
+from vigil.extract.networks.fast_i3d import STEMS, FastI3D
+from vigil.extract.networks.i3d import I3D
+from vigil.extract.networks.placement import RUNGS, TOLERANCES, place
+from vigil.extract.networks.weights import load_state, load_weights
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,8 @@ from fake_backbone import make_engine
 from torch import nn
 from video_files import draw_frames, encode
 
-from vigil.extract.assembly import OpenVideo
-from vigil.extract.engine import Engine
+from vigil.extract.engine.assembly import OpenVideo
+from vigil.extract.engine.driver import Engine
 from vigil.extract.errors import FailedVideo
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
-from vigil.extract import reader
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decoder import probe
-from vigil.extract.decoder_av import AvDecoder
+from vigil.extract.decode import reader
+from vigil.extract.decode.decoder import probe
+from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.decode.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
 from vigil.extract.errors import UserError, VideoError
-from vigil.extract.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
 from vigil.extract.source import SourceVideo, identify
 
 GRID = ClipGrid(8, 4)

@@ -8,10 +8,16 @@ from html.parser import HTMLParser
 import pytest
 
 from vigil.extract.errors import FailedVideo
-from vigil.pipeline.events import Event
 from vigil.pipeline.options import ReportOptions
-from vigil.pipeline.report import draw_ticks, draw_timeline, run_report, video_link, write_report
-from vigil.pipeline.results import (
+from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scoring.report import (
+    draw_ticks,
+    draw_timeline,
+    run_report,
+    video_link,
+    write_report,
+)
+from vigil.pipeline.scoring.results import (
     FAILURES_NAME,
     MANIFEST_NAME,
     DamagedFrames,

@@ -17,10 +17,10 @@ from vigil.data.annotations import load_annotations
 from vigil.data.published import DATASETS, Part, PublishedDataset
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
-from vigil.pipeline import reproduction
+from vigil.pipeline.chains import reproduction
 from vigil.pipeline.cli import main
-from vigil.pipeline.method_table import load_table, recipe_of_row
-from vigil.pipeline.results import read_json
+from vigil.pipeline.scoring.results import read_json
+from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 
 ROOT = Path(__file__).parent.parent
 TABLE_1 = ROOT / "configs" / "table1.toml"

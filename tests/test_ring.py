@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vigil.extract import ring as ring_module
-from vigil.extract.ring import ClipRing, Slot
+from vigil.extract.decode import ring as ring_module
+from vigil.extract.decode.ring import ClipRing, Slot
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -8,26 +8,26 @@ import pytest
 import torch
 from builders import CLASS_NAMES, SPEC, VIEWS, make_features, write_checkpoint, write_store
 
-from vigil.extract.backbones import find_backbone
-from vigil.extract.engine import Extracted
+from vigil.extract.engine.driver import Extracted
 from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.locks import LockedError, locked
+from vigil.extract.networks.backbones import find_backbone
+from vigil.extract.networks.weights import load_weights
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.store import list_features
-from vigil.extract.weights import load_weights
-from vigil.pipeline import scoring
 from vigil.pipeline.checkpoint import load_checkpoint
-from vigil.pipeline.extraction import ExtractionReport
-from vigil.pipeline.locks import LockedError, locked
+from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.options import ComputeOptions, ScoreOptions
-from vigil.pipeline.results import (
+from vigil.pipeline.scoring import command as scoring
+from vigil.pipeline.scoring.command import read_threshold, run_score, scoring_engine
+from vigil.pipeline.scoring.results import (
     ResultsError,
     read_result,
     read_results,
     result_path,
     write_result,
 )
-from vigil.pipeline.scoring import read_threshold, run_score, scoring_engine
-from vigil.pipeline.store_scoring import (
+from vigil.pipeline.scoring.score_store import (
     UNTRAINED_WARNING,
     ScoringError,
     feature_warnings,
@@ -148,7 +148,7 @@ def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, check
             raise KeyboardInterrupt
         write_result(folder, result)
 
-    monkeypatch.setattr("vigil.pipeline.store_scoring.write_result", write_one)
+    monkeypatch.setattr("vigil.pipeline.scoring.score_store.write_result", write_one)
     with pytest.raises(KeyboardInterrupt):
         score_store(checkpoint, list_features(store), folder, 0.5)
     assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]

@@ -22,13 +22,13 @@ from video_files import draw_frames, encode
 
 from vigil.data.annotations import Annotation
 from vigil.data.splits import hold_out
-from vigil.extract.backbones import BACKBONES
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.store import feature_path, list_features, read_features, verify_features
 from vigil.pipeline.cli import main
 from vigil.pipeline.logs import printable, set_up_logging
 from vigil.pipeline.options import LogOptions
-from vigil.pipeline.plots import plot_video
-from vigil.pipeline.results import read_result, result_path
+from vigil.pipeline.scores.plots import plot_video
+from vigil.pipeline.scoring.results import read_result, result_path
 
 NAMES = [
     "-rf.mp4",

@@ -1,4 +1,4 @@
-"""The generated corpus: `data.synthetic` and its drawing code."""
+"""The generated corpus: `data.synthetic.corpus` and its drawing code."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vigil.data.annotations import Interval, load_annotations
 from vigil.data.matching import match_videos
-from vigil.data.synthetic import (
+from vigil.data.synthetic.corpus import (
     ANNOTATION_FILE,
     EXPLOSION,
     FIGHTING,
@@ -20,10 +20,10 @@ from vigil.data.synthetic import (
     random_interval,
     write_video,
 )
-from vigil.data.synthetic_explosion import explosion
-from vigil.data.synthetic_objects import bird, car, light
-from vigil.data.synthetic_people import Blast, pair, walker
-from vigil.data.synthetic_scene import Shot, draw_scene
+from vigil.data.synthetic.explosion import explosion
+from vigil.data.synthetic.objects import bird, car, light
+from vigil.data.synthetic.people import Blast, pair, walker
+from vigil.data.synthetic.scene import Shot, draw_scene
 from vigil.extract.errors import UserError
 
 TINY = SyntheticConfig(

@@ -33,13 +33,18 @@ from torch import nn
 from vigil.data.annotations import AnnotationError
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
+from vigil.extract.locks import LockedError, locked
 from vigil.extract.sealed import FeatureFileError
 from vigil.model.detector import InputShape
 from vigil.model.methods import find_method
 from vigil.pipeline.checkpoint import ResumeState, load_checkpoint, load_config
 from vigil.pipeline.cli import main
-from vigil.pipeline.inference import score_videos
-from vigil.pipeline.learner import (
+from vigil.pipeline.logs import set_up_logging
+from vigil.pipeline.options import LogOptions, TrainOptions
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.scores.inference import score_videos
+from vigil.pipeline.training.command import run_train
+from vigil.pipeline.training.learner import (
     DivergedError,
     bags_on_device,
     new_learner,
@@ -47,19 +52,14 @@ from vigil.pipeline.learner import (
     resume_state,
     train_epoch,
 )
-from vigil.pipeline.locks import LockedError, locked
-from vigil.pipeline.logs import set_up_logging
-from vigil.pipeline.options import LogOptions, TrainOptions
-from vigil.pipeline.recipe import Recipe, TrainingConfig
-from vigil.pipeline.training import run_train
-from vigil.pipeline.training_data import (
+from vigil.pipeline.training.training_data import (
     LabelledFeatures,
     TrainingData,
     load_labelled_features,
     split_training,
 )
-from vigil.pipeline.training_log import TrainingLog
-from vigil.pipeline.validation import choose_threshold, rank
+from vigil.pipeline.training.training_log import TrainingLog
+from vigil.pipeline.training.validation import choose_threshold, rank
 
 CPU = torch.device("cpu")
 NUM_VIDEOS = {"Normal": 12, "Arson": 6, "Fighting": 6}
@@ -242,7 +242,7 @@ def test_a_killed_run_resumes_from_the_last_checkpoint(
 
     killed = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr("vigil.pipeline.training.train_epoch", die_in_epoch_4)
+        patch.setattr("vigil.pipeline.training.command.train_epoch", die_in_epoch_4)
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, killed, recipe)
     assert len(read_log(killed)) == 3
@@ -257,8 +257,8 @@ def test_a_run_killed_anywhere_resumes_to_the_same_result(
 ) -> None:
     """At each call that changes the disk, while a new run replaces an earlier one."""
     data = load_split(features, labels)
-    monkeypatch.setattr("vigil.pipeline.training.split_training", lambda *_: data)
-    monkeypatch.setattr("vigil.pipeline.training_log.SummaryWriter", Mock())
+    monkeypatch.setattr("vigil.pipeline.training.command.split_training", lambda *_: data)
+    monkeypatch.setattr("vigil.pipeline.training.training_log.SummaryWriter", Mock())
     monkeypatch.setattr(os, "fsync", Mock())
     train(features, labels, tmp_path / "whole", with_training(epochs=2))
     train(features, labels, tmp_path / "before", with_training(epochs=1))
@@ -399,7 +399,9 @@ def test_a_run_killed_in_its_first_epoch_starts_again(
     features: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("vigil.pipeline.training.train_epoch", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(
+            "vigil.pipeline.training.command.train_epoch", Mock(side_effect=KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, tmp_path / "run")
     assert (tmp_path / "run" / "log.csv").exists()
@@ -688,7 +690,7 @@ def test_a_run_created_meanwhile_is_not_overwritten(
         train(features, labels, tmp_path / "run", with_training(epochs=1))
         return load_labelled_features(*arguments)
 
-    monkeypatch.setattr("vigil.pipeline.training.load_labelled_features", load_slowly)
+    monkeypatch.setattr("vigil.pipeline.training.command.load_labelled_features", load_slowly)
     with pytest.raises(UserError, match="already holds a training"):
         train(features, labels, tmp_path / "run")
 

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from vigil.extract.segments import segment_ranges
 from vigil.model.detector import InputShape
-from vigil.pipeline.inference import VideoScores
-from vigil.pipeline.learner import DivergedError
-from vigil.pipeline.validation import (
+from vigil.pipeline.scores.inference import VideoScores
+from vigil.pipeline.training.learner import DivergedError
+from vigil.pipeline.training.validation import (
     FALLBACK_RULE,
     THRESHOLD_RULE,
     choose_threshold,
@@ -76,7 +76,7 @@ def test_measures_are_of_whole_videos() -> None:
     ]
     frames = np.array([segment_ranges(num_frames, 8) for num_frames in (80, 5, 80, 9, 3, 1)])
     bags = Mock(features=None, segment_frames=frames, class_indices=classes)
-    with patch("vigil.pipeline.validation.score_videos", return_value=scores):
+    with patch("vigil.pipeline.training.validation.score_videos", return_value=scores):
         result = validate(Mock(shape=InputShape(8, 1, 3, 4)), bags, torch.empty(0))
     held = frames[:, :, 1] > frames[:, :, 0]
     peaks = np.array([max(video.scores[own]) for video, own in zip(scores, held, strict=True)])
@@ -98,7 +98,7 @@ def test_a_model_without_a_finite_answer_has_diverged(part: str) -> None:
     frames = np.array([segment_ranges(80, 8)] * 2)
     bags = Mock(features=None, segment_frames=frames, class_indices=np.array([0, 1]))
     with (
-        patch("vigil.pipeline.validation.score_videos", return_value=scores),
+        patch("vigil.pipeline.training.validation.score_videos", return_value=scores),
         pytest.raises(DivergedError, match="held-out videos are not finite; set a lower learning"),
     ):
         validate(Mock(shape=InputShape(8, 1, 3, 3)), bags, torch.empty(0))

@@ -14,13 +14,13 @@ from fake_backbone import BACKBONE
 from video_files import draw_frames, encode, truncate
 
 from vigil.extract import sealed
-from vigil.extract.backbones import BACKBONES
 from vigil.extract.errors import FailedVideo
+from vigil.extract.locks import locked
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.store import feature_path, list_features, read_features, verify_features
 from vigil.extract.store import write_features as write
 from vigil.pipeline.cli import main
-from vigil.pipeline.locks import locked
-from vigil.pipeline.results import write_failures
+from vigil.pipeline.scoring.results import write_failures
 
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 30, "d.mp4": 9}
 EXTRACT = (

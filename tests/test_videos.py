@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.source import SourceVideo
 from vigil.pipeline.options import VIDEO_EXTENSIONS
-from vigil.pipeline.videos import find_videos
 
 
 @pytest.fixture

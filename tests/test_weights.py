@@ -18,9 +18,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vigil.extract import download, files
-from vigil.extract.backbones import BACKBONES
-from vigil.extract.download import (
+from vigil.extract import files
+from vigil.extract.files import LOCK_NAME
+from vigil.extract.networks import download
+from vigil.extract.networks.backbones import BACKBONES
+from vigil.extract.networks.download import (
     WeightsError,
     WeightsSource,
     cache_folder,
@@ -28,9 +30,8 @@ from vigil.extract.download import (
     fetch_weights,
     git_blob_sha1,
 )
-from vigil.extract.files import LOCK_NAME
-from vigil.extract.i3d import I3D
-from vigil.extract.weights import load_state, load_weights, read_state, state_digest
+from vigil.extract.networks.i3d import I3D
+from vigil.extract.networks.weights import load_state, load_weights, read_state, state_digest
 
 SOURCE = BACKBONES["i3d"].source
 PLACED = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}

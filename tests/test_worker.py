@@ -15,12 +15,10 @@ import pytest
 from commands import ROOT
 from video_files import damage, draw_frames, encode
 
-from vigil.extract import worker as worker_module
 from vigil.extract.clips import ClipGrid
-from vigil.extract.errors import UserError
-from vigil.extract.processes import spawn
-from vigil.extract.pulse import Pulse
-from vigil.extract.reader import (
+from vigil.extract.decode import worker as worker_module
+from vigil.extract.decode.pulse import Pulse
+from vigil.extract.decode.reader import (
     Clip,
     Finished,
     ReadingOptions,
@@ -29,9 +27,8 @@ from vigil.extract.reader import (
     read_part,
     read_video,
 )
-from vigil.extract.ring import ClipRing
-from vigil.extract.source import SourceVideo
-from vigil.extract.worker import (
+from vigil.extract.decode.ring import ClipRing
+from vigil.extract.decode.worker import (
     ClipReady,
     Release,
     Restarted,
@@ -42,6 +39,9 @@ from vigil.extract.worker import (
     run_worker,
     worker_process,
 )
+from vigil.extract.errors import UserError
+from vigil.extract.processes import spawn
+from vigil.extract.source import SourceVideo
 
 OPTIONS = ReadingOptions(ClipGrid(8, 4), None, clips_per_part=8)
 NUM_SLOTS = 4
@@ -337,8 +337,8 @@ from vigil.pipeline.cli import main
 
 
 def read_and_report(ring, options, video):
-    from vigil.extract.reader import read_video
-    import vigil.extract.worker
+    from vigil.extract.decode.reader import read_video
+    import vigil.extract.decode.worker
 
     assert len(list(read_video(video, options))) > 1
     print(__name__, sorted({"av", "decord", "h5py", "torch"} & set(sys.modules)))
@@ -350,8 +350,8 @@ if __name__ == "__main__":
 
     from vigil.extract.clips import ClipGrid
     from vigil.extract.processes import spawn
-    from vigil.extract.reader import ReadingOptions
-    from vigil.extract.ring import ClipRing
+    from vigil.extract.decode.reader import ReadingOptions
+    from vigil.extract.decode.ring import ClipRing
     from vigil.extract.source import SourceVideo
 
     options = ReadingOptions(ClipGrid(), None)

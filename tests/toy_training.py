@@ -5,8 +5,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vigil.model.detector import InputShape
-from vigil.pipeline.learner import Bags, new_learner, train_epoch
 from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 
 SHAPE = InputShape(num_segments=16, time_positions=2, channels=6, num_classes=2)
 

@@ -25,12 +25,12 @@ from bench.reliability.fuzz_files import fuzz_files
 from bench.reliability.mutations import mutate
 from bench.standin import INSTANT
 from bench.table import markdown
+from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.store import feature_path, verify_features
 from vigil.pipeline.options import VIDEO_EXTENSIONS
-from vigil.pipeline.results import FAILURES_NAME
-from vigil.pipeline.videos import find_videos
+from vigil.pipeline.scoring.results import FAILURES_NAME
 
 STALL_SECONDS = 10
 SECONDS_PER_VIDEO = 30

@@ -1,0 +1,1 @@
+"""The generated corpus: CCTV-like videos for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Files to clips: decoders, the processes that run them, and finding videos."""

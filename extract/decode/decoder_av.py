@@ -1,0 +1,311 @@
+"""The PyAV decoder: it reads whatever FFmpeg can, and knows which frames are damaged."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.logging
+import numpy as np
+import numpy.typing as npt
+from av.codec.hwaccel import HWAccel
+from av.filter import Graph
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vigil.extract.damage import Damage, DamageLog
+from vigil.extract.decode.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
+from vigil.extract.errors import VideoError
+
+NO_PTS = -(1 << 63)
+"""FFmpeg's number for an unknown time."""
+
+MAX_MISCOUNT = 2
+"""Frames by which a container without timestamps may misstate their number."""
+
+ONE_FRAME_A_PACKET = ("h264", "hevc")
+"""Codecs in which a packet without a frame means a lost frame, except in interlaced video, where a
+packet may hold half a frame. FFmpeg reports no error for a frame that it cannot show because it
+depends on missing ones."""
+
+HOLE = bytes(32)
+"""Zeros in place of data. H.264 (7.4.1) and HEVC (7.4.2) allow at most two in a row within a unit,
+and FFmpeg may decode more without an error; after a unit there may be any number."""
+
+MAX_GRAPHS = 8
+"""Kinds of frames, by format, size and rotation, for which filters are cached."""
+
+# Counter-clockwise angle in degrees -> the filters that rotate a frame by it.
+_ROTATIONS: dict[int, list[tuple[str, str | None]]] = {
+    90: [("transpose", "cclock")],
+    180: [("hflip", None), ("vflip", None)],
+    270: [("transpose", "clock")],
+}
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The result of decoding one packet of a video."""
+
+    packet: "Packet[VideoStream] | None"
+    """None: the container is cut off, and the codec returns what it still holds."""
+    frames: Sequence[VideoFrame]
+    """Those that became ready, in presentation order; not always the packet's own."""
+    has_error: bool
+    """Whether there was an error in the packet, or on the way to it."""
+
+
+class AvDecoder:
+    """A `Decoder` that continues after damage, and counts it."""
+
+    name = "pyav"
+
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo,
+        width: int,
+        height: int,
+        hardware: HWAccel | None = None,
+    ) -> None:
+        """Open a video, to decode its frames at the given size in pixels.
+
+        Raises:
+            VideoError: the file cannot be opened as a video.
+        """
+        self.info = info
+        self._size = width, height
+        self._pts = array("q")
+        self._damage = DamageLog()
+        self._num_packets = 0
+        """Without those that an edit list hides."""
+        self._is_cut = False
+        """Whether the previous packet was incomplete."""
+        self._is_interlaced = False
+        self._is_over = False
+        """Whether the codec has returned every frame."""
+        self._graphs: dict[tuple[str, int, int, int], Graph] = {}
+        self._codec = self._open(path, hardware)
+
+    def _open(self, path: Path, hardware: HWAccel | None) -> VideoCodecContext:
+        """Open the file, and return the codec that decodes its packets."""
+        self._container = open_container(path, hardware)
+        self._stream = best_stream(self._container)
+        return self._stream.codec_context
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield every frame that FFmpeg returns, including those with errors.
+
+        Raises:
+            MemoryError: FFmpeg cannot allocate more.
+        """
+        for decoded in self._decode():
+            self._note_damage(decoded)
+            for frame in decoded.frames:
+                self._is_interlaced |= frame.interlaced_frame
+                if frame.is_corrupt:
+                    self._damage.damaged.append(len(self._pts))
+                yield self._pixels(frame)
+
+    def _note_damage(self, decoded: Decoded) -> None:
+        """Record an error; at the end, also the frames missing from a file that is cut off."""
+        packet, log = decoded.packet, self._damage
+        if packet is None or packet.size == 0:
+            self._is_over = True
+            num_missing = self._num_promised() - self._num_packets
+            # An edit list may hide packets; containers without timestamps have none.
+            is_short = not self.info.has_timestamps and num_missing > MAX_MISCOUNT
+            if decoded.has_error or self._is_cut or is_short:
+                log.num_cut_off = max(num_missing, int(decoded.has_error))
+            return
+        self._num_packets += 1
+        self._is_cut = packet.is_corrupt
+        if packet.is_discard:
+            return
+        if packet.pts is not None:
+            log.packet_pts.append(packet.pts)
+        if not decoded.has_error:
+            return
+        if packet.pts is not None:
+            log.error_pts.append(packet.pts)
+        elif decoded.frames:
+            log.damaged.append(len(self._pts))
+        else:
+            log.lost.append(len(self._pts))
+
+    def _num_promised(self) -> int:
+        """Return how many frames the container states, or how many fit its stated duration."""
+        by_length = self.info.duration_seconds * self.info.fps
+        return round(min(self.info.num_frames_container or by_length, MAX_FRAMES))
+
+    def _decode(self) -> Iterator[Decoded]:
+        av.logging.set_level(av.logging.PANIC)  # count errors, print nothing
+        codec = self._codec
+        codec.thread_count = 1
+        num_errors = num_logged_errors()
+        for packet in self._packets():
+            if packet is not None and packet.size == 0 and packet.dts is not None:
+                self._num_packets += 1  # repeats a frame; a codec would take it for the end
+                continue
+            try:
+                frames, failed = codec.decode(packet), False
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError:
+                frames, failed = [], True
+            num_before, num_errors = num_errors, num_logged_errors()
+            failed = failed or num_errors > num_before
+            failed = failed or packet is None or packet.is_corrupt or _has_hole(packet, codec)
+            yield Decoded(packet, frames, failed)
+
+    def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
+        """Yield the packets, and None if the container is cut off."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError:
+                yield None
+                return
+
+    def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
+        """Return (H, W, 3) RGB pixels, in FFmpeg's memory."""
+        self._pts.append(NO_PTS if frame.pts is None else frame.pts)
+        kind = frame.format.name, frame.width, frame.height, frame.rotation % 360
+        if kind not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                self._graphs.clear()
+            self._graphs[kind] = _conversion(frame, *self._size)
+        self._graphs[kind].vpush(frame)
+        width, height = self._size
+        plane = self._graphs[kind].vpull().planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+        return rows[:, : 3 * width].reshape(height, width, 3)
+
+    def timestamps(self) -> npt.NDArray[np.float64]:
+        """Return (N,) presentation times in seconds."""
+        # Frames that the codec held back have no time base, but the stream has.
+        unit, pts = self._stream.time_base or Fraction(0), np.array(self._pts, np.float64)
+        is_known = (pts != NO_PTS) & (unit != 0)
+        return np.where(is_known, pts * unit.numerator / unit.denominator, np.nan)
+
+    def damage(self) -> Damage:
+        """Return the damage so far, with every error at its place."""
+        is_each_a_frame = self._codec.name in ONE_FRAME_A_PACKET
+        has_silent = self._is_over and is_each_a_frame and not self._is_interlaced
+        return self._damage.place(np.array(self._pts), has_silent)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+class NvdecDecoder(AvDecoder):
+    """The same on the decoding unit of an NVIDIA GPU, for the codecs that it supports.
+
+    The same filters rotate, resize and convert its frames to RGB after they are downloaded. Its
+    speed and its pixels have not been compared with the others', so it is used only on request.
+    """
+
+    name = "nvdec"
+
+    def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
+        """Open a video, to decode its frames at the given size in pixels.
+
+        Raises:
+            VideoError: there is no such unit, or it cannot decode this codec.
+        """
+        hardware = HWAccel("cuda", allow_software_fallback=False)
+        try:
+            super().__init__(path, info, width, height, hardware)
+        except (VideoError, RuntimeError) as error:
+            reason = f"no NVIDIA GPU here can decode it ({error}): use the decoder auto"
+            raise VideoError(reason, self.name) from error
+        if not self._codec.is_hwaccel:
+            self.close()
+            codec = self._codec.name
+            raise VideoError(f"NVIDIA GPUs cannot decode {codec}: use the decoder auto", self.name)
+
+
+def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
+    """Build the filters that rotate frames of this kind upright, resize them and make them RGB.
+
+    They are decord's filters, in its order: `VideoFrame.reformat` would shift the chroma of resized
+    frames, and change 10-bit colours.
+    """
+    # FFmpeg scales to packed RGB of odd width without vector instructions. By way of planar RGB it
+    # takes half the time, and the pixels are the same if several rows are combined into one.
+    upright_height = frame.height if frame.rotation % 180 == 0 else frame.width
+    is_reduced = 8 * height <= 7 * upright_height
+    by_planes = [("format", "gbrp")] if is_reduced and width % 2 else []
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    filters: list[tuple[str, str | None]] = [
+        *_ROTATIONS.get(frame.rotation % 360, []),
+        ("scale", f"{width}:{height}:flags=bilinear"),
+        *by_planes,
+        ("format", "rgb24"),
+        ("buffersink", None),
+    ]
+    graph.link_nodes(source, *(graph.add(*named) for named in filters)).configure()
+    return graph
+
+
+def has_holes(path: Path) -> bool:
+    """Whether a packet of a video has zeros in place of data, or cannot be read.
+
+    Raises:
+        MemoryError: FFmpeg cannot allocate more.
+    """
+    with open_container(path) as container:
+        stream = best_stream(container)
+        codec = stream.codec_context
+        if codec.name not in ONE_FRAME_A_PACKET:
+            return False
+        try:
+            return any(_has_hole(packet, codec) for packet in container.demux(stream))
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            return True
+
+
+def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:
+    if codec.name not in ONE_FRAME_A_PACKET:
+        return False
+    content = bytes(packet)
+    if HOLE not in content:
+        return False
+    units = _units(content, codec.name, codec.extradata or b"")
+    return any(HOLE in unit.rstrip(b"\0") for unit in units)
+
+
+def _units(content: bytes, codec: str, extradata: bytes) -> Iterator[bytes]:
+    """Yield a packet's units: between start codes, or after the lengths that avcC or hvcC set."""
+    if extradata[:1] != b"\1":
+        yield from content.split(b"\0\0\1")
+        return
+    place = 4 if codec == "h264" else 21
+    length_size = 1 + (extradata[place] & 3 if len(extradata) > place else 3)
+    start = length_size
+    while start <= len(content):
+        length = int.from_bytes(content[start - length_size : start])
+        yield content[start : start + length]
+        start += length + length_size
+
+
+def num_logged_errors() -> int:
+    """Return how many errors FFmpeg has logged in this process so far."""
+    num_errors, _last = av.logging.get_last_error()
+    return num_errors

@@ -1,0 +1,186 @@
+"""The decord decoder: the default, for videos in which its FFmpeg finds nothing wrong.
+
+decord hides damage: its FFmpeg paints over broken macroblocks and reports that only in its log.
+Features of invented pixels are worse than none, so this decoder watches that log and stops at the
+first error. `PyAV <extract.decoder_av>` then decodes the video and counts the damaged frames.
+decord also opens playlists, which may name other files or network addresses, and that cannot be
+switched off, so it gets only files that cannot be mistaken for one.
+"""
+
+import atexit
+import ctypes
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import decord
+import numpy as np
+import numpy.typing as npt
+
+from vigil.extract.damage import Damage
+from vigil.extract.decode.decoder import VideoInfo
+from vigil.extract.decode.decoder_av import has_holes
+from vigil.extract.errors import VideoError
+
+AV_LOG_ERROR = 16
+# In place of a frame that it cannot decode, decord repeats the previous one. This share of all
+# frames, too small for even one, may be such copies; 0 would allow any number.
+DUPLICATES_TOLERATED = 1e-9
+
+# Playlists and other lists of files are text. A file that starts with a zero byte or with one of
+# these is not a list: MPEG transport stream, Matroska, AVI, Flash, Ogg, ASF.
+_BEGINNINGS = re.compile(
+    rb"\x00|(?:\x47.{187}){3}|\x1a\x45\xdf\xa3|RIFF....AVI |FLV\x01|OggS\x00|\x30\x26\xb2\x75",
+    re.DOTALL,
+)
+_BEGINNING_BYTES = 3 * 188
+
+
+class DecordDecoder:
+    """A `Decoder` that reads sequentially, with one codec thread."""
+
+    name = "decord"
+
+    def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
+        """Open a video, to decode its frames at the given size in pixels.
+
+        Raises:
+            VideoError: decord cannot open the file, or may choose another of its streams, mistake
+                it for a list of other files, or decode zeros in place of data.
+        """
+        if not _is_surely_video(path):
+            raise VideoError("decord may mistake it for a list of other files", self.name)
+        if not info.is_choice_clear:
+            reason = "decord may choose another video stream than the one marked as default"
+            raise VideoError(reason, self.name)
+        if has_holes(path):
+            raise VideoError("decord may decode zeros that replace lost data", self.name)
+        self.info = info
+        self._num_yielded = 0
+        self._size = width, height
+        self._log = _ffmpeg_log()
+        self._num_errors_before = self._log.num_errors
+        try:
+            self._reader = decord.VideoReader(
+                str(path.absolute()),
+                width=width,
+                height=height,
+                num_threads=1,
+                fault_tol=DUPLICATES_TOLERATED,
+            )
+        except (decord.DECORDError, RuntimeError, OSError, UnicodeError) as error:
+            raise VideoError(f"decord cannot open it: {_first_line(error)}", self.name) from error
+
+    @property
+    def read_ahead_bytes(self) -> int:
+        """Bytes that decord may fill while its consumer waits: it keeps decoding to the end."""
+        width, height = self._size
+        return len(self._reader) * width * height * 3
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames up to the first error.
+
+        Raises:
+            VideoError: decord or its FFmpeg found damage.
+        """
+        for _ in range(len(self._reader)):
+            try:
+                frame = self._reader.next().asnumpy()
+            except StopIteration:
+                break
+            except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
+                raise self._error(_first_line(error)) from error
+            self._check_log()
+            self._num_yielded += 1
+            yield frame
+        self._check_log()
+
+    def _check_log(self) -> None:
+        if self._log.num_errors > self._num_errors_before:
+            raise self._error(f"damaged: {self._log.last_error}")
+
+    def _error(self, reason: str) -> VideoError:
+        return VideoError(f"decord stopped: {reason}", self.name, self._num_yielded)
+
+    def timestamps(self) -> npt.NDArray[np.float64]:
+        """Return (N,) presentation times in seconds, with decord's float32 precision.
+
+        Not finite from 2**17 s on, where float32 cannot distinguish frames. decord's number for an
+        unknown time is larger still.
+        """
+        if self._num_yielded == 0:
+            return np.empty(0)
+        indices = range(self._num_yielded)
+        seconds = np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
+        return np.where(np.abs(seconds) < 2**17, seconds, np.nan)
+
+    def damage(self) -> Damage:
+        """Return no damage: this decoder stops at the first error."""
+        return Damage()
+
+    def close(self) -> None:
+        """Free decord's threads and read-ahead."""
+        del self._reader
+
+
+def _is_surely_video(path: Path) -> bool:
+    """Whether the first bytes and the name show that a file cannot be a list of other files."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING_BYTES)
+    # FFmpeg reads a name with a number pattern, such as %03d, as a series of pictures.
+    return _BEGINNINGS.match(beginning) is not None and "%" not in path.name
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the useful part of decord's message, without the stack trace."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.split(r"\.(?:cc|h):\d+: (?:Check failed: )?", lines[0])[-1].strip()
+
+
+class _FfmpegLog:
+    """Counts the errors that decord's own FFmpeg logs, instead of printing them."""
+
+    def __init__(self) -> None:
+        self.num_errors = 0
+        self.last_error = ""
+        signature = ctypes.CFUNCTYPE(
+            None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+        )
+        self._callback = signature(self._record)
+        library = ctypes.CDLL(str(_bundled_libavutil()))
+        library.av_log_set_callback(self._callback)
+        # A codec thread may outlive the interpreter, and must not call back into it.
+        default = ctypes.cast(library.av_log_default_callback, ctypes.c_void_p)
+        atexit.register(library.av_log_set_callback, default)
+
+    def _record(self, _context: int, level: int, text: bytes, _arguments: int) -> None:
+        if level <= AV_LOG_ERROR or text.startswith(b"concealing"):
+            self.num_errors += 1  # first, because the rest needs memory, which may be short
+            self.last_error = text.decode(errors="replace").strip()
+
+
+@cache
+def _ffmpeg_log() -> _FfmpegLog:
+    return _FfmpegLog()
+
+
+def _bundled_libavutil() -> Path:
+    """Return the libavutil inside the decord wheel; a second copy would have its own log.
+
+    Raises:
+        VideoError: this decord was built against another FFmpeg.
+    """
+    specification = importlib.util.find_spec("decord")
+    origin = specification.origin if specification else None
+    for folder in (
+        [Path(origin).parent.parent / "decord.libs", Path(origin).parent] if origin else []
+    ):
+        for library in sorted(folder.glob("libavutil*")):
+            return library
+    raise VideoError(
+        "this build of decord has no libavutil of its own, so damage cannot be detected: "
+        "install the decord 0.6.0 wheel, or use the decoder pyav",
+        DecordDecoder.name,
+    )

@@ -1,0 +1,232 @@
+"""Splits a long video into parts for several workers, with the exact frames of each part.
+
+A part is decoded from a keyframe on. It is valid only if its frames are those that the packets of
+the whole video promise, none of them damaged; then they are, bit for bit, the frames that reading
+from the beginning yields. A video whose packets promise nothing is not split. If a part breaks the
+promise, the video must be read in one piece.
+"""
+
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from itertools import dropwhile, pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+import numpy as np
+import numpy.typing as npt
+from av.packet import Packet
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decode.decoder import VideoInfo, best_stream, open_container
+from vigil.extract.decode.decoder_av import AvDecoder, num_logged_errors
+from vigil.extract.errors import VideoError
+from vigil.extract.source import VideoIdentity
+
+MIN_LEAD_FRAMES = 32
+"""Frames decoded and dropped after the keyframe, where codecs report missing reference frames."""
+MAX_LEAD = 0.25
+"""Limit for additional frames decoded and dropped, as a share of the frames of a part."""
+SEEK_MARGIN_SECONDS = 10
+"""Without an index, seeking is inexact; reading extra packets costs little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive clips of a video, and the frames they are made of."""
+
+    first_clip: int
+    stop_clip: int
+    frame_pts: npt.NDArray[np.int64]
+    """(n,) presentation times of the part's frames, in order, in the stream's unit."""
+    keyframe_pts: int | None
+    """Time of the frame from which to decode; None: from the beginning of the file."""
+    num_own_frames: int
+    """Number of frames before the first one of the next part, which may share the rest."""
+    info: VideoInfo
+    identity: VideoIdentity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the part in few bytes, so that sending it never waits for the worker."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        steps = np.diff(self.frame_pts, prepend=0).tobytes()
+        return _unpacked, ({**values, "frame_pts": zlib.compress(steps, 1)},)
+
+
+def _unpacked(values: dict[str, Any]) -> Part:
+    steps = np.frombuffer(zlib.decompress(values["frame_pts"]), np.int64)
+    return Part(**{**values, "frame_pts": steps.cumsum()})
+
+
+class PartDecoder(AvDecoder):
+    """A `Decoder` of one part that yields exactly the promised frames, or fails."""
+
+    def __init__(self, path: Path, part: Part, width: int, height: int) -> None:
+        """Open a video, to decode the frames of one part at the given size in pixels.
+
+        Raises:
+            VideoError: the file cannot be opened as a video.
+        """
+        super().__init__(path, part.info, width, height)
+        self._part = part
+        self._begins_clean = part.keyframe_pts is None
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames of the part.
+
+        Raises:
+            VideoError: they are damaged, or not the promised ones.
+        """
+        for decoded in self._decode():
+            if decoded.has_error and not self._is_dropped(decoded.packet):
+                raise self._error("damaged")
+            for frame in decoded.frames:
+                if self._is_own(frame):
+                    yield self._pixels(frame)
+                    if len(self._pts) == len(self._part.frame_pts):
+                        return
+        raise self._error("too few frames")
+
+    def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
+        """Yield the packets from the keyframe on."""
+        keyframe_pts = self._part.keyframe_pts
+        if keyframe_pts is None:
+            return super()._packets()
+        margin = round(SEEK_MARGIN_SECONDS / (self._stream.time_base or 1))
+        start = self._stream.start_time or 0
+        try:
+            self._container.seek(max(keyframe_pts - margin, start), stream=self._stream)
+        except av.error.FFmpegError as error:
+            raise self._error("the keyframe before them cannot be reached") from error
+        return dropwhile(
+            lambda packet: (
+                packet is not None and not (packet.is_keyframe and packet.pts == keyframe_pts)
+            ),
+            super()._packets(),
+        )
+
+    def _is_dropped(self, packet: "Packet[VideoStream] | None") -> bool:
+        """Whether a packet's frame belongs to an earlier part, which checks it for damage."""
+        if packet is None or packet.pts is None:
+            return False
+        return bool(packet.pts < self._part.frame_pts[0])
+
+    def _is_own(self, frame: VideoFrame) -> bool:
+        """Whether the frame belongs to this part; it must then be the next one, and undamaged."""
+        if frame.pts is not None and frame.pts == self._part.keyframe_pts:
+            # With gradual refresh, for example, keyframes are keyframes only in name.
+            self._begins_clean = frame.key_frame and frame.pict_type == PictureType.I
+        if frame.pts is not None and frame.pts < self._part.frame_pts[0]:
+            return False
+        if frame.pts != self._part.frame_pts[len(self._pts)]:
+            raise self._error("not the frames that its packets promise")
+        if not self._begins_clean:
+            raise self._error("not decodable from its keyframe")
+        if frame.is_corrupt:
+            raise self._error("damaged")
+        return True
+
+    def _error(self, reason: str) -> VideoError:
+        clips = f"clips {self._part.first_clip} to {self._part.stop_clip}"
+        return VideoError(f"{clips}: {reason}", self.name, len(self._pts))
+
+
+def split(
+    path: Path,
+    info: VideoInfo,
+    identity: VideoIdentity,
+    grid: ClipGrid,
+    clips_per_part: int,
+    beat: Callable[[], None] = lambda: None,
+) -> tuple[Part, ...]:
+    """Return the parts of a video in order, two or more, or none if it should not be split.
+
+    ``beat`` is called for every packet read from the file.
+    """
+    shortest = 2 * clips_per_part
+    if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
+        return ()
+    promised = _scan(path, beat)
+    if promised is None:
+        return ()
+    frame_pts, keyframes = promised
+    num_frames = len(frame_pts)
+    num_clips = grid.num_clips(num_frames)
+    if num_clips < shortest:
+        return ()
+    borders = [0, *_borders(num_clips, clips_per_part, grid.stride, keyframes), num_clips]
+    parts = []
+    for first_clip, stop_clip in pairwise(borders if len(borders) > 2 else ()):
+        first = first_clip * grid.stride
+        _, stop = grid.frame_range(stop_clip - 1, num_frames)
+        keyframe = _keyframes_before(np.array(first), keyframes)
+        parts.append(
+            Part(
+                first_clip,
+                stop_clip,
+                frame_pts[first:stop],
+                int(frame_pts[keyframe]) if first_clip else None,
+                (stop if stop == num_frames else stop_clip * grid.stride) - first,
+                info,
+                identity,
+            )
+        )
+    return tuple(parts)
+
+
+def _scan(
+    path: Path, beat: Callable[[], None]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
+    """Return the presentation times (N,) of all frames, in order, and which ones are keyframes.
+
+    None if the packets do not determine them.
+    """
+    all_pts, keyframe_pts = array("q"), array("q")
+    av.logging.set_level(av.logging.PANIC)
+    num_errors = num_logged_errors()
+    with open_container(path) as container:
+        try:
+            for packet in container.demux(best_stream(container)):
+                beat()
+                if packet.size == 0:
+                    continue
+                if packet.pts is None or packet.is_corrupt or packet.is_discard:
+                    return None
+                all_pts.append(packet.pts)
+                if packet.is_keyframe:
+                    keyframe_pts.append(packet.pts)
+        except av.error.FFmpegError:
+            return None
+    frame_pts = np.unique(np.array(all_pts))
+    if len(frame_pts) < len(all_pts) or num_logged_errors() > num_errors:
+        return None
+    return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts)))
+
+
+def _borders(
+    num_clips: int, clips_per_part: int, stride: int, keyframes: npt.NDArray[np.intp]
+) -> Iterator[int]:
+    """Yield the first clips of parts: clips that start soon after a keyframe."""
+    num_parts = num_clips // clips_per_part
+    reach = clips_per_part // 4
+    for number in range(1, num_parts):
+        even = number * num_clips // num_parts
+        clips = np.arange(even - reach, even + reach + 1)
+        found = _keyframes_before(clips * stride, keyframes)
+        leads = clips * stride - found
+        best = np.lexsort([np.abs(clips - even), leads])[0]
+        if found[best] >= 0 and leads[best] <= MIN_LEAD_FRAMES + MAX_LEAD * clips_per_part * stride:
+            yield int(clips[best])
+
+
+def _keyframes_before(
+    frames: npt.NDArray[np.intp], keyframes: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Return the keyframe from which to decode to reach each frame, or -1 if there is none."""
+    numbers = np.searchsorted(keyframes, frames - MIN_LEAD_FRAMES, side="right")
+    return np.append(-1, keyframes)[numbers]

@@ -1,0 +1,265 @@
+"""The decode worker: tasks in, clips out, over one connection; the clips lie in its ring.
+
+It loads neither torch nor h5py, so its process starts fast. It needs the memory of its ring and its
+decoder; decord may read `READ_AHEAD_LIMIT_BYTES` ahead.
+"""
+
+import logging
+import os
+import resource
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from vigil.extract.decode.parts import Part
+from vigil.extract.decode.pulse import Pulse
+from vigil.extract.decode.reader import (
+    Clip,
+    Finished,
+    ReadingOptions,
+    Restart,
+    Split,
+    check_decoder,
+    decoder_name,
+    read_part,
+    read_video,
+)
+from vigil.extract.decode.ring import ClipRing, Slot
+from vigil.extract.errors import VideoError
+from vigil.extract.source import SourceVideo
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A video, or a part of it, to read; every message about it carries its number."""
+
+    number: int
+    video: SourceVideo
+    decoder: str = "auto"
+    part: Part | None = None
+    may_split: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse unknown decoders before the task is sent to a process.
+
+        Raises:
+            UserError: the decoder is unknown; names those that exist.
+        """
+        check_decoder(self.decoder)
+
+
+@dataclass(frozen=True)
+class Release:
+    """Tells the worker that the clip in a slot is no longer needed."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class ClipReady:
+    """A clip is in a slot, and does not change until the slot is released."""
+
+    task: int
+    clip_index: int
+    """Counted from the beginning of the video, even in a part."""
+    slot: Slot
+    decode_seconds: float
+    """Without the time spent waiting for a free slot."""
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The task's clips so far are void; another decoder starts it again from its beginning."""
+
+    task: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WasSplit:
+    """The end of a task: its video must be read in these parts."""
+
+    task: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class TaskFinished:
+    """The end of a task: all its clips have been sent."""
+
+    task: int
+    finished: Finished
+
+
+@dataclass(frozen=True)
+class TaskFailed:
+    """The end of a task: its clips so far are void."""
+
+    task: int
+    reason: str
+    decoder: str
+    frame_index: int
+
+
+class _DisconnectedError(Exception):
+    """The other end of the connection is closed."""
+
+
+def worker_process(
+    connection: Connection,
+    ring: ClipRing,
+    options: ReadingOptions,
+    pulse: Pulse,
+    memory_bytes: int,
+) -> NoReturn:
+    """Run a worker in a spawned process, and exit without waiting for decoder threads.
+
+    The process may use ``memory_bytes`` in addition to what it has now and to the shared ring.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    required = _private_bytes() + memory_bytes
+    limit = required if most == resource.RLIM_INFINITY else min(required, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # On two cores, a busy process cost the network more than half its speed, and one at this
+    # niceness a tenth. While the network waits, this process has the core.
+    os.nice(10)
+    run_worker(connection, ring, options, pulse)
+    os._exit(0)
+
+
+def _private_bytes() -> int:
+    """Return the writable memory of this process, as RLIMIT_DATA counts it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+
+
+def run_worker(
+    connection: Connection, ring: ClipRing, options: ReadingOptions, pulse: Pulse
+) -> None:
+    """Do the tasks that arrive over a connection, until its other end is closed."""
+    line = _Line(connection, ring, pulse)
+    try:
+        while True:
+            _do(line.next_task(), line, options)
+    except _DisconnectedError:
+        return
+
+
+def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
+    """Read a video; report any error, so that the worker can read the next one."""
+    try:
+        for message in _messages(task, line, options):
+            line.send(message)
+    except _DisconnectedError:
+        raise
+    except VideoError as error:
+        line.send(TaskFailed(task.number, error.reason, error.decoder, error.frame_index))
+    except Exception as error:
+        log.debug("%s", task.video.name, exc_info=True)
+        reason = f"unexpected {type(error).__name__}: {error}"
+        if isinstance(error, MemoryError):
+            reason = "it needs more memory than a worker may use: raise the limit for workers"
+        decoder = decoder_name(line.pulse)
+        line.send(TaskFailed(task.number, reason, decoder, line.pulse.num_frames))
+
+
+def _messages(
+    task: Task, line: "_Line", options: ReadingOptions
+) -> Iterator[ClipReady | Restarted | WasSplit | TaskFinished]:
+    first_clip = clip_index = task.part.first_clip if task.part else 0
+    started = time.perf_counter()
+    for read in _read(task, line, options):
+        match read:
+            case Clip():
+                seconds = time.perf_counter() - started - line.take_waited_seconds()
+                yield ClipReady(task.number, clip_index, line.ring.take(), seconds)
+                clip_index += 1
+                started = time.perf_counter()
+            case Restart():
+                clip_index = first_clip
+                yield Restarted(task.number, read.reason)
+            case Split():
+                yield WasSplit(task.number, read.parts)
+            case Finished():
+                yield TaskFinished(task.number, read)
+
+
+def _read(
+    task: Task, line: "_Line", options: ReadingOptions
+) -> Iterator[Clip | Restart | Split | Finished]:
+    if task.part is not None:
+        return read_part(task.video, task.part, options, line.new_clip, line.pulse)
+    return read_video(
+        task.video,
+        options,
+        task.decoder,
+        line.new_clip,
+        may_split=task.may_split,
+        pulse=line.pulse,
+    )
+
+
+class _Line:
+    """The worker's end of the connection, and its ring: the worker may have to wait for both."""
+
+    def __init__(self, connection: Connection, ring: ClipRing, pulse: Pulse) -> None:
+        self.ring, self.pulse = ring, pulse
+        self._connection = connection
+        self._tasks: deque[Task] = deque()
+        self._waited_seconds = 0.0
+
+    def send(self, message: object) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise _DisconnectedError from error
+
+    def next_task(self) -> Task:
+        """Wait for a task."""
+        while not self._tasks:
+            self._receive()
+        return self._tasks.popleft()
+
+    def new_clip(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """Return memory for a clip, after waiting for a free slot of the ring."""
+        while self._has_message():
+            self._receive()
+        started = time.perf_counter()
+        while (clip := self.ring.next_clip(shape)) is None:
+            self.pulse.is_waiting = True
+            self._receive()
+        self.pulse.is_waiting = False
+        self._waited_seconds += time.perf_counter() - started
+        return clip
+
+    def take_waited_seconds(self) -> float:
+        """Return how long `new_clip` has waited since the last call."""
+        seconds, self._waited_seconds = self._waited_seconds, 0.0
+        return seconds
+
+    def _has_message(self) -> bool:
+        try:
+            return self._connection.poll()
+        except OSError as error:
+            raise _DisconnectedError from error
+
+    def _receive(self) -> None:
+        try:
+            message = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise _DisconnectedError from error
+        match message:
+            case Release():
+                self.ring.release(message.slot)
+            case Task():
+                self._tasks.append(message)

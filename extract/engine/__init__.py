@@ -1,0 +1,1 @@
+"""The extraction engine: drives decoding and networks, and writes feature files."""

@@ -1,0 +1,191 @@
+"""One video in progress: collect its clip features, and pool them when they are complete.
+
+Clip features are kept in an unnamed temporary file until the video's length is known, so memory
+does not grow with it. Legend: V views, S segments, D = time positions x channels.
+"""
+
+import os
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decode.decoder import frame_edges
+from vigil.extract.decode.parts import Part
+from vigil.extract.decode.reader import Finished
+from vigil.extract.engine.device import DeviceReady
+from vigil.extract.files import temporary_file
+from vigil.extract.networks.weights import Weights
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.extract.source import SourceVideo
+from vigil.extract.spec import FeaturePart, FeatureSpec
+from vigil.extract.store import VideoFeatures
+from vigil.extract.versions import installed_versions
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The origin of a run's features, as every feature file records it."""
+
+    spec: FeatureSpec
+    weights: Weights
+    views: tuple[str, ...]
+    parts: tuple[FeaturePart, ...]
+    """The values of each network, in their order within a feature."""
+    dtype: type[np.floating]
+    keep_clips: bool
+
+    @property
+    def feature_layout(self) -> tuple[int, int]:
+        """(time positions, channels) of a feature; several parts count as one position."""
+        if len(self.parts) == 1:
+            return self.parts[0].time_positions, self.parts[0].channels
+        return 1, self.parts[-1].stop
+
+    @property
+    def grid(self) -> ClipGrid:
+        """Clip index <-> frame range."""
+        return ClipGrid(self.spec.clip_frames, self.spec.clip_stride)
+
+
+@dataclass(eq=False)
+class OpenVideo:
+    """A video with clips that the device has not returned yet."""
+
+    source: SourceVideo
+    store: Path
+    provenance: Provenance
+    finished: Finished | None = None
+    attempt: int = 0
+    """Number of restarts; features of an earlier attempt are ignored."""
+    num_deaths: int = 0
+    """Workers that died while reading it."""
+    _back: set[int] = field(default_factory=set)
+    _parts: dict[int, Finished | None] = field(default_factory=dict)
+    """First clip of each part -> the result of reading it, None until then."""
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        self.store.mkdir(parents=True, exist_ok=True)
+        file = temporary_file(self.store)
+        weakref.finalize(self, file.close)
+        return file
+
+    def begin_anew(self) -> None:
+        """Discard all clips so far."""
+        self.attempt += 1
+        self.finished = None
+        self._back.clear()
+        self._parts.clear()
+
+    def split(self, parts: Sequence[Part]) -> None:
+        """Note that the video is read in these parts, given in order."""
+        self._parts = {part.first_clip: None for part in parts}
+
+    def finish(self, finished: Finished, part: Part | None = None) -> None:
+        """Note that the last clip of the video, or of a part of it, has been decoded."""
+        if part is None:
+            self.finished = finished
+            return
+        self._parts[part.first_clip] = finished
+        read = [known for known in self._parts.values() if known is not None]
+        if len(read) == len(self._parts):
+            timestamps = np.concatenate([known.timestamps for known in read])
+            self.finished = replace(finished, timestamps=timestamps)
+
+    def put(self, clip_index: int, features: npt.NDArray[np.floating]) -> None:
+        """Store a clip's features (V, D); clips may come in any order."""
+        with np.errstate(over="ignore"):  # overflow is reported when the video is written
+            content = features.astype(self.provenance.dtype).tobytes()
+        place = clip_index * len(content)
+        try:
+            while content:
+                num_bytes = os.pwrite(self._file.fileno(), content, place)
+                content, place = content[num_bytes:], place + num_bytes
+        except OSError as error:
+            error.filename = f"the clip features of {self.source.name}, kept in {self.store}"
+            raise
+        self._back.add(clip_index)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the video has ended and all its clips have been returned."""
+        if self.finished is None:
+            return False
+        num_frames = len(self.finished.timestamps)
+        return len(self._back) == self.provenance.grid.num_clips(num_frames)
+
+    def pool(self, computed: DeviceReady) -> VideoFeatures:
+        """The content of the video's feature file, given the devices that computed its clips."""
+        made, finished = self.provenance, self.finished
+        if finished is None or not self.is_complete:
+            raise RuntimeError(f"{self.source.name} was closed before its end")
+        num_frames = len(finished.timestamps)
+        clip_frames = made.grid.frame_ranges(num_frames)
+        clip_features = self._clip_features()
+        segment_frames = segment_ranges(num_frames, made.spec.num_segments)
+        segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
+        edges = frame_edges(finished.timestamps, finished.info)
+        time_positions, channels = made.feature_layout
+        return VideoFeatures(
+            features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
+            segment_frames=segment_frames,
+            segment_seconds=edges[segment_frames],
+            clip_features=clip_features[:] if made.keep_clips else None,
+            clip_frames=clip_frames if made.keep_clips else None,
+            views=made.views,
+            spec=made.spec,
+            time_positions=time_positions,
+            channels=channels,
+            parts=made.parts if len(made.parts) > 1 else (),
+            weights_name=made.weights.name,
+            weights_trained=made.weights.trained,
+            precision=computed.precision,
+            rung=computed.rung,
+            device=computed.name,
+            decoder=finished.decoder,
+            video=finished.identity,
+            fps=finished.info.fps,
+            width=finished.info.width,
+            height=finished.info.height,
+            num_frames_container=finished.info.num_frames_container,
+            num_frames_decoded=num_frames,
+            num_frames_damaged=finished.damage.num_damaged,
+            num_frames_lost=finished.damage.num_lost,
+            damage_frames=finished.damage.frames,
+            damage_seconds=edges[finished.damage.frames],
+            duration_container=finished.info.duration_seconds,
+            versions=installed_versions(),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _clip_features(self) -> "_ClipFile":
+        made = self.provenance
+        shape = len(self._back), len(made.views), made.parts[-1].stop
+        return _ClipFile(self._file, shape, np.dtype(made.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class _ClipFile:
+    """Clip features (n_clips, V, D) in a file; only the requested ones are loaded."""
+
+    file: IO[bytes]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.floating]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, clips: slice) -> npt.NDArray[np.floating]:
+        start, stop, _ = clips.indices(len(self))
+        clip_size = self.shape[1] * self.shape[2]
+        self.file.seek(start * clip_size * self.dtype.itemsize)
+        values = np.fromfile(self.file, self.dtype, (stop - start) * clip_size)
+        return values.reshape(stop - start, *self.shape[1:])

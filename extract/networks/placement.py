@@ -1,0 +1,202 @@
+"""A network on a device: the fastest form of it that proves to compute what the plain one does.
+
+The forms, called rungs, are tried from the top: each runs a generated clip, and what it gives is
+compared with the plain network in float32, which is the last rung and needs no proof.
+"""
+
+import copy
+import logging
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.networks.backbones import PRECISIONS, Backbone, Pixels
+from vigil.extract.networks.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
+from vigil.extract.networks.folding import fold_batch_norms
+from vigil.extract.networks.hardware import cpu_has
+from vigil.extract.networks.i3d import I3D
+
+log = logging.getLogger(__name__)
+
+RUNGS = ("folded", "plain")
+"""The rungs of every device; "compiled" goes above them on CUDA, where it is asked for."""
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15}
+"""Relative error (L2) up to which a rung passes: three times and more what random weights lead to,
+which is far more than trained ones do."""
+
+CPU_TEST_FRAMES = 2 * POSITIONS_AT_ONCE + 2
+"""Frames of I3D's generated clip on a CPU: enough for two of the pieces its stem works in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A network ready to compute features on a device."""
+
+    run: Callable[[Tensor], Tensor]
+    """Views (B, 64, 224, 224, 3) uint8, contiguous, on the device -> (B, time positions, channels)
+    float32 there."""
+    rung: str
+    """compiled, folded or plain."""
+    precision: str
+    """What it computes in, a key of `PRECISIONS`: fp32 where the one asked for failed."""
+
+
+class FromPixels(nn.Module):
+    """A network that wants normalised pixels, its convolutions and matrices in a precision.
+
+    Everything else stays in float32: norms there cost nothing and keep small variances exact. What
+    meets in between, autocast converts.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, pixels: Pixels, precision: torch.dtype) -> None:
+        """Take over the network."""
+        super().__init__()
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        for module in network.modules():
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                module.to(precision)
+        self.size, self.precision = pixels.size, precision
+        self.register_buffer("mean", 255 * torch.tensor(pixels.mean)[:, None, None, None])
+        self.register_buffer("std", 255 * torch.tensor(pixels.std)[:, None, None, None])
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, H, W, 3) uint8 -> what the network gives."""
+        is_lower = self.precision != torch.float32
+        with torch.autocast(frames.device.type, self.precision, enabled=is_lower):
+            features: Tensor = self.network(self.normalise(frames))
+        return features
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """The network's input (B, 3, T, size, size) from pixels (B, T, H, W, 3), uint8.
+
+        Only the names of the axes move: in memory the channels stay last.
+        """
+        x = frames.permute(0, 4, 1, 2, 3).float()
+        if x.shape[-2:] != (self.size, self.size):
+            x = functional.interpolate(x, (x.shape[2], self.size, self.size), mode="trilinear")
+        return ((x - self.mean) / self.std).to(self.precision)
+
+
+def place(
+    network: nn.Module,
+    backbone: Backbone,
+    device: torch.device,
+    precision: str,
+    *,
+    batch_size: int = 1,
+    rungs: Sequence[str] = RUNGS,
+) -> Placed:
+    """The network on the device, on the first of the rungs that passes its test.
+
+    Warns of every rung that does not. Below the last one is the plain network in float32.
+
+    Args:
+        network: plain, in float32, on the CPU; stays as it is.
+        backbone: what the network is.
+        device: where it is to compute.
+        precision: key of `PRECISIONS`.
+        batch_size: views in a batch; CUDA is tested, and chooses its kernels, for that many.
+        rungs: compiled (CUDA only), folded or plain, in the order in which to try them.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no memory for the network or the batch.
+    """
+    exact = _build("plain", network, backbone, device, "fp32")
+    clip = _generated_clip(network, backbone, device)
+    expected = None
+    for rung in rungs:
+        if rung == "folded" and not _has_batch_norm(network):
+            continue
+        if (rung, precision) == ("plain", "fp32"):
+            break
+        try:
+            module = _build(rung, network, backbone, device, precision)
+            expected = _run(exact, clip) if expected is None else expected
+            batch = clip if device.type == "cpu" else clip.repeat(batch_size, 1, 1, 1, 1)
+            problem = _disagreement(_run(module, batch), expected, TOLERANCES[precision])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of every type: kernels, compilers and drivers differ
+            problem = textwrap.shorten(f"fails with {type(error).__name__}: {error}", 300)
+        if problem is None:
+            return Placed(_views_runner(module, backbone), rung, precision)
+        log.warning(
+            "%s: the %s network in %s %s: trying the next", device, rung, precision, problem
+        )
+    return Placed(_views_runner(exact, backbone), "plain", "fp32")
+
+
+def _build(
+    rung: str, network: nn.Module, backbone: Backbone, device: torch.device, precision: str
+) -> nn.Module:
+    """The network of a rung, which takes the frames that the backbone sees, as pixels."""
+    dtype = PRECISIONS[precision]
+    if rung == "compiled":
+        if device.type != "cuda":
+            raise ValueError("it is slower than the folded one on a CPU: use it on CUDA")
+        folded = _build("folded", network, backbone, device, precision)
+        folded.compile(dynamic=False)
+        return folded
+    if rung == "plain":
+        return FromPixels(copy.deepcopy(network), backbone.pixels, dtype).to(device)
+    if isinstance(network, I3D):
+        return FastI3D(network, dtype, _stem(device, precision)).to(device)
+    folded = fold_batch_norms(network) if _has_batch_norm(network) else copy.deepcopy(network)
+    return FromPixels(folded, backbone.pixels, dtype).to(device)
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.BatchNorm3d) for module in network.modules())
+
+
+def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:
+    """The fastest of `STEMS`: the more of a matrix unit there is, the larger its blocks."""
+    if precision == "fp32":
+        return STEMS["direct"]
+    has_matrix_unit = device.type == "cuda" or cpu_has(f"amx_{precision}")
+    return STEMS["cubes" if has_matrix_unit else "width"]
+
+
+def _generated_clip(network: nn.Module, backbone: Backbone, device: torch.device) -> Tensor:
+    """(1, T, 224, 224, 3) uint8: moving blobs of colour under fine noise, as real clips are."""
+    num_frames = len(backbone.frame_indices)
+    if device.type == "cpu" and isinstance(network, I3D):  # others need all their frames
+        num_frames = min(num_frames, CPU_TEST_FRAMES)
+    generator = torch.Generator().manual_seed(0)
+    blobs = torch.rand(1, 3, -(-num_frames // 4), 14, 14, generator=generator)
+    shape = num_frames, VIEW_SIZE, VIEW_SIZE
+    smooth = functional.interpolate(blobs, shape, mode="trilinear")
+    clip = 230 * smooth + 25 * torch.rand(smooth.shape, generator=generator)
+    return clip.permute(0, 2, 3, 4, 1).to(device, torch.uint8).contiguous()
+
+
+def _run(module: nn.Module, frames: Tensor) -> Tensor:
+    # TensorFloat-32 keeps 10 of float32's 23 bits, and is on by default.
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
+        features: Tensor = module(frames)
+        return features
+
+
+def _views_runner(module: nn.Module, backbone: Backbone) -> Callable[[Tensor], Tensor]:
+    return lambda views: _run(module, backbone.select(views))
+
+
+def _disagreement(actual: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """What is wrong with features (B, T, C) of B times the clip of which (1, T, C) are right."""
+    if not actual.isfinite().all():
+        return "gives numbers that are not finite"
+    error = (actual - expected).flatten(1).norm(dim=1).max()
+    if not error <= tolerance * expected.norm():
+        relative = float(error / expected.norm())
+        return f"is off by {relative:.2g} (relative error; allowed: {tolerance:g})"
+    return None

@@ -1,0 +1,1 @@
+"""`vigil demo` and `vigil reproduce`: commands that run other commands."""

@@ -1,0 +1,100 @@
+"""`vigil demo`: run the whole program on generated videos, and evaluate it on unseen ones.
+
+It runs the commands that a user would run, and prints each of them.
+"""
+
+import json
+import logging
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, generate
+from vigil.extract.errors import UserError
+from vigil.extract.networks.backbones import find_backbone
+from vigil.extract.networks.download import WeightsError, fetch_weights
+from vigil.pipeline.chains.steps import run_step
+from vigil.pipeline.evaluation.command import METRICS_NAME
+from vigil.pipeline.logs import download_progress
+from vigil.pipeline.options import DemoOptions
+from vigil.pipeline.scoring.report import REPORT_NAME
+
+BACKBONE = "i3d"
+# The first layers see motion and light, which make up the generated anomalies, at a quarter of the
+# network's cost. Real footage needs the whole network.
+ENDPOINT = "MaxPool3d_2a_3x3"
+# Similar to configs/small.toml, for even fewer videos.
+RECIPE = (
+    "--lstm-size 64 --attention-size 64 --time-pool mean --standardize --dropout 0.1 "
+    "--detection-weight 0.7 --epochs 60 --learning-rate 1e-3 --save-epochs 60"
+)
+
+TRAIN = SyntheticConfig(num_normal=30, num_per_anomaly=15, min_frames=200, max_frames=300)
+TEST = replace(TRAIN, num_normal=12, num_per_anomaly=6)
+TEST_SEED_OFFSET = 1_000_000
+
+VERDICT = ("frame_auc", "video_accuracy", "video_auc", "maa", "frame_ap")
+
+log = logging.getLogger(__name__)
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Generate videos, extract, train, score and evaluate; print a table and the report's path.
+
+    Returns:
+        The exit code of the first command that fails, else 0.
+
+    Raises:
+        UserError: the seed is negative.
+    """
+    if options.seed < 0:
+        raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
+    started = time.monotonic()
+    train, test = options.out / "videos" / "train", options.out / "videos" / "test"
+    features, run, results = (options.out / name for name in ("features", "run", "results"))
+    weights = _available(options.weights)
+    log.info("generating videos in %s", options.out / "videos")
+    generate(replace(TRAIN, seed=options.seed), train)
+    generate(replace(TEST, seed=options.seed + TEST_SEED_OFFSET), test)
+    for command in (
+        f"extract {_quote(train)} --out {_quote(features)} --backbone {BACKBONE} "
+        f"--weights {shlex.quote(weights)} --endpoint {ENDPOINT} --overwrite",
+        f"train {_quote(features)} --annotations {_quote(train / ANNOTATION_FILE)} "
+        f"--out {_quote(run)} --seed {options.seed} --overwrite {RECIPE}",
+        f"score {_quote(test)} --checkpoint {_quote(run)} --out {_quote(results)} --overwrite",
+        f"evaluate {_quote(run)} {_quote(results / 'features')} "
+        f"--annotations {_quote(test / ANNOTATION_FILE)}",
+    ):
+        exit_code = run_step(shlex.split(command), options.logs)
+        if exit_code != 0:
+            return exit_code
+    _print_verdict(run / "evaluation" / METRICS_NAME, weights)
+    print(f"report {results / REPORT_NAME}")
+    print(f"seconds {time.monotonic() - started:.0f}")
+    return 0
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _available(weights: str) -> str:
+    """The requested weights; random ones, with a warning, if ``auto`` finds none."""
+    if weights != "auto":
+        return weights
+    try:
+        with download_progress() as progress:
+            fetch_weights(find_backbone(BACKBONE).source, progress)
+    except WeightsError as error:
+        log.warning("%s", error)
+        log.warning("the demo continues with RANDOM weights")
+        return "random"
+    return weights
+
+
+def _print_verdict(metrics: Path, weights: str) -> None:
+    measures = json.loads(metrics.read_bytes())["measures"]
+    for name in VERDICT:
+        print(f"{name} {measures[name]['value']:.4f}")
+    print(f"weights {weights}" + (" (untrained)" if weights == "random" else ""))

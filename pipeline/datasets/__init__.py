@@ -1,0 +1,1 @@
+"""`vigil dataset`: whether a published dataset is complete."""

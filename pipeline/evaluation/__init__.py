@@ -1,0 +1,1 @@
+"""`vigil evaluate` and `vigil compare`: how good a run is."""

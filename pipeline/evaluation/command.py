@@ -1,0 +1,195 @@
+"""`vigil evaluate`: evaluate a checkpoint on annotated videos, in numbers and figures.
+
+The ground truth is built here, from the annotation and the number of decoded frames, so that scores
+and truth have the same length.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from vigil.data.annotations import Annotation, frame_truth, load_annotations, merge_anomalous
+from vigil.data.classes import class_index
+from vigil.data.matching import match_videos
+from vigil.extract.errors import UserError, counted
+from vigil.extract.locks import locked
+from vigil.extract.store import VideoFeatures, list_features, read_features
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import view_names
+from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vigil.pipeline.evaluation.evaluation_files import (
+    draw_evaluation,
+    evaluation_json,
+    measure_lines,
+)
+from vigil.pipeline.evaluation.records import record_use, write_scores
+from vigil.pipeline.options import EvaluateOptions
+from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
+from vigil.pipeline.scores.inference import select_device
+from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scoring.results import read_json, write_json
+from vigil.pipeline.scoring.score_store import UNTRAINED_WARNING, score_features
+from vigil.pipeline.training.training_data import SPLITS_NAME
+
+logger = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.json"
+FORMAT, FORMAT_VERSION = "vigil-metrics", 1
+
+
+class EvaluationError(UserError):
+    """A name does not identify one evaluated video."""
+
+
+def run_evaluate(options: EvaluateOptions) -> int:
+    """Score the annotated videos, write numbers and figures, and print ``name value`` lines.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        UserError: checkpoint, features or annotations are missing, damaged or do not match.
+    """
+    _check_numbers(options)
+    checkpoint = load_checkpoint(options.run, options.which)
+    checkpoint.model.to(select_device(options.device))
+    views = None if options.views is None else view_names(options.views, unnamed=True)
+    files = list_features(options.features)
+    matching = match_videos(load_annotations(options.annotations), files)
+    problems = matching.problems
+    if not checkpoint.config.recipe.classifies:
+        problems.append(
+            f"{checkpoint.config.recipe.method} only distinguishes anomalous from normal: maa, "
+            "video_accuracy and the confusion matrix use these two classes"
+        )
+    if not checkpoint.config.weights_trained:
+        problems.append(UNTRAINED_WARNING)
+    problems += known_videos(checkpoint, matching.annotations)
+    videos = []
+    for video, annotation in matching.annotations.items():
+        features = read_features(files[video])
+        videos.append(evaluate_video(checkpoint, annotation, features, views))
+        problems += frame_problems(annotation, features)
+    chosen = choose_figures(videos, options.figures)
+    names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
+    folder = options.out or checkpoint.folder.absolute().parent / "evaluation"
+    with locked(folder):
+        evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
+        problems += evaluation.undefined
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **evaluation_json(evaluation, videos, names),
+            "problems": problems,
+            "without_features": list(matching.missing),
+            "without_annotation": list(matching.extra),
+            "settings": as_json(options),
+            "checkpoint": describe_checkpoint(checkpoint),
+            "versions": installed_versions(),
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / METRICS_NAME, content)
+        write_scores(folder, videos, names)
+        record_use(checkpoint, options.features, len(videos))
+        draw_evaluation(folder, evaluation, names, chosen)
+    for problem in problems:
+        logger.warning("%s", problem)
+    print("\n".join(measure_lines(evaluation, videos)))
+    logger.info("metrics and figures are in %s", folder)
+    return 0
+
+
+def _check_numbers(options: EvaluateOptions) -> None:
+    for name, number in (("bootstrap", options.bootstrap), ("seed", options.seed)):
+        if number < 0:
+            raise UserError(f"{name} {number} is negative: give a number from 0 up")
+
+
+def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
+    """A warning if the training used these videos, including to choose epoch and threshold."""
+    try:
+        splits = read_json(checkpoint.folder.absolute().parent / SPLITS_NAME)
+        known = {*splits["train"], *splits["validation"]}.intersection(videos)
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not known:
+        return []
+    return [
+        f"found {counted(len(known), 'test video')} named like a training video, such as "
+        f"{min(known)}: if they are the same videos, these figures are optimistic"
+    ]
+
+
+def evaluate_video(
+    checkpoint: Checkpoint,
+    annotation: Annotation,
+    features: VideoFeatures,
+    views: Sequence[str] | None,
+) -> EvaluatedVideo:
+    """The scores of one video's segments, with its ground truth.
+
+    Raises:
+        UnknownClassError: the model does not know the video's class.
+        ScoringError: the features are not of the kind that the model was trained on.
+        FeatureFileError: a view is not stored, or its values are not finite.
+    """
+    if not checkpoint.config.recipe.classifies:
+        annotation = merge_anomalous(annotation)
+    unknown = annotation.is_anomalous and annotation.intervals is None
+    video, class_names = annotation.video, checkpoint.config.class_names
+    return EvaluatedVideo(
+        video=video,
+        class_index=class_index(class_names, annotation.class_name, video),
+        truth=None if unknown else frame_truth(annotation, features.num_frames_decoded),
+        num_frames=features.num_frames_decoded,
+        segment_frames=features.segment_frames,
+        scores=score_features(checkpoint, video, features, views),
+        other_class_indices=tuple(
+            class_index(class_names, name, video) for name in annotation.other_classes
+        ),
+    )
+
+
+def frame_problems(annotation: Annotation, features: VideoFeatures) -> list[str]:
+    """One warning for each doubt about the frames of a video."""
+    problems = [f"{annotation.video}: {warning}" for warning in frame_warnings(features)]
+    decoded, needed = features.num_frames_decoded, annotation.num_frames_needed
+    if needed > decoded + MAX_FRAME_MISMATCH:
+        problems.append(
+            f"{annotation.video}: annotated up to frame {needed}, but only {decoded} frames "
+            "could be decoded: the rest is not evaluated"
+        )
+    annotated = annotation.num_frames
+    if annotated is not None and abs(annotated - decoded) > MAX_FRAME_MISMATCH:
+        problems.append(
+            f"{annotation.video}: annotated as a video of {annotated} frames, but {decoded} could "
+            "be decoded: truth and scores may be misaligned in time"
+        )
+    return problems
+
+
+def choose_figures(videos: Sequence[EvaluatedVideo], names: Sequence[str]) -> list[EvaluatedVideo]:
+    """The videos to plot: those named by path or base name, or else the first of each class.
+
+    Raises:
+        EvaluationError: a name matches no video, or several.
+    """
+    if not names:
+        return list({video.class_index: video for video in reversed(videos)}.values())
+    return [_find_video(videos, name) for name in names]
+
+
+def _find_video(videos: Sequence[EvaluatedVideo], name: str) -> EvaluatedVideo:
+    found = []
+    for video in videos:
+        path = PurePosixPath(video.video)
+        if name in (video.video, path.name, path.stem):
+            found.append(video)
+    if len(found) != 1:
+        raise EvaluationError(
+            f"{name!r} matches {len(found)} of the {len(videos)} evaluated videos: "
+            f"give a path such as {videos[0].video}"
+        )
+    return found[0]

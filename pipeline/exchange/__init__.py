@@ -1,0 +1,1 @@
+"""`vigil features import` and `export`: features of other programs."""

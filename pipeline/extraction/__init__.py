@@ -1,0 +1,1 @@
+"""`vigil extract`, `features show`, `features verify` and `weights`."""

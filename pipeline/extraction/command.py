@@ -1,0 +1,288 @@
+"""`vigil extract`: write a folder of feature files, continuing where an earlier run stopped."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vigil.extract.decode.videos import FoundVideos, find_videos
+from vigil.extract.engine.activity import Activity
+from vigil.extract.engine.driver import Engine, num_bytes
+from vigil.extract.engine.plan import plan_extraction
+from vigil.extract.engine.pool import WorkerLimits
+from vigil.extract.engine.writer import Extracted
+from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.locks import locked
+from vigil.extract.networks.combinations import (
+    JOINT,
+    Network,
+    find_backbones,
+    joint_weights,
+    load_networks,
+    split_weights,
+)
+from vigil.extract.networks.hardware import choose_precision
+from vigil.extract.networks.placement import RUNGS
+from vigil.extract.networks.weights import Weights
+from vigil.extract.source import SourceVideo
+from vigil.extract.spec import FeatureSpec
+from vigil.extract.views import view_names
+from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
+from vigil.pipeline.options import ComputeOptions, ExtractOptions
+from vigil.pipeline.scores.frame_warnings import frame_warnings, read_max_damage
+from vigil.pipeline.scores.inference import select_devices
+from vigil.pipeline.scoring.results import write_failures
+
+GPU_BATCH_SIZE = 24
+MAX_WORKERS = 1024
+MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ExtractionReport:
+    """The outcome of every video."""
+
+    extracted: list[Extracted] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    failures: list[FailedVideo] = field(default_factory=list)
+    earlier: list[FailedVideo] = field(default_factory=list)
+    """Listed failures of an earlier run, of videos that are not part of this one."""
+
+    @property
+    def exit_code(self) -> int:
+        """0: none failed; 3: some did; 4: all did."""
+        if not self.failures:
+            return 0
+        return 3 if self.extracted or self.present else 4
+
+
+def run_extract(options: ExtractOptions) -> int:
+    """Extract what is missing, and return the exit code.
+
+    Raises:
+        UserError: no videos, unusable settings or weights, or a store of another spec.
+    """
+    compute = options.compute
+    found = find_videos(
+        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+    )
+    with download_progress() as progress:
+        networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
+    spec = FeatureSpec(
+        backbone=JOINT.join(network.backbone.name for network in networks),
+        endpoint=JOINT.join(network.endpoint for network in networks),
+        weights_digest=joint_weights(networks).digest,
+        time_pool=options.time_pool,
+        clip_stride=options.clip_stride,
+        num_segments=options.segments,
+        short_side=_short_side(options.short_side),
+    )
+    views = view_names(options.views)
+    engine = make_engine(networks, spec, views, compute, options.keep_clips)
+    with nullcontext() if options.dry_run else locked(options.out):
+        report = extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
+    return report.exit_code
+
+
+def make_engine(
+    networks: tuple[Network, ...],
+    spec: FeatureSpec,
+    views: tuple[str, ...],
+    compute: ComputeOptions,
+    keep_clips: bool = False,
+) -> Engine:
+    """The engine for networks with their weights, on the device the options choose.
+
+    Raises:
+        UserError: there is no such device, or the batch size is not positive.
+    """
+    devices = select_devices(compute.device)
+    on_gpu = any(device.type == "cuda" for device in devices)
+    if compute.batch_size is not None and not 1 <= compute.batch_size <= MAX_BATCH_SIZE:
+        raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
+    if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
+        raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
+    return Engine(
+        networks=networks,
+        spec=spec,
+        views=views,
+        devices=devices,
+        precision=choose_precision(compute.precision, devices),
+        decoder=compute.decoder,
+        keep_clips=keep_clips,
+        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        limits=_worker_limits(compute),
+        max_damage=read_max_damage(compute.max_damage),
+        rungs=("compiled", *RUNGS) if compute.compile else RUNGS,
+        num_workers=None if compute.workers == "auto" else compute.workers,
+    )
+
+
+def rebuild_engine(
+    spec: FeatureSpec,
+    used: Weights,
+    weights_name: str | None,
+    views: tuple[str, ...],
+    compute: ComputeOptions,
+    keep_clips: bool = False,
+) -> Engine:
+    """The engine that extracts features like existing ones, from their spec and weights.
+
+    Args:
+        spec: of the existing features.
+        used: the weights that they were extracted with.
+        weights_name: where to find them; None: at their old path, else the official ones.
+        views: to extract.
+        compute: how to compute.
+        keep_clips: store every clip's feature, too.
+
+    Raises:
+        UserError: the features were imported, or the weights cannot be obtained or differ.
+    """
+    if spec.origin is not None:
+        raise UserError(
+            f"the features {spec.backbone!r} were {spec.origin}: vigil cannot extract them from "
+            "videos; train on features of vigil extract to score videos"
+        )
+    if weights_name is None:
+        weights_name = _available_weights(spec.backbone, used)
+    with download_progress() as progress:
+        networks = load_networks(spec.backbone, spec.endpoint, weights_name, progress)
+    weights = joint_weights(networks)
+    if weights.digest != used.digest:
+        raise UserError(
+            f"weights {weights.name} are not those that the features were made with ({used.name}, "
+            f"digest {used.digest[:12]}): give that file with --weights"
+        )
+    return make_engine(networks, spec, views, compute, keep_clips)
+
+
+def _available_weights(backbone: str, used: Weights) -> str:
+    """The weights used; any file that no longer exists is replaced by the official one."""
+    names = list(split_weights(used.name, len(find_backbones(backbone))))
+    for index, name in enumerate(names):
+        if not name.startswith("random:") and not Path(name).is_file():
+            log.warning("weights file %s does not exist: using the official weights instead", name)
+            names[index] = "auto"
+    return ",".join(names)
+
+
+def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
+    if not compute.stall_seconds >= 1:
+        raise UserError(f"--stall-seconds {compute.stall_seconds:g} is less than 1")
+    if not 0.1 <= compute.worker_memory_gib <= 2**20:
+        raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
+    return WorkerLimits(compute.stall_seconds, int(compute.worker_memory_gib * 2**30))
+
+
+def _short_side(text: str) -> int | None:
+    if text == "native":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"short side {text!r} is not a number of pixels: use 256, or native")
+    return int(text)
+
+
+def extract_videos(
+    found: FoundVideos, store: Path, engine: Engine, overwrite: bool = False, dry_run: bool = False
+) -> ExtractionReport:
+    """Write the missing feature files, each of them completely or not at all.
+
+    The caller holds the lock of the store, except for a dry run, which writes nothing.
+
+    Raises:
+        UserError: the store holds features of another spec.
+        OSError: the store cannot be written; finished files are kept.
+    """
+    if found.num_other_files:
+        num_other = counted(found.num_other_files, "file")
+        log.info("skipped %s without a video extension", num_other)
+    if found.num_linked_folders:
+        log.warning(
+            "skipped %s: to include the videos behind links, name the folders themselves",
+            counted(found.num_linked_folders, "linked folder"),
+        )
+    plan = plan_extraction(found.videos, store, engine, overwrite)
+    log.info(
+        "%s: %d to extract, %d already extracted",
+        counted(len(found.videos), "video"),
+        len(plan.missing),
+        len(plan.present),
+    )
+    report = ExtractionReport(present=[video.name for video in plan.present])
+    report.failures.extend((*found.failures, *plan.failed))
+    for failed in report.failures:
+        log.error("%s: %s", failed.video, failed.reason)
+    if dry_run:
+        for video in plan.missing:
+            print(f"extract {printable(video.name)}")
+    else:
+        extract_missing(plan.missing, store, engine, report)
+    return report
+
+
+def extract_missing(
+    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+) -> None:
+    """Write feature files, replacing existing ones, and add the outcomes to the report.
+
+    Raises:
+        OSError: the store cannot be written; finished files are kept.
+    """
+    if videos and not engine.weights.trained:
+        log.warning(
+            "the backbone's weights are RANDOM: these features are untrained, and only suitable "
+            "for trying the program"
+        )
+    try:
+        if videos:
+            _run(videos, store, engine, report)
+    finally:
+        report.failures.sort(key=lambda failed: failed.video)
+        failures = [*report.failures, *report.earlier]
+        write_failures(store, sorted(failures, key=lambda failed: failed.video))
+    _summarise(report, store)
+
+
+def _run(
+    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+) -> None:
+    sizes = {video.name: num_bytes(video) for video in videos}
+    count = RunningCount(len(videos), len(engine.views), sum(sizes.values()))
+    with show_progress(count) as progress:
+
+        def watch(activity: Activity) -> None:
+            count.activity = activity
+            progress.update()
+
+        with closing(engine.extract(videos, store, watch)) as outcomes:
+            for outcome in outcomes:
+                count.done += 1
+                count.num_bytes_done += sizes[outcome.video]
+                progress.update()
+                if isinstance(outcome, FailedVideo):
+                    log.error("%s: %s", outcome.video, outcome.reason)
+                    report.failures.append(outcome)
+                else:
+                    for warning in frame_warnings(outcome.features):
+                        log.warning("%s: %s", outcome.video, warning)
+                    report.extracted.append(outcome)
+    if count.activity.num_clips:
+        log.info("%s", count.describe())
+
+
+def _summarise(report: ExtractionReport, store: Path) -> None:
+    decoders = Counter(video.features.decoder for video in report.extracted)
+    by_decoder = ", ".join(f"{number} with {name}" for name, number in sorted(decoders.items()))
+    log.info(
+        "%d extracted%s, %d already extracted, %d failed%s",
+        len(report.extracted),
+        f" ({by_decoder})" if by_decoder else "",
+        len(report.present),
+        len(report.failures),
+        f": see {store / 'failures.csv'}" if report.failures else "",
+    )

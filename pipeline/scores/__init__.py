@@ -1,0 +1,1 @@
+"""A model's scores and the truth, as numbers, events and plots."""

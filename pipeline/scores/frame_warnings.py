@@ -1,0 +1,67 @@
+"""Damaged frames of a video: warnings, frame ranges and the allowed share."""
+
+import re
+
+import numpy as np
+
+from vigil.extract.errors import UserError
+from vigil.extract.store import VideoFeatures
+from vigil.pipeline.scoring.results import DamagedFrames, clock_time
+
+# The frame count of a container may differ by this much from the decoded one without a warning.
+MAX_FRAME_MISMATCH = 2
+# And its duration by this much, a second being what a viewer notices on a clock. The last frame's
+# duration is a guess, and other streams end a little later: by at most 0.05 s in 45 real files.
+MAX_SECONDS_MISMATCH = 1.0
+MAX_RANGES = 1000  # damaged ranges in a result: more would be invisible and take megabytes
+
+
+def read_max_damage(text: str | None) -> float:
+    """Parse the allowed share of damaged frames, 0..1, from --max-damage; None allows all.
+
+    Raises:
+        UserError: the text is not a share.
+    """
+    if text is None:
+        return 1.0
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%?)", text.strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if match is None or share > 1 or (share == 1 and not match[2]):
+        raise UserError(f"--max-damage {text!r} is not a share of frames: use 10% or 0.1")
+    return share
+
+
+def frame_warnings(features: VideoFeatures) -> list[str]:
+    """Warnings about the frames of a video, a sentence each."""
+    warnings = []
+    decoded, declared = features.num_frames_decoded, features.num_frames_container
+    if features.num_frames_damaged:
+        how = f" ({features.num_frames_lost} of them lost)" if features.num_frames_lost else ""
+        for first_seconds, _ in features.damage_seconds[:1]:
+            how += f", the first at {clock_time(first_seconds)}"
+        warnings.append(
+            f"Damaged frames: {features.num_frames_damaged}{how}; {decoded} could be decoded."
+        )
+    if declared and abs(declared - decoded) > MAX_FRAME_MISMATCH:
+        warnings.append(f"The container declares {declared} frames, {decoded} could be decoded.")
+    seconds, declared_seconds = features.segment_seconds[-1, 1], features.duration_container
+    allowed_seconds = max(MAX_SECONDS_MISMATCH, MAX_FRAME_MISMATCH / features.fps)
+    if declared_seconds and abs(declared_seconds - seconds) > allowed_seconds:
+        warnings.append(
+            f"The container declares {declared_seconds:.1f} seconds, the frames last {seconds:.1f}."
+        )
+    return warnings
+
+
+def damaged_frames(features: VideoFeatures) -> tuple[DamagedFrames, ...]:
+    """Ranges of damaged or missing frames, in order; if there are many, the nearest are merged."""
+    frames, seconds = features.damage_frames, features.damage_seconds
+    if len(frames) > MAX_RANGES:
+        gaps = frames[1:, 0] - frames[:-1, 1]
+        last = np.sort(np.argsort(-gaps, kind="stable")[: MAX_RANGES - 1])
+        starts, stops = np.append(0, last + 1), np.append(last, -1)
+        frames, seconds = (
+            np.stack([ranges[starts, 0], ranges[stops, 1]], axis=1) for ranges in (frames, seconds)
+        )
+    places = zip(frames.tolist(), seconds.tolist(), strict=True)
+    return tuple(DamagedFrames(*one, *when) for one, when in places)

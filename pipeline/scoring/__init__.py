@@ -1,0 +1,1 @@
+"""`vigil score` and `vigil report`: videos to results that a person reads."""

@@ -1,0 +1,132 @@
+"""`vigil score`: score videos with a checkpoint and write a results folder."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vigil.extract.decode.videos import find_videos
+from vigil.extract.engine.driver import Engine
+from vigil.extract.errors import UserError
+from vigil.extract.locks import locked
+from vigil.extract.networks.weights import Weights
+from vigil.extract.store import feature_path
+from vigil.extract.versions import installed_versions
+from vigil.extract.views import view_names
+from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
+from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
+from vigil.pipeline.options import ScoreOptions
+from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.scoring.report import write_report
+from vigil.pipeline.scoring.results import write_failures, write_manifest, write_tables
+from vigil.pipeline.scoring.score_store import UNTRAINED_WARNING, ScoredStore, score_store
+
+FEATURES_FOLDER = "features"
+
+
+def run_score(options: ScoreOptions) -> int:
+    """Extract missing features, score every video, write RESULTS and print the report's path.
+
+    Returns:
+        The exit code: 0, 3 if some videos failed, or 4 if all did.
+
+    Raises:
+        UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
+    """
+    checkpoint = load_checkpoint(options.checkpoint, options.which)
+    threshold = read_threshold(options.threshold, checkpoint.config)
+    compute = options.compute
+    found = find_videos(
+        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+    )
+    engine = scoring_engine(checkpoint.config, options)
+    store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
+    if options.dry_run:
+        return extract_videos(found, store, engine, overwrite, options.dry_run).exit_code
+
+    with locked(options.out, store):
+        begun = time.monotonic()
+        extraction = extract_videos(found, store, engine, overwrite)
+        extracted = time.monotonic()
+        names = {*extraction.present, *(video.video for video in extraction.extracted)}
+        files = {name: feature_path(store, name) for name in sorted(names)}
+        sources = {video.name: video.path for video in found.videos}
+        checkpoint.model.to(engine.devices[0])
+        scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
+        scored = replace(scored, failures=(*extraction.failures, *scored.failures))
+        timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
+        print(finish_results(options, checkpoint, threshold, scored, timings))
+    if not scored.failures:
+        return 0
+    return 3 if scored.results else 4
+
+
+def read_threshold(text: str, config: CheckpointConfig) -> float:
+    """Parse the threshold of the command line; ``auto`` is the checkpoint's own.
+
+    Raises:
+        UserError: it is not a number from 0 to 1.
+    """
+    if text == "auto":
+        return config.threshold
+    try:
+        threshold = float(text)
+    except ValueError:
+        threshold = -1.0
+    if not 0 <= threshold <= 1:
+        raise UserError(f"threshold {text!r} is not a number from 0 to 1: give one, or use auto")
+    return threshold
+
+
+def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
+    """Build the engine that extracts features like those the checkpoint was trained on.
+
+    Raises:
+        UserError: the backbone's weights are unavailable, or not those used for training.
+    """
+    used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
+    views = view_names(options.views)
+    keep_clips = config.recipe.features.needs_clips
+    return rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+
+
+def finish_results(
+    options: ScoreOptions,
+    checkpoint: Checkpoint,
+    threshold: float,
+    scored: ScoredStore,
+    timings_seconds: Mapping[str, float],
+) -> Path:
+    """Write everything in RESULTS except the files of single videos; return the report's path.
+
+    Args:
+        options: options of the command.
+        checkpoint: the checkpoint that scored the videos.
+        threshold: score from which a segment belongs to an event.
+        scored: all requested videos, including those that failed before scoring.
+        timings_seconds: name of a stage -> its duration.
+    """
+    folder, config, results = options.out, checkpoint.config, scored.results
+    write_tables(folder, results)
+    write_failures(folder, scored.failures)
+    chosen = options.threshold == "auto"
+    content = {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "threshold": threshold,
+        "threshold_rule": config.threshold_rule if chosen else "given on the command line",
+        "settings": as_json(options),
+        "checkpoint": describe_checkpoint(checkpoint),
+        "versions": installed_versions(),
+        "counts": {
+            "videos": len(results) + len(scored.failures),
+            "failed": len(scored.failures),
+            "with_events": sum(bool(result.events) for result in results),
+            "events": sum(len(result.events) for result in results),
+            "frames": sum(result.num_frames_decoded for result in results),
+        },
+        "timings_seconds": dict(timings_seconds),
+        "warnings": [] if config.weights_trained else [UNTRAINED_WARNING],
+    }
+    write_manifest(folder, [result.video for result in results], content)
+    return write_report(folder)

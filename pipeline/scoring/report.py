@@ -1,0 +1,179 @@
+"""`vigil report`: an HTML page made from the JSON files of a RESULTS folder."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from vigil.pipeline.options import ReportOptions
+from vigil.pipeline.pages import render_page
+from vigil.pipeline.scoring.results import (
+    Results,
+    VideoResult,
+    clock_time,
+    read_results,
+    write_text,
+)
+
+REPORT_NAME = "report.html"
+TEMPLATE_NAME = "report.html"
+
+TIMELINE_WIDTH, TIMELINE_HEIGHT = 1000.0, 100.0
+MIN_DAMAGE_WIDTH = 3.0
+MAX_TICKS = 8
+TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
+NUM_LIKELY_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the time axis, in the units of the timeline, with its tooltip."""
+
+    x: str
+    width: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The SVG timeline of one video: time to the right, score 0..1 upwards."""
+
+    line: str
+    """SVG path of the score, constant over each segment."""
+    threshold_y: str
+    segments: tuple[Block, ...]
+    events: tuple[Block, ...]
+    damage: tuple[Block, ...]
+    ticks: tuple[Block, ...]
+    """Times below the timeline; x in percent of its width."""
+
+
+@dataclass(frozen=True)
+class VideoSection:
+    """The content of the page for one video."""
+
+    result: VideoResult
+    timeline: Timeline
+    link: str | None
+    """Relative URL of the video file; None if the file does not exist."""
+    likely_classes: tuple[tuple[str, float], ...]
+
+
+def run_report(options: ReportOptions) -> int:
+    """Write the page of a RESULTS folder again, and print its path.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ResultsError: the folder does not hold finished results.
+    """
+    print(write_report(options.results))
+    return 0
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` from the other files in the folder, and return its path.
+
+    Raises:
+        ResultsError: the folder does not hold finished results.
+    """
+    path = folder / REPORT_NAME
+    write_text(path, render_report(read_results(folder), folder))
+    return path
+
+
+def render_report(results: Results, folder: Path) -> str:
+    """Render the page as HTML, with links relative to the folder."""
+    videos = results.videos
+    return render_page(
+        TEMPLATE_NAME,
+        manifest=results.manifest,
+        sections=[video_section(video, folder) for video in videos],
+        failures=results.failures,
+        total_seconds=sum(video.duration_seconds for video in videos),
+        num_events=sum(len(video.events) for video in videos),
+        num_with_events=sum(bool(video.events) for video in videos),
+        num_damaged=sum(video.num_frames_damaged > 0 for video in videos),
+        height=TIMELINE_HEIGHT,
+        width=TIMELINE_WIDTH,
+    )
+
+
+def video_section(result: VideoResult, folder: Path) -> VideoSection:
+    """The content of the page for one result."""
+    by_probability = sorted(result.class_probabilities.items(), key=lambda item: -item[1])
+    return VideoSection(
+        result=result,
+        timeline=draw_timeline(result),
+        link=video_link(result.source, folder),
+        likely_classes=tuple(by_probability[:NUM_LIKELY_CLASSES]),
+    )
+
+
+def video_link(source: str | None, folder: Path) -> str | None:
+    """URL of a video file relative to the folder, or None if the file does not exist.
+
+    The leading ``./`` and the quoting keep any name a path, never a scheme, query or fragment.
+    """
+    if source is None or not os.path.isfile(source):  # noqa: PTH113  (Path.is_file may raise)
+        return None
+    relative = os.path.relpath(Path(source).resolve(), folder.resolve())
+    return "./" + quote(os.fsencode(relative))
+
+
+def draw_timeline(result: VideoResult) -> Timeline:
+    """Draw the timeline of a result's scores and events."""
+    scale = TIMELINE_WIDTH / (result.duration_seconds or 1.0)
+
+    def block(start_seconds: float, stop_seconds: float, title: str, least: float = 0.0) -> Block:
+        width = max((stop_seconds - start_seconds) * scale, least)
+        times = f"{clock_time(start_seconds)} to {clock_time(stop_seconds, round_up=True)}"
+        return Block(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
+
+    held = [segment for segment in result.segments if segment.stop_frame > segment.start_frame]
+    edges = [
+        f"{seconds * scale:.2f} {_height(segment.score)}"
+        for segment in held
+        for seconds in (segment.start_seconds, segment.stop_seconds)
+    ]
+    return Timeline(
+        line="M" + " L".join(edges),
+        threshold_y=_height(result.threshold),
+        segments=tuple(
+            block(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
+        ),
+        events=tuple(
+            block(event.start_seconds, event.stop_seconds, event.class_name)
+            for event in result.events
+        ),
+        damage=tuple(
+            block(*seconds, "damaged frames", MIN_DAMAGE_WIDTH)
+            for seconds in visible_damage(result, MIN_DAMAGE_WIDTH / scale)
+        ),
+        ticks=draw_ticks(result.duration_seconds),
+    )
+
+
+def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[float, float]]:
+    """The damaged ranges of a result, in seconds; those closer than this are merged."""
+    places: list[tuple[float, float]] = []
+    for place in result.damage:
+        start_seconds = place.start_seconds
+        if places and start_seconds - places[-1][1] < apart_seconds:
+            start_seconds, _ = places.pop()
+        places.append((start_seconds, place.stop_seconds))
+    return places
+
+
+def draw_ticks(duration_seconds: float) -> tuple[Block, ...]:
+    """At most `MAX_TICKS` round times from 0 on, with x in percent of the duration."""
+    fitting = (step for step in TICK_SECONDS if duration_seconds / step < MAX_TICKS)
+    step = next(fitting, duration_seconds / MAX_TICKS)
+    times = [index * step for index in range(MAX_TICKS) if index * step <= duration_seconds]
+    length = duration_seconds or 1.0
+    return tuple(Block(f"{100 * time / length:.2f}", "0", clock_time(time)) for time in times)
+
+
+def _height(score: float) -> str:
+    return f"{(1 - score) * TIMELINE_HEIGHT:.2f}"

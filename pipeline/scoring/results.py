@@ -1,0 +1,361 @@
+"""RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest.
+
+File names are untrusted and may contain anything a file system allows, commas and line breaks
+included. Tables quote them, and bytes that are not UTF-8 survive a round trip.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dacite
+
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.files import NAME_ERRNOS, path_below, replace_file
+from vigil.pipeline.scores.events import Event
+
+FORMAT = "vigil-result"
+MANIFEST_FORMAT = "vigil-results"
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SUMMARY_NAME = "summary.csv"
+EVENTS_NAME = "events.csv"
+FAILURES_NAME = "failures.csv"
+SUFFIX = ".json"
+
+Kind = TypeVar("Kind")
+
+
+class ResultsError(UserError):
+    """A results folder is missing, incomplete or not written by vigil."""
+
+
+@dataclass(frozen=True)
+class SegmentScore:
+    """The score of one segment, 0..1, and its range, which may hold no frames (start = stop)."""
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
+    score: float
+
+
+@dataclass(frozen=True)
+class DamagedFrames:
+    """A range of frames decoded with errors; if empty, frames are missing at this position.
+
+    A long list of ranges is shortened by merging neighbours, including the frames between them.
+    """
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """The model's output for one video."""
+
+    video: str
+    """Path relative to the folder of videos, with forward slashes."""
+    source: str | None
+    """Path of the video file; None if scoring started from feature files."""
+    label: str
+    """The most probable of all classes, normal included."""
+    class_probabilities: dict[str, float]
+    peak_score: float
+    threshold: float
+    events: tuple[Event, ...]
+    segments: tuple[SegmentScore, ...]
+    views: tuple[str, ...]
+    fps: float
+    num_frames_container: int
+    """Frame count declared by the container; 0 if it declares none."""
+    num_frames_decoded: int
+    num_frames_damaged: int
+    spec_digest: str
+    """Digest of the spec of the features."""
+    warnings: tuple[str, ...]
+    num_frames_lost: int = 0
+    """The damaged frames that are missing."""
+    damage: tuple[DamagedFrames, ...] = ()
+    segment_class_probabilities: dict[str, tuple[float, ...]] | None = None
+    """Class -> its probability in each segment; None if the model classifies whole videos only."""
+
+    def __post_init__(self) -> None:
+        """Reject results that cannot be shown.
+
+        Raises:
+            ValueError: there are no segments, or the label has no probability.
+        """
+        if not self.segments or self.label not in self.class_probabilities:
+            raise ValueError("it has no segments, or no probability for its label")
+
+    @property
+    def duration_seconds(self) -> float:
+        """The end of the last segment."""
+        return max(segment.stop_seconds for segment in self.segments)
+
+    @property
+    def label_probability(self) -> float:
+        """Probability of the label, 0..1."""
+        return self.class_probabilities[self.label]
+
+    @property
+    def event_seconds(self) -> float:
+        """Total length of the events."""
+        return sum(event.stop_seconds - event.start_seconds for event in self.events)
+
+
+@dataclass(frozen=True)
+class _CheckpointOf:
+    path: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """The fields of ``manifest.json`` that the report needs."""
+
+    videos: tuple[str, ...]
+    created_at: str
+    checkpoint: _CheckpointOf
+    threshold: float
+    warnings: tuple[str, ...]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of a RESULTS folder."""
+
+    manifest: dict[str, Any]
+    videos: tuple[VideoResult, ...]
+    """By decreasing peak score."""
+    failures: tuple[FailedVideo, ...]
+
+
+def result_path(folder: Path, video: str) -> Path:
+    """The result file of a video: ``<folder>/<video path relative to its root>.json``."""
+    return path_below(folder, video + SUFFIX)
+
+
+def write_result(folder: Path, result: VideoResult) -> None:
+    """Write the JSON file of one video.
+
+    Raises:
+        ResultsError: the video's name cannot be used for a result file.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
+    path = result_path(folder, result.video)
+    if path == folder / MANIFEST_NAME:
+        raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
+    try:
+        write_json(path, content)
+    except OSError as error:
+        if error.errno not in NAME_ERRNOS:
+            raise
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror}): rename the video"
+        ) from error
+
+
+def read_result(path: Path) -> VideoResult:
+    """Read a result written by `write_result`.
+
+    Raises:
+        ResultsError: the file is missing or not a result.
+    """
+    return _from_json(path, VideoResult, _read_json(path, FORMAT), strict=True)
+
+
+def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
+    """Write ``summary.csv``, a row per video by decreasing peak score, and ``events.csv``."""
+    ranked = by_peak_score(results)
+    write_csv(
+        folder / SUMMARY_NAME,
+        "video peak_score label label_probability num_events event_seconds duration_seconds "
+        "num_frames_container num_frames_decoded num_frames_damaged warnings",
+        ([*_summary_row(result), "; ".join(result.warnings)] for result in ranked),
+    )
+    write_csv(
+        folder / EVENTS_NAME,
+        "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
+        "peak_score class class_probability",
+        ([result.video, *_event_row(event)] for result in ranked for event in result.events),
+    )
+
+
+def write_failures(folder: Path, failures: Iterable[FailedVideo]) -> None:
+    """Write ``failures.csv``, a row per video; without failures, only its header."""
+    rows = ([one.video, one.reason, one.decoder, one.frame] for one in failures)
+    write_csv(folder / FAILURES_NAME, "video reason decoder frame", rows)
+
+
+def by_peak_score(results: Iterable[VideoResult]) -> list[VideoResult]:
+    """The results by decreasing peak score, ties by name."""
+    return sorted(results, key=lambda result: (-result.peak_score, result.video))
+
+
+def clock_time(seconds: float, round_up: bool = False) -> str:
+    """Time in a video as h:mm:ss, rounded down, or up with ``round_up``."""
+    minutes, second = divmod(math.ceil(seconds) if round_up else math.floor(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}"
+
+
+def _summary_row(result: VideoResult) -> list[object]:
+    return [
+        result.video,
+        f"{result.peak_score:.6f}",
+        result.label,
+        f"{result.label_probability:.6f}",
+        len(result.events),
+        f"{result.event_seconds:.3f}",
+        f"{result.duration_seconds:.3f}",
+        result.num_frames_container,
+        result.num_frames_decoded,
+        result.num_frames_damaged,
+    ]
+
+
+def _event_row(event: Event) -> list[object]:
+    return [
+        event.start_frame,
+        event.stop_frame,
+        f"{event.start_seconds:.3f}",
+        f"{event.stop_seconds:.3f}",
+        clock_time(event.start_seconds),
+        clock_time(event.stop_seconds, round_up=True),
+        f"{event.peak_score:.6f}",
+        event.class_name,
+        f"{event.class_probability:.6f}",
+    ]
+
+
+def write_manifest(folder: Path, videos: Sequence[str], content: dict[str, Any]) -> None:
+    """Write ``manifest.json``: the videos of the results, and how these were made.
+
+    Written last, so a folder without it is unfinished.
+    """
+    header = {"format": MANIFEST_FORMAT, "format_version": FORMAT_VERSION}
+    write_json(folder / MANIFEST_NAME, {**header, **content, "videos": sorted(videos)})
+
+
+def read_results(folder: Path) -> Results:
+    """Read a RESULTS folder, for the videos in its manifest.
+
+    Raises:
+        ResultsError: the folder has no manifest, or a file is missing or invalid.
+    """
+    path = folder / MANIFEST_NAME
+    manifest = _read_json(path, MANIFEST_FORMAT)
+    names = _from_json(path, _Manifest, manifest, strict=False).videos
+    videos = [read_result(result_path(folder, video)) for video in names]
+    return Results(manifest, tuple(by_peak_score(videos)), read_failures(folder))
+
+
+def read_failures(folder: Path) -> tuple[FailedVideo, ...]:
+    """Read what `write_failures` wrote in a folder; empty if it wrote nothing.
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    path = folder / FAILURES_NAME
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return tuple(_read_failure(row) for row in csv.DictReader(file, strict=True))
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{path} is damaged ({error}): run the vigil extract or score that wrote it again"
+        ) from error
+
+
+def _read_failure(row: dict[str, str]) -> FailedVideo:
+    if None in row.values():
+        raise ValueError("a row is too short")
+    frame = int(row["frame"]) if row["frame"] else None
+    return FailedVideo(row["video"], row["reason"], row["decoder"], frame)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Atomically write JSON that any parser accepts: ASCII, no NaN, indented by two spaces.
+
+    Raises:
+        ValueError: the content has a number that is not finite.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a file, with the restrictions of `write_json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not such an object; the message gives the reason.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        # Rejects what `write_json` and `write_text` would: NaN, infinity, unpaired surrogates.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="surrogateescape")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
+
+
+def _from_json(path: Path, kind: type[Kind], content: dict[str, Any], *, strict: bool) -> Kind:
+    reading = dacite.Config(strict=strict, cast=[tuple], type_hooks={float: _as_float})
+    try:
+        return dacite.from_dict(kind, content, reading)
+    except (dacite.DaciteError, ArithmeticError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{path} is not a result of vigil score ({error}): score again"
+        ) from error
+
+
+def _as_float(value: object) -> object:
+    """Convert an int to float, which may overflow; return anything else unchanged."""
+    return float(value) if type(value) is int else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with replace_file(path) as partial:
+        partial.write_bytes(text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table atomically; the names in the header are separated by spaces."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header.split())
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _read_json(path: Path, expected_format: str) -> dict[str, Any]:
+    if not os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises if a name is too long)
+        raise ResultsError(f"{path} does not exist: finish vigil score for this folder first")
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise ResultsError(f"{path} is damaged ({error}): run vigil score again") from error
+    if content.pop("format", None) != expected_format:
+        raise ResultsError(f"{path} was not written by vigil score: give another folder")
+    if content.pop("format_version", None) != FORMAT_VERSION:
+        raise ResultsError(
+            f"{path} has a format version other than {FORMAT_VERSION}: run vigil score again"
+        )
+    return content

@@ -1,0 +1,1 @@
+"""`vigil bench-methods`: many methods over several seeds in one table."""

@@ -1,0 +1,1 @@
+"""`vigil train`: features and labels to a run."""

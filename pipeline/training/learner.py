@@ -1,0 +1,222 @@
+"""The state that training changes: the model, its optimizer and the gradient scaler.
+
+Legend: N bags, B bags of a batch, S segments, D features of a segment.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vigil.data.bags import BagSet
+from vigil.data.batches import balanced_batches
+from vigil.extract.errors import UserError
+from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.losses import class_weights_of
+from vigil.pipeline.checkpoint import CheckpointError, ResumeState
+from vigil.pipeline.recipe import Recipe, TrainingConfig
+from vigil.pipeline.training.feeding import fetch, gather
+
+log = logging.getLogger(__name__)
+
+
+class Bags(NamedTuple):
+    """The training split as tensors: one bag for each view of each video."""
+
+    features: Tensor
+    """(N, S, D), on the model's device if they fit there, else in memory or in a file."""
+    class_indices: Tensor
+    """(N,) int64, on the model's device."""
+    is_resident: bool = True
+    """Whether the features are in the device's own memory, not backed by a file. Otherwise
+    batches are fetched ahead of time."""
+
+
+class DivergedError(UserError):
+    """Training produced numbers that are not finite."""
+
+    def __init__(self, what: str) -> None:
+        """Report what is not finite, and the remedy."""
+        super().__init__(
+            f"training diverged: {what}; "
+            "set a lower learning_rate, a gradient_clip, or standardize = true"
+        )
+
+
+class Learner(NamedTuple):
+    """A model in training."""
+
+    model: Detector
+    optimizer: torch.optim.Adam | None
+    """None for a method without parameters, which is not trained in epochs."""
+    scaler: torch.amp.GradScaler
+    """Keeps small half-precision gradients from vanishing; disabled without half precision."""
+    forward: Callable[[Tensor], Output]
+    """The model as trained: compiled if the settings request it."""
+
+    def num_epochs(self, training: TrainingConfig) -> int:
+        """The number of epochs to train; a method without parameters needs only one."""
+        return training.epochs if self.optimizer else 1
+
+
+def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
+    """The bags of all views, on the device if they fit there."""
+    features = where_it_fits(bags.features, device)
+    classes = torch.from_numpy(bags.class_indices.repeat(features.shape[1])).to(device)
+    in_file = isinstance(bags.features, np.memmap)
+    is_resident = features.device == classes.device and (features.is_cuda or not in_file)
+    return Bags(features.flatten(0, 1), classes, is_resident)
+
+
+def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> Tensor:
+    """The features, on the GPU if they use at most half of its free memory."""
+    tensor = torch.from_numpy(features)
+    if device.type == "cpu" or tensor.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return tensor
+    return tensor.to(device)
+
+
+def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
+    """A learner with fresh weights, which depend only on the seed.
+
+    Raises:
+        UserError: compilation is requested but does not work on this machine.
+    """
+    _seed_torch(np.random.default_rng([seed, 0]))
+    model = recipe.build(shape).to(device)
+    parameters = list(model.parameters())
+    training = recipe.training
+    optimizer = (
+        torch.optim.Adam(
+            parameters, training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
+        if parameters
+        else None
+    )
+    half_precision = training.amp and device.type == "cuda"
+    if training.amp and not half_precision:
+        log.warning("amp needs CUDA: training in float32 on %s", device)
+    scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
+    if optimizer is None or not training.compile:
+        return Learner(model, optimizer, scaler, model)
+    _require_compiler(device)
+    return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
+
+
+def _require_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except Exception as error:  # any type, because compilers and drivers differ
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"compile = true does not work here ({reason}): on a CPU, install a C++ compiler such "
+            "as g++, or remove the setting"
+        ) from error
+
+
+def train_epoch(
+    learner: Learner, bags: Bags, recipe: Recipe, seed: int, epoch: int
+) -> dict[str, float]:
+    """Train on every bag at least once, and return the mean of each loss over the batches by name.
+
+    All random numbers derive from the seed and the epoch number, so training can resume after any
+    epoch without stored generator states. The device is synchronised only once, at the end. A
+    method without parameters has no losses.
+
+    Raises:
+        DivergedError: a loss is not finite, or a weight is not finite at the end.
+    """
+    model, optimizer, scaler, forward = learner
+    if optimizer is None:
+        return {}
+    device, training = model.device, recipe.training
+    generator = np.random.default_rng([seed, epoch])
+    _seed_torch(generator)
+    sampled = balanced_batches(
+        bags.class_indices.cpu().numpy(), training.num_anomalous, training.num_normal, generator
+    )
+    class_weights = class_weights_of(bags.class_indices, model.shape.num_classes)
+    rows = torch.from_numpy(sampled)  # (J, B)
+    classes = bags.class_indices[rows.to(device)]  # (J, B)
+    model.begin_epoch(epoch, bags.features, bags.class_indices)
+    model.train()
+    losses: list[Tensor] = []
+    names: tuple[str, ...] = ()
+    resident = bags.is_resident
+    batches = gather(bags.features, rows) if resident else fetch(bags.features, rows, device)
+    with closing(batches):
+        for features, class_indices in zip(batches, classes, strict=True):  # (B, S, D), (B,)
+            with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
+                output = forward(features)
+            parts = model.losses(output, class_indices, class_weights)
+            optimizer.zero_grad()
+            scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
+            if training.gradient_clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip)
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(torch.stack([part.detach() for part in parts.values()]))
+            names = tuple(parts)
+    is_finite = torch.stack([weights.isfinite().all() for weights in model.parameters()]).all()
+    means = torch.stack(losses).double().mean(dim=0)
+    *of_names, finite = torch.cat([means, is_finite.double().reshape(1)]).tolist()
+    if not np.isfinite(of_names).all():
+        raise DivergedError(f"the loss of epoch {epoch} is {of_names[0]}")
+    if not finite:
+        raise DivergedError(f"the weights after epoch {epoch} are not finite")
+    return dict(zip(names, of_names, strict=True))
+
+
+def resume_state(learner: Learner) -> ResumeState:
+    """The state that must be saved with the weights to resume training later."""
+    names = [name for name, _ in learner.model.named_parameters()]
+    by_index = learner.optimizer.state_dict()["state"] if learner.optimizer else {}
+    tensors = {
+        f"{names[index]}.{key}": value
+        for index, state in by_index.items()
+        for key, value in state.items()
+    }
+    return ResumeState(tensors, learner.scaler.state_dict())
+
+
+def restore(learner: Learner, model: Detector, state: ResumeState) -> None:
+    """Restore a fresh learner from a saved model and state.
+
+    Values are copied into memory that PyTorch allocates, because sums can depend on its alignment.
+    The optimizer's state is empty if the scaler skipped every step, the scaler's if it was
+    disabled.
+
+    Raises:
+        CheckpointError: the state lacks a part, or a part has the wrong shape.
+    """
+    learner.model.load_state_dict(model.state_dict())
+    if learner.optimizer is None:
+        return
+    parameters = learner.model.named_parameters() if state.optimizer else ()
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    try:
+        for index, (name, parameter) in enumerate(parameters):
+            shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+            parts = {key: state.optimizer[f"{name}.{key}"].clone() for key in shapes}
+            if any(part.shape != shapes[key] for key, part in parts.items()):
+                raise ValueError(f"the optimizer's state of {name} has the wrong shape")
+            states[index] = parts
+        groups = learner.optimizer.state_dict()["param_groups"]
+        learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
+        if state.scaler:
+            learner.scaler.load_state_dict(state.scaler)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"the optimizer lacks {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(
+            f"the last checkpoint is damaged ({reason}): train with --overwrite"
+        ) from error
+
+
+def _seed_torch(generator: np.random.Generator) -> None:
+    torch.manual_seed(int(generator.integers(2**63)))
