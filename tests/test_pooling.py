@@ -48,7 +48,8 @@ def plain(clips, frames, segments, time_positions, window):
     num_frames=st.integers(1, 400),
     stride=st.sampled_from([16, 32, 64]),
     time_positions=st.sampled_from([1, 2, 7, 16]),
-    window=st.integers(1, 130),
+    # Odd, so that no position lies exactly at the end of a window, where rounding decides.
+    window=st.integers(0, 64).map(lambda half: 2 * half + 1),
     seed=st.integers(0, 99),
 )
 def test_it_is_the_maximum_over_sliding_means(num_frames, stride, time_positions, window, seed):
