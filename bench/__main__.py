@@ -12,7 +12,7 @@ from bench import machine, standin
 from bench.options import Options
 from bench.table import Row, figure, render
 from vigil.extract.errors import UserError
-from vigil.pipeline.scores.inference import select_device
+from vigil.extract.networks.hardware import select_device
 
 
 def main(options: Options) -> int:

@@ -21,10 +21,10 @@ from bench import standin
 from vigil.extract.clips import ClipGrid
 from vigil.extract.decode.decoder import VIEW_SIZE, frame_size
 from vigil.extract.networks.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.networks.hardware import select_device
 from vigil.extract.networks.weights import load_weights
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.views import VIEWS, view_names
-from vigil.pipeline.scores.inference import select_device
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from vigil.extract.errors import UserError
 from vigil.extract.store import feature_path, write_features
 from vigil.extract.views import view_names
 from vigil.pipeline import cli
-from vigil.pipeline.scoring.results import write_text
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
+from vigil.pipeline.text_files import write_text
 
 LISTS = {"train": "Anomaly_Train.txt", "test": "Anomaly_Test.txt"}
 TRUTH = "Temporal_Anomaly_Annotation.txt"

@@ -20,11 +20,11 @@ from bench.options import Options
 from bench.table import Row, shortest_seconds
 from vigil.data.storage import Storage
 from vigil.extract.clips import ClipGrid
+from vigil.extract.networks.hardware import select_device
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.model.config import ModelConfig
 from vigil.model.detector import InputShape
 from vigil.pipeline.recipe import Recipe
-from vigil.pipeline.scores.inference import select_device
 from vigil.pipeline.training.feeding import fetch, gather
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

@@ -25,7 +25,7 @@ from vigil.extract.spec import FeatureSpec
 from vigil.model.detector import Detector, InputShape
 from vigil.model.settings import require
 from vigil.pipeline.recipe import Recipe, recipe_of
-from vigil.pipeline.scoring.results import read_json, write_json
+from vigil.pipeline.text_files import read_json, write_json
 
 FORMAT, FORMAT_VERSION = "vigil-checkpoint", 3
 CONFIG_NAME = "config.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from vigil.pipeline.scoring.results import clock_time
+from vigil.pipeline.text_files import clock_time
 
 
 def render_page(template: str, **content: object) -> str:

@@ -16,14 +16,9 @@ from vigil.pipeline.evaluation.comparison import (
     spread,
     values_of,
 )
-from vigil.pipeline.evaluation.records import (
-    FORMAT,
-    SCORES_NAME,
-    ScoredVideo,
-    StoredScoresError,
-    read_scores,
-)
+from vigil.pipeline.evaluation.records import FORMAT, ScoredVideo, StoredScoresError, read_scores
 from vigil.pipeline.options import CompareOptions
+from vigil.pipeline.run_folder import SCORES_NAME
 from vigil.pipeline.scores import metrics
 
 

@@ -20,8 +20,12 @@ from vigil.extract.decode.reader import Finished, ReadingOptions, Restart, read_
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
 from vigil.pipeline.scores import frame_warnings as said
-from vigil.pipeline.scores.frame_warnings import damaged_frames, frame_warnings, read_max_damage
-from vigil.pipeline.scoring.results import DamagedFrames
+from vigil.pipeline.scores.frame_warnings import (
+    DamagedFrames,
+    damaged_frames,
+    frame_warnings,
+    read_max_damage,
+)
 
 ENCODINGS = {
     "a.mp4": {"options": {"movflags": "faststart"}},

@@ -36,7 +36,7 @@ from vigil.pipeline.scores.inference import VideoScores, score_views
 from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
 from vigil.pipeline.scores.metrics import rank_frames, roc_auc
 from vigil.pipeline.scores.plots import plot_video
-from vigil.pipeline.scoring.score_store import ScoringError
+from vigil.pipeline.scores.video_scoring import ScoringError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from vigil.extract.errors import UserError
+from vigil.extract.networks.hardware import select_device
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel
 from vigil.model.joint_plus import JointPlus, JointPlusConfig, JointPlusLoss
 from vigil.pipeline.scores import inference
-from vigil.pipeline.scores.inference import score_videos, score_views, select_device
+from vigil.pipeline.scores.inference import score_videos, score_views
 
 
 def make_model(**stages: bool) -> JointModel:

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import pytest
 
 from vigil.extract.errors import FailedVideo
+from vigil.pipeline.failures import FAILURES_NAME, FailuresError, write_failures
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report import (
     draw_ticks,
     draw_timeline,
@@ -18,22 +20,18 @@ from vigil.pipeline.scoring.report import (
     write_report,
 )
 from vigil.pipeline.scoring.results import (
-    FAILURES_NAME,
     MANIFEST_NAME,
-    DamagedFrames,
     ResultsError,
     SegmentScore,
     VideoResult,
-    clock_time,
     read_result,
     read_results,
     result_path,
-    write_failures,
-    write_json,
     write_manifest,
     write_result,
     write_tables,
 )
+from vigil.pipeline.text_files import clock_time, write_json
 
 HOSTILE = [
     "<script>alert(1)</script>.mp4",
@@ -360,5 +358,5 @@ def test_failures_read_back_as_written(tmp_path):
     write_manifest(tmp_path, [], MANIFEST)
     assert read_results(tmp_path).failures == failures
     (tmp_path / FAILURES_NAME).write_text("video,frame\na.mp4,last\n")
-    with pytest.raises(ResultsError, match=r"failures\.csv is damaged"):
+    with pytest.raises(FailuresError, match=r"failures\.csv is damaged"):
         read_results(tmp_path)

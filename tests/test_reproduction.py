@@ -19,8 +19,8 @@ from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
 from vigil.pipeline.chains import reproduction
 from vigil.pipeline.cli import main
-from vigil.pipeline.scoring.results import read_json
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
+from vigil.pipeline.text_files import read_json
 
 ROOT = Path(__file__).parent.parent
 TABLE_1 = ROOT / "configs" / "table1.toml"

@@ -18,6 +18,12 @@ from vigil.extract.store import list_features
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.options import ComputeOptions, ScoreOptions
+from vigil.pipeline.scores.video_scoring import (
+    UNTRAINED_WARNING,
+    ScoringError,
+    feature_warnings,
+    score_features,
+)
 from vigil.pipeline.scoring import command as scoring
 from vigil.pipeline.scoring.command import read_threshold, run_score, scoring_engine
 from vigil.pipeline.scoring.results import (
@@ -27,14 +33,7 @@ from vigil.pipeline.scoring.results import (
     result_path,
     write_result,
 )
-from vigil.pipeline.scoring.score_store import (
-    UNTRAINED_WARNING,
-    ScoringError,
-    feature_warnings,
-    score_features,
-    score_store,
-    video_result,
-)
+from vigil.pipeline.scoring.score_store import score_store, video_result
 
 
 @pytest.fixture

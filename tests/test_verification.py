@@ -20,7 +20,7 @@ from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.store import feature_path, list_features, read_features, verify_features
 from vigil.extract.store import write_features as write
 from vigil.pipeline.cli import main
-from vigil.pipeline.scoring.results import write_failures
+from vigil.pipeline.failures import write_failures
 
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.avi": 30, "d.mp4": 9}
 EXTRACT = (

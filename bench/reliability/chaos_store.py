@@ -9,7 +9,7 @@ from bench.reliability.compare import feature_content
 from bench.reliability.faults import Tally
 from vigil.extract.files import LOCK_NAME, PARTIAL_SUFFIX
 from vigil.extract.store import SUFFIX, feature_path, list_features
-from vigil.pipeline.scoring.results import FAILURES_NAME
+from vigil.pipeline.failures import FAILURES_NAME
 
 MAX_SPOILED = 3
 LEFTOVER_SHARE = 0.3

@@ -9,7 +9,7 @@ import numpy as np
 
 from vigil.extract.files import LOCK_NAME
 from vigil.pipeline.checkpoint import CONFIG_NAME
-from vigil.pipeline.training.training_log import TENSORBOARD_NAME
+from vigil.pipeline.run_folder import TENSORBOARD_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})
 """Attributes that differ between equal runs; the digest covers the time of creation, too."""

@@ -29,8 +29,8 @@ from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.store import feature_path, verify_features
+from vigil.pipeline.failures import FAILURES_NAME
 from vigil.pipeline.options import VIDEO_EXTENSIONS
-from vigil.pipeline.scoring.results import FAILURES_NAME
 
 STALL_SECONDS = 10
 SECONDS_PER_VIDEO = 30

@@ -15,9 +15,9 @@ from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.download import WeightsError, fetch_weights
 from vigil.pipeline.chains.steps import run_step
-from vigil.pipeline.evaluation.command import METRICS_NAME
 from vigil.pipeline.logs import download_progress
 from vigil.pipeline.options import DemoOptions
+from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME
 from vigil.pipeline.scoring.report import REPORT_NAME
 
 BACKBONE = "i3d"
@@ -69,7 +69,7 @@ def run_demo(options: DemoOptions) -> int:
         exit_code = run_step(shlex.split(command), options.logs)
         if exit_code != 0:
             return exit_code
-    _print_verdict(run / "evaluation" / METRICS_NAME, weights)
+    _print_verdict(run / EVALUATION_FOLDER / METRICS_NAME, weights)
     print(f"report {results / REPORT_NAME}")
     print(f"seconds {time.monotonic() - started:.0f}")
     return 0

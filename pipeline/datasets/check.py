@@ -22,7 +22,7 @@ from vigil.pipeline.datasets.problems import (
 )
 from vigil.pipeline.logs import print_lines, print_table
 from vigil.pipeline.options import DatasetCheckOptions, DatasetListOptions
-from vigil.pipeline.scoring.results import write_csv
+from vigil.pipeline.text_files import write_csv
 
 HEADER = ("part", "videos", "published", "found", "missing", "without frames", "wrong", "frames")
 PROBLEMS_NAME = "problems.csv"

@@ -14,6 +14,7 @@ from vigil.data.classes import class_index
 from vigil.data.matching import match_videos
 from vigil.extract.errors import UserError, counted
 from vigil.extract.locks import locked
+from vigil.extract.networks.hardware import select_device
 from vigil.extract.store import VideoFeatures, list_features, read_features
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
@@ -26,16 +27,14 @@ from vigil.pipeline.evaluation.evaluation_files import (
 from vigil.pipeline.evaluation.records import record_use, write_scores
 from vigil.pipeline.options import EvaluateOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME, SPLITS_NAME
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
-from vigil.pipeline.scores.inference import select_device
 from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
-from vigil.pipeline.scoring.results import read_json, write_json
-from vigil.pipeline.scoring.score_store import UNTRAINED_WARNING, score_features
-from vigil.pipeline.training.training_data import SPLITS_NAME
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, score_features
+from vigil.pipeline.text_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-METRICS_NAME = "metrics.json"
 FORMAT, FORMAT_VERSION = "vigil-metrics", 1
 
 
@@ -74,7 +73,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
         problems += frame_problems(annotation, features)
     chosen = choose_figures(videos, options.figures)
     names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
-    folder = options.out or checkpoint.folder.absolute().parent / "evaluation"
+    folder = options.out or checkpoint.folder.absolute().parent / EVALUATION_FOLDER
     with locked(folder):
         evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
         problems += evaluation.undefined

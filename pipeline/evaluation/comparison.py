@@ -14,17 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.extract.errors import UserError
-from vigil.pipeline.evaluation.records import (
-    EVALUATION_FOLDER,
-    JUDGED_FOLDER,
-    SCORES_NAME,
-    ScoredVideo,
-    StoredScoresError,
-    read_scores,
-)
+from vigil.pipeline.evaluation.records import ScoredVideo, StoredScoresError, read_scores
 from vigil.pipeline.options import CompareOptions
+from vigil.pipeline.run_folder import BEST, EVALUATION_FOLDER, JUDGED_FOLDER, SCORES_NAME
 from vigil.pipeline.scores import metrics
-from vigil.pipeline.scores.metrics import IntArray, Measure
+from vigil.pipeline.scores.metrics import IntArray, Measure, Spread
 
 MEASURES = {
     "frame_auc": "frame AUC",
@@ -42,18 +36,6 @@ OF_FRAMES = {
 
 Run = tuple[ScoredVideo, ...]
 """The scores of one checkpoint on its test videos."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean with its interval over seeds and videos."""
-
-    mean: float
-    deviation: float | None
-    """Sample standard deviation of the R values, dividing by R - 1; None for a single one."""
-    low: float
-    high: float
-    """95 % percentile bootstrap interval of the mean."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +117,7 @@ def _classes_of(runs: Sequence[Run]) -> list[str]:
 
 def _scores_in(run: Path) -> Path | None:
     """The folder with a run's scores; those of a table precede those of a single evaluation."""
-    places = (run, run / JUDGED_FOLDER / "best", run / EVALUATION_FOLDER)
+    places = (run, run / JUDGED_FOLDER / BEST, run / EVALUATION_FOLDER)
     return next((place for place in places if (place / SCORES_NAME).is_file()), None)
 
 

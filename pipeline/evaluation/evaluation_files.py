@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.extract.files import NAME_ERRNOS
+from vigil.pipeline.run_folder import FIGURES_FOLDER
 from vigil.pipeline.scores import metrics, plots
 from vigil.pipeline.scores.measures import EvaluatedVideo, Evaluation
 from vigil.pipeline.scores.metrics import Curve
@@ -18,7 +19,6 @@ HEADLINES = ("frame_auc", "maa")
 """The measures printed first."""
 WITH_INTERVALS = (*HEADLINES, "frame_ap")
 MAX_CURVE_POINTS = 400
-FIGURES_FOLDER = "figures"
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ set is evaluated often while settings change.
 Legend: S segments, K classes (normal has index 0).
 """
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +19,11 @@ import numpy as np
 from vigil.data.classes import NORMAL
 from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.run_folder import SCORES_NAME, USES_NAME
 from vigil.pipeline.scores.measures import EvaluatedVideo
 from vigil.pipeline.scores.metrics import Pieces
-from vigil.pipeline.scoring.results import read_json, write_csv, write_json
+from vigil.pipeline.text_files import read_csv, read_json, write_csv, write_json
 
-SCORES_NAME = "scores.json"
-EVALUATION_FOLDER = "evaluation"
-"""In a run: the output of the latest vigil evaluate."""
-JUDGED_FOLDER = "judged"
-"""In a run of a method table: one folder for each checkpoint."""
-USES_NAME = "evaluations.csv"
 USES_HEADER = "created_at checkpoint model_digest features num_videos"
 FORMAT, FORMAT_VERSION = "vigil-scores", 1
 
@@ -144,19 +138,15 @@ def made_of(folder: Path) -> str | None:
 def record_use(checkpoint: Checkpoint, features: Path, num_videos: int) -> None:
     """Record in a checkpoint's run that it was evaluated now, and on which features.
 
-    If the run folder is not writable, only a warning is logged.
+    If the record is damaged or cannot be written, only a warning is logged.
     """
     folder = checkpoint.folder.absolute()
     path = folder.parent / USES_NAME
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = [now, folder.name, checkpoint.model_digest, str(features.absolute()), str(num_videos)]
     try:
-        rows = _read_rows(path) if path.is_file() else []
+        rows = [list(row.values()) for row in read_csv(path)] if path.is_file() else []
         write_csv(path, USES_HEADER, [*rows, row])
-    except OSError as error:
-        logger.warning("%s cannot be written (%s): this use was not recorded", path, error.strerror)
-
-
-def _read_rows(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.reader(file))[1:]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        logger.warning("%s cannot be extended (%s): this use was not recorded", path, reason)

@@ -27,8 +27,8 @@ from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import VideoFeatures, list_features, read_features, read_identity
 from vigil.pipeline.exchange.formats import ExchangeError, exported_crops
 from vigil.pipeline.exchange.sources import COUNT_HEADER
+from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.options import CropOrder, FeaturesExportOptions
-from vigil.pipeline.scoring.results import write_failures
 
 FEATURES_FOLDER = "features"
 LIST_NAME, COUNTS_NAME, TRUTH_NAME = "rgb.list", "num_frames.csv", "gt.npy"
@@ -85,9 +85,7 @@ def run_export(options: FeaturesExportOptions) -> int:
         write_failures(options.out, failures)
         _write_overview(exported, options)
     _summarise(exported, crops, options)
-    if not failures:
-        return 0
-    return 3 if exported else 4
+    return exit_code(len(failures), len(exported))
 
 
 def _require_clips(store: Path, paths: Sequence[Path]) -> None:

@@ -38,8 +38,8 @@ from vigil.pipeline.exchange.sources import (
     find_count,
     read_counts,
 )
+from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.options import FeaturesImportOptions
-from vigil.pipeline.scoring.results import write_failures
 
 EXTENSIONS = ".npy,.npz,.txt,.h5"
 UNKNOWN = "unknown"
@@ -86,9 +86,7 @@ def run_import(options: FeaturesImportOptions) -> int:
         log.error("%s: %s", failed.video, failed.reason)
     _warn(imported, num_rounded)
     print(f"imported {len(imported)}")
-    if not failures:
-        return 0
-    return 3 if imported else 4
+    return exit_code(len(failures), len(imported))
 
 
 def _warn(imported: Sequence[VideoFeatures], num_rounded: int) -> None:

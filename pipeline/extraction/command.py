@@ -23,17 +23,16 @@ from vigil.extract.networks.combinations import (
     load_networks,
     split_weights,
 )
-from vigil.extract.networks.hardware import choose_precision
+from vigil.extract.networks.hardware import choose_precision, select_devices
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
+from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
 from vigil.pipeline.options import ComputeOptions, ExtractOptions
 from vigil.pipeline.scores.frame_warnings import frame_warnings, read_max_damage
-from vigil.pipeline.scores.inference import select_devices
-from vigil.pipeline.scoring.results import write_failures
 
 GPU_BATCH_SIZE = 24
 MAX_WORKERS = 1024
@@ -55,9 +54,7 @@ class ExtractionReport:
     @property
     def exit_code(self) -> int:
         """0: none failed; 3: some did; 4: all did."""
-        if not self.failures:
-            return 0
-        return 3 if self.extracted or self.present else 4
+        return exit_code(len(self.failures), len(self.extracted) + len(self.present))
 
 
 def run_extract(options: ExtractOptions) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vigil.extract.errors import UserError
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.store import SUFFIX, VideoFeatures, list_features, read_identity
+from vigil.pipeline.failures import exit_code
 from vigil.pipeline.logs import print_lines, print_table
 from vigil.pipeline.options import FeaturesShowOptions
 
@@ -48,9 +49,7 @@ def run_show(options: FeaturesShowOptions) -> int:
             print_lines(_describe(video))
     else:
         _show_all(videos)
-    if len(videos) == len(files):
-        return 0
-    return 3 if videos else 4
+    return exit_code(len(files) - len(videos), len(videos))
 
 
 def feature_files(path: Path) -> Mapping[str, Path]:

@@ -19,8 +19,8 @@ from vigil.extract.spec import FeatureSpec, difference
 from vigil.extract.store import VideoFeatures, verify_features
 from vigil.pipeline.extraction.command import ExtractionReport, extract_missing, rebuild_engine
 from vigil.pipeline.extraction.show import feature_files
+from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.options import FeaturesVerifyOptions, PrecisionName
-from vigil.pipeline.scoring.results import read_failures
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,7 @@ class Findings:
     @property
     def exit_code(self) -> int:
         """0: no video has a fault; 3: some have; 4: all have."""
-        if not self.faults:
-            return 0
-        return 3 if self.settings.keys() - self.faults.keys() else 4
+        return exit_code(len(self.faults), len(self.settings.keys() - self.faults.keys()))
 
 
 def run_verify(options: FeaturesVerifyOptions) -> int:

@@ -1,12 +1,13 @@
 """Damaged frames of a video: warnings, frame ranges and the allowed share."""
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
 from vigil.extract.errors import UserError
 from vigil.extract.store import VideoFeatures
-from vigil.pipeline.scoring.results import DamagedFrames, clock_time
+from vigil.pipeline.text_files import clock_time
 
 # The frame count of a container may differ by this much from the decoded one without a warning.
 MAX_FRAME_MISMATCH = 2
@@ -14,6 +15,19 @@ MAX_FRAME_MISMATCH = 2
 # duration is a guess, and other streams end a little later: by at most 0.05 s in 45 real files.
 MAX_SECONDS_MISMATCH = 1.0
 MAX_RANGES = 1000  # damaged ranges in a result: more would be invisible and take megabytes
+
+
+@dataclass(frozen=True)
+class DamagedFrames:
+    """A range of frames decoded with errors; if empty, frames are missing at this position.
+
+    A long list of ranges is shortened by merging neighbours, including the frames between them.
+    """
+
+    start_frame: int
+    stop_frame: int
+    start_seconds: float
+    stop_seconds: float
 
 
 def read_max_damage(text: str | None) -> float:

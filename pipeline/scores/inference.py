@@ -58,41 +58,6 @@ class VideoScores:
         return np.asarray(self.scores[:, np.newaxis] * (anomalous / total))
 
 
-def select_device(name: str) -> torch.device:
-    """The device with a name: auto (CUDA if available), cpu, cuda or cuda:N.
-
-    Raises:
-        UserError: this machine does not have the device.
-    """
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if num_gpus else "cpu")
-    known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{gpu}" for gpu in range(num_gpus))]
-    if name not in known:
-        raise UserError(
-            f"device {name!r} is not on this machine: use auto or one of {', '.join(known)}"
-        )
-    return torch.device(name)
-
-
-def select_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices that share an extraction: names separated by commas, or ``all`` for every GPU.
-
-    Raises:
-        UserError: this machine does not have one of them, or a GPU is named twice.
-    """
-    if names == "all":
-        num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not num_gpus:
-            raise UserError("device 'all' means every GPU, and torch finds none: use auto or cpu")
-        return tuple(torch.device("cuda", gpu) for gpu in range(num_gpus))
-    devices = tuple(select_device(name.strip()) for name in names.split(","))
-    gpus = [device.index or 0 for device in devices if device.type == "cuda"]
-    if len(set(gpus)) < len(gpus):
-        raise UserError(f"device {names!r} names a GPU twice: name each once, or use all")
-    return devices
-
-
 def score_views(model: Detector, features: npt.NDArray[np.floating]) -> VideoScores:
     """Score one video from its views (V, S, D), in float32 on the model's device.
 

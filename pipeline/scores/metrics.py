@@ -29,6 +29,18 @@ class Measure:
     high: float | None = None
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A mean with its interval over seeds and videos."""
+
+    mean: float
+    deviation: float | None
+    """Sample standard deviation of the R values, dividing by R - 1; None for a single one."""
+    low: float
+    high: float
+    """95 % percentile bootstrap interval of the mean."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pieces:
     """The items of one video, its frames or the video itself, as counts per score."""

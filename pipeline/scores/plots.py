@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vigil.model.detector import DensityPair
-    from vigil.pipeline.evaluation.comparison import Spread
+    from vigil.pipeline.scores.metrics import Spread
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 

@@ -16,11 +16,13 @@ from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
+from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.options import ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
 from vigil.pipeline.scoring.report import write_report
-from vigil.pipeline.scoring.results import write_failures, write_manifest, write_tables
-from vigil.pipeline.scoring.score_store import UNTRAINED_WARNING, ScoredStore, score_store
+from vigil.pipeline.scoring.results import write_manifest, write_tables
+from vigil.pipeline.scoring.score_store import ScoredStore, score_store
 
 FEATURES_FOLDER = "features"
 
@@ -57,9 +59,7 @@ def run_score(options: ScoreOptions) -> int:
         scored = replace(scored, failures=(*extraction.failures, *scored.failures))
         timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
         print(finish_results(options, checkpoint, threshold, scored, timings))
-    if not scored.failures:
-        return 0
-    return 3 if scored.results else 4
+    return exit_code(len(scored.failures), len(scored.results))
 
 
 def read_threshold(text: str, config: CheckpointConfig) -> float:

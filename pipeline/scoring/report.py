@@ -7,13 +7,8 @@ from urllib.parse import quote
 
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.pages import render_page
-from vigil.pipeline.scoring.results import (
-    Results,
-    VideoResult,
-    clock_time,
-    read_results,
-    write_text,
-)
+from vigil.pipeline.scoring.results import Results, VideoResult, read_results
+from vigil.pipeline.text_files import clock_time, write_text
 
 REPORT_NAME = "report.html"
 TEMPLATE_NAME = "report.html"

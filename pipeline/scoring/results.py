@@ -1,13 +1,5 @@
-"""RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest.
+"""RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest."""
 
-File names are untrusted and may contain anything a file system allows, commas and line breaks
-included. Tables quote them, and bytes that are not UTF-8 survive a round trip.
-"""
-
-import csv
-import io
-import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +9,11 @@ from typing import Any, TypeVar
 import dacite
 
 from vigil.extract.errors import FailedVideo, UserError
-from vigil.extract.files import NAME_ERRNOS, path_below, replace_file
+from vigil.extract.files import NAME_ERRNOS, path_below
+from vigil.pipeline.failures import read_failures
 from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scores.frame_warnings import DamagedFrames
+from vigil.pipeline.text_files import clock_time, read_json, write_csv, write_json
 
 FORMAT = "vigil-result"
 MANIFEST_FORMAT = "vigil-results"
@@ -26,7 +21,6 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SUMMARY_NAME = "summary.csv"
 EVENTS_NAME = "events.csv"
-FAILURES_NAME = "failures.csv"
 SUFFIX = ".json"
 
 Kind = TypeVar("Kind")
@@ -45,19 +39,6 @@ class SegmentScore:
     start_seconds: float
     stop_seconds: float
     score: float
-
-
-@dataclass(frozen=True)
-class DamagedFrames:
-    """A range of frames decoded with errors; if empty, frames are missing at this position.
-
-    A long list of ranges is shortened by merging neighbours, including the frames between them.
-    """
-
-    start_frame: int
-    stop_frame: int
-    start_seconds: float
-    stop_seconds: float
 
 
 @dataclass(frozen=True)
@@ -194,22 +175,9 @@ def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
     )
 
 
-def write_failures(folder: Path, failures: Iterable[FailedVideo]) -> None:
-    """Write ``failures.csv``, a row per video; without failures, only its header."""
-    rows = ([one.video, one.reason, one.decoder, one.frame] for one in failures)
-    write_csv(folder / FAILURES_NAME, "video reason decoder frame", rows)
-
-
 def by_peak_score(results: Iterable[VideoResult]) -> list[VideoResult]:
     """The results by decreasing peak score, ties by name."""
     return sorted(results, key=lambda result: (-result.peak_score, result.video))
-
-
-def clock_time(seconds: float, round_up: bool = False) -> str:
-    """Time in a video as h:mm:ss, rounded down, or up with ``round_up``."""
-    minutes, second = divmod(math.ceil(seconds) if round_up else math.floor(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02}:{second:02}"
 
 
 def _summary_row(result: VideoResult) -> list[object]:
@@ -263,58 +231,6 @@ def read_results(folder: Path) -> Results:
     return Results(manifest, tuple(by_peak_score(videos)), read_failures(folder))
 
 
-def read_failures(folder: Path) -> tuple[FailedVideo, ...]:
-    """Read what `write_failures` wrote in a folder; empty if it wrote nothing.
-
-    Raises:
-        ResultsError: the file is damaged.
-    """
-    path = folder / FAILURES_NAME
-    if not path.is_file():
-        return ()
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            return tuple(_read_failure(row) for row in csv.DictReader(file, strict=True))
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ResultsError(
-            f"{path} is damaged ({error}): run the vigil extract or score that wrote it again"
-        ) from error
-
-
-def _read_failure(row: dict[str, str]) -> FailedVideo:
-    if None in row.values():
-        raise ValueError("a row is too short")
-    frame = int(row["frame"]) if row["frame"] else None
-    return FailedVideo(row["video"], row["reason"], row["decoder"], frame)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Atomically write JSON that any parser accepts: ASCII, no NaN, indented by two spaces.
-
-    Raises:
-        ValueError: the content has a number that is not finite.
-    """
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file, with the restrictions of `write_json`.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not such an object; the message gives the reason.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        # Rejects what `write_json` and `write_text` would: NaN, infinity, unpaired surrogates.
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="surrogateescape")
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
-    return content
-
-
 def _from_json(path: Path, kind: type[Kind], content: dict[str, Any], *, strict: bool) -> Kind:
     reading = dacite.Config(strict=strict, cast=[tuple], type_hooks={float: _as_float})
     try:
@@ -328,21 +244,6 @@ def _from_json(path: Path, kind: type[Kind], content: dict[str, Any], *, strict:
 def _as_float(value: object) -> object:
     """Convert an int to float, which may overflow; return anything else unchanged."""
     return float(value) if type(value) is int else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically."""
-    with replace_file(path) as partial:
-        partial.write_bytes(text.encode("utf-8", errors="surrogateescape"))
-
-
-def write_csv(path: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table atomically; the names in the header are separated by spaces."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header.split())
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _read_json(path: Path, expected_format: str) -> dict[str, Any]:

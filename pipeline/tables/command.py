@@ -23,6 +23,7 @@ from vigil.data.splits import hold_out
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError, counted
 from vigil.extract.locks import locked
+from vigil.extract.networks.hardware import select_device
 from vigil.extract.sealed import sealed_digest
 from vigil.extract.store import list_features, read_features, read_identity
 from vigil.extract.views import view_names
@@ -33,8 +34,7 @@ from vigil.pipeline.evaluation.records import made_of as scores_made_of
 from vigil.pipeline.evaluation.records import record_use, write_scores
 from vigil.pipeline.options import BenchMethodsOptions
 from vigil.pipeline.recipe import Recipe
-from vigil.pipeline.scores.inference import select_device
-from vigil.pipeline.scoring.results import write_json, write_text
+from vigil.pipeline.run_folder import BEST, LAST
 from vigil.pipeline.tables.method_table import (
     Row,
     TableConfig,
@@ -48,7 +48,8 @@ from vigil.pipeline.tables.method_table import (
     table_text,
 )
 from vigil.pipeline.tables.table_page import write_table_page
-from vigil.pipeline.training.command import BEST, LAST, train_model
+from vigil.pipeline.text_files import write_json, write_text
+from vigil.pipeline.training.command import train_model
 from vigil.pipeline.training.learner import DivergedError
 from vigil.pipeline.training.training_data import (
     LabelledFeatures,

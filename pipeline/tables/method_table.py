@@ -11,16 +11,11 @@ import dacite
 
 from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import CheckpointError, load_config
-from vigil.pipeline.evaluation.comparison import (
-    MEASURES,
-    Difference,
-    Run,
-    Spread,
-    difference,
-    spread,
-)
-from vigil.pipeline.evaluation.records import JUDGED_FOLDER, SCORES_NAME, read_scores
+from vigil.pipeline.evaluation.comparison import MEASURES, Difference, Run, difference, spread
+from vigil.pipeline.evaluation.records import read_scores
 from vigil.pipeline.recipe import Recipe, read_toml, recipe_of
+from vigil.pipeline.run_folder import BEST, JUDGED_FOLDER, LAST, SCORES_NAME
+from vigil.pipeline.scores.metrics import Spread
 
 
 @dataclass(frozen=True)
@@ -131,13 +126,13 @@ def finished_runs(out: Path, config: TableConfig, name: str, recipe: Recipe) -> 
 
 def is_judged(run: Path) -> bool:
     """Whether both checkpoints of a run have been evaluated."""
-    return all((scores_folder(run, which) / SCORES_NAME).is_file() for which in ("best", "last"))
+    return all((scores_folder(run, which) / SCORES_NAME).is_file() for which in (BEST, LAST))
 
 
 def has_recipe(run: Path, recipe: Recipe) -> bool:
     """Whether a run was trained with a recipe."""
     try:
-        return load_config(run / "last").recipe == recipe
+        return load_config(run / LAST).recipe == recipe
     except CheckpointError:
         return False
 
@@ -150,7 +145,7 @@ def summarise(
     last: dict[str, dict[int, Run]] = {}
     for row in config.rows:
         runs = finished_runs(out, config, row.name, recipes[row.name])
-        for which, of_row in (("best", best), ("last", last)):
+        for which, of_row in ((BEST, best), (LAST, last)):
             of_row[row.name] = {
                 seed: read_scores(scores_folder(run, which)) for seed, run in runs.items()
             }

@@ -15,15 +15,16 @@ import numpy as np
 
 from vigil.extract.versions import installed_versions
 from vigil.pipeline.checkpoint import CheckpointConfig, load_config
-from vigil.pipeline.evaluation.comparison import MEASURES, Run, Spread
+from vigil.pipeline.evaluation.comparison import MEASURES, Run
 from vigil.pipeline.evaluation.evaluation_files import curve_rates
 from vigil.pipeline.evaluation.records import read_scores
 from vigil.pipeline.options import BenchMethodsOptions
 from vigil.pipeline.pages import embedded, render_page
 from vigil.pipeline.recipe import SECTIONS, Recipe
+from vigil.pipeline.run_folder import BEST, FIGURES_FOLDER, LAST, SPLITS_NAME
 from vigil.pipeline.scores import metrics, plots
-from vigil.pipeline.scoring.results import read_json, write_text
-from vigil.pipeline.scoring.score_store import UNTRAINED_WARNING
+from vigil.pipeline.scores.metrics import Spread
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
 from vigil.pipeline.tables.method_table import (
     TableConfig,
     TableRow,
@@ -31,11 +32,9 @@ from vigil.pipeline.tables.method_table import (
     published_measures,
     scores_folder,
 )
-from vigil.pipeline.training.command import LAST
-from vigil.pipeline.training.training_data import SPLITS_NAME
+from vigil.pipeline.text_files import read_json, write_text
 
 PAGE_NAME = "table.html"
-FIGURES_FOLDER = "figures"
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def row_section(
     row: TableRow, recipe: Recipe, runs: Mapping[int, Path], figures: Path
 ) -> RowSection:
     """The page's content for one row; its figures are also written to the folder of figures."""
-    scored = [read_scores(scores_folder(run, "best")) for run in runs.values()]
+    scored = [read_scores(scores_folder(run, BEST)) for run in runs.values()]
     folder = figures / next(iter(runs.values())).parent.name
     pictures = {}
     ranking = metrics.rank_frames([video.pieces for video in scored[0]])
@@ -179,7 +178,7 @@ def _facts(
     """Facts that hold for all rows; taken from the first run if runs differ."""
     splits = read_json(run / SPLITS_NAME)
     videos = {*splits["train"], *splits["validation"]}
-    test = read_scores(scores_folder(run, "best"))
+    test = read_scores(scores_folder(run, BEST))
     spec = known.spec
     anomalous = sum(video.is_anomalous for video in test)
     frames = sum(sum(video.num_anomalous) + sum(video.num_normal) for video in test)

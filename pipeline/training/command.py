@@ -19,6 +19,7 @@ import torch
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
+from vigil.extract.networks.hardware import select_device
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.model.detector import Detector, InputShape
@@ -32,13 +33,23 @@ from vigil.pipeline.checkpoint import (
     save_checkpoint,
     settle_checkpoint,
 )
-from vigil.pipeline.evaluation.records import EVALUATION_FOLDER, JUDGED_FOLDER
 from vigil.pipeline.options import TrainOptions
 from vigil.pipeline.recipe import Recipe, TrainingConfig
-from vigil.pipeline.scores.inference import select_device
+from vigil.pipeline.run_folder import (
+    BEST,
+    DENSITIES_NAME,
+    EVALUATION_FOLDER,
+    FIT_NAME,
+    FOLDS_FOLDER,
+    JUDGED_FOLDER,
+    LAST,
+    LOG_NAME,
+    SPLITS_NAME,
+    TENSORBOARD_NAME,
+)
 from vigil.pipeline.scores.plots import plot_densities
-from vigil.pipeline.scoring.results import read_json, write_json
-from vigil.pipeline.training.cross_validation import FOLDS_FOLDER, cross_validate
+from vigil.pipeline.text_files import read_json, write_json
+from vigil.pipeline.training.cross_validation import cross_validate
 from vigil.pipeline.training.learner import (
     Learner,
     bags_on_device,
@@ -49,13 +60,12 @@ from vigil.pipeline.training.learner import (
     where_it_fits,
 )
 from vigil.pipeline.training.training_data import (
-    SPLITS_NAME,
     TrainingData,
     load_labelled_features,
     split_training,
     splits_of,
 )
-from vigil.pipeline.training.training_log import CSV_NAME, TENSORBOARD_NAME, TrainingLog
+from vigil.pipeline.training.training_log import TrainingLog
 from vigil.pipeline.training.validation import (
     FALLBACK_RULE,
     FALLBACK_THRESHOLD,
@@ -63,9 +73,6 @@ from vigil.pipeline.training.validation import (
     is_better,
     validate,
 )
-
-BEST, LAST = "best", "last"
-FIT_NAME, DENSITIES_NAME = "fit.json", "figures/densities.png"
 
 # A resumed run may change these, because they only set how long it trains.
 DURATION_SETTINGS = ("epochs", "early_stopping_epochs", "save_epochs")
@@ -112,7 +119,7 @@ def _check_run(options: TrainOptions) -> None:
             f"{out} already holds a training run: continue it with --resume, start over with "
             "--overwrite, or give another --out"
         )
-    existing = [name for name in (BEST, LAST, TENSORBOARD_NAME, CSV_NAME) if (out / name).exists()]
+    existing = [name for name in (BEST, LAST, TENSORBOARD_NAME, LOG_NAME) if (out / name).exists()]
     if existing and not has_run and not (out / SPLITS_NAME).is_file():
         raise UserError(
             f"{out} is not a training run but holds {', '.join(existing)}, which it would replace: "
@@ -240,7 +247,7 @@ def _start_run(out: Path, data: TrainingData, keep_folds: bool) -> None:
     folds = () if keep_folds else (FOLDS_FOLDER,)
     for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER, *folds):
         shutil.rmtree(out / folder, ignore_errors=True)
-    for name in (CSV_NAME, FIT_NAME, DENSITIES_NAME):
+    for name in (LOG_NAME, FIT_NAME, DENSITIES_NAME):
         (out / name).unlink(missing_ok=True)
     write_json(out / SPLITS_NAME, splits_of(data))
 

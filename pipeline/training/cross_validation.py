@@ -28,8 +28,6 @@ from vigil.pipeline.training.learner import bags_on_device, new_learner, train_e
 from vigil.pipeline.training.training_data import TrainingData, splits_of
 from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, judge
 
-FOLDS_FOLDER = "folds"
-
 logger = logging.getLogger(__name__)
 
 

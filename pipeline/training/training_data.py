@@ -25,8 +25,6 @@ from vigil.extract.errors import UserError
 from vigil.extract.store import list_features
 from vigil.pipeline.recipe import Recipe
 
-SPLITS_NAME = "splits.json"
-
 logger = logging.getLogger(__name__)
 
 

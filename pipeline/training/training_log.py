@@ -13,10 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vigil.extract.files import sync
 from vigil.pipeline.logs import console, is_watched
-from vigil.pipeline.scoring.results import write_text
+from vigil.pipeline.run_folder import LOG_NAME, TENSORBOARD_NAME
+from vigil.pipeline.text_files import write_text
 
-CSV_NAME = "log.csv"
-TENSORBOARD_NAME = "tensorboard"
 SHOWN = ("loss/total", "validation/auc", "validation/maa")
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -31,7 +30,7 @@ class TrainingLog:
 
     def __init__(self, out: Path, last_epoch: int, num_epochs: int) -> None:
         """Open the log of the run in ``out``, and drop all rows after ``last_epoch``."""
-        self._csv = out / CSV_NAME
+        self._csv = out / LOG_NAME
         self._num_epochs = num_epochs
         rows = self._csv.read_text().splitlines() if self._csv.is_file() else []
         kept = rows[: 1 + last_epoch]  # a header, then one row per epoch
