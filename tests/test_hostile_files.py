@@ -24,8 +24,9 @@ from vigil.extract.files import path_below
 from vigil.extract.sealed import seal
 from vigil.extract.store import feature_path, read_features, read_identity, verify_features
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState, content_digest, load_checkpoint
+from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.recipe import Recipe, load_recipe
-from vigil.pipeline.scoring.report import write_report
+from vigil.pipeline.scoring.report import run_report
 from vigil.pipeline.scoring.results import MANIFEST_NAME, read_results, result_path
 from vigil.pipeline.training.learner import new_learner, restore
 
@@ -170,7 +171,7 @@ class TestResults:
             )
         try:
             path.write_bytes(data.draw(st.one_of(changes)))
-            answers_or_refuses(write_report, results)
+            answers_or_refuses(lambda folder: run_report(ReportOptions(folder)), results)
         finally:
             path.write_bytes(original)
 

@@ -13,6 +13,7 @@ from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report import (
+    REPORT_NAME,
     draw_ticks,
     draw_timeline,
     run_report,
@@ -21,16 +22,18 @@ from vigil.pipeline.scoring.report import (
 )
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
+    Results,
     ResultsError,
     SegmentScore,
     VideoResult,
+    by_peak_score,
     read_result,
     read_results,
     result_path,
     write_manifest,
     write_result,
-    write_tables,
 )
+from vigil.pipeline.scoring.writers import WRITERS, remove_overview, write_overview
 from vigil.pipeline.text_files import clock_time, write_json
 
 HOSTILE = [
@@ -80,9 +83,14 @@ def make_result(video="Fighting/a.mp4", peak=0.9, **changes) -> VideoResult:
 def write_folder(folder, results, failures=()):
     for result in results:
         write_result(folder, result)
-    write_tables(folder, results)
-    write_failures(folder, [FailedVideo(*failure) for failure in failures])
-    write_manifest(folder, [result.video for result in results], MANIFEST)
+    failed = tuple(FailedVideo(*failure) for failure in failures)
+    write_overview(folder, Results(MANIFEST, tuple(by_peak_score(results)), failed))
+
+
+def report_of(folder):
+    """Write the page again from the files, as `vigil report` does, and return its path."""
+    write_report(folder / REPORT_NAME, read_results(folder))
+    return folder / REPORT_NAME
 
 
 class Page(HTMLParser):
@@ -145,7 +153,7 @@ def test_every_event_has_its_own_class_in_table_and_page(tmp_path):
     rows = read_rows(tmp_path / "events.csv")
     expected = [("Arson", "0.625000"), ("Fighting", "0.375000")]
     assert [(row["class"], row["class_probability"]) for row in rows] == expected
-    text = " ".join(read_page(write_report(tmp_path)).text.split())
+    text = " ".join(read_page(report_of(tmp_path)).text.split())
     assert "Arson 62.5%" in text
     assert "Fighting 37.5%" in text
     titles = [block.title for block in draw_timeline(make_result(events=events)).events]
@@ -188,7 +196,7 @@ def test_hostile_names_do_nothing_in_the_page(tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     write_folder(folder, results, [["<img src=x>.mp4", "<b>no</b>", "decord", 7]])
-    page = read_page(write_report(folder))
+    page = read_page(report_of(folder))
 
     allowed = "html head meta title style body header h1 h2 h3 p span dl div dt dd main table"
     allowed += " thead tbody tr th td a bdi svg line path rect article time ul li footer"
@@ -202,7 +210,7 @@ def test_hostile_names_do_nothing_in_the_page(tmp_path):
 
 def test_nothing_in_the_page_comes_from_elsewhere(tmp_path):
     write_folder(tmp_path, [make_result()])
-    text = write_report(tmp_path).read_text()
+    text = report_of(tmp_path).read_text()
     for outside in ("http:", "https:", "//", "url(", "@import", "<script", "<link", "<img"):
         assert outside not in text.replace("http-equiv", "")
     policy = dict(read_page(tmp_path / "report.html").attributes)["content"]
@@ -220,7 +228,7 @@ def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_pa
         make_result("high.mp4", 0.8, num_frames_damaged=3, warnings=("Damaged frames: 3.",)),
     ]
     write_folder(tmp_path, results, [["gone.mp4", "no frame decodes", "pyav", None]])
-    page = read_page(write_report(tmp_path))
+    page = read_page(report_of(tmp_path))
     assert page.text.index("high.mp4") < page.text.index("low.mp4")
     for expected in (
         "gone.mp4",
@@ -243,7 +251,7 @@ def test_the_command_writes_the_page_again_and_prints_its_path(tmp_path, capsys)
 
 def test_a_folder_where_every_video_failed_still_has_a_page(tmp_path):
     write_folder(tmp_path, [], [["a.mp4", "empty file"]])
-    page = read_page(write_report(tmp_path))
+    page = read_page(report_of(tmp_path))
     assert "empty file" in page.text
     assert "article" not in page.tags
 
@@ -309,38 +317,38 @@ def test_damage_is_marked_at_its_place_with_a_visible_width(tmp_path):
     ]
     assert marks[0].title == "0:00:00 to 0:00:01: damaged frames"
     write_folder(tmp_path, [result])
-    page = read_page(write_report(tmp_path))
+    page = read_page(report_of(tmp_path))
     assert page.attributes.count(("class", "damage")) == 2 * len(marks)
     assert "marked along the bottom: damaged frames" in page.text
     write_folder(tmp_path, [make_result()])
-    assert "damaged" not in read_page(write_report(tmp_path)).text
+    assert "damaged" not in read_page(report_of(tmp_path)).text
 
 
 def test_a_folder_without_finished_results_is_refused(tmp_path):
     with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("{")
     with pytest.raises(ResultsError, match=r"manifest\.json is damaged"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("[]")
     with pytest.raises(ResultsError, match="it holds no JSON object"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     (tmp_path / MANIFEST_NAME).write_text("{}")
     with pytest.raises(ResultsError, match="was not written by vigil score"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     write_manifest(tmp_path, ["a.mp4"], MANIFEST)
     with pytest.raises(ResultsError, match=r"a\.mp4\.json does not exist"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     write_result(tmp_path, make_result("a.mp4"))
     path = result_path(tmp_path, "a.mp4")
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "format_version": 0}))
     with pytest.raises(ResultsError, match="has a format version other than 1"):
-        write_report(tmp_path)
+        report_of(tmp_path)
     del content["label"]
     path.write_text(json.dumps(content))
     with pytest.raises(ResultsError, match=r"is not a result of vigil score .*label"):
-        write_report(tmp_path)
+        report_of(tmp_path)
 
 
 def test_nan_is_not_written_as_json(tmp_path):
@@ -360,3 +368,20 @@ def test_failures_read_back_as_written(tmp_path):
     (tmp_path / FAILURES_NAME).write_text("video,frame\na.mp4,last\n")
     with pytest.raises(FailuresError, match=r"failures\.csv is damaged"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_writes_its_file_and_no_other_whatever_the_names(tmp_path, name):
+    results = tuple(by_peak_score(make_result(video=video) for video in HOSTILE))
+    failures = (FailedVideo(HOSTILE[2], "a reason"),)
+    WRITERS[name](tmp_path / name, Results(MANIFEST, results, failures))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).stat().st_size > 0
+
+
+def test_the_overview_of_an_earlier_run_is_removed_and_results_of_videos_stay(tmp_path):
+    write_folder(tmp_path, [make_result()])
+    page = (tmp_path / REPORT_NAME).read_text()
+    assert report_of(tmp_path).read_text() == page  # from the files, as from memory
+    remove_overview(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["Fighting"]

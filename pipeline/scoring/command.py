@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.engine.driver import Engine
@@ -16,13 +15,14 @@ from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
-from vigil.pipeline.failures import exit_code, write_failures
+from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
-from vigil.pipeline.scoring.report import write_report
-from vigil.pipeline.scoring.results import write_manifest, write_tables
+from vigil.pipeline.scoring.report import REPORT_NAME
+from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import ScoredStore, score_store
+from vigil.pipeline.scoring.writers import write_overview
 
 FEATURES_FOLDER = "features"
 
@@ -58,7 +58,8 @@ def run_score(options: ScoreOptions) -> int:
         scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
         scored = replace(scored, failures=(*extraction.failures, *scored.failures))
         timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
-        print(finish_results(options, checkpoint, threshold, scored, timings))
+        finish_results(options, checkpoint, threshold, scored, timings)
+        print(options.out / REPORT_NAME)
     return exit_code(len(scored.failures), len(scored.results))
 
 
@@ -97,8 +98,8 @@ def finish_results(
     threshold: float,
     scored: ScoredStore,
     timings_seconds: Mapping[str, float],
-) -> Path:
-    """Write everything in RESULTS except the files of single videos; return the report's path.
+) -> None:
+    """Write everything in RESULTS except the files of single videos.
 
     Args:
         options: options of the command.
@@ -107,9 +108,7 @@ def finish_results(
         scored: all requested videos, including those that failed before scoring.
         timings_seconds: name of a stage -> its duration.
     """
-    folder, config, results = options.out, checkpoint.config, scored.results
-    write_tables(folder, results)
-    write_failures(folder, scored.failures)
+    config, results = checkpoint.config, scored.results
     chosen = options.threshold == "auto"
     content = {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,5 +127,4 @@ def finish_results(
         "timings_seconds": dict(timings_seconds),
         "warnings": [] if config.weights_trained else [UNTRAINED_WARNING],
     }
-    write_manifest(folder, [result.video for result in results], content)
-    return write_report(folder)
+    write_overview(options.out, Results(content, tuple(by_peak_score(results)), scored.failures))

@@ -63,19 +63,15 @@ def run_report(options: ReportOptions) -> int:
     Raises:
         ResultsError: the folder does not hold finished results.
     """
-    print(write_report(options.results))
+    path = options.results / REPORT_NAME
+    write_report(path, read_results(options.results))
+    print(path)
     return 0
 
 
-def write_report(folder: Path) -> Path:
-    """Write ``report.html`` from the other files in the folder, and return its path.
-
-    Raises:
-        ResultsError: the folder does not hold finished results.
-    """
-    path = folder / REPORT_NAME
-    write_text(path, render_report(read_results(folder), folder))
-    return path
+def write_report(path: Path, results: Results) -> None:
+    """Write the page, with links relative to its folder."""
+    write_text(path, render_report(results, path.parent))
 
 
 def render_report(results: Results, folder: Path) -> str:

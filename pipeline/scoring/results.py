@@ -13,14 +13,12 @@ from vigil.extract.files import NAME_ERRNOS, path_below
 from vigil.pipeline.failures import read_failures
 from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
-from vigil.pipeline.text_files import clock_time, read_json, write_csv, write_json
+from vigil.pipeline.text_files import read_json, write_json
 
 FORMAT = "vigil-result"
 MANIFEST_FORMAT = "vigil-results"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-SUMMARY_NAME = "summary.csv"
-EVENTS_NAME = "events.csv"
 SUFFIX = ".json"
 
 Kind = TypeVar("Kind")
@@ -158,55 +156,9 @@ def read_result(path: Path) -> VideoResult:
     return _from_json(path, VideoResult, _read_json(path, FORMAT), strict=True)
 
 
-def write_tables(folder: Path, results: Iterable[VideoResult]) -> None:
-    """Write ``summary.csv``, a row per video by decreasing peak score, and ``events.csv``."""
-    ranked = by_peak_score(results)
-    write_csv(
-        folder / SUMMARY_NAME,
-        "video peak_score label label_probability num_events event_seconds duration_seconds "
-        "num_frames_container num_frames_decoded num_frames_damaged warnings",
-        ([*_summary_row(result), "; ".join(result.warnings)] for result in ranked),
-    )
-    write_csv(
-        folder / EVENTS_NAME,
-        "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
-        "peak_score class class_probability",
-        ([result.video, *_event_row(event)] for result in ranked for event in result.events),
-    )
-
-
 def by_peak_score(results: Iterable[VideoResult]) -> list[VideoResult]:
     """The results by decreasing peak score, ties by name."""
     return sorted(results, key=lambda result: (-result.peak_score, result.video))
-
-
-def _summary_row(result: VideoResult) -> list[object]:
-    return [
-        result.video,
-        f"{result.peak_score:.6f}",
-        result.label,
-        f"{result.label_probability:.6f}",
-        len(result.events),
-        f"{result.event_seconds:.3f}",
-        f"{result.duration_seconds:.3f}",
-        result.num_frames_container,
-        result.num_frames_decoded,
-        result.num_frames_damaged,
-    ]
-
-
-def _event_row(event: Event) -> list[object]:
-    return [
-        event.start_frame,
-        event.stop_frame,
-        f"{event.start_seconds:.3f}",
-        f"{event.stop_seconds:.3f}",
-        clock_time(event.start_seconds),
-        clock_time(event.stop_seconds, round_up=True),
-        f"{event.peak_score:.6f}",
-        event.class_name,
-        f"{event.class_probability:.6f}",
-    ]
 
 
 def write_manifest(folder: Path, videos: Sequence[str], content: dict[str, Any]) -> None:

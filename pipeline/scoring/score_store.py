@@ -9,26 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vigil.extract.errors import FailedVideo, UserError
-from vigil.extract.files import make_folder, sync
 from vigil.extract.store import VideoFeatures, read_features
 from vigil.pipeline.checkpoint import Checkpoint
-from vigil.pipeline.failures import FAILURES_NAME
 from vigil.pipeline.scores.events import find_events, peak_score
 from vigil.pipeline.scores.frame_warnings import damaged_frames
 from vigil.pipeline.scores.inference import VideoScores
 from vigil.pipeline.scores.video_scoring import feature_warnings, score_features
-from vigil.pipeline.scoring.report import REPORT_NAME
-from vigil.pipeline.scoring.results import (
-    EVENTS_NAME,
-    MANIFEST_NAME,
-    SUMMARY_NAME,
-    SegmentScore,
-    VideoResult,
-    write_result,
-)
-
-# Files about all videos. The manifest is removed first: without it a folder counts as unfinished.
-OVERVIEW_NAMES = (MANIFEST_NAME, REPORT_NAME, SUMMARY_NAME, EVENTS_NAME, FAILURES_NAME)
+from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
+from vigil.pipeline.scoring.writers import remove_overview
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +49,7 @@ def score_store(
         views: views to average over; None for all views of a file.
         sources: video -> video file, if known, for the links of the report.
     """
-    make_folder(folder)
-    for name in OVERVIEW_NAMES:
-        (folder / name).unlink(missing_ok=True)
-    sync(folder)
+    remove_overview(folder)
     results, failures = [], []
     for video, path in files.items():
         try:
