@@ -174,7 +174,8 @@ def test_one_wrong_view_of_a_batch_is_a_disagreement():
         assert "is off by 0.3" in placement._disagreement(batch, right, tolerance), precision
         assert placement._disagreement(right, right, tolerance) is None
     assert (
-        placement._disagreement(right * torch.nan, right, 1) == "gives numbers that are not finite"
+        placement._disagreement(right * torch.nan, right, 1)
+        == "computes values that are not finite"
     )
 
 
@@ -223,7 +224,7 @@ def test_the_plain_network_in_fp32_is_the_last_resort(network, views, rungs, cap
     assert rung_and_precision(placed) == ("plain", "fp32")
     assert relative_error(placed.run(views), plain_features(network, views)) < 1e-5
     for rung in rungs:
-        assert f"the {rung} network in fp16 gives numbers that are not finite" in caplog.text
+        assert f"the {rung} network in fp16 computes values that are not finite" in caplog.text
 
 
 def test_running_out_of_memory_does_not_lead_to_another_form(network, monkeypatch):

@@ -1,12 +1,12 @@
-"""I3D for inference: the function that `extract.networks.i3d` computes, in fewer and larger steps.
+"""I3D for inference: the function of `extract.networks.i3d` in fewer and larger steps.
 
 Batch norm is folded into the convolutions in float64, and the input's scale into the first one.
-'SAME' padding is the convolutions' own where it is symmetric. The 1x1x1 convolutions that read the
-same input are one. Maxima are taken axis by axis. ReLU commutes with pooling and concatenation: the
-convolution that comes next begins with it. In 16 bits the rounding of weights would shift every
-feature; biases, which stay in float32 on a CPU, make up for it (Nagel et al., Data-free
-quantization, ICCV 2019, section 4.2). Tensors are (B, C, T, H, W) in channels_last_3d: in memory
-(B, T, H, W, C).
+'SAME' padding becomes the convolutions' own if it is symmetric. The 1x1x1 convolutions that read
+the same input are merged. Maxima are taken axis by axis. ReLU commutes with pooling and
+concatenation, so the next convolution applies it. In 16 bits, rounded weights would shift every
+feature; the biases, which stay in float32 on a CPU, compensate for that (Nagel et al., Data-free
+quantization, ICCV 2019, section 4.2). Tensors are (B, C, T, H, W) in channels_last_3d, that is
+(B, T, H, W, C) in memory.
 """
 
 import math
@@ -22,25 +22,25 @@ from vigil.extract.networks.i3d import I3D, ConvUnit, MaxPool, Mixed, clip_featu
 Block = tuple[int, int, int]
 
 STEMS: dict[str, Block] = {"direct": (1, 1, 1), "width": (1, 1, 2), "cubes": (2, 2, 2)}
-"""Pixels over (time, height, width) that the first convolution takes as one.
+"""Blocks of pixels (time, height, width) whose channels the first convolution reads as one pixel.
 
-A 7x7x7 convolution with stride 2 on 3 channels is also a 4x4x4 one with stride 1 on the 24 channels
-of 2x2x2 cubes; likewise on each axis alone. Units that multiply matrices want many channels, but on
-each such axis an eighth of the weights is zero.
+A 7x7x7 convolution with stride 2 on 3 channels equals a 4x4x4 one with stride 1 on the 24 channels
+of 2x2x2 cubes, and the same holds on each axis alone. Matrix units need many channels, but on each
+axis in blocks an eighth of the weights is zero.
 """
 
 PIXEL_SCALE = 127.5
-"""Pixels minus this go up from -127.5 in steps of 1, which fp16 and bf16 hold exactly."""
+"""Pixels minus this are -127.5, -126.5, ... 127.5, which fp16 and bf16 represent exactly."""
 
 POSITIONS_AT_ONCE = 8
-"""Time positions for which a CPU computes the first layers: what lies between fits its cache."""
+"""Time positions per piece of the first layers on a CPU, so that intermediates fit its cache."""
 
 
 class FastI3D(nn.Module):
-    """I3D up to the endpoint of the plain network from which it is made."""
+    """I3D up to the endpoint of the plain network it is built from."""
 
     def __init__(self, plain: I3D, precision: torch.dtype, block: Block = STEMS["direct"]) -> None:
-        """Compute what ``plain``, which stays as it is, does; ``block`` is one of `STEMS`."""
+        """Build it from ``plain``, which is not changed; ``block`` is one of `STEMS`."""
         super().__init__()
         first, *others = plain.children()
         self.first = _First(first, others[:1], precision, block)
@@ -59,9 +59,9 @@ class FastI3D(nn.Module):
 
 
 def _fast(layer: nn.Module, mean: Tensor, precision: torch.dtype) -> tuple[nn.Module, Tensor]:
-    """A layer for an input with the given mean of each channel, and the mean of its output."""
+    """Convert a layer, given the mean of each input channel; return it and its output's mean."""
     if isinstance(layer, MaxPool):
-        return _MaxPool(layer), mean  # a lower bound of it, which serves
+        return _MaxPool(layer), mean  # a lower bound of the true mean, which is good enough
     if isinstance(layer, Mixed):
         mixed = _Mixed(layer, mean, precision)
         return mixed, mixed.mean
@@ -71,16 +71,16 @@ def _fast(layer: nn.Module, mean: Tensor, precision: torch.dtype) -> tuple[nn.Mo
 
 
 def _folded(units: Sequence[ConvUnit]) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of units that read the same input."""
+    """Joint weight and bias, float64, of units that read the same input."""
     states = [folded(unit.conv3d, unit.bn).state_dict() for unit in units]
     return torch.cat([s["weight"] for s in states]), torch.cat([s["bias"] for s in states])
 
 
 def _expected_mean(unit: ConvUnit) -> Tensor:
-    """The mean of each channel after the ReLU, (C,) float64, of what batch norm has seen.
+    """The mean of each channel after the ReLU, (C,) float64, according to batch norm.
 
-    Its outputs have mean m and deviation s: of a normal distribution the positive part has the mean
-    m Phi(m / s) + s phi(m / s).
+    Batch norm's outputs have mean m and deviation s. If they are normally distributed, their
+    positive part has the mean m Phi(m / s) + s phi(m / s).
     """
     mean, deviation = unit.bn.bias.double(), unit.bn.weight.double().abs().clamp(min=1e-12)
     ratio = mean / deviation
@@ -90,7 +90,7 @@ def _expected_mean(unit: ConvUnit) -> Tensor:
 
 
 class _Convolution(nn.Module):
-    """A convolution in a precision, right on average for an input with the given mean."""
+    """A convolution in a precision, unbiased for an input with the given mean."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _Convolution(nn.Module):
         self.stride, self.padding = stride, (padding,) * 3
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":  # what conv3d calls, but conv3d insists on a bias like the input
+        if x.device.type == "cpu":  # conv3d calls this too, but requires a bias of the input's type
             return torch.mkldnn_convolution(
                 x, self.weight, self.bias, self.padding, self.stride, (1, 1, 1), groups=1
             )
@@ -117,7 +117,7 @@ class _Convolution(nn.Module):
 
 
 class _Unit(_Convolution):
-    """The ReLU of the layer before, then units that read the same input, without their own."""
+    """The ReLU of the previous layer, then units that read the same input, without their own."""
 
     def __init__(self, units: Sequence[ConvUnit], mean: Tensor, precision: torch.dtype) -> None:
         weight, bias = _folded(units)
@@ -129,7 +129,7 @@ class _Unit(_Convolution):
 
 
 class _First(nn.Module):
-    """The first convolution, from pixels on, and the pool after it."""
+    """The first convolution, which reads pixels, and the pool after it."""
 
     def __init__(
         self, unit: nn.Module, pools: Sequence[nn.Module], precision: torch.dtype, block: Block
@@ -161,7 +161,7 @@ class _First(nn.Module):
         return torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
 
     def _padded(self, views: Tensor) -> Tensor:
-        """Pixels with 'SAME' padding, 2 and 3 zeros; one more fills the last block up."""
+        """Pixels with 'SAME' padding, 2 and 3 zeros, and one more to fill the last block."""
         sizes = [size + 4 + b for size, b in zip(views.shape[1:4], self.block, strict=True)]
         pixels = views.new_zeros(len(views), *sizes, 3, dtype=self.convolution.weight.dtype)
         inside = pixels[:, 2:, 2:, 2:][tuple(map(slice, views.shape))]
@@ -178,7 +178,7 @@ def _join_blocks(x: Tensor, block: Block) -> Tensor:
 
 
 class _MaxPool(nn.Module):
-    """Maximum pooling with 'SAME' padding, of numbers of any sign."""
+    """Max pooling with 'SAME' padding, for values of any sign."""
 
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class _MaxPool(nn.Module):
 
 
 def _maximum_along(x: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
-    """The maximum over windows on one axis; those at its ends hold fewer elements."""
+    """The maximum over windows along one axis; windows at its ends hold fewer elements."""
     before, _ = same_padding(x.shape[axis], kernel, stride)
     x = x.movedim(axis, 0)
     maximum = x[::stride].clone()
@@ -207,7 +207,7 @@ def _maximum_along(x: Tensor, axis: int, kernel: int, stride: int) -> Tensor:
 
 
 class _Mixed(nn.Module):
-    """An Inception block, the three 1x1x1 convolutions of its input in one."""
+    """An Inception block with the three 1x1x1 convolutions of its input merged."""
 
     def __init__(self, plain: Mixed, mean: Tensor, precision: torch.dtype) -> None:
         super().__init__()

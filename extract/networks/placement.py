@@ -1,7 +1,7 @@
-"""A network on a device: the fastest form of it that proves to compute what the plain one does.
+"""Place a network on a device in its fastest form that passes a self-test.
 
-The forms, called rungs, are tried from the top: each runs a generated clip, and what it gives is
-compared with the plain network in float32, which is the last rung and needs no proof.
+The forms, called rungs, are tried from the top. Each computes a generated clip, and its features
+are compared with those of the plain network in float32, the last rung, which needs no test.
 """
 
 import copy
@@ -27,11 +27,11 @@ RUNGS = ("folded", "plain")
 """The rungs of every device; "compiled" goes above them on CUDA, where it is asked for."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.15}
-"""Relative error (L2) up to which a rung passes: three times and more what random weights lead to,
-which is far more than trained ones do."""
+"""Largest relative error (L2) with which a rung passes: at least three times the error with random
+weights, which is itself far larger than with trained ones."""
 
 CPU_TEST_FRAMES = 2 * POSITIONS_AT_ONCE + 2
-"""Frames of I3D's generated clip on a CPU: enough for two of the pieces its stem works in."""
+"""Frames of I3D's generated clip on a CPU: enough for two of the pieces that its stem computes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +44,21 @@ class Placed:
     rung: str
     """compiled, folded or plain."""
     precision: str
-    """What it computes in, a key of `PRECISIONS`: fp32 where the one asked for failed."""
+    """The precision it computes in, a key of `PRECISIONS`: fp32 if the requested one failed."""
 
 
 class FromPixels(nn.Module):
-    """A network that wants normalised pixels, its convolutions and matrices in a precision.
+    """A network that takes normalised pixels, with convolutions and matrices in a precision.
 
-    Everything else stays in float32: norms there cost nothing and keep small variances exact. What
-    meets in between, autocast converts.
+    Everything else stays in float32: norms cost nothing there and keep small variances exact.
+    Autocast converts in between.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, network: nn.Module, pixels: Pixels, precision: torch.dtype) -> None:
-        """Take over the network."""
+        """Prepare the network, changing it in place."""
         super().__init__()
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
         for module in network.modules():
@@ -69,16 +69,16 @@ class FromPixels(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(pixels.std)[:, None, None, None])
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, H, W, 3) uint8 -> what the network gives."""
+        """(B, T, H, W, 3) uint8 -> the network's output."""
         is_lower = self.precision != torch.float32
         with torch.autocast(frames.device.type, self.precision, enabled=is_lower):
             features: Tensor = self.network(self.normalise(frames))
         return features
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """The network's input (B, 3, T, size, size) from pixels (B, T, H, W, 3), uint8.
+        """Turn pixels (B, T, H, W, 3) uint8 into the network's input (B, 3, T, size, size).
 
-        Only the names of the axes move: in memory the channels stay last.
+        Only the order of the axes changes: in memory the channels stay last.
         """
         x = frames.permute(0, 4, 1, 2, 3).float()
         if x.shape[-2:] != (self.size, self.size):
@@ -95,20 +95,20 @@ def place(
     batch_size: int = 1,
     rungs: Sequence[str] = RUNGS,
 ) -> Placed:
-    """The network on the device, on the first of the rungs that passes its test.
+    """Place a network on a device, on the first rung that passes its test.
 
-    Warns of every rung that does not. Below the last one is the plain network in float32.
+    Logs a warning for every rung that fails. If all do, the plain network in float32 is used.
 
     Args:
-        network: plain, in float32, on the CPU; stays as it is.
-        backbone: what the network is.
-        device: where it is to compute.
+        network: plain, in float32, on the CPU; it is not changed.
+        backbone: the network's row in the table of backbones.
+        device: the device to compute on.
         precision: key of `PRECISIONS`.
-        batch_size: views in a batch; CUDA is tested, and chooses its kernels, for that many.
-        rungs: compiled (CUDA only), folded or plain, in the order in which to try them.
+        batch_size: views in a batch; CUDA is tested, and chooses its kernels, for this size.
+        rungs: compiled (CUDA only), folded or plain, in the order to try.
 
     Raises:
-        torch.OutOfMemoryError: the device has no memory for the network or the batch.
+        torch.OutOfMemoryError: the network or the batch does not fit in the device's memory.
     """
     exact = _build("plain", network, backbone, device, "fp32")
     clip = _generated_clip(network, backbone, device)
@@ -130,7 +130,7 @@ def place(
         if problem is None:
             return Placed(_views_runner(module, backbone), rung, precision)
         log.warning(
-            "%s: the %s network in %s %s: trying the next", device, rung, precision, problem
+            "%s: the %s network in %s %s: trying the next form", device, rung, precision, problem
         )
     return Placed(_views_runner(exact, backbone), "plain", "fp32")
 
@@ -138,11 +138,11 @@ def place(
 def _build(
     rung: str, network: nn.Module, backbone: Backbone, device: torch.device, precision: str
 ) -> nn.Module:
-    """The network of a rung, which takes the frames that the backbone sees, as pixels."""
+    """Build the network of a rung; its input is the frames that the backbone samples, as pixels."""
     dtype = PRECISIONS[precision]
     if rung == "compiled":
         if device.type != "cuda":
-            raise ValueError("it is slower than the folded one on a CPU: use it on CUDA")
+            raise ValueError("it is slower than the folded form on a CPU: use it on CUDA")
         folded = _build("folded", network, backbone, device, precision)
         folded.compile(dynamic=False)
         return folded
@@ -159,7 +159,7 @@ def _has_batch_norm(network: nn.Module) -> bool:
 
 
 def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:
-    """The fastest of `STEMS`: the more of a matrix unit there is, the larger its blocks."""
+    """The block of the fastest stem in `STEMS`: larger blocks pay off with a matrix unit."""
     if precision == "fp32":
         return STEMS["direct"]
     has_matrix_unit = device.type == "cuda" or cpu_has(f"amx_{precision}")
@@ -167,7 +167,7 @@ def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:
 
 
 def _generated_clip(network: nn.Module, backbone: Backbone, device: torch.device) -> Tensor:
-    """(1, T, 224, 224, 3) uint8: moving blobs of colour under fine noise, as real clips are."""
+    """(1, T, 224, 224, 3) uint8: moving blobs of colour under fine noise, similar to real clips."""
     num_frames = len(backbone.frame_indices)
     if device.type == "cpu" and isinstance(network, I3D):  # others need all their frames
         num_frames = min(num_frames, CPU_TEST_FRAMES)
@@ -180,7 +180,7 @@ def _generated_clip(network: nn.Module, backbone: Backbone, device: torch.device
 
 
 def _run(module: nn.Module, frames: Tensor) -> Tensor:
-    # TensorFloat-32 keeps 10 of float32's 23 bits, and is on by default.
+    # TensorFloat-32 keeps only 10 of float32's 23 bits and is on by default.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
     with torch.inference_mode(), exact:
         features: Tensor = module(frames)
@@ -192,9 +192,9 @@ def _views_runner(module: nn.Module, backbone: Backbone) -> Callable[[Tensor], T
 
 
 def _disagreement(actual: Tensor, expected: Tensor, tolerance: float) -> str | None:
-    """What is wrong with features (B, T, C) of B times the clip of which (1, T, C) are right."""
+    """Why features (B, T, C) of a repeated clip differ from the right ones (1, T, C); else None."""
     if not actual.isfinite().all():
-        return "gives numbers that are not finite"
+        return "computes values that are not finite"
     error = (actual - expected).flatten(1).norm(dim=1).max()
     if not error <= tolerance * expected.norm():
         relative = float(error / expected.norm())
