@@ -15,7 +15,7 @@ class Options:
     """Measure extraction on this machine, and print one table of ratios."""
 
     sections: Positional[tuple[Section, ...]] = SECTIONS
-    """What to measure; by default everything."""
+    """Measurements to make; by default all."""
     videos: Path | None = None
     """Folder of videos to decode and extract; by default some are generated."""
     max_videos: int = 20

@@ -90,7 +90,7 @@ class Checkpoint(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """What training needs, besides the weights, to resume as if it had never stopped.
+    """The state, besides the weights, from which training resumes as if it had never stopped.
 
     Random states are not needed: each epoch seeds its own generator from the seed and its number.
     """

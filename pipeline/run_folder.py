@@ -11,7 +11,7 @@ TENSORBOARD_NAME = "tensorboard"
 FOLDS_FOLDER = "folds"
 """With validation folds: the predictions of each fold's model."""
 FIT_NAME = "fit.json"
-"""What a method fitted before its first epoch, if it reports it."""
+"""The report of what a method fitted before its first epoch."""
 DENSITIES_NAME = "figures/densities.png"
 """A plot of that."""
 

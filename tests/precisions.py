@@ -1,4 +1,4 @@
-"""What tests need of the CPU that computes them."""
+"""Marks of tests that need a CPU with certain instructions."""
 
 import pytest
 

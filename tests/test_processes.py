@@ -161,7 +161,7 @@ def num_open_files():
 
 
 class TestKilledProcess:
-    """What is lost with a killed process, and what is not."""
+    """What a killed process loses, and what is kept."""
 
     def test_a_worker_is_replaced_and_its_video_is_read_again(
         self, videos, expected, tmp_path, calls

@@ -40,7 +40,7 @@ _ENCODER_OPTIONS = {"libx264": {"preset": "ultrafast", "crf": "26", "x264-params
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What to generate."""
+    """The settings of a corpus."""
 
     num_normal: int = 20
     num_per_anomaly: int = 10
