@@ -16,11 +16,11 @@ from bench import machine
 from bench.options import Options
 from bench.table import Row, shortest_seconds
 from bench.videos import chosen_videos
+from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder import Decoder, best_stream, frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
 from vigil.extract.decode.decoder_decord import DecordDecoder
 from vigil.extract.errors import VideoError
-from vigil.extract.networks.backbones import CLIP_FRAMES
 
 SECTION = "decode"
 SIZES = ((320, 240), (1280, 720), (1920, 1080))

@@ -12,8 +12,7 @@ from bench.options import Options
 from bench.processes import naive_extract, run_python, vigil_extract
 from bench.table import Row
 from bench.videos import chosen_videos
-from vigil.extract.clips import ClipGrid
-from vigil.extract.networks.backbones import CLIP_FRAMES
+from vigil.extract.clips import CLIP_FRAMES, ClipGrid
 from vigil.extract.store import SUFFIX
 from vigil.extract.views import view_names
 

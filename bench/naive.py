@@ -18,9 +18,9 @@ from torch.nn import functional
 from tyro.conf import Positional
 
 from bench import standin
-from vigil.extract.clips import ClipGrid
-from vigil.extract.decode.decoder import VIEW_SIZE, frame_size
-from vigil.extract.networks.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE, ClipGrid
+from vigil.extract.decode.decoder import frame_size
+from vigil.extract.networks.backbones import Backbone, find_backbone
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.networks.weights import load_weights
 from vigil.extract.segments import pool_clips, segment_ranges

@@ -21,9 +21,10 @@ from bench.naive import plain_features
 from bench.options import Options
 from bench.table import Row, shortest_seconds
 from bench.videos import chosen_videos
+from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder import frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
-from vigil.extract.networks.backbones import CLIP_FRAMES, Backbone, find_backbone
+from vigil.extract.networks.backbones import Backbone, find_backbone
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.networks.placement import RUNGS, place
 from vigil.extract.networks.weights import load_weights

@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.options import Options
 from bench.table import Row, shortest_seconds
 from vigil.data.storage import Storage
-from vigil.extract.clips import ClipGrid
+from vigil.extract.clips import CLIP_FRAMES, ClipGrid
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.model.config import ModelConfig
@@ -155,8 +155,8 @@ def _write_files(folder: Path, shape: InputShape) -> list[Path]:
 
 
 def _read(paths: Sequence[Path], shape: InputShape, device: torch.device) -> None:
-    grid = ClipGrid(64, 64)
-    num_frames = NUM_CLIPS * 64
+    grid = ClipGrid()
+    num_frames = NUM_CLIPS * CLIP_FRAMES
     segments = segment_ranges(num_frames, shape.num_segments)
     bags = []
     for path in paths:

@@ -1,9 +1,9 @@
-"""Published datasets: a table of their official splits, and the assignment of videos to parts.
+"""Published datasets: a table of their official splits, and the assignment of videos to subsets.
 
 A dataset identifies its videos in one of three ways: by lists of names (UCF-Crime, ShanghaiTech,
-UBnormal); by numbers within the folders of the parts (Avenue, UCSD), where ``Test001``, ``01`` and
-``1`` are the same video; or only by the classes in their names (XD-Violence). The folders of a part
-start with its name: train, training_videos, Test.
+UBnormal); by numbers within the folders of the subsets (Avenue, UCSD), where ``Test001``, ``01``
+and ``1`` are the same video; or only by the classes in their names (XD-Violence). The folders of a
+subset start with its name: train, training_videos, Test.
 """
 
 import re
@@ -17,8 +17,8 @@ from vigil.data.matching import Matching, NoMatchError, match_videos
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of an official split."""
+class Subset:
+    """What an official split calls train, validation or test."""
 
     name: str
     num_normal: int
@@ -37,40 +37,40 @@ class PublishedDataset:
     title: str
     home: str
     """URL of its home page."""
-    parts: tuple[Part, ...]
+    subsets: tuple[Subset, ...]
     is_numbered: bool = False
-    """Whether its videos are numbered within the folders of the parts."""
+    """Whether its videos are numbered within the folders of the subsets."""
     metric: str = "frame_auc"
     """Our name of the metric that its papers report."""
 
 
 @dataclass(frozen=True)
 class PlacedVideo:
-    """A video with its part and annotation."""
+    """A video with its subset and annotation."""
 
     video: str
-    part: Part
+    subset: Subset
     annotation: Annotation
 
 
 @dataclass
 class Placement:
-    """The part of each video, and what could not be placed."""
+    """The subset of each video, and what could not be placed."""
 
     placed: list[PlacedVideo] = field(default_factory=list)
-    missing: list[tuple[Part, str]] = field(default_factory=list)
-    """Names that a part should contain, without a video."""
-    unlabelled: list[tuple[Part, str]] = field(default_factory=list)
-    """Videos of a part without any information on whether they are normal."""
+    missing: list[tuple[Subset, str]] = field(default_factory=list)
+    """Names that a subset should contain, without a video."""
+    unlabelled: list[tuple[Subset, str]] = field(default_factory=list)
+    """Videos of a subset without any information on whether they are normal."""
     extra: list[str] = field(default_factory=list)
-    """Videos that are in no part."""
+    """Videos that are in no subset."""
 
-    def videos(self, part: Part, is_anomalous: bool) -> list[str]:
-        """The normal or the anomalous videos of a part."""
+    def videos(self, subset: Subset, is_anomalous: bool) -> list[str]:
+        """The normal or the anomalous videos of a subset."""
         return [
             one.video
             for one in self.placed
-            if one.part == part and one.annotation.is_anomalous == is_anomalous
+            if one.subset == subset and one.annotation.is_anomalous == is_anomalous
         ]
 
 
@@ -79,8 +79,8 @@ def _ucf_actions(number: int) -> PublishedDataset:
         f"UCF-Crime, action recognition, split {number}",
         "https://www.crcv.ucf.edu/projects/real-world/",
         (
-            Part("train", 38, 494, (f"train_{number:03}.txt",)),
-            Part("test", 12, 156, (f"test_{number:03}.txt",)),
+            Subset("train", 38, 494, (f"train_{number:03}.txt",)),
+            Subset("test", 12, 156, (f"test_{number:03}.txt",)),
         ),
         metric="maa",
     )
@@ -91,7 +91,7 @@ def _ucsd(number: int, num_train: int, num_test: int) -> PublishedDataset:
     return PublishedDataset(
         f"UCSD Ped{number}",
         "http://www.svcl.ucsd.edu/projects/anomaly/dataset.htm",
-        (Part("train", num_train, 0), Part("test", 0, num_test, truths=truths)),
+        (Subset("train", num_train, 0), Subset("test", 0, num_test, truths=truths)),
         is_numbered=True,
     )
 
@@ -102,8 +102,8 @@ DATASETS: dict[str, PublishedDataset] = {
         "UCF-Crime",
         "https://www.crcv.ucf.edu/projects/real-world/",
         (
-            Part("train", 800, 810, ("Anomaly_Train.txt",)),
-            Part("test", 150, 140, ("Anomaly_Test.txt",), ("Temporal_Anomaly_Annotation*.txt",)),
+            Subset("train", 800, 810, ("Anomaly_Train.txt",)),
+            Subset("test", 150, 140, ("Anomaly_Test.txt",), ("Temporal_Anomaly_Annotation*.txt",)),
         ),
     ),
     **{f"ucf_crime_actions_{number}": _ucf_actions(number) for number in range(1, 5)},
@@ -112,8 +112,8 @@ DATASETS: dict[str, PublishedDataset] = {
         "ShanghaiTech Campus, weakly supervised",
         "https://github.com/jx-zhong-for-academic-purpose/GCN-Anomaly-Detection",
         (
-            Part("train", 175, 63, ("SH_Train.txt",)),
-            Part("test", 155, 44, ("SH_Test.txt",), ("test_frame_mask",)),
+            Subset("train", 175, 63, ("SH_Train.txt",)),
+            Subset("test", 155, 44, ("SH_Test.txt",), ("test_frame_mask",)),
         ),
     ),
     # Lu et al., ICCV 2013
@@ -121,8 +121,8 @@ DATASETS: dict[str, PublishedDataset] = {
         "CUHK Avenue",
         "http://www.cse.cuhk.edu.hk/leojia/projects/detectabnormal/dataset.html",
         (
-            Part("train", 16, 0),
-            Part("test", 0, 21, truths=("testing_label_mask", "avenue*.npz")),
+            Subset("train", 16, 0),
+            Subset("test", 0, 21, truths=("testing_label_mask", "avenue*.npz")),
         ),
         is_numbered=True,
     ),
@@ -133,7 +133,7 @@ DATASETS: dict[str, PublishedDataset] = {
     "xd_violence": PublishedDataset(
         "XD-Violence",
         "https://roc-ng.github.io/XD-Violence/",
-        (Part("test", 300, 500, truths=("annotations.txt",)), Part("train", 2049, 1905)),
+        (Subset("test", 300, 500, truths=("annotations.txt",)), Subset("train", 2049, 1905)),
         metric="frame_pr_auc",
     ),
     # Acsintoae et al., CVPR 2022
@@ -141,7 +141,7 @@ DATASETS: dict[str, PublishedDataset] = {
         "UBnormal",
         "https://github.com/lilygeorgescu/UBnormal",
         tuple(
-            Part(
+            Subset(
                 name,
                 num_normal,
                 num_anomalous,
@@ -161,7 +161,7 @@ DATASETS: dict[str, PublishedDataset] = {
 def place_videos(
     dataset: PublishedDataset, videos: Iterable[str], files: Mapping[str, Sequence[Path]]
 ) -> Placement:
-    """Find the part and the annotation of each video.
+    """Find the subset and the annotation of each video.
 
     Args:
         dataset: the dataset and its split.
@@ -173,17 +173,19 @@ def place_videos(
             videos and none matches.
     """
     place = _place_numbered if dataset.is_numbered else _place_named
-    return place(dataset.parts, sorted(videos), files)
+    return place(dataset.subsets, sorted(videos), files)
 
 
 def _place_named(
-    parts: Sequence[Part], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
+    subsets: Sequence[Subset], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
 ) -> Placement:
-    lists = {str(path): part for part in parts for name in part.lists for path in files[name]}
-    truths = {path for part in parts for name in part.truths for path in files[name]}
+    lists = {
+        str(path): subset for subset in subsets for name in subset.lists for path in files[name]
+    }
+    truths = {path for subset in subsets for name in subset.truths for path in files[name]}
     # The lists come first, so that they stay the source of annotations to which truth is added.
     annotations = load_annotations([*map(Path, lists), *sorted(truths)])
-    unlisted = [part for part in parts if not part.lists]
+    unlisted = [subset for subset in subsets if not subset.lists]
     owners = {
         one.source: lists.get(one.source.rpartition(":")[0], next(iter(unlisted), None))
         for one in annotations
@@ -196,55 +198,55 @@ def _place_named(
         matching = Matching({}, tuple(one.video for one in annotations), tuple(videos))
     placement = Placement(extra=[] if unlisted else list(matching.extra))
     for video, annotation in matching.annotations.items():
-        if part := owners[annotation.source]:
-            placement.placed.append(PlacedVideo(video, part, annotation))
+        if subset := owners[annotation.source]:
+            placement.placed.append(PlacedVideo(video, subset, annotation))
     for annotation in annotations:
-        if annotation.video in matching.missing and (part := owners[annotation.source]):
-            placement.missing.append((part, annotation.video))
+        if annotation.video in matching.missing and (subset := owners[annotation.source]):
+            placement.missing.append((subset, annotation.video))
     for video in matching.extra if unlisted else ():
-        part = _part_by_folder(unlisted, video) or unlisted[-1]
+        subset = _subset_by_folder(unlisted, video) or unlisted[-1]
         if classes := classes_in_name(video):
             intervals = () if classes == (NORMAL,) else None
             annotation = Annotation(video, classes[0], intervals, video, classes[1:])
-            placement.placed.append(PlacedVideo(video, part, annotation))
+            placement.placed.append(PlacedVideo(video, subset, annotation))
         else:
-            placement.unlabelled.append((part, video))
+            placement.unlabelled.append((subset, video))
     return placement
 
 
 def _place_numbered(
-    parts: Sequence[Part], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
+    subsets: Sequence[Subset], videos: Sequence[str], files: Mapping[str, Sequence[Path]]
 ) -> Placement:
     placement = Placement()
     found: dict[tuple[str, int | None], str] = {}
     # Archives contain some videos twice, the copies in deeper folders.
     for video in sorted(videos, key=lambda video: (video.count("/"), video)):
-        part, number = _part_by_folder(parts, video), _number(video)
-        if part is None or number is None or (part.name, number) in found:
+        subset, number = _subset_by_folder(subsets, video), _number(video)
+        if subset is None or number is None or (subset.name, number) in found:
             placement.extra.append(video)
         else:
-            found[part.name, number] = video
-    for part in parts:
-        paths = [path for pattern in part.truths for path in files[pattern]]
+            found[subset.name, number] = video
+    for subset in subsets:
+        paths = [path for pattern in subset.truths for path in files[pattern]]
         truth = {_number(one.video): one for one in load_annotations(paths)}
         default = (
-            Annotation("", ANOMALY, None) if part.num_anomalous else Annotation("", NORMAL, ())
+            Annotation("", ANOMALY, None) if subset.num_anomalous else Annotation("", NORMAL, ())
         )
-        for number in range(1, part.num_normal + part.num_anomalous + 1):
-            if name := found.get((part.name, number)):
+        for number in range(1, subset.num_normal + subset.num_anomalous + 1):
+            if name := found.get((subset.name, number)):
                 annotation = replace(truth.get(number, default), video=name)
-                placement.placed.append(PlacedVideo(name, part, annotation))
+                placement.placed.append(PlacedVideo(name, subset, annotation))
             else:
-                placement.missing.append((part, f"{number:02}"))
+                placement.missing.append((subset, f"{number:02}"))
     return placement
 
 
-def _part_by_folder(parts: Iterable[Part], video: str) -> Part | None:
-    """The part whose name starts that of a folder (train, testing_videos, ...), innermost first."""
+def _subset_by_folder(subsets: Iterable[Subset], video: str) -> Subset | None:
+    """The subset whose name starts that of a folder (train, testing_videos, ...), inner first."""
     for folder in reversed(PurePosixPath(video).parent.parts):
-        for part in parts:
-            if folder.lower().startswith(part.name):
-                return part
+        for subset in subsets:
+            if folder.lower().startswith(subset.name):
+                return subset
     return None
 
 

@@ -12,6 +12,11 @@ import numpy.typing as npt
 
 from vigil.extract.errors import UserError
 
+CLIP_FRAMES = 64
+"""Length of a clip in frames, and stride of clips that do not overlap."""
+VIEW_SIZE = 224
+"""Height and width of a view in pixels; neither side of a clip's frames is shorter."""
+
 
 def new_array(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Allocate memory for a clip, not yet filled."""
@@ -22,8 +27,8 @@ def new_array(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 class ClipGrid:
     """Clip index <-> frame range, for a clip length and a stride in frames."""
 
-    clip_frames: int = 64
-    stride: int = 64
+    clip_frames: int = CLIP_FRAMES
+    stride: int = CLIP_FRAMES
 
     def __post_init__(self) -> None:
         """Refuse a grid that would skip frames.
@@ -32,11 +37,11 @@ class ClipGrid:
             UserError: the clip length is not positive or the stride lies outside 1..clip_frames.
         """
         if self.clip_frames < 1:
-            raise UserError(f"clip length {self.clip_frames} is not positive: use 64")
+            raise UserError(f"clip length {self.clip_frames} is not positive: use {CLIP_FRAMES}")
         if not 1 <= self.stride <= self.clip_frames:
             raise UserError(
                 f"clip stride {self.stride} is not in 1..{self.clip_frames}: a larger stride would "
-                "skip frames; use 64 for clips that do not overlap"
+                f"skip frames; use {CLIP_FRAMES} for clips that do not overlap"
             )
 
     def num_clips(self, num_frames: int) -> int:

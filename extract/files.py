@@ -64,7 +64,8 @@ def replace_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        # Naming a file would replace the text of an error without a number, such as a timeout.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import dacite
 
-from vigil.extract.clips import ClipGrid
+from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE, ClipGrid
 from vigil.extract.errors import UserError
 
 
@@ -25,8 +25,8 @@ class FeatureSpec:
     """sha256 of the tensors the endpoint uses, independent of the file they came from."""
     time_pool: str = "none"
     """none: one value per time position and channel; mean: averaged over the time positions."""
-    clip_frames: int = 64
-    clip_stride: int = 64
+    clip_frames: int = CLIP_FRAMES
+    clip_stride: int = CLIP_FRAMES
     num_segments: int = 32
     short_side: int | None = 256
     """Short side of the decoded frames in pixels; None keeps the native size."""
@@ -47,9 +47,9 @@ class FeatureSpec:
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
         if self.num_segments < 1:
             raise UserError(f"{self.num_segments} segments are too few: use 1 or more, such as 32")
-        if self.short_side is not None and self.short_side < 224:
+        if self.short_side is not None and self.short_side < VIEW_SIZE:
             raise UserError(
-                f"short side {self.short_side} is smaller than the 224 pixel views: "
+                f"short side {self.short_side} is smaller than the {VIEW_SIZE} pixel views: "
                 "use 256, a larger number, or native"
             )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.errors import UserError
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from vigil.extract.clips import CLIP_FRAMES
 from vigil.pipeline.recipe import Recipe
 
 Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
@@ -91,7 +92,7 @@ class ExtractOptions:
     """center, five (with corners), ten (with mirror images), or view names separated by commas."""
     segments: int = 32
     """Number of segments, the equal stretches into which each video is divided."""
-    clip_stride: int = 64
+    clip_stride: int = CLIP_FRAMES
     """Frames from the start of one clip to the start of the next; a clip has 64 frames."""
     short_side: str = "256"
     """Resize frames to this short side in pixels; native keeps their size, which needs memory for 2
@@ -415,7 +416,7 @@ class WeightsListOptions:
 
 @dataclass(frozen=True)
 class WeightsFetchOptions:
-    """Download a backbone's official weights, resuming an interrupted download."""
+    """Download a backbone's official weights."""
 
     backbone: Positional[str]
     """Backbone listed by vigil weights list, or several joined by plus signs."""

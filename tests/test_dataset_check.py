@@ -1,4 +1,4 @@
-"""`vigil dataset`: which parts of a published dataset exist, and the label files made from it."""
+"""`vigil dataset`: which subsets of a published dataset exist, and the label files made from it."""
 
 import csv
 import re
@@ -10,7 +10,7 @@ from PIL import Image
 from video_files import draw_frames, encode
 
 from vigil.data.annotations import frame_truth, load_annotations
-from vigil.data.published import DATASETS, Part, PublishedDataset, place_videos
+from vigil.data.published import DATASETS, PublishedDataset, Subset, place_videos
 from vigil.extract.decode import frame_counts
 from vigil.extract.decode.frame_counts import count_frames
 from vigil.extract.source import SourceVideo
@@ -20,20 +20,20 @@ SMALL = PublishedDataset(
     "Small",
     "https://nowhere/",
     (
-        Part("train", 1, 1, ("train.txt",)),
-        Part("test", 1, 1, ("test.txt",), ("masks",)),
+        Subset("train", 1, 1, ("train.txt",)),
+        Subset("test", 1, 1, ("test.txt",), ("masks",)),
     ),
 )
 NUMBERED = PublishedDataset(
     "Numbered",
     "https://nowhere/",
-    (Part("train", 2, 0), Part("test", 0, 2, truths=("truth.m", "truth*.npz"))),
+    (Subset("train", 2, 0), Subset("test", 0, 2, truths=("truth.m", "truth*.npz"))),
     is_numbered=True,
 )
 NAMED = PublishedDataset(
     "Named",
     "https://nowhere/",
-    (Part("test", 1, 1, truths=("annotations.txt",)), Part("train", 1, 1)),
+    (Subset("test", 1, 1, truths=("annotations.txt",)), Subset("train", 1, 1)),
     metric="frame_ap",
 )
 
@@ -46,7 +46,7 @@ def pictures(folder, num_frames):
 
 @pytest.fixture
 def check(monkeypatch, tmp_path, capsys):
-    """Run the command; return (exit code, rows by part and kind of video, all output)."""
+    """Run the command; return (exit code, rows by subset and kind of video, all output)."""
     for name, dataset in (("small", SMALL), ("numbered", NUMBERED), ("named", NAMED)):
         monkeypatch.setitem(DATASETS, name, dataset)
 
@@ -179,12 +179,12 @@ def test_copies_in_deeper_folders_are_extra(tmp_path):
     videos = ["training_videos/01.avi", "testing_videos/01.avi", "truth/testing_videos/01.avi"]
     files = {"truth.m": [], "truth*.npz": [tmp_path / "truth.npz"]}
     placement = place_videos(NUMBERED, videos, files)
-    assert {one.video: one.part.name for one in placement.placed} == {
+    assert {one.video: one.subset.name for one in placement.placed} == {
         "training_videos/01.avi": "train",
         "testing_videos/01.avi": "test",
     }
     assert placement.extra == ["truth/testing_videos/01.avi"]
-    assert [(part.name, name) for part, name in placement.missing] == [
+    assert [(subset.name, name) for subset, name in placement.missing] == [
         ("train", "02"),
         ("test", "02"),
     ]
@@ -202,7 +202,7 @@ def test_classes_are_read_from_names(tmp_path):
     ]
     placement = place_videos(NAMED, videos, {"annotations.txt": [path]})
     placed = {one.video[:-4].split("/")[1][0]: one for one in placement.placed}
-    assert {name: one.part.name for name, one in placed.items()} == {
+    assert {name: one.subset.name for name, one in placed.items()} == {
         "a": "test",
         "b": "test",
         "c": "train",
@@ -210,12 +210,12 @@ def test_classes_are_read_from_names(tmp_path):
     }
     assert placed["a"].annotation.class_names == ("Fighting", "Explosion")
     assert [i.start for i in placed["a"].annotation.intervals] == [3]
-    assert [(part.name, video) for part, video in placement.unlabelled] == [
+    assert [(subset.name, video) for subset, video in placement.unlabelled] == [
         ("train", "1-1004/e.mp4")
     ]
 
 
-def test_a_part_that_names_only_its_anomalous_videos(tmp_path, check):
+def test_a_subset_that_names_only_its_anomalous_videos(tmp_path, check):
     """XD-Violence with only its training videos, so the annotated videos are missing."""
     root = tmp_path / "root"
     pictures(root / "1-1004" / "c__#1_label_A", 3)
@@ -226,7 +226,7 @@ def test_a_part_that_names_only_its_anomalous_videos(tmp_path, check):
     assert table["train", "anomalous"][:3] == table["train", "normal"][:3] == ["1", "1", "0"]
     assert "missing test a__#1_label_B1-G-0: no such video" in said
     assert "count test: 0 of 1 normal videos" in said
-    assert "problems 3" in said  # the third is that the part lacks an anomalous one
+    assert "problems 3" in said  # the third is that the subset lacks an anomalous one
 
 
 class TestFrameCounts:
@@ -287,10 +287,10 @@ class TestPublished:
         ],
     )
     def test_the_lists_match_the_numbers_of_the_table(self, annotations, name, folder):
-        for part in DATASETS[name].parts:
-            found = load_annotations([annotations / folder / file for file in part.lists])
-            assert sum(not one.is_anomalous for one in found) == part.num_normal
-            assert sum(one.is_anomalous for one in found) == part.num_anomalous
+        for subset in DATASETS[name].subsets:
+            found = load_annotations([annotations / folder / file for file in subset.lists])
+            assert sum(not one.is_anomalous for one in found) == subset.num_normal
+            assert sum(one.is_anomalous for one in found) == subset.num_anomalous
 
     def test_real_ped2(self, shared_data, capsys):
         assert main(["dataset", "check", "ucsd_ped2", str(shared_data / "ucsd_ped2")]) == 3

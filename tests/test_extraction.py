@@ -173,7 +173,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos, "--segments", 16, "--time-pool", "mean")
         assert code == 2
-        for text in ("num_segments: 32 != 16", "time_pool: none != mean", "--overwrite"):
+        for text in ("num_segments: 32 != 16", "time_pool: none != mean", "allow overwriting"):
             assert text in said
         assert snapshot(store) == before
         code, _ = extract(videos, "--segments", 16, "--overwrite")
@@ -196,7 +196,7 @@ class TestAnotherRun:
         assert (code, snapshot(store)) == (3, before)
         ((video, reason, decoder, frame),) = failures_in(store)
         assert (video, decoder, frame) == ("Fighting/b.mp4", "", "")
-        assert "b.mp4.h5 was extracted from: extract it again with --overwrite" in reason
+        assert "b.mp4.h5 was extracted from: allow overwriting to extract it again" in reason
         code, said = extract(videos, "--overwrite")
         assert (code, failures_in(store)) == (0, [])
         assert "1 to extract, 2 already extracted" in said
@@ -240,9 +240,14 @@ class TestAnotherRun:
     def test_never_loses_views_or_clips_without_being_told_to(self, videos, store, extract):
         extract(videos, "--views", "center,top_left", "--keep-clips")
         before = snapshot(store)
-        code, said = extract(videos, "--views", "center,top_right")
-        assert (code, snapshot(store)) == (2, before)
-        assert "extracted again and lose top_left, its clips (--keep-clips): request" in said
+        for views, keep, message in (
+            ("center,top_right", [], "top_left, its clips: request these views and keep clips, t"),
+            ("center,top_right", ["--keep-clips"], "top_left: request these views, too, choose"),
+            ("five", [], "its clips: keep clips, too, choose another output folder, or allow ov"),
+        ):
+            code, said = extract(videos, "--views", views, *keep)
+            assert (code, snapshot(store)) == (2, before)
+            assert f"would be extracted again and lose {message}" in said
         assert extract(videos, "--views", "center,top_right", "--overwrite")[0] == 0
         views = {read_features(path).views for path in list_features(store).values()}
         assert views == {("center", "top_right")}

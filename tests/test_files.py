@@ -87,6 +87,11 @@ def test_a_disk_error_names_the_file(tmp_path, monkeypatch):
     assert names_in(tmp_path) == []
 
 
+def test_an_error_without_a_number_keeps_its_text(tmp_path):
+    with pytest.raises(TimeoutError, match=r"^timed out$"), replace_file(tmp_path / "a.txt"):
+        raise TimeoutError("timed out")
+
+
 def test_a_folder_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):

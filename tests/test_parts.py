@@ -13,7 +13,7 @@ from vigil.extract.clips import ClipGrid
 from vigil.extract.decode import parts as parts_module
 from vigil.extract.decode.decoder import probe
 from vigil.extract.decode.parts import split
-from vigil.extract.decode.reader import Finished, ReadingOptions, Split, read_part, read_video
+from vigil.extract.decode.reader import Finished, ReadingOptions, SplitVideo, read_part, read_video
 from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, identify
 
@@ -60,8 +60,8 @@ def split_video(path, grid=GRID, clips_per_part=4):
     options = ReadingOptions(grid, None, clips_per_part)
     messages = read_video(SourceVideo(path, "a.mp4"), options, "pyav", may_split=True)
     first = next(messages)
-    assert isinstance(first, Split) == (next(messages, None) is None)
-    return first.parts if isinstance(first, Split) else ()
+    assert isinstance(first, SplitVideo) == (next(messages, None) is None)
+    return first.parts if isinstance(first, SplitVideo) else ()
 
 
 def read_parts(path, parts, grid=GRID):
@@ -138,7 +138,7 @@ def test_short_videos_are_not_split(folder):
     num_clips = GRID.num_clips(NUM_FRAMES)
     assert split_video(path, clips_per_part=num_clips // 2)
     assert not split_video(path, clips_per_part=num_clips // 2 + 1)
-    assert not any(isinstance(message, Split) for message in read(path))
+    assert not any(isinstance(message, SplitVideo) for message in read(path))
 
 
 def test_a_video_with_one_keyframe_is_not_split(folder):

@@ -12,7 +12,14 @@ from vigil.extract.clips import ClipGrid
 from vigil.extract.decode import reader
 from vigil.extract.decode.decoder import probe
 from vigil.extract.decode.decoder_av import AvDecoder
-from vigil.extract.decode.reader import Clip, Finished, ReadingOptions, Restart, Split, read_video
+from vigil.extract.decode.reader import (
+    Clip,
+    Finished,
+    ReadingOptions,
+    Restart,
+    SplitVideo,
+    read_video,
+)
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo, identify
 
@@ -132,9 +139,9 @@ def test_only_what_decord_would_not_read_is_split(tmp_path, monkeypatch, name):
 
     for decoder in ("auto", "decord"):
         assert kinds(decoder) == kinds(decoder, may_split=False) == ({Clip, Finished}, {"decord"})
-    assert kinds("pyav") == ({Split}, set())
+    assert kinds("pyav") == ({SplitVideo}, set())
     monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", 96 * 224 * 224 * 3 - 1)
-    assert kinds() == ({Restart, Split}, set())
+    assert kinds() == ({Restart, SplitVideo}, set())
     assert kinds(may_split=False) == ({Restart, Clip, Finished}, {"pyav"})
     assert kinds("decord") == ({Clip, Finished}, {"decord"})
 
@@ -179,7 +186,7 @@ def test_a_truncated_file_is_not_split(tmp_path):
     path = encode(tmp_path / "a.mkv", draw_frames(200), codec_options={"g": "10"})
     video, options = SourceVideo(path, "a"), ReadingOptions(GRID, None, clips_per_part=8)
     (split,) = read_video(video, options, "pyav", may_split=True)
-    assert isinstance(split, Split)
+    assert isinstance(split, SplitVideo)
     truncate(path, 0.8)
     *_, finished = read_video(video, options, "pyav", may_split=True)
     assert len(finished.timestamps) + finished.damage.num_lost == 200

@@ -14,7 +14,7 @@ from video_files import draw_frames, encode
 
 from bench import rehearsal
 from vigil.data.annotations import load_annotations
-from vigil.data.published import DATASETS, Part, PublishedDataset
+from vigil.data.published import DATASETS, PublishedDataset, Subset
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
 from vigil.pipeline.chains import reproduction
@@ -27,7 +27,7 @@ TABLE_1 = ROOT / "configs" / "table1.toml"
 SMALL = PublishedDataset(
     "Small",
     "https://nowhere/",
-    (Part("train", 6, 6, ("train.txt",)), Part("test", 3, 3, ("test.txt",), ("truth.txt",))),
+    (Subset("train", 6, 6, ("train.txt",)), Subset("test", 3, 3, ("test.txt",), ("truth.txt",))),
 )
 RECIPE = """
 [model]

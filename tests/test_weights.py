@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vigil.extract import files
-from vigil.extract.files import LOCK_NAME
+from vigil.extract.files import LEFTOVERS, LOCK_NAME
 from vigil.extract.networks import download
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.download import (
@@ -282,10 +282,7 @@ CONTENT = hashlib.sha512(b"weights").digest() * 1000
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        start = 0
-        if server.takes_ranges and (asked := self.headers["Range"]):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        server.starts.append(start)
+        server.paths.append(self.path)
         if server.leads_to is not None:
             self.send_response(302)
             self.send_header("Location", server.leads_to)
@@ -294,14 +291,12 @@ class Handler(BaseHTTPRequestHandler):
         if server.status is not None:
             self.send_error(server.status)
             return
-        if start >= len(server.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
+        self.send_response(200)
         if server.tells_length:
-            self.send_header("Content-Length", str(len(server.content) - start))
+            self.send_header("Content-Length", str(len(server.content)))
         self.end_headers()
-        self.wfile.write(server.content[start : server.breaks_after])
+        self.wfile.write(server.content[: server.breaks_after])
+        server.may_end.wait()
 
     def log_message(self, *_):
         pass
@@ -313,9 +308,10 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "*")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.content, server.starts, server.status = CONTENT, [], None
-    server.takes_ranges, server.breaks_after = True, None
-    server.leads_to, server.tells_length = None, True
+    server.content, server.paths, server.status = CONTENT, [], None
+    server.breaks_after, server.leads_to, server.tells_length = None, None, True
+    server.may_end = threading.Event()
+    server.may_end.set()
     monkeypatch.setattr(download, "SCHEME", "http")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -339,14 +335,14 @@ class TestDownload:
         assert path.read_bytes() == CONTENT
         assert told[-1] == (len(CONTENT), len(CONTENT))
         assert fetch_weights(source) == path
-        assert server.starts == [0]
+        assert server.paths == ["/a.pt"]
         assert {file.name for file in path.parent.iterdir()} == {"a.pt", LOCK_NAME}
 
     def test_of_two_concurrent_runs_one_downloads_and_the_other_waits(self, server, source):
         with ThreadPoolExecutor() as both:
             paths = set(both.map(fetch_weights, [source] * 4))
         assert paths == {cached_weights(source)}
-        assert server.starts == [0]
+        assert server.paths == ["/a.pt"]
         assert cached_weights(source).read_bytes() == CONTENT
 
     def test_a_cache_that_cannot_be_locked_is_still_used(self, server, source, monkeypatch):
@@ -356,31 +352,42 @@ class TestDownload:
         monkeypatch.setattr(files.fcntl, "flock", refuse)
         assert fetch_weights(source).read_bytes() == CONTENT
 
-    def test_a_broken_connection_is_reported_and_resumed(self, server, source):
+    def test_a_broken_connection_is_reported_and_leaves_nothing_behind(self, server, source):
         server.breaks_after = 1000
         with pytest.raises(WeightsError, match="was lost after 1000 of 64000 bytes; run again"):
             fetch_weights(source)
-        assert not cached_weights(source).exists()
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
         server.breaks_after = None
         told = []
         path = fetch_weights(source, lambda done, total: told.append((done, total)))
         assert path.read_bytes() == CONTENT
-        assert server.starts == [0, 1000]
+        assert server.paths == ["/a.pt", "/a.pt"]
         assert told[-1] == (len(CONTENT), len(CONTENT))
 
-    def test_a_server_without_ranges_restarts_the_download(self, server, source):
-        server.breaks_after = 1000
-        with pytest.raises(WeightsError, match="connection was lost"):
-            fetch_weights(source)
-        server.breaks_after, server.takes_ranges = None, False
-        assert fetch_weights(source).read_bytes() == CONTENT
+    def test_an_interrupted_download_starts_again(self, server, source):
+        seen = []
 
-    def test_a_download_that_is_complete_already_is_used(self, server, source):
-        partial = cached_weights(source).with_name("a.pt.download")
-        partial.parent.mkdir(parents=True)
-        partial.write_bytes(CONTENT)
-        assert fetch_weights(source).read_bytes() == CONTENT
-        assert server.starts == [len(CONTENT)]
+        def interrupt(_done, _total):
+            seen.extend(cache_folder().glob(LEFTOVERS))
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fetch_weights(source, interrupt)
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
+        (partial,) = seen
+        partial.write_bytes(CONTENT * 2)  # as a killed run leaves it
+        path = fetch_weights(source)
+        assert path.read_bytes() == CONTENT
+        assert {file.name for file in path.parent.iterdir()} == {"a.pt", LOCK_NAME}
+
+    def test_a_download_that_stalls_is_ended(self, server, source, monkeypatch):
+        monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
+        server.breaks_after = 1000
+        server.may_end.clear()
+        with pytest.raises(WeightsError, match=r"could not be downloaded \(timed out\): fetch"):
+            fetch_weights(source)
+        server.may_end.set()
+        assert list(cache_folder().iterdir()) == [cache_folder() / LOCK_NAME]
 
     def test_unexpected_content_is_refused_and_removed(self, server, source):
         server.content = CONTENT[:-1] + b"x"
@@ -459,7 +466,7 @@ class TestDownload:
         source = replace(source, git_blob_sha1=git_blob_sha1(path))
         weights = load_weights(I3D(SMALL), "auto", source)
         assert (weights.name, weights.trained) == (str(path), True)
-        assert server.starts == []
+        assert server.paths == []
 
 
 def test_environment_variables_choose_the_cache(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ from vigil.extract.decode.reader import (
     Finished,
     ReadingOptions,
     Restart,
-    Split,
+    SplitVideo,
     read_part,
     read_video,
 )
@@ -183,7 +183,7 @@ def test_a_split_video_and_its_parts(line, tmp_path):
     video = source(encode(tmp_path / "a.mp4", draw_frames(96, 224, 224), codec_options=params))
     (divided,) = line.do(Task(1, video, "pyav", may_split=True))
     (read,) = read_video(video, OPTIONS, "pyav", may_split=True)
-    assert isinstance(read, Split)
+    assert isinstance(read, SplitVideo)
     assert [part.first_clip for part in divided.parts] == [p.first_clip for p in read.parts]
     assert len(divided.parts) == 2
     for number, part in enumerate(divided.parts):

@@ -22,10 +22,9 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.damage import Damage
 from vigil.extract.errors import VideoError
-
-VIEW_SIZE = 224
 
 # Containers that hold their own frames. Playlists (hls, concat, dash) are excluded: they would make
 # a decoder open other files than the one the user named.

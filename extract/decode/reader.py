@@ -50,7 +50,7 @@ class Restart:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitVideo:
     """Yielded instead of clips: the parts in which to read a long video."""
 
     parts: tuple[Part, ...]
@@ -108,8 +108,8 @@ def read_video(
     *,
     may_split: bool = False,
     pulse: Pulse | None = None,
-) -> Iterator[Clip | Restart | Split | Finished]:
-    """Yield a video's clips in order, then `Finished`; or only `Split`.
+) -> Iterator[Clip | Restart | SplitVideo | Finished]:
+    """Yield a video's clips in order, then `Finished`; or only `SplitVideo`.
 
     With ``auto``, decord reads the video. If it cannot open the file, finds damage, or would read
     too far ahead, PyAV reads the video from the beginning instead, after a `Restart`. Only videos
@@ -149,7 +149,7 @@ def read_video(
     if may_split and decoder == AvDecoder.name:
         parts = split(video.path, info, identity, options.grid, options.clips_per_part, pulse.beat)
         if parts:
-            yield Split(parts)
+            yield SplitVideo(parts)
             return
     chosen = _DECODERS[decoder](video.path, info, width, height)
     yield from _read(chosen, video, identity, options, new_clip, pulse)

@@ -111,7 +111,7 @@ def find_videos(
             or an option is invalid.
     """
     if picture_fps is not None and not 0.01 <= picture_fps <= 1000:
-        raise UserError(f"--picture-fps {picture_fps:g} is not in 0.01..1000: 25 is usual")
+        raise UserError(f"{picture_fps:g} pictures per second are not in 0.01..1000: 25 is usual")
     search = _Search(_parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
@@ -127,7 +127,7 @@ def find_videos(
         others = f" ({counted(num_other, 'other file')})" if num_other else ""
         raise UserError(
             f"no videos in {', '.join(arguments) or 'an empty list'}{others}: name a folder of "
-            f"{', '.join(sorted(search.extensions))} files, or set other --extensions"
+            f"{', '.join(sorted(search.extensions))} files, or allow other extensions"
         )
     return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
 
@@ -150,7 +150,7 @@ def _by_name(found: Iterable[_Found]) -> list[_Found]:
 def _parse_extensions(extensions: str) -> set[str]:
     parsed = {"." + text.strip().lower().lstrip(".") for text in extensions.split(",")} - {"."}
     if not parsed:
-        raise UserError(f"--extensions {extensions!r} names no extension: use .mp4,.avi")
+        raise UserError(f"{extensions!r} names no extension: use .mp4,.avi")
     return parsed
 
 
@@ -166,7 +166,7 @@ def _why_not(path: Path, searched: Path | None) -> str | None:
         return f"it is {_KINDS.get(kind, 'something else')}, not a file"
     if searched is None or Path(real).is_relative_to(os.path.realpath(searched)):
         return None
-    return f"the link leads out of {searched}, to {real}: allow that with --follow-links"
+    return f"the link leads out of {searched}, to {real}: allow following links"
 
 
 def _why_no_pictures(folder: Path, searched: Path | None) -> str | None:

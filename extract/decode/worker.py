@@ -25,7 +25,7 @@ from vigil.extract.decode.reader import (
     Finished,
     ReadingOptions,
     Restart,
-    Split,
+    SplitVideo,
     check_decoder,
     decoder_name,
     read_part,
@@ -188,7 +188,7 @@ def _messages(
             case Restart():
                 clip_index = first_clip
                 yield Restarted(task.number, read.reason)
-            case Split():
+            case SplitVideo():
                 yield WasSplit(task.number, read.parts)
             case Finished():
                 yield TaskFinished(task.number, read)
@@ -196,7 +196,7 @@ def _messages(
 
 def _read(
     task: Task, line: "_Line", options: ReadingOptions
-) -> Iterator[Clip | Restart | Split | Finished]:
+) -> Iterator[Clip | Restart | SplitVideo | Finished]:
     if task.part is not None:
         return read_part(task.video, task.part, options, line.new_clip, line.pulse)
     return read_video(

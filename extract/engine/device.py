@@ -23,10 +23,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.decode.ring import ClipRing, Slot
 from vigil.extract.errors import UserError
-from vigil.extract.networks.backbones import CLIP_FRAMES
 from vigil.extract.networks.combinations import Network
 from vigil.extract.networks.placement import RUNGS, Placed, place
 from vigil.extract.views import cut_view

@@ -26,7 +26,9 @@ from vigil.extract.processes import spawn
 
 
 @dataclass(eq=False)
-class _Device:
+class _Member:
+    """A device of the group, what it runs in, and the clips that it holds."""
+
     name: str
     connection: Connection
     runner: threading.Thread | BaseProcess
@@ -156,21 +158,21 @@ class Devices:
         return None
 
 
-def _send(device: _Device, message: ClipWork | Flush) -> None:
+def _send(device: _Member, message: ClipWork | Flush) -> None:
     try:
         device.connection.send(message)
     except OSError as error:
         raise _death(device) from error
 
 
-def _death(device: _Device) -> ChildProcessError:
+def _death(device: _Member) -> ChildProcessError:
     device.runner.join(1)
     code = device.runner.exitcode if isinstance(device.runner, BaseProcess) else None
     reason = f"its process has died (exit code {code}): run again to extract the remaining videos"
     return ChildProcessError(errno.ECHILD, reason, device.name)
 
 
-def _start_thread(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
+def _start_thread(job: DeviceJob, rings: Iterable[ClipRing]) -> _Member:
     ours, theirs = Pipe()
 
     def run() -> None:
@@ -179,11 +181,11 @@ def _start_thread(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
 
     thread = threading.Thread(target=run, name="vigil-device", daemon=True)
     thread.start()
-    return _Device(str(job.device), ours, thread)
+    return _Member(str(job.device), ours, thread)
 
 
-def _start_process(job: DeviceJob, rings: Iterable[ClipRing]) -> _Device:
+def _start_process(job: DeviceJob, rings: Iterable[ClipRing]) -> _Member:
     ours, theirs = Pipe()
     process = spawn(serve_in_process, (theirs, tuple(rings)), f"vigil-{job.device}")
     theirs.close()
-    return _Device(str(job.device), ours, process)
+    return _Member(str(job.device), ours, process)

@@ -29,7 +29,7 @@ class Plan:
     missing: tuple[SourceVideo, ...]
     present: tuple[SourceVideo, ...]
     failed: tuple[FailedVideo, ...]
-    """Videos that are too damaged, or that changed after extraction and lack --overwrite."""
+    """Videos that are too damaged, or that changed after extraction and may not be overwritten."""
 
 
 def plan_extraction(
@@ -124,15 +124,17 @@ def _require_compatible(path: Path, existing: VideoFeatures, engine: Engine) -> 
     if differences := difference(existing.spec, engine.spec):
         raise UserError(
             f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
-            "another --out, use the same settings, or replace it with --overwrite"
+            "another output folder, use the same settings, or allow overwriting"
         )
     lost = [view for view in existing.views if view not in engine.views]
+    remedies = ["request these views"] * bool(lost)
     if existing.clip_features is not None and not engine.keep_clips:
-        lost.append("its clips (--keep-clips)")
+        lost.append("its clips")
+        remedies.append("keep clips")
     if lost and not _suffices(existing, engine):
         raise UserError(
-            f"{path} would be extracted again and lose {', '.join(lost)}: request these too, "
-            "choose another --out, or replace it with --overwrite"
+            f"{path} would be extracted again and lose {', '.join(lost)}: "
+            f"{' and '.join(remedies)}, too, choose another output folder, or allow overwriting"
         )
 
 
@@ -157,6 +159,6 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
 def _changed(video: SourceVideo, path: Path) -> FailedVideo:
     return FailedVideo(
         video.name,
-        f"{video.path} differs from the video that {path} was extracted from: extract it again "
-        "with --overwrite, or choose another --out",
+        f"{video.path} differs from the video that {path} was extracted from: allow "
+        "overwriting to extract it again, or choose another output folder",
     )

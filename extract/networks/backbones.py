@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.errors import UserError
 from vigil.extract.networks import c3d, i3d
 from vigil.extract.networks.download import WeightsSource
 from vigil.extract.networks.libraries import pytorchvideo_network, torchvision_network
-
-CLIP_FRAMES = 64
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -138,7 +136,7 @@ def _pytorchvideo(
 
 _I3D = Backbone(
     name="i3d",
-    frame_indices=evenly(64),
+    frame_indices=range(CLIP_FRAMES),
     pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     layout=i3d.LAYOUT,
     build=i3d.I3D,
@@ -151,7 +149,7 @@ _I3D = Backbone(
 )
 _C3D = Backbone(
     name="c3d",
-    frame_indices=evenly(64),
+    frame_indices=range(CLIP_FRAMES),
     pixels=Pixels(
         mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), size=112
     ),

@@ -1,16 +1,17 @@
-"""Download official weights once, over https only, and check them before anything reads them."""
+"""Download official weights once, over https only, and check them before anything reads them.
+
+Of most files only the first 8 hexadecimal digits of the sha256 are published, which anybody can
+match, so the transport has to be trusted, and `torch.hub` would follow a redirect to plain http.
+"""
 
 import hashlib
 import http.client
 import os
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
-from urllib.parse import urlsplit
 
 from vigil.extract.errors import UserError
 from vigil.extract.files import replace_file, wait_for_lock
@@ -86,7 +87,9 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
             if path.is_file():  # downloaded by another run meanwhile
                 check_identity(path, source)
             else:
-                _fetch(source, path, progress)
+                with replace_file(path) as partial:
+                    _download(source.url, partial, progress)
+                    check_identity(partial, source)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
@@ -97,69 +100,30 @@ def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Pa
     return path
 
 
-def _fetch(source: WeightsSource, path: Path, progress: Progress | None) -> None:
-    partial = path.with_name(path.name + ".download")
-    try:
-        _download(source.url, partial, progress)
-        check_identity(partial, source)
-    except WeightsError:
-        partial.unlink(missing_ok=True)
-        raise
-    with replace_file(path) as temporary:
-        partial.replace(temporary)
+class _OnlyEncrypted(urllib.request.BaseHandler):
+    """Refuse any other scheme, also when redirected."""
+
+    def default_open(self, request: urllib.request.Request) -> None:
+        if request.type != SCHEME:
+            url = request.full_url
+            raise WeightsError(f"{url} is not {SCHEME}: weights are fetched over {SCHEME} only")
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to https addresses only."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        """Return the request that follows a redirect."""
-        _require_encrypted(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _require_encrypted(url: str) -> None:
-    if urlsplit(url).scheme != SCHEME:
-        raise WeightsError(f"{url} is not {SCHEME}: weights are fetched over {SCHEME} only")
-
-
-def _download(url: str, partial: Path, progress: Progress | None) -> None:
-    """Download to a file, resuming an interrupted attempt."""
-    _require_encrypted(url)
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        opener = urllib.request.build_opener(_SafeRedirects)
-        response = opener.open(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        return  # nothing is left to download
-    with response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        have = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        with partial.open("ab" if resumed else "wb") as file:
-            while block := response.read(DOWNLOAD_BLOCK):
-                have += len(block)
-                if max(have, total or 0) > MAX_DOWNLOAD_BYTES:
-                    raise WeightsError(
-                        f"{url} is larger than {MAX_DOWNLOAD_BYTES} bytes: that cannot be the "
-                        "official file"
-                    )
-                file.write(block)
-                if progress:
-                    progress(have, total)
-    if total is not None and have < total:
+def _download(url: str, path: Path, progress: Progress | None) -> None:
+    opener = urllib.request.build_opener(_OnlyEncrypted)
+    with opener.open(url, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
+        have, total = 0, int(response.headers.get("Content-Length", 0))
+        while block := response.read(DOWNLOAD_BLOCK):
+            have += len(block)
+            if max(have, total) > MAX_DOWNLOAD_BYTES:
+                raise WeightsError(
+                    f"{url} is larger than {MAX_DOWNLOAD_BYTES} bytes: that cannot be the "
+                    "official file"
+                )
+            file.write(block)
+            if progress:
+                progress(have, total or None)
+    if have < total:
         raise ConnectionError(f"the connection was lost after {have} of {total} bytes; run again")
 
 
@@ -169,26 +133,23 @@ def check_identity(path: Path, source: WeightsSource) -> None:
     Raises:
         WeightsError: the content is not the published one.
     """
-    if source.git_blob_sha1 is not None:
-        kind, actual, expected = "git blob", git_blob_sha1(path), source.git_blob_sha1
-    elif source.sha256_prefix is not None:
+    if expected := source.git_blob_sha1:
+        kind, actual = "git blob", git_blob_sha1(path)
+    elif expected := source.sha256_prefix:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        expected = source.sha256_prefix
-        kind, actual = "sha256", digest[: len(expected)]
+            kind, actual = "sha256", hashlib.file_digest(file, "sha256").hexdigest()
     else:
         return
-    if actual != expected:
+    if not actual.startswith(expected):
         raise WeightsError(
-            f"{path} is not the file published at {source.url} ({kind} {actual}, not "
-            f"{expected}): remove it if it still exists, and fetch it again"
+            f"{cached_weights(source)} is not the file published at {source.url} ({kind} {actual}, "
+            f"not {expected}): remove it if it still exists, and fetch it again"
         )
 
 
 def git_blob_sha1(path: Path) -> str:
     """Git's id of a file's content: sha1 of ``blob <size>``, a zero byte and the bytes."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    header = f"blob {path.stat().st_size}\0".encode()
     with path.open("rb") as file:
-        while block := file.read(DOWNLOAD_BLOCK):
-            digest.update(block)
+        digest = hashlib.file_digest(file, lambda: hashlib.sha1(header, usedforsecurity=False))
     return digest.hexdigest()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.extract.decode.decoder import VIEW_SIZE
+from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.networks.backbones import PRECISIONS, Backbone, Pixels
 from vigil.extract.networks.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
 from vigil.extract.networks.folding import fold_batch_norms

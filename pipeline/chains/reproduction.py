@@ -23,7 +23,7 @@ from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 from vigil.pipeline.tables.table_page import PAGE_NAME
 
 LABELS_FOLDER, FEATURES_FOLDER = "labels", "features"
-PARTS = ("train", "test")
+SUBSETS = ("train", "test")
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def run_reproduce(options: ReproduceOptions) -> int:
     labels = options.out / LABELS_FOLDER
     features = options.features or options.out / FEATURES_FOLDER
     seconds: dict[str, float] = {}
-    for part in PARTS:  # files of an earlier check must not be mistaken for this one's
-        (labels / f"{part}.csv").unlink(missing_ok=True)
+    for subset in SUBSETS:  # files of an earlier check must not be mistaken for this one's
+        (labels / f"{subset}.csv").unlink(missing_ok=True)
     if exit_code := _run("check", _check_command(options, labels), options, seconds):
         return exit_code
     _require_labels(labels)
@@ -69,7 +69,7 @@ def _check_usage(options: ReproduceOptions) -> None:
             f"{options.config} is a table for {config.dataset}, with its published figures: give "
             f"one for {options.name} with --config"
         )
-    if not any(part.num_anomalous for part in dataset.parts if part.name == "train"):
+    if not any(subset.num_anomalous for subset in dataset.subsets if subset.name == "train"):
         raise UserError(
             f"{options.name} has no anomalous videos to train on: split it yourself with vigil "
             "bench-methods --test-share"
@@ -134,7 +134,7 @@ def _extract_command(options: ReproduceOptions, features: Path, keep_clips: bool
 
 
 def _table_command(options: ReproduceOptions, features: Path, labels: Path) -> list[str]:
-    train, test = (str(labels / f"{part}.csv") for part in PARTS)
+    train, test = (str(labels / f"{subset}.csv") for subset in SUBSETS)
     command = ["bench-methods", str(features), "--config", str(options.config)]
     command += ["--out", str(options.out), "--annotations", train]
     command += ["--test-features", str(features), "--test-annotations", test]
@@ -153,28 +153,28 @@ def _list_flag(flag: str, values: Iterable[object]) -> list[str]:
 
 
 def _require_labels(labels: Path) -> None:
-    for part in PARTS:
-        if not (labels / f"{part}.csv").is_file():
+    for subset in SUBSETS:
+        if not (labels / f"{subset}.csv").is_file():
             raise UserError(
-                f"no list states which videos are in the {part} part: name its official list with "
-                "--annotations (see above), or put it below the folder"
+                f"no list states which videos are in the {subset} part: name its official list "
+                "with --annotations (see above), or put it below the folder"
             )
 
 
 def _check_features(
     options: ReproduceOptions, features: Path, labels: Path, of_clips: Sequence[str]
 ) -> None:
-    """Check before the first training that a video of each part has the views and clips needed.
+    """Check before the first training that a video of each subset has the views and clips needed.
 
     Raises:
-        UserError: they are missing, or a part has no video.
+        UserError: they are missing, or a subset has no video.
     """
     files = list_features(features)
-    for part, views in zip(PARTS, (options.train_views, options.views), strict=True):
-        named = load_annotations([labels / f"{part}.csv"])
+    for subset, views in zip(SUBSETS, (options.train_views, options.views), strict=True):
+        named = load_annotations([labels / f"{subset}.csv"])
         first = next((files[one.video] for one in named if one.video in files), None)
         if first is None:
-            raise UserError(f"{features} has no features of any video in the {part} part")
+            raise UserError(f"{features} has no features of any video in the {subset} part")
         require_stored(first, views, of_clips)
 
 
@@ -184,7 +184,7 @@ def _notes(labels: Path, files: Iterable[str]) -> list[str]:
         kinds = Counter(row["problem"] for row in csv.DictReader(file))
     found = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
     notes = [f"The dataset was incomplete: {found} (see {PROBLEMS_NAME})."] if kinds else []
-    annotated = load_annotations([labels / f"{part}.csv" for part in PARTS])
+    annotated = load_annotations([labels / f"{subset}.csv" for subset in SUBSETS])
     without = {one.video for one in annotated} - set(files)
     if without:
         notes.append(f"{len(without)} of its videos have no features and were left out.")

@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 
 
 def run_list(_options: DatasetListOptions) -> int:
-    """Print the known datasets with their parts and metrics."""
+    """Print the known datasets with their subsets and metrics."""
     rows = (
         (
             name,
             dataset.title,
-            ", ".join(f"{p.name} {p.num_normal}+{p.num_anomalous}" for p in dataset.parts),
+            ", ".join(f"{p.name} {p.num_normal}+{p.num_anomalous}" for p in dataset.subsets),
             dataset.metric,
             dataset.home,
         )
@@ -105,7 +105,7 @@ def annotation_files(
     Raises:
         UserError: a given path does not exist or matches no pattern.
     """
-    patterns = [name for part in dataset.parts for name in (*part.lists, *part.truths)]
+    patterns = [name for subset in dataset.subsets for name in (*subset.lists, *subset.truths)]
     for path in given:
         if not path.exists():
             raise UserError(f"{path} does not exist: check --annotations")
@@ -154,14 +154,14 @@ def _rows(
     dataset: PublishedDataset, placement: Placement, checked: Checked
 ) -> Iterator[tuple[str, ...]]:
     wrong, without_truth = checked.videos("length", "unreadable"), checked.videos("truth")
-    for part in dataset.parts:
-        for is_anomalous, published in ((False, part.num_normal), (True, part.num_anomalous)):
-            found = placement.videos(part, is_anomalous)
+    for subset in dataset.subsets:
+        for is_anomalous, published in ((False, subset.num_normal), (True, subset.num_anomalous)):
+            found = placement.videos(subset, is_anomalous)
             if not (published or found):
                 continue
             num_missing = max(published - len(found), 0)
             yield (
-                part.name,
+                subset.name,
                 "anomalous" if is_anomalous else "normal",
                 str(published),
                 str(len(found)),
@@ -173,15 +173,15 @@ def _rows(
 
 
 def _write(folder: Path, placement: Placement, checked: Checked) -> None:
-    """Write the labels of each part as our CSV, and all problems."""
-    by_part: dict[str, list[list[object]]] = {}
+    """Write the labels of each subset as our CSV, and all problems."""
+    by_subset: dict[str, list[list[object]]] = {}
     for one in sorted(placement.placed, key=lambda one: one.video):
         annotation = one.annotation
         frames = [n for i in annotation.intervals or () for n in (i.start, i.stop)]
         row = [one.video, "+".join(annotation.class_names), *frames]
-        by_part.setdefault(one.part.name, []).append(row)
-    for name, rows in by_part.items():
+        by_subset.setdefault(one.subset.name, []).append(row)
+    for name, rows in by_subset.items():
         write_csv(folder / f"{name}.csv", "video class start_frame end_frame", rows)
-    problems = [[p.kind, p.part, p.video, p.what] for p in checked.problems]
+    problems = [[p.kind, p.subset, p.video, p.what] for p in checked.problems]
     write_csv(folder / PROBLEMS_NAME, "problem part video what", problems)
     log.info("wrote the label files of each part to %s", folder)

@@ -32,7 +32,7 @@ class Problem:
     """One problem of a dataset."""
 
     kind: str
-    part: str
+    subset: str
     video: str
     what: str
 
@@ -45,9 +45,9 @@ class Checked:
     num_frames: dict[str, int] = field(default_factory=dict)
     """Video -> its number of frames."""
 
-    def add(self, kind: str, part: str, video: str, what: str) -> None:
+    def add(self, kind: str, subset: str, video: str, what: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(kind, part, video, what))
+        self.problems.append(Problem(kind, subset, video, what))
 
     def videos(self, *kinds: str) -> set[str]:
         """The videos with problems of these kinds."""
@@ -61,33 +61,35 @@ def check_annotations(
     checked: Checked,
 ) -> None:
     """Add missing annotation files, and videos whose label is not known."""
-    for part in dataset.parts:
-        absent = [pattern for pattern in part.lists if not files[pattern]]
-        if part.truths and not any(files[pattern] for pattern in part.truths):
-            absent.append(" or ".join(part.truths))
+    for subset in dataset.subsets:
+        absent = [pattern for pattern in subset.lists if not files[pattern]]
+        if subset.truths and not any(files[pattern] for pattern in subset.truths):
+            absent.append(" or ".join(subset.truths))
         for pattern in absent:
-            checked.add("annotations", part.name, "", f"no {pattern} (from {dataset.home})")
-    for part, video in placement.unlabelled:
-        checked.add("unlabelled", part.name, video, "no annotation states whether it is normal")
+            checked.add("annotations", subset.name, "", f"no {pattern} (from {dataset.home})")
+    for subset, video in placement.unlabelled:
+        checked.add("unlabelled", subset.name, video, "no annotation states whether it is normal")
 
 
 def check_placement(dataset: PublishedDataset, placement: Placement, checked: Checked) -> None:
     """Add missing videos, and anomalous videos whose anomalous frames are not annotated."""
-    for part, name in placement.missing:
-        checked.add("missing", part.name, name, "no such video")
+    for subset, name in placement.missing:
+        checked.add("missing", subset.name, name, "no such video")
     for one in placement.placed:
         annotation = one.annotation
-        if one.part.truths and annotation.is_anomalous and annotation.intervals is None:
-            checked.add("truth", one.part.name, one.video, "its anomalous frames are not annotated")
-    for part in dataset.parts:
-        num_found = [len(placement.videos(part, is_anomalous)) for is_anomalous in (False, True)]
-        num_missing = sum(owner == part for owner, _ in placement.missing)
-        published = part.num_normal, part.num_anomalous
+        if one.subset.truths and annotation.is_anomalous and annotation.intervals is None:
+            checked.add(
+                "truth", one.subset.name, one.video, "its anomalous frames are not annotated"
+            )
+    for subset in dataset.subsets:
+        num_found = [len(placement.videos(subset, is_anomalous)) for is_anomalous in (False, True)]
+        num_missing = sum(owner == subset for owner, _ in placement.missing)
+        published = subset.num_normal, subset.num_anomalous
         if num_missing and sum(num_found) + num_missing == sum(published):
             continue  # every missing video is already listed
         for kind, found, total in zip(("normal", "anomalous"), num_found, published, strict=True):
             if found != total:
-                checked.add("count", part.name, "", f"{found} of {total} {kind} videos")
+                checked.add("count", subset.name, "", f"{found} of {total} {kind} videos")
 
 
 def check_files(
@@ -110,11 +112,11 @@ def check_files(
     for source, count in counts:
         one = placed[source.name]
         if isinstance(count, str):
-            checked.add("unreadable", one.part.name, one.video, count)
+            checked.add("unreadable", one.subset.name, one.video, count)
             continue
         checked.num_frames[one.video] = count
         if what := _wrong_length(one.annotation, count, source.path.is_dir()):
-            checked.add("length", one.part.name, one.video, what)
+            checked.add("length", one.subset.name, one.video, what)
 
 
 def _wrong_length(annotation: Annotation, num_frames: int, is_folder: bool) -> str | None:
@@ -133,7 +135,7 @@ def describe(problems: Sequence[Problem]) -> Iterator[str]:
     for kind, remedy in REMEDIES.items():
         of_kind = [problem for problem in problems if problem.kind == kind]
         for problem in of_kind[:MAX_SHOWN]:
-            where = " ".join(filter(None, (problem.part, problem.video)))
+            where = " ".join(filter(None, (problem.subset, problem.video)))
             yield f"{kind} {where}: {problem.what}"
         if len(of_kind) > MAX_SHOWN:
             yield f"{kind} and {len(of_kind) - MAX_SHOWN} more"
