@@ -24,6 +24,7 @@ import tyro
 
 from vigil.extract.errors import UserError
 from vigil.pipeline import options
+from vigil.pipeline.help_texts import OPTION_CLASSES
 from vigil.pipeline.logs import set_up_logging
 from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
 
@@ -70,7 +71,9 @@ GROUPS = {
     "weights": "List, download or check the backbones' weights.",
 }
 
-DESCRIPTION = "Raw surveillance videos in, labelled and timed answers out."
+DESCRIPTION = (
+    "Raw surveillance videos in, labelled and timed answers out. --version prints the version."
+)
 
 log = logging.getLogger("vigil.pipeline.cli")  # __name__ may be __main__
 
@@ -83,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # print paths byte for byte
     earlier = signal.signal(signal.SIGTERM, _terminate)
     try:
+        if arguments == ["--version"]:
+            print("vigil", _version())
+            return 0
         chosen = parse(arguments)
         set_up_logging(chosen.logs)
         exit_code = _runner(chosen)(chosen)
@@ -113,6 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, earlier)
 
 
+def _version() -> str:
+    from vigil.extract.versions import installed_versions  # takes time, and is rarely needed
+
+    return installed_versions().get("vigil-video", "(not installed: its version is unknown)")
+
+
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     """Stop as on Ctrl-C; a second SIGTERM ends the program immediately."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -130,7 +142,12 @@ def parse(arguments: Sequence[str]) -> Any:
         prog="vigil",
         description=DESCRIPTION,
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.PositionalMetavarFromFieldName,
+        ),
+        registry=OPTION_CLASSES,
     )
     return command_line
 

@@ -5,18 +5,47 @@ A field's docstring is its help text. Importing this module must not load torch 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from vigil.extract.clips import CLIP_FRAMES
+from vigil.extract.decode.decoders import AUTO, DECODER_NAMES
 from vigil.pipeline.recipe import Recipe
 
-Videos = Annotated[Positional[tuple[str, ...]], arg(metavar="VIDEOS...")]
-DecoderName = Literal["auto", "decord", "pyav", "nvdec"]
+
+def _one_or_more(values: list[str]) -> tuple[str, ...]:
+    """Return the values of a positional argument; tyro would also accept none.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not values:
+        raise ValueError("name at least one")
+    return tuple(values)
+
+
+OneOrMore: TypeAlias = Annotated[
+    Positional[tuple[str, ...]],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="",
+        instance_from_str=_one_or_more,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+    arg(help_behavior_hint="(required)"),
+]
+Videos: TypeAlias = Annotated[OneOrMore, arg(metavar="VIDEOS...")]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Which = Literal["best", "last"]
 CropOrder = Literal["rtfm", "oversample", "deepmil", "vigil", "unnamed"]
+
+if TYPE_CHECKING:
+    DecoderName: TypeAlias = str
+else:
+    DecoderName = Literal[DECODER_NAMES]
 
 VIDEO_EXTENSIONS = (
     ".mp4,.avi,.mkv,.mov,.m4v,.mpg,.mpeg,.webm,.wmv,.flv,.ts,.mts,.m2ts,.3gp,.ogv,.asf,.vob,.dav,"
@@ -40,7 +69,7 @@ class LogOptions:
 class ComputeOptions:
     """How videos are decoded and features computed. None of this changes what a feature means."""
 
-    decoder: DecoderName = "auto"
+    decoder: DecoderName = AUTO
     """auto: decord, or PyAV for videos that are long or that decord cannot read completely; nvdec:
     the decoder of an NVIDIA GPU."""
     device: str = "auto"
@@ -109,7 +138,7 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train the joint model on features and video-level labels."""
+    """Train the joint model, or another --method, on features and video-level labels."""
 
     features: Positional[Path]
     """Folder of feature files written by vigil extract."""
@@ -321,7 +350,7 @@ class FeaturesShowOptions:
 class FeaturesImportOptions:
     """Import features from another program; docs/exchange.md lists the supported ones."""
 
-    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCES...")]
+    sources: Annotated[OneOrMore, arg(metavar="SOURCES...")]
     """Folders with .npy, .npz, .txt or .h5 files, or single .npy, .npz or .h5 files; one or ten
     files per video."""
     out: Path

@@ -2,20 +2,26 @@
 
 import errno
 import importlib
+import io
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
+from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
 
+from vigil.extract import versions
+from vigil.extract.decode.decoders import DECODERS
 from vigil.extract.networks.backbones import BACKBONES
-from vigil.pipeline.cli import COMMANDS, main, parse
+from vigil.model.methods import METHODS
+from vigil.pipeline.cli import COMMANDS, GROUPS, main, parse
 from vigil.pipeline.extraction import pretrained as weights
 from vigil.pipeline.extraction import verification
 from vigil.pipeline.recipe import Recipe, load_recipe
@@ -54,6 +60,117 @@ def test_every_command_has_help(path, capsys):
     assert "--verbose" in said
 
 
+WIDTH = 80
+
+
+@pytest.fixture
+def help_of(monkeypatch):
+    """Return a function that returns the help of a command, in boxes `WIDTH` characters wide."""
+
+    def call(command):
+        output = io.BytesIO()
+        # tyro draws boxes only if the encoding is spelled like this.
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "utf-8", write_through=True))
+        monkeypatch.setenv("COLUMNS", str(WIDTH))
+        assert exit_code_of([*command.split(), "--help"]) == 0
+        return output.getvalue().decode()
+
+    return call
+
+
+def broken_early(text):
+    """Return the lines in boxes that leave room for the next word of their paragraph."""
+    early = []
+    for box in re.findall(r"╭─.*?─╮\n(.*?)╰─", text, re.DOTALL):
+        lines = [line[2:-2].replace("  • ", "•   ").rstrip() for line in box.splitlines()]
+        rule = next((number for number, line in enumerate(lines) if set(line) == {"─"}), 0)
+        for number, (line, after) in enumerate(pairwise(lines)):
+            column = len(after) - len(after.lstrip())
+            # The help of an option begins after two spaces, that of a group stands above a rule.
+            same = line[column - 2 : column] == "  " if column else number + 1 < rule
+            if same and line and after and len(f"{line} {after.split()[0]}") <= WIDTH - 4:
+                early.append(line)
+    return early
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", *GROUPS, *map(" ".join, PATHS), *(f"train --method {name}" for name in METHODS)],
+)
+def test_help_breaks_lines_only_where_the_terminal_ends(command, help_of):
+    said = help_of(command)
+    assert {len(line) for line in said.splitlines() if line.startswith("│")} == {WIDTH}
+    assert broken_early(said) == []
+    assert "(default: )" not in said
+    assert "(default: None)" not in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "early"),
+    [
+        (["--a INT  one", "         two three"], ["--a INT  one"]),
+        (["--a INT  one", f"         {'two' * 22}"], []),
+        (["--a {none,mean}", "         one two"], []),
+        (["one", "two", "─" * 76, "--a"], ["one"]),
+    ],
+)
+def test_early_line_breaks_are_noticed(lines, early):
+    boxed = "\n".join(["╭─ options ─╮", *(f"│ {line:76} │" for line in lines), "╰─"])
+    assert broken_early(boxed) == early
+
+
+def test_a_switch_that_turns_something_off_says_so(help_of):
+    said = re.sub(r"[│\s]+", " ", help_of("train"))
+    assert "--no-temporal Stage 1, an LSTM " in said
+    assert " (the paper's l2). (used by default; this turns it off) --no-second" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("extract", "VIDEOS..."),
+        ("features import", "SOURCES..."),
+        ("evaluate", "RUN FEATURES"),
+        ("dataset check", "NAME ROOT"),
+        ("weights verify", "BACKBONE [WEIGHTS]"),
+    ],
+)
+def test_positional_arguments_have_names(command, names, capsys):
+    assert exit_code_of([*command.split(), "--help"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(f" {names}")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("extract --out F", "VIDEOS"),
+        ("score --out F --checkpoint R", "VIDEOS"),
+        ("features import --out F", "SOURCES"),
+    ],
+)
+def test_a_missing_list_of_inputs_is_named(command, name, help_of, capsys):
+    assert re.search(rf"│ {name}\.\.\. [^╰]*\(required\)", help_of(command))
+    assert exit_code_of(command.split()) == 2
+    assert f"{name}...: name at least one" in capsys.readouterr().err
+
+
+def test_the_version_is_printed(capsys, monkeypatch):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vigil {metadata.version('vigil-video')}\n"
+
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(versions, "version", not_installed)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "vigil (not installed: its version is unknown)\n"
+
+
+@pytest.mark.parametrize("name", ["auto", *(row.name for row in DECODERS)])
+def test_every_decoder_can_be_chosen(name):
+    assert parse(["extract", "a", "--out", "b", "--decoder", name]).compute.decoder == name
+
+
 @pytest.mark.parametrize("path", PATHS, ids=" ".join)
 def test_every_command_has_a_function_that_runs_it(path):
     command = COMMANDS[path[0]]
@@ -73,6 +190,7 @@ def test_every_command_has_a_function_that_runs_it(path):
         ["extract", "a", "--out", "b", "--segments", "x"],
         ["features"],
         ["train", "--seed"],
+        ["extract", "a", "--out", "b", "--decoder", "ffmpeg"],
     ],
     ids=" ".join,
 )

@@ -1,6 +1,9 @@
-"""The contract of both decoders, and files that neither of them may accept as a video."""
+"""The contract of every decoder, and files that none of them may accept as a video."""
 
+import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import av
@@ -9,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional
 from video_files import NUM_FRAMES, UNEVEN_TIMES, damage, draw_frames, encode, truncate
 
@@ -16,6 +20,8 @@ from vigil.extract.damage import Damage
 from vigil.extract.decode.decoder import VideoInfo, frame_edges, frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
 from vigil.extract.decode.decoder_decord import DecordDecoder
+from vigil.extract.decode.decoder_pictures import probe_pictures
+from vigil.extract.decode.decoders import AUTO, DECODERS, for_file, for_folder, last_resort
 from vigil.extract.errors import VideoError
 
 FAST_START = {"movflags": "faststart"}
@@ -77,9 +83,9 @@ class Decoded:
         return frame_edges(self.timestamps, self.info)
 
 
-def decode(decoder_class, path, size=None) -> Decoded:
+def decode(opener, path, size=None) -> Decoded:
     info = probe(path)
-    decoder = decoder_class(path, info, *(size or (info.width, info.height)))
+    decoder = opener(path, info, *(size or (info.width, info.height)))
     try:
         frames = np.array(list(decoder))
         return Decoded(frames, info, decoder.timestamps(), decoder.damage())
@@ -103,8 +109,64 @@ def video(folder):
     return make
 
 
-@pytest.mark.parametrize("decoder", [DecordDecoder, AvDecoder], ids=lambda kind: kind.name)
+USED_BY_AUTO = [row for row in DECODERS if row.opener_for_auto]
+
+
+def opened(row, path, *others):
+    """Open a video, or skip the test if this decoder, used only on request, cannot do it here."""
+    try:
+        return row.open(path, *others)
+    except VideoError as error:
+        if row in USED_BY_AUTO:
+            raise
+        pytest.skip(error.reason)
+
+
+class TestTable:
+    def test_auto_tries_decord_and_then_pyav_and_a_requested_decoder_has_no_substitute(self):
+        assert [row.name for row in for_file(AUTO)] == ["decord", "pyav"]
+        for row in DECODERS:
+            assert for_file(row.name) == (row,)
+
+    def test_after_a_death_auto_resorts_to_pyav(self):
+        names = [AUTO, "decord", "pyav", "nvdec"]
+        assert list(map(last_resort, names)) == ["pyav", "decord", "pyav", "nvdec"]
+
+    def test_pyav_reads_folders_of_pictures(self, tmp_path):
+        drawn = draw_frames(2)
+        for number, picture in enumerate(drawn):
+            Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        info = probe_pictures(tmp_path, 25.0)
+        decoder = for_folder().open(tmp_path, info, info.width, info.height)
+        assert (for_folder().name, decoder.name) == ("pyav", "pyav")
+        np.testing.assert_array_equal(list(decoder), drawn)
+
+    def test_a_decoder_that_is_not_installed_refuses_the_video(self, video, monkeypatch):
+        monkeypatch.setitem(sys.modules, "decord", None)
+        monkeypatch.delitem(sys.modules, DecordDecoder.__module__)
+        path = video("h264.mp4")
+        message = r"^decord cannot be loaded \(.*\): install it, or use another decoder"
+        for row in (for_file(AUTO)[0], for_file("decord")[0]):
+            with pytest.raises(VideoError, match=message) as caught:
+                row.open(path, probe(path), 256, 240)
+            assert caught.value.decoder == "decord"
+        assert decode(for_file(AUTO)[1].open, path).num_damaged == 0
+
+
 class TestDecoderContract:
+    @pytest.fixture(params=DECODERS, ids=lambda row: row.name)
+    def row(self, request):
+        return request.param
+
+    @pytest.fixture
+    def decoder(self, row):
+        return partial(opened, row)
+
+    def test_has_the_name_of_its_row(self, row, decoder, video):
+        path = video("h264.mp4")
+        with closing(decoder(path, probe(path), 256, 240)) as it:
+            assert it.name == row.name
+
     @pytest.mark.parametrize("name", PLAIN)
     def test_yields_every_picture_once_in_order_as_rgb(self, decoder, video, name):
         decoded = decode(decoder, video(name))
@@ -133,8 +195,8 @@ class TestDecoderContract:
         assert np.abs(expected[0].numpy() - resized.mean(axis=-1)).mean() < 2
 
     @pytest.mark.parametrize("rotation", [90, 180, 270])
-    def test_applies_rotation(self, decoder, video, folder, rotation):
-        path = folder / f"{decoder.name}_{rotation}.mp4"
+    def test_applies_rotation(self, row, decoder, video, folder, rotation):
+        path = folder / f"{row.name}_{rotation}.mp4"
         decoded = decode(decoder, encode(path, rotation=rotation))
         upright = decode(decoder, video("h264.mp4")).frames
         # The container stores the rotation counter-clockwise, as numpy does.
@@ -142,8 +204,8 @@ class TestDecoderContract:
         assert (decoded.info.width, decoded.info.height) == expected.shape[2:0:-1]
         np.testing.assert_array_equal(decoded.frames, expected)
 
-    def test_rotation_comes_before_resizing(self, decoder, folder):
-        path = folder / f"{decoder.name}_tall.mp4"
+    def test_rotation_comes_before_resizing(self, row, decoder, folder):
+        path = folder / f"{row.name}_tall.mp4"
         info = probe(encode(path, rotation=90))
         assert frame_size(info.width, info.height, 224) == (224, 239)
         assert decode(decoder, path, (224, 239)).frames.shape[1:] == (239, 224, 3)
@@ -154,8 +216,8 @@ class TestDecoderContract:
         np.testing.assert_allclose(decoded.edges[:-1], times, atol=1e-6)
         assert decoded.edges[-1] == pytest.approx(times[-1] + 1 / decoded.info.fps, abs=1e-6)
 
-    def test_the_first_frame_is_at_zero(self, decoder, folder):
-        path = folder / f"{decoder.name}_late.mkv"
+    def test_the_first_frame_is_at_zero(self, row, decoder, folder):
+        path = folder / f"{row.name}_late.mkv"
         decoded = decode(decoder, encode(path, times=[700 + time for time in UNEVEN_TIMES]))
         np.testing.assert_allclose(decoded.edges[:-1], np.array(UNEVEN_TIMES) / 1000, atol=1e-6)
 
@@ -167,14 +229,14 @@ class TestDecoderContract:
 
     @pytest.mark.parametrize("num_frames", [1, 2, 3])
     @pytest.mark.parametrize("name", ["mp4", "mkv"])
-    def test_reads_the_shortest_videos(self, decoder, folder, name, num_frames):
-        path = folder / f"{decoder.name}_{num_frames}.{name}"
+    def test_reads_the_shortest_videos(self, row, decoder, folder, name, num_frames):
+        path = folder / f"{row.name}_{num_frames}.{name}"
         decoded = decode(decoder, encode(path, draw_frames(num_frames)))
         np.testing.assert_allclose(decoded.edges, np.arange(num_frames + 1) / 25, atol=1e-3)
 
-    def test_reads_another_video_after_a_damaged_one(self, decoder, video, folder):
-        path = damage(encode(folder / f"{decoder.name}_damaged.mp4"), [8])
-        if decoder is DecordDecoder:
+    def test_reads_another_video_after_a_damaged_one(self, row, decoder, video, folder):
+        path = damage(encode(folder / f"{row.name}_damaged.mp4"), [8])
+        if row.name == "decord":
             with pytest.raises(VideoError, match="decord stopped"):
                 decode(decoder, path)
         else:
@@ -183,14 +245,14 @@ class TestDecoderContract:
 
 
 def assert_same_pixels(path, short_side, num_frames=None):
-    """Require equal pixels of both decoders, even though their FFmpeg versions are years apart."""
+    """Require equal pixels of all decoders, even though their FFmpeg versions are years apart."""
     info = probe(path)
     width, height = frame_size(info.width, info.height, short_side)
-    readers = [kind(path, info, width, height) for kind in (DecordDecoder, AvDecoder)]
+    readers = [row.open(path, info, width, height) for row in USED_BY_AUTO]
     num_compared = 0
-    for left, right in islice(zip(*readers, strict=True), num_frames):
-        assert left.shape == (height, width, 3)
-        assert np.array_equal(left, right), num_compared
+    for first, *others in islice(zip(*readers, strict=True), num_frames):
+        assert first.shape == (height, width, 3)
+        assert all(np.array_equal(first, other) for other in others), num_compared
         num_compared += 1
     for reader in readers:
         assert len(reader.timestamps()) == num_compared
@@ -219,8 +281,8 @@ def test_the_best_of_several_streams_is_decoded(folder):
         best = container.streams.best("video")
         size, disposition = (best.width, best.height), best.disposition
     assert not disposition  # neither is marked as default, so all FFmpeg versions agree
-    for kind in (DecordDecoder, AvDecoder):
-        assert decode(kind, path).frames.shape[2:0:-1] == size
+    for row in USED_BY_AUTO:
+        assert decode(row.open, path).frames.shape[2:0:-1] == size
 
 
 def test_decord_refuses_a_file_whose_default_stream_it_might_ignore(folder):

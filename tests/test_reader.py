@@ -9,7 +9,7 @@ import pytest
 from video_files import NUM_FRAMES, damage, draw_frames, encode, truncate
 
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decode import reader
+from vigil.extract.decode import decoder_decord
 from vigil.extract.decode.decoder import probe
 from vigil.extract.decode.decoder_av import AvDecoder
 from vigil.extract.decode.reader import (
@@ -116,9 +116,9 @@ def test_a_real_file_beyond_decord_is_read_by_pyav(shared_data):
 def test_a_video_too_long_for_decords_read_ahead_goes_to_pyav(tmp_path, monkeypatch):
     path = encode(tmp_path / "a.mp4")
     num_bytes = NUM_FRAMES * 256 * 240 * 3
-    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes)
+    monkeypatch.setattr(decoder_decord, "READ_AHEAD_LIMIT_BYTES", num_bytes)
     assert read(path)[-1].decoder == "decord"
-    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", num_bytes - 1)
+    monkeypatch.setattr(decoder_decord, "READ_AHEAD_LIMIT_BYTES", num_bytes - 1)
     for name in ("a.mp4", "a.mkv"):  # with and without a declared number of frames
         restart, *_, finished = read(encode(tmp_path / name))
         assert "reads ahead" in restart.reason
@@ -140,7 +140,7 @@ def test_only_what_decord_would_not_read_is_split(tmp_path, monkeypatch, name):
     for decoder in ("auto", "decord"):
         assert kinds(decoder) == kinds(decoder, may_split=False) == ({Clip, Finished}, {"decord"})
     assert kinds("pyav") == ({SplitVideo}, set())
-    monkeypatch.setattr(reader, "READ_AHEAD_LIMIT_BYTES", 96 * 224 * 224 * 3 - 1)
+    monkeypatch.setattr(decoder_decord, "READ_AHEAD_LIMIT_BYTES", 96 * 224 * 224 * 3 - 1)
     assert kinds() == ({Restart, SplitVideo}, set())
     assert kinds(may_split=False) == ({Restart, Clip, Finished}, {"pyav"})
     assert kinds("decord") == ({Clip, Finished}, {"decord"})

@@ -3,6 +3,8 @@
 import ctypes
 from multiprocessing import get_context
 
+from vigil.extract.decode.decoders import DECODER_NAMES
+
 
 class Pulse:
     """A worker's heartbeat and progress, which can still be read after the worker has died."""
@@ -35,13 +37,14 @@ class Pulse:
         self.beat()
 
     @property
-    def decoder(self) -> int:
-        """Index of the decoder at work in `DECODERS <extract.reader>`; 0: none yet."""
-        return self._values[2]
+    def decoder(self) -> str:
+        """Name of the decoder at work; empty: none was chosen yet."""
+        index = self._values[2]
+        return DECODER_NAMES[index] if index else ""
 
     @decoder.setter
-    def decoder(self, index: int) -> None:
-        self._values[2] = index
+    def decoder(self, name: str) -> None:
+        self._values[2] = DECODER_NAMES.index(name)
         self.num_frames = 0
 
     @property

@@ -5,7 +5,6 @@ It needs only a decoder and numpy, so that it can run in its own process.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,25 +12,13 @@ import numpy.typing as npt
 from vigil.extract.clips import ClipGrid, new_array
 from vigil.extract.damage import Damage, excess
 from vigil.extract.decode.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
-from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
-from vigil.extract.decode.decoder_decord import DecordDecoder
-from vigil.extract.decode.decoder_pictures import PictureDecoder, probe_pictures
+from vigil.extract.decode.decoder_pictures import probe_pictures
+from vigil.extract.decode.decoders import AUTO, DecoderRow, check_decoder, for_file, for_folder
 from vigil.extract.decode.parts import Part, PartDecoder, split
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.ring import MIN_SLOTS
-from vigil.extract.errors import UserError, VideoError
+from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
-
-_DECODERS: dict[str, type[DecordDecoder] | type[AvDecoder] | type[NvdecDecoder]] = {
-    decoder.name: decoder for decoder in (DecordDecoder, AvDecoder, NvdecDecoder)
-}
-DECODERS = ("auto", *_DECODERS)
-
-# While its consumer waits, decord keeps decoding to the end of the video: 20,000 frames and 5.2 GB
-# were measured when the consumer had used 256 frames. `auto` gives it only videos that fit into
-# this limit, and every worker may need that much.
-READ_AHEAD_LIMIT_BYTES = 256 << 20
-UNKNOWN_LENGTH_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +72,10 @@ class ReadingOptions:
 NewClip = Callable[[tuple[int, ...]], npt.NDArray[np.uint8]]
 
 
-def decoder_name(pulse: Pulse) -> str:
-    """Return the name of the decoder at work; empty if none was chosen yet."""
-    return DECODERS[pulse.decoder] if pulse.decoder else ""
-
-
-def check_decoder(name: str) -> None:
-    """Refuse unknown decoders.
-
-    Raises:
-        UserError: the decoder is unknown; names those that exist.
-    """
-    if name not in DECODERS:
-        raise UserError(f"unknown decoder {name!r}: use one of {', '.join(DECODERS)}")
-
-
 def read_video(
     video: SourceVideo,
     options: ReadingOptions,
-    decoder: str = "auto",
+    decoder: str = AUTO,
     new_clip: NewClip = new_array,
     *,
     may_split: bool = False,
@@ -111,17 +83,17 @@ def read_video(
 ) -> Iterator[Clip | Restart | SplitVideo | Finished]:
     """Yield a video's clips in order, then `Finished`; or only `SplitVideo`.
 
-    With ``auto``, decord reads the video. If it cannot open the file, finds damage, or would read
-    too far ahead, PyAV reads the video from the beginning instead, after a `Restart`. Only videos
-    that PyAV reads are split, so the choice of decoder does not depend on ``may_split``. PyAV reads
-    all folders of pictures, and they are never split.
+    With ``auto``, each decoder of the table gets the video only if those before it cannot read it
+    completely, and reads it from the beginning, after a `Restart`. Its turn comes before the video
+    is split, so the choice of decoder does not depend on ``may_split``. Folders of pictures have a
+    decoder of their own, and are never split.
 
     Args:
         video: the video to read.
         options: how it is turned into clips.
-        decoder: one of `DECODERS`.
+        decoder: one of `DECODER_NAMES <vigil.extract.decode.decoders>`.
         new_clip: returns the memory for each clip, as in `ClipGrid.cut`.
-        may_split: whether a long video that PyAV would read may be split into parts.
+        may_split: whether a long video may be split into parts, if its decoder allows that.
         pulse: records heartbeat and progress, for a process that watches.
 
     Raises:
@@ -135,34 +107,36 @@ def read_video(
         return
     info = probe(video.path, pulse.beat)
     identity = identify(video, pulse.beat)
-    width, height = _frame_size(info, options)
-    if decoder == "auto":
-        pulse.decoder = DECODERS.index(DecordDecoder.name)
+    size = _frame_size(info, options)
+
+    def read_with(row: DecoderRow) -> Iterator[Clip | SplitVideo | Finished]:
+        pulse.decoder = row.name
+        if may_split and row.splits:
+            grid, length = options.grid, options.clips_per_part
+            if parts := split(video.path, info, identity, grid, length, pulse.beat):
+                yield SplitVideo(parts)
+                return
+        opened = row.open(video.path, info, *size)
+        yield from _read(opened, video, identity, options, new_clip, pulse)
+
+    *others, last = for_file(decoder)
+    for row in others:
         try:
-            frugal = _frugal_decord(video.path, info, width, height)
-            yield from _read(frugal, video, identity, options, new_clip, pulse)
+            yield from read_with(row)
             return
         except (VideoError, MemoryError) as error:
-            yield Restart(str(error) or "decord needs too much memory")
-            decoder = AvDecoder.name
-    pulse.decoder = DECODERS.index(decoder)
-    if may_split and decoder == AvDecoder.name:
-        parts = split(video.path, info, identity, options.grid, options.clips_per_part, pulse.beat)
-        if parts:
-            yield SplitVideo(parts)
-            return
-    chosen = _DECODERS[decoder](video.path, info, width, height)
-    yield from _read(chosen, video, identity, options, new_clip, pulse)
+            yield Restart(str(error) or f"{row.name} needs too much memory")
+    yield from read_with(last)
 
 
 def _read_pictures(
     video: SourceVideo, options: ReadingOptions, new_clip: NewClip, pulse: Pulse
 ) -> Iterator[Clip | Finished]:
-    pulse.decoder = DECODERS.index(PictureDecoder.name)
+    row = for_folder()
+    pulse.decoder = row.name
     info = probe_pictures(video.path, video.picture_fps)
     identity = identify(video, pulse.beat)
-    width, height = _frame_size(info, options)
-    decoder = PictureDecoder(video.path, info, width, height)
+    decoder = row.open(video.path, info, *_frame_size(info, options))
     yield from _read(decoder, video, identity, options, new_clip, pulse)
 
 
@@ -181,7 +155,7 @@ def read_part(
     require_unchanged(video, part.identity)
     width, height = _frame_size(part.info, options)
     pulse = pulse or Pulse()
-    pulse.decoder = DECODERS.index(PartDecoder.name)
+    pulse.decoder = PartDecoder.name
     decoder = PartDecoder(video.path, part, width, height)
     yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
 
@@ -201,23 +175,6 @@ def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
             "allow workers more memory"
         )
     return width, height
-
-
-def _frugal_decord(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
-    """Open decord, if a whole video is within its read-ahead limit.
-
-    Raises:
-        VideoError: the video exceeds the limit, or decord cannot open it.
-    """
-    num_frames = info.num_frames_container or info.duration_seconds * info.fps
-    # decord reads the whole file, whatever its size, before it reports the number of frames.
-    is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
-    if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
-        decoder = DecordDecoder(path, info, width, height)
-        if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
-            return decoder
-        decoder.close()
-    raise VideoError("too long for decord, which reads ahead without bound", DecordDecoder.name)
 
 
 def _read(

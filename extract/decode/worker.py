@@ -18,6 +18,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from vigil.extract.decode.decoders import AUTO, check_decoder
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import (
@@ -26,8 +27,6 @@ from vigil.extract.decode.reader import (
     ReadingOptions,
     Restart,
     SplitVideo,
-    check_decoder,
-    decoder_name,
     read_part,
     read_video,
 )
@@ -44,7 +43,7 @@ class Task:
 
     number: int
     video: SourceVideo
-    decoder: str = "auto"
+    decoder: str = AUTO
     part: Part | None = None
     may_split: bool = False
 
@@ -169,8 +168,8 @@ def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
         reason = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
             reason = "it needs more memory than a worker may use: raise the limit for workers"
-        decoder = decoder_name(line.pulse)
-        line.send(TaskFailed(task.number, reason, decoder, line.pulse.num_frames))
+        pulse = line.pulse
+        line.send(TaskFailed(task.number, reason, pulse.decoder, pulse.num_frames))
 
 
 def _messages(

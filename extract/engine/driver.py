@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vigil.extract.decode.decoders import AUTO, last_resort
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,
@@ -58,7 +59,7 @@ class Engine:
     views: tuple[str, ...]
     devices: tuple[torch.device, ...]
     precision: str
-    decoder: str = "auto"
+    decoder: str = AUTO
     keep_clips: bool = False
     batch_size: int = 1
     """Clip-views per batch."""
@@ -250,7 +251,7 @@ class _Run:
         task = self._tasks[news.task]
         video = self._videos[task.video.name]
         if isinstance(news, Restarted):
-            log.debug("%s: %s; continuing with PyAV", task.video.name, news.reason)
+            log.debug("%s: %s; continuing with the next decoder", task.video.name, news.reason)
             video.begin_anew()
             return
         del self._tasks[task.number]
@@ -282,7 +283,7 @@ class _Run:
         decoder = self._engine.decoder
         if isinstance(news, WorkerDied):
             video.num_deaths += 1
-            decoder = "pyav" if decoder == "auto" else decoder
+            decoder = last_resort(decoder)
         self._queue.appendleft(self._task(video.source, decoder=decoder))
 
     def _write_if_complete(self, video: OpenVideo) -> None:

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
 from vigil.extract.decode.pulse import Pulse
-from vigil.extract.decode.reader import ReadingOptions, decoder_name
+from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.ring import ClipRing
 from vigil.extract.decode.worker import (
     ClipReady,
@@ -191,7 +191,7 @@ class WorkerPool:
         reason = f"the decoder process died ({how})"
         if is_stalled:
             reason = f"no heartbeat for {self.limits.stall_seconds:g} s: allow workers more time"
-        return WorkerDied(task, reason, decoder_name(worker.pulse), worker.pulse.num_frames)
+        return WorkerDied(task, reason, worker.pulse.decoder, worker.pulse.num_frames)
 
     def watch(self) -> None:
         """Kill stalled workers; `receive` then reports their deaths."""
