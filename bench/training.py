@@ -23,7 +23,7 @@ from vigil.extract.clips import CLIP_FRAMES, ClipGrid
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.model.config import ModelConfig
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.training.feeding import fetch, gather
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch

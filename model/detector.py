@@ -6,7 +6,7 @@ positions x channels, time-major), K classes (the normal one has index 0).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -16,34 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vigil.model.front import FrontEnd
-from vigil.model.settings import require
-
-
-@dataclass(frozen=True)
-class InputShape:
-    """The shape of a model's input features and the number of its classes."""
-
-    num_segments: int
-    time_positions: int
-    channels: int
-    num_classes: int
-    """Including the normal class."""
-
-    def __post_init__(self) -> None:
-        """Reject empty shapes.
-
-        Raises:
-            ValueError: names the number, its value and what is allowed.
-        """
-        for field in fields(self):
-            minimum = 2 if field.name == "num_classes" else 1
-            value = getattr(self, field.name)
-            require(value >= minimum, field.name, value, f"at least {minimum}")
-
-    @property
-    def feature_size(self) -> int:
-        """Stored features of a segment, D."""
-        return self.time_positions * self.channels
+from vigil.model.settings import InputShape
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

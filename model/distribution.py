@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.model.detector import Detector, FitReport, InputShape, Output
+from vigil.model.detector import Detector, FitReport, Output
 from vigil.model.front import FIT_BAGS
 from vigil.model.losses import magnitude_loss
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings, require
+from vigil.model.settings import FrontConfig, InputShape, Settings, require
 from vigil.model.statistics import (
     DistributionDifference,
     SegmentStatistics,

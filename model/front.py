@@ -5,16 +5,12 @@ channels, time-major), F features of a segment that enter the network.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from vigil.model.settings import FrontConfig
+from vigil.model.settings import FrontConfig, InputShape
 from vigil.model.stages import Standardize, TimePool
-
-if TYPE_CHECKING:
-    from vigil.model.detector import InputShape
 
 # Bags that are measured at a time; this limits memory and does not affect the result.
 FIT_BAGS = 64
@@ -29,7 +25,7 @@ def chosen_bags(stored: Tensor, chosen: Tensor) -> Iterator[Tensor]:
 class FrontEnd(nn.Module):
     """Turns stored features into the input of a network, in float32."""
 
-    def __init__(self, config: FrontConfig, shape: "InputShape") -> None:
+    def __init__(self, config: FrontConfig, shape: InputShape) -> None:
         """Build the parts that the settings enable."""
         super().__init__()
         pooled = config.time_pool == "mean"

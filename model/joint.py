@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.losses import joint_loss
 from vigil.model.methods import Method
+from vigil.model.settings import InputShape
 from vigil.model.stages import (
     ClassificationHead,
     DetectionHead,

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings, TimePool
+from vigil.model.settings import FrontConfig, InputShape, Settings, TimePoolName
 
 
 @dataclass(frozen=True)
 class JointPlusConfig(FrontConfig):
     """The layers."""
 
-    time_pool: TimePool = "mean"
+    time_pool: TimePoolName = "mean"
     """mean: average the stored time positions of a segment first, to need fewer weights."""
     standardize: bool = True
     """Standardize every dimension to mean 0 and deviation 1 over the training split first."""

@@ -1,10 +1,13 @@
-"""The base of all methods' settings. Importing this module does not import torch."""
+"""The base of all methods' settings, and the shape of their input.
+
+Importing this module does not import torch.
+"""
 
 import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-TimePool = Literal["none", "mean"]
+TimePoolName = Literal["none", "mean"]
 
 
 def require(valid: bool, name: str, value: object, allowed: str) -> None:
@@ -25,6 +28,33 @@ def require_literal(name: str, value: object, literal: Any) -> None:
     """
     choices = get_args(literal)
     require(value in choices, name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """The shape of a model's input features and the number of its classes."""
+
+    num_segments: int
+    time_positions: int
+    channels: int
+    num_classes: int
+    """Including the normal class."""
+
+    def __post_init__(self) -> None:
+        """Reject empty shapes.
+
+        Raises:
+            ValueError: names the number, its value and what is allowed.
+        """
+        for field in fields(self):
+            minimum = 2 if field.name == "num_classes" else 1
+            value = getattr(self, field.name)
+            require(value >= minimum, field.name, value, f"at least {minimum}")
+
+    @property
+    def feature_size(self) -> int:
+        """Stored features of a segment, D."""
+        return self.time_positions * self.channels
 
 
 @dataclass(frozen=True)
@@ -64,7 +94,7 @@ class NoLoss(Settings):
 class FrontConfig(Settings):
     """The processing of stored features before any network."""
 
-    time_pool: TimePool = "none"
+    time_pool: TimePoolName = "none"
     """mean: average the stored time positions of a segment first, to need fewer weights."""
     scene_share: float = 0.0
     """Share of a video's mean feature, 0..1, that is subtracted from each of its segments: what is

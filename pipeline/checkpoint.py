@@ -22,8 +22,8 @@ from torch import Tensor
 from vigil.extract.errors import UserError
 from vigil.extract.files import replace_file, sync
 from vigil.extract.spec import FeatureSpec
-from vigil.model.detector import Detector, InputShape
-from vigil.model.settings import require
+from vigil.model.detector import Detector
+from vigil.model.settings import InputShape, require
 from vigil.pipeline.recipe import Recipe, recipe_of
 from vigil.pipeline.text_files import read_json, write_json
 

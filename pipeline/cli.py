@@ -11,10 +11,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import reduce
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import or_
 from pathlib import Path
 from types import FrameType
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         chosen = parse(arguments)
         set_up_logging(chosen.logs)
-        exit_code = _runner(chosen)(chosen)
+        exit_code = run(chosen)
         sys.stdout.flush()  # raises BrokenPipeError here, where it can be handled
         return exit_code
     except UserError as error:
@@ -152,6 +152,45 @@ def parse(arguments: Sequence[str]) -> Any:
     return command_line
 
 
+def arguments_of(chosen: Any) -> list[str]:
+    """The arguments that `parse` turns into these options: only what differs from the defaults.
+
+    Raises:
+        UserError: a value cannot be an argument.
+        ValueError: the recipe is from a file or of another method, which changes the defaults.
+    """
+    if isinstance(chosen, options.TrainOptions) and chosen.config is not None:
+        raise ValueError(f"a recipe from a file, {chosen.config}, cannot become arguments")
+    words, _ = _find_command(type(chosen))
+    found = list(_changes(chosen, _defaults(type(chosen))))
+    found.sort(key=lambda change: change[0].startswith("--"))  # a flag takes all values after it
+    return [*words, *chain(*found)]
+
+
+def _changes(chosen: Any, defaults: Any) -> Iterator[list[str]]:
+    """Yield the arguments for each value that differs, those of sections included."""
+    if type(chosen) is not type(defaults):
+        raise ValueError(f"{chosen!r} cannot become arguments: it must be of {type(defaults)}")
+    for setting in fields(chosen):
+        value, default = (getattr(one, setting.name) for one in (chosen, defaults))
+        name = setting.name.replace("_", "-")
+        if value == default:
+            continue
+        if is_dataclass(value):
+            yield from _changes(value, default)
+        elif isinstance(value, bool):
+            yield [f"--{name}" if value else f"--no-{name}"]
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            named = [str(one) for one in values if not isinstance(one, (int, float))]
+            if value in (None, ()):
+                raise ValueError(f"{name} = {value!r} cannot become an argument")
+            if any(text.startswith("-") for text in named):
+                raise UserError(f"{name} {str(value)!r} would be read as a flag: use another name")
+            is_positional = tyro.conf.Positional in getattr(setting.type, "__metadata__", ())
+            yield [*([] if is_positional else [f"--{name}"]), *map(str, values)]
+
+
 def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
     """The union of the commands' option types, for tyro to parse."""
     alternatives = []
@@ -162,7 +201,7 @@ def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
             continue
         kind, _ = command
         if kind is options.TrainOptions:
-            settings = tyro.conf.subcommand(name, default=_with_recipe(recipe))
+            settings = tyro.conf.subcommand(name, default=replace(_defaults(kind), recipe=recipe))
         else:
             settings = tyro.conf.subcommand(name)
         alternatives.append(Annotated[kind, settings])
@@ -191,25 +230,32 @@ def _recipe_of(arguments: Sequence[str]) -> Recipe:
     return Recipe() if method is None else recipe_of({"method": method}, "--method")
 
 
-def _with_recipe(recipe: Recipe) -> options.TrainOptions:
+def _defaults(kind: type[Any]) -> Any:
+    """Options with every default; what is required is missing."""
     required = {
         setting.name: tyro.MISSING
-        for setting in fields(options.TrainOptions)
+        for setting in fields(kind)
         if setting.default is MISSING and setting.default_factory is MISSING
     }
-    return options.TrainOptions(**required, recipe=recipe)
+    return kind(**required)
 
 
-def _runner(chosen: Any) -> Callable[[Any], int]:
-    groups = [group for group in COMMANDS.values() if isinstance(group, dict)]
-    commands = [command for command in COMMANDS.values() if not isinstance(command, dict)]
-    for kind, target in commands + [command for group in groups for command in group.values()]:
-        if type(chosen) is kind:
-            name, _, function = target.partition(":")
-            module = importlib.import_module(f"vigil.pipeline.{name}")
-            runner: Callable[[Any], int] = getattr(module, function)
-            return runner
-    raise TypeError(f"no command has the options {type(chosen).__name__}")
+def run(chosen: Any) -> int:
+    """Run the command that has these options, and return its exit code."""
+    _, target = _find_command(type(chosen))
+    name, _, function = target.partition(":")
+    exit_code: int = getattr(importlib.import_module(f"vigil.pipeline.{name}"), function)(chosen)
+    return exit_code
+
+
+def _find_command(kind: type[Any]) -> tuple[tuple[str, ...], str]:
+    """The words that name the command with these options, and its target in `COMMANDS`."""
+    for name, command in COMMANDS.items():
+        members = command.items() if isinstance(command, dict) else [("", command)]
+        for member, (known, target) in members:
+            if kind is known:
+                return (name, member) if member else (name,), target
+    raise TypeError(f"no command has the options {kind.__name__}")
 
 
 def _explain(error: OSError) -> str:

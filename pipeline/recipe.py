@@ -18,10 +18,10 @@ from vigil.data.pooling import PoolingConfig
 from vigil.extract.errors import UserError
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.model.methods import DEFAULT_METHOD, find_method
-from vigil.model.settings import Settings, require, require_literal
+from vigil.model.settings import InputShape, Settings, require, require_literal
 
 if TYPE_CHECKING:
-    from vigil.model.detector import Detector, InputShape
+    from vigil.model.detector import Detector
 
 Selection = Literal["auc", "maa", "mean", "last"]
 Section = TypeVar("Section")
@@ -103,7 +103,7 @@ class Recipe:
     """Method to train, one of docs/methods.md; it determines the model and loss settings."""
     features: PoolingConfig = field(default_factory=PoolingConfig)
 
-    def build(self, shape: "InputShape") -> "Detector":
+    def build(self, shape: InputShape) -> "Detector":
         """Build a model with these settings and fresh weights from torch's generator."""
         return find_method(self.method).detector(self.model, self.loss, shape)
 

@@ -17,7 +17,7 @@ DENSITIES_NAME = "figures/densities.png"
 
 EVALUATION_FOLDER = "evaluation"
 """The output of the latest vigil evaluate."""
-JUDGED_FOLDER = "judged"
+TEST_SCORES_FOLDER = "judged"
 """In a run of a method table: the evaluation of each checkpoint, a folder each."""
 METRICS_NAME = "metrics.json"
 """In an evaluation: the measures and their intervals."""

@@ -14,8 +14,8 @@ from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import VideoFeatures, feature_path, write_features
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointConfig, content_digest, save_checkpoint
 from vigil.pipeline.recipe import Recipe
 

@@ -31,7 +31,7 @@ from bench.table import Row, figure, render, shortest_seconds
 from bench.videos import chosen_videos, draw_video, repeat_video
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES, find_backbone
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 
 CHEAP = Options(backbone=standin.NAME, device="cpu", precisions=("fp32",), repeats=1)
 

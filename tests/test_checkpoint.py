@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from vigil.extract.spec import FeatureSpec
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import (
     CheckpointConfig,
     CheckpointError,

@@ -16,15 +16,20 @@ from pathlib import Path
 import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vigil.extract import versions
 from vigil.extract.decode.decoders import DECODERS
+from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES
+from vigil.model.config import ModelConfig
 from vigil.model.methods import METHODS
-from vigil.pipeline.cli import COMMANDS, GROUPS, main, parse
+from vigil.pipeline import options
+from vigil.pipeline.cli import COMMANDS, GROUPS, arguments_of, main, parse
 from vigil.pipeline.extraction import pretrained as weights
 from vigil.pipeline.extraction import verification
-from vigil.pipeline.recipe import Recipe, load_recipe
+from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe, recipe_of
 
 PATHS = [
     [name, *rest]
@@ -214,6 +219,68 @@ def test_options_reach_the_command():
     assert (chosen.compute.precision, chosen.overwrite) == ("bf16", True)
     assert chosen.compute.extensions == ".mp4"
     assert chosen.logs.quiet
+
+
+TEXT = st.text(min_size=1).filter(lambda text: text[0] != "-" and text != "None")
+FOLDER = TEXT.map(Path)
+OPTIONS = st.one_of(
+    st.builds(
+        options.ExtractOptions,
+        videos=st.lists(TEXT, min_size=1).map(tuple),
+        out=FOLDER,
+        endpoint=st.none() | TEXT,
+        time_pool=st.sampled_from(["none", "mean"]),
+        keep_clips=st.booleans(),
+        compute=st.builds(
+            options.ComputeOptions,
+            workers=st.just("auto") | st.integers(),
+            stall_seconds=st.floats(allow_nan=False),
+        ),
+        logs=st.builds(options.LogOptions, quiet=st.booleans(), log_json=st.none() | FOLDER),
+    ),
+    st.builds(
+        options.TrainOptions,
+        features=FOLDER,
+        out=FOLDER,
+        annotations=st.lists(FOLDER).map(tuple),
+        recipe=st.builds(
+            Recipe,
+            model=st.builds(
+                ModelConfig, temporal=st.booleans(), standardize=st.booleans(), dropout=st.just(0.1)
+            ),
+            training=st.builds(TrainingConfig, early_stopping_epochs=st.none() | st.just(3)),
+        ),
+    ),
+    st.builds(options.EvaluateOptions, FOLDER, FOLDER, st.lists(FOLDER, min_size=1).map(tuple)),
+    st.builds(options.WeightsVerifyOptions, TEXT, TEXT),
+    st.builds(options.DatasetListOptions),
+)
+
+
+class TestArguments:
+    @given(OPTIONS)
+    def test_are_parsed_back(self, chosen):
+        assert parse(arguments_of(chosen)) == chosen
+
+    def test_are_only_what_differs_from_the_defaults(self):
+        chosen = options.TrainOptions(Path("F"), Path("R"), seed=3, overwrite=True)
+        words = ["train", "F", "--out", "R", "--seed", "3", "--overwrite"]
+        assert arguments_of(chosen) == words
+
+    def test_text_that_looks_like_a_flag_is_refused(self):
+        with pytest.raises(UserError, match="out '-x' would be read as a flag: use another name"):
+            arguments_of(options.ExtractOptions(("a",), Path("-x")))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"config": Path("a.toml")}, "a recipe from a file, a.toml, cannot become arguments"),
+            ({"recipe": recipe_of({"method": "svm"}, "")}, "SvmConfig.* cannot become arguments"),
+        ],
+    )
+    def test_other_defaults_are_refused(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            arguments_of(options.TrainOptions(Path("F"), Path("R"), **changes))
 
 
 class TestConfig:

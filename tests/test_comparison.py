@@ -9,8 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from vigil.extract.errors import UserError
 from vigil.pipeline.evaluation.comparison import (
-    MEASURES,
-    difference,
+    paired_difference,
     read_runs,
     run_compare,
     spread,
@@ -20,6 +19,7 @@ from vigil.pipeline.evaluation.records import FORMAT, ScoredVideo, StoredScoresE
 from vigil.pipeline.options import CompareOptions
 from vigil.pipeline.run_folder import SCORES_NAME
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.measures import MEASURES
 
 
 def make_run(seed, strength, num_videos=20, others=0):
@@ -72,16 +72,16 @@ def test_values_are_those_of_the_measures():
 
 def test_a_method_is_not_better_than_itself():
     runs = [make_run(seed, 0.5) for seed in range(3)]
-    found = difference("frame_auc", runs, runs, 200, 0)
+    found = paired_difference("frame_auc", runs, runs, 200, 0)
     assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 def test_a_much_better_method_is_significantly_better():
     good, bad = ([make_run(seed, strength) for seed in range(4)] for strength in (1.0, 0.0))
-    found = difference("frame_auc", good, bad, 400, 0)
+    found = paired_difference("frame_auc", good, bad, 400, 0)
     assert found.low > 0
     assert found.p_value == pytest.approx(2 / 401)
-    back = difference("frame_auc", bad, good, 400, 0)
+    back = paired_difference("frame_auc", bad, good, 400, 0)
     assert (back.mean, back.low, back.high) == pytest.approx((-found.mean, -found.high, -found.low))
 
 
@@ -101,13 +101,13 @@ def test_without_annotated_frames_there_is_no_frame_auc():
     unknown = (replace(run[0], frames_known=False), *run[1:])
     assert values_of("frame_auc", [unknown]) is None
     assert spread("frame_auc", [unknown], 10, 0) is None
-    assert difference("frame_auc", [unknown], [unknown], 10, 0) is None
+    assert paired_difference("frame_auc", [unknown], [unknown], 10, 0) is None
     assert values_of("video_auc", [unknown]) == values_of("video_auc", [run])
 
 
 def test_seeds_have_equal_weight_even_if_their_numbers_differ():
     runs = [make_run(seed, 0.2 * seed) for seed in range(5)]
-    found = difference("frame_auc", runs, runs[:3], 300, 0)
+    found = paired_difference("frame_auc", runs, runs[:3], 300, 0)
     expected = np.mean(values_of("frame_auc", runs)) - np.mean(values_of("frame_auc", runs[:3]))
     assert found is not None
     assert found.mean == pytest.approx(expected)
@@ -127,7 +127,7 @@ def test_other_videos_or_another_truth_are_refused():
         with pytest.raises(
             UserError, match="evaluated on different videos, or with different annotations"
         ):
-            difference("frame_auc", [make_run(0, 0.5)], [other], 10, 0)
+            paired_difference("frame_auc", [make_run(0, 0.5)], [other], 10, 0)
 
 
 def test_the_command_accepts_a_run_or_a_folder_of_seeds(tmp_path, capsys):

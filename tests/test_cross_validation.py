@@ -10,8 +10,8 @@ import pytest
 import torch
 from builders import CHANNELS, MODEL, TIME_POSITIONS, write_toy_store
 
-from vigil.model.detector import InputShape
 from vigil.model.methods import find_method
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.options import TrainOptions
 from vigil.pipeline.recipe import Recipe, TrainingConfig
@@ -23,7 +23,7 @@ from vigil.pipeline.training.training_data import (
     load_labelled_features,
     split_training,
 )
-from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, judge
+from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, validate_answers
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -89,7 +89,9 @@ def test_each_video_is_evaluated_by_a_model_not_trained_on_it(
         assert said.named is not None
         named += said.named.tolist()
         classes += own.class_indices.tolist()
-    expected = judge(HeldOutAnswers(np.array(peaks), np.array(named)), np.array(classes), 3)
+    expected = validate_answers(
+        HeldOutAnswers(np.array(peaks), np.array(named)), np.array(classes), 3
+    )
     assert found[1] == expected
 
 

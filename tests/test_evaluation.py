@@ -31,9 +31,10 @@ from vigil.pipeline.evaluation.command import (
 )
 from vigil.pipeline.evaluation.comparison import read_runs, values_of
 from vigil.pipeline.options import EvaluateOptions
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.events import true_runs
 from vigil.pipeline.scores.inference import VideoScores, score_views
-from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scores.measures import evaluate_videos
 from vigil.pipeline.scores.metrics import rank_frames, roc_auc
 from vigil.pipeline.scores.plots import plot_video
 from vigil.pipeline.scores.video_scoring import ScoringError

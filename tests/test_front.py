@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vigil.model.detector import InputShape
 from vigil.model.front import FIT_BAGS, FrontEnd
-from vigil.model.settings import FrontConfig
+from vigil.model.settings import FrontConfig, InputShape
 
 SHAPE = InputShape(num_segments=8, time_positions=2, channels=3, num_classes=3)
 

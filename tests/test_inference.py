@@ -10,9 +10,9 @@ import torch
 from vigil.extract.errors import UserError
 from vigil.extract.networks.hardware import select_device
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel
 from vigil.model.joint_plus import JointPlus, JointPlusConfig, JointPlusLoss
+from vigil.model.settings import InputShape
 from vigil.pipeline.scores import inference
 from vigil.pipeline.scores.inference import score_videos, score_views
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel
+from vigil.model.settings import InputShape
 from vigil.model.stages import DEVIATION_FLOOR, WIDE, Standardize
 
 SMALL = {

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from vigil.model.detector import InputShape
 from vigil.model.joint_plus import (
     JointPlus,
     JointPlusConfig,
@@ -14,6 +13,7 @@ from vigil.model.joint_plus import (
     balanced,
     class_log_probabilities,
 )
+from vigil.model.settings import InputShape
 
 SHAPE = InputShape(num_segments=8, time_positions=2, channels=3, num_classes=3)
 

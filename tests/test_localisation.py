@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vigil.extract.segments import segment_ranges
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.events import true_runs
 from vigil.pipeline.scores.inference import VideoScores
 from vigil.pipeline.scores.localisation import (
@@ -19,7 +20,7 @@ from vigil.pipeline.scores.localisation import (
     match,
     overlaps,
 )
-from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scores.measures import evaluate_videos
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
 NAMES = [*(f"map_iou_{threshold}" for threshold in IOU_THRESHOLDS), "map_iou_mean"]

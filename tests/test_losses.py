@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from vigil.model.config import LossConfig, ModelConfig
-from vigil.model.detector import InputShape
 from vigil.model.joint import JointModel, JointOutput
 from vigil.model.losses import (
     attention_loss,
@@ -21,6 +20,7 @@ from vigil.model.losses import (
     joint_loss,
     ranking_loss,
 )
+from vigil.model.settings import InputShape
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -17,7 +17,7 @@ from vigil.model.baselines.bn_wvad import (
     selection_weights,
     separation_loss,
 )
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = BnWvadConfig(embedding_size=16, num_heads=2, head_size=8, feedforward_size=16, num_layers=1)

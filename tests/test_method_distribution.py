@@ -13,7 +13,6 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from vigil.model.densities import tabulate
-from vigil.model.detector import InputShape
 from vigil.model.distribution import (
     DistributionConfig,
     DistributionLoss,
@@ -21,6 +20,7 @@ from vigil.model.distribution import (
     DistributionOutput,
 )
 from vigil.model.losses import magnitude_loss
+from vigil.model.settings import InputShape
 from vigil.model.statistics import DistributionDifference, SegmentStatistics, neighbour_distance
 from vigil.model.temporal import MultiScaleTemporal, NonLocalBlock
 from vigil.pipeline.options import TrainOptions

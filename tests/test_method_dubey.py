@@ -11,8 +11,9 @@ from vigil.model.baselines.dubey import (
     next_ranks_loss,
     spread_loss,
 )
-from vigil.model.detector import InputShape, Output
+from vigil.model.detector import Output
 from vigil.model.losses import ranking_loss
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from vigil.model.baselines.hasan import Hasan, HasanConfig, HasanLoss, HasanOutput
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

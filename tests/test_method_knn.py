@@ -6,8 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from vigil.model.baselines.knn import Knn, KnnConfig
-from vigil.model.detector import InputShape
-from vigil.model.settings import NoLoss
+from vigil.model.settings import InputShape, NoLoss
 
 SHAPE = InputShape(num_segments=4, time_positions=2, channels=3, num_classes=3)
 CLASSES = torch.arange(20) % 3

@@ -6,8 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from vigil.model.baselines.lu import Lu, LuConfig, find_combinations
-from vigil.model.detector import InputShape
-from vigil.model.settings import NoLoss
+from vigil.model.settings import InputShape, NoLoss
 
 SHAPE = InputShape(num_segments=6, time_positions=1, channels=12, num_classes=2)
 CONFIG = LuConfig(num_axes=10, num_atoms=2, num_combinations=5, error_bound=0.05)

@@ -12,8 +12,8 @@ from vigil.model.baselines.rtfm import (
     RtfmLoss,
     RtfmOutput,
 )
-from vigil.model.detector import InputShape
 from vigil.model.losses import magnitude_loss
+from vigil.model.settings import InputShape
 from vigil.model.temporal import DILATIONS, MultiScaleTemporal
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch

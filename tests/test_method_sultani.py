@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vigil.model.baselines.sultani import Sultani, SultaniConfig, SultaniLoss, split_scores
-from vigil.model.detector import InputShape, Output
+from vigil.model.detector import Output
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

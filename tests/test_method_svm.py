@@ -11,8 +11,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
 from vigil.model.baselines.svm import Svm, SvmConfig
-from vigil.model.detector import InputShape
-from vigil.model.settings import NoLoss
+from vigil.model.settings import InputShape, NoLoss
 
 SHAPE = InputShape(num_segments=4, time_positions=1, channels=6, num_classes=3)
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 0, 2, 0, 0, 1, 0, 0])

@@ -15,13 +15,13 @@ from vigil.model.baselines.ur_dmu import (
     UrDmuConfig,
     UrDmuLoss,
     divergence_loss,
-    magnitude_loss,
     mean_of_best,
     mean_of_highest,
     memory_loss,
+    recall_magnitude_loss,
     triplet_loss,
 )
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = UrDmuConfig(
@@ -144,7 +144,9 @@ def test_magnitude_loss_equals_loops() -> None:
     normal, anomalous = random(0, 5, 3), 3 * random(1, 5, 3)
     hinges = [max(0.0, 2 - norm(anomalous[bag]) + norm(normal[anchor])) for anchor, bag in pairs()]
     assert 0 < sum(hinge > 0 for hinge in hinges) < len(hinges)
-    assert float(magnitude_loss(normal, anomalous, ANOMALOUS, 2)) == pytest.approx(fmean(hinges))
+    assert float(recall_magnitude_loss(normal, anomalous, ANOMALOUS, 2)) == pytest.approx(
+        fmean(hinges)
+    )
 
 
 def test_losses_equal_the_authors_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from vigil.model.baselines.zhang import CausalBlock, Zhang, ZhangConfig, ZhangLoss, inner_bag_loss
-from vigil.model.detector import InputShape, Output
+from vigil.model.detector import Output
 from vigil.model.losses import ranking_loss
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

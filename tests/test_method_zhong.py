@@ -17,7 +17,7 @@ from vigil.model.baselines.zhong import (
     similarity_graph,
     time_graph,
 )
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.learner import (
     Bags,

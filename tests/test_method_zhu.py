@@ -7,8 +7,16 @@ import pytest
 import torch
 from toy_training import SHAPE, auc_on_new_bags, toy_bags
 
-from vigil.model.baselines.zhu import Motion, Zhu, ZhuConfig, ZhuLoss, differences, ranking_loss
-from vigil.model.detector import InputShape, Output
+from vigil.model.baselines.zhu import (
+    Motion,
+    Zhu,
+    ZhuConfig,
+    ZhuLoss,
+    differences,
+    worth_ranking_loss,
+)
+from vigil.model.detector import Output
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 
 SMALL = ZhuConfig(first_attention_size=16, second_attention_size=8, first_size=32, second_size=8)
@@ -34,10 +42,11 @@ def test_ranking_loss_equals_loops() -> None:
         for other in (1, 2, 5, 6)
     ]
     assert 0 < sum(hinge > 0 for hinge in hinges) < len(hinges)
-    assert float(ranking_loss(worth, anomalous, 0.3)) == pytest.approx(fmean(hinges))
+    assert float(worth_ranking_loss(worth, anomalous, 0.3)) == pytest.approx(fmean(hinges))
     order = torch.tensor([6, 2, 0, 5, 3, 1, 4])
     torch.testing.assert_close(
-        ranking_loss(worth[order], anomalous[order], 0.3), ranking_loss(worth, anomalous, 0.3)
+        worth_ranking_loss(worth[order], anomalous[order], 0.3),
+        worth_ranking_loss(worth, anomalous, 0.3),
     )
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from vigil.model.detector import Detector, InputShape
+from vigil.model.detector import Detector
 from vigil.model.methods import METHODS, find_method
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe
 from vigil.pipeline.training.learner import Bags, new_learner, restore, resume_state, train_epoch
 

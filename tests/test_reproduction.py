@@ -1,6 +1,7 @@
 """`vigil reproduce` and the page of a table: everything in one command, on generated features."""
 
 import re
+import shlex
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
@@ -17,8 +18,10 @@ from vigil.data.annotations import load_annotations
 from vigil.data.published import DATASETS, PublishedDataset, Subset
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
+from vigil.pipeline import cli
 from vigil.pipeline.chains import reproduction
-from vigil.pipeline.cli import main
+from vigil.pipeline.cli import main, parse
+from vigil.pipeline.options import BenchMethodsOptions, DatasetCheckOptions, ExtractOptions
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 from vigil.pipeline.text_files import read_json
 
@@ -174,6 +177,17 @@ class TestReproduce:
         assert reproduce("--allow-missing", "--only", "joint")[0] == 0
         assert "The dataset was incomplete: missing 1 (see" in Path("out/table.html").read_text()
 
+    def test_the_logged_commands_are_those_that_ran(self, features, reproduce, monkeypatch):
+        ran = []
+        run = cli.run
+        monkeypatch.setattr(cli, "run", lambda options: ran.append(options) or run(options))
+        Path("features").rename("all 'features'")
+        code, _, err = reproduce("--only", HOSTILE, source=("--features", "all 'features'"))
+        assert code == 0
+        lines = re.findall(r"\$ vigil (.*)", err)
+        assert [parse(shlex.split(line)) for line in lines] == ran[1:]
+        assert [type(one) for one in ran[1:]] == [DatasetCheckOptions, BenchMethodsOptions]
+
     def test_damaged_features_are_named(self, features, reproduce):
         (features / "Arson" / "Arson7.mp4.h5").write_bytes(b"nothing")
         code, _, err = reproduce()
@@ -187,10 +201,10 @@ class TestReproduce:
             shutil.copy(tmp_path / "one.mp4", tmp_path / "videos" / name)
         asked = []
 
-        def extract(arguments, logs):
-            if arguments[0] != "extract":
-                return run_step(arguments, logs)
-            asked.append(arguments)
+        def extract(options, logs):
+            if not isinstance(options, ExtractOptions):
+                return run_step(options, logs)
+            asked.append(options)
             generate(Path("out/features"), TRAIN + TEST[1:])
             return 3  # one of them failed
 
@@ -205,7 +219,7 @@ class TestReproduce:
         assert code == 0, err
         assert "--memory-gib 0.0" in err
         flags = "--out out/features --views center,top_left --weights random --device cpu"
-        assert asked == 2 * [["extract", "videos", *flags.split()]]
+        assert asked == 2 * [parse(["extract", "videos", *flags.split()])]
         assert "1 of its videos have no features" in Path("out/table.html").read_text()
         assert re.findall(r"^(\w+)_seconds", out, re.MULTILINE) == ["check", "extract", "table"]
 

@@ -35,8 +35,8 @@ from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
 from vigil.extract.locks import LockedError, locked
 from vigil.extract.sealed import FeatureFileError
-from vigil.model.detector import InputShape
 from vigil.model.methods import find_method
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import ResumeState, load_checkpoint, load_config
 from vigil.pipeline.cli import main
 from vigil.pipeline.logs import set_up_logging

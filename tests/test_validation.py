@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from vigil.extract.segments import segment_ranges
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.scores.inference import VideoScores
 from vigil.pipeline.training.learner import DivergedError
 from vigil.pipeline.training.validation import (

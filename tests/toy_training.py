@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.training.learner import Bags, new_learner, train_epoch
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.baselines.attention import EncoderConfig, GlobalLocalEncoder
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import Settings, require
+from vigil.model.settings import InputShape, Settings, require
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.front import chosen_bags
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings
+from vigil.model.settings import FrontConfig, InputShape, Settings
 from vigil.model.stages import Standardize
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, NoLoss, require
+from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
 Weighting = Literal["uniform", "distance"]
 

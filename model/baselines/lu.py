@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.front import chosen_bags
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, NoLoss, require
+from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
 # A combination and the points it represents are updated in turn until neither changes. Each turn
 # lowers the common objective, and more turns than this gain almost nothing.

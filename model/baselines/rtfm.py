@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.losses import magnitude_loss
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings
+from vigil.model.settings import FrontConfig, InputShape, Settings
 from vigil.model.temporal import MultiScaleTemporal
 
 

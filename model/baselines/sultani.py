@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from vigil.model.config import LossConfig
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.losses import dense_penalty, ranking_loss
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings
+from vigil.model.settings import FrontConfig, InputShape, Settings
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, NoLoss, require
+from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
 VideoPool = Literal["mean", "max"]
 MAX_ITERATIONS = 20_000

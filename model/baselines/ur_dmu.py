@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.baselines.attention import EncoderConfig, GlobalLocalEncoder
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import Settings
+from vigil.model.settings import InputShape, Settings
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class UrDmu(Detector):
             output.normal_features, output.anomalous_features, anomalous, loss.triplet_margin
         )
         divergence = divergence_loss(output.mean, output.log_variance, ~anomalous)
-        magnitude = magnitude_loss(
+        magnitude = recall_magnitude_loss(
             output.normal_recall, output.anomalous_recall, anomalous, loss.magnitude_margin
         )
         total = (
@@ -235,7 +235,7 @@ def divergence_loss(mean: Tensor, log_variance: Tensor, normal: Tensor) -> Tenso
     return _mean_over(divergence.sum(dim=1).mean(dim=1), normal)
 
 
-def magnitude_loss(
+def recall_magnitude_loss(
     normal_recall: Tensor, anomalous_recall: Tensor, anomalous: Tensor, margin: float
 ) -> Tensor:
     """The hinge loss by which anomalous recalls (B, E) should be longer than normal ones.

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.baselines.sultani import SultaniConfig, SultaniLoss, perceptron, split_scores
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.losses import dense_penalty, ranking_loss
 from vigil.model.methods import Method
+from vigil.model.settings import InputShape
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings, require
+from vigil.model.settings import FrontConfig, InputShape, Settings, require
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.methods import Method
-from vigil.model.settings import FrontConfig, Settings
+from vigil.model.settings import FrontConfig, InputShape, Settings
 
 Motion = Literal["stored", "difference"]
 
@@ -104,7 +104,7 @@ class Zhu(Detector):
         assert output.alpha is not None
         worth = (output.alpha * output.scores).sum(dim=1)
         anomalous = class_indices > 0
-        ranking = ranking_loss(worth, anomalous, self.loss.margin)
+        ranking = worth_ranking_loss(worth, anomalous, self.loss.margin)
         sparsity = (worth * anomalous).sum() / anomalous.sum()
         total = ranking + self.loss.sparsity_weight * sparsity
         return {"total": total, "ranking": ranking, "sparsity": sparsity}
@@ -116,7 +116,7 @@ def differences(stored: Tensor, shape: InputShape) -> Tensor:
     return positions.diff(dim=1, prepend=positions[:, :1]).abs().view(stored.shape)
 
 
-def ranking_loss(worth: Tensor, anomalous: Tensor, margin: float) -> Tensor:
+def worth_ranking_loss(worth: Tensor, anomalous: Tensor, margin: float) -> Tensor:
     """The mean hinge of margin - worth of an anomalous bag + worth of a normal one, of (B,)."""
     hinges = functional.relu(margin - worth.unsqueeze(1) + worth)
     pairs = anomalous.unsqueeze(1) & ~anomalous

@@ -5,7 +5,6 @@ It runs the commands that a user would run, and prints each of them.
 
 import json
 import logging
-import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,17 @@ from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, genera
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.download import WeightsError, fetch_weights
+from vigil.model.config import LossConfig, ModelConfig
 from vigil.pipeline.chains.steps import run_step
 from vigil.pipeline.logs import download_progress
-from vigil.pipeline.options import DemoOptions
+from vigil.pipeline.options import (
+    DemoOptions,
+    EvaluateOptions,
+    ExtractOptions,
+    ScoreOptions,
+    TrainOptions,
+)
+from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME
 from vigil.pipeline.scoring.report import REPORT_NAME
 
@@ -25,9 +32,10 @@ BACKBONE = "i3d"
 # network's cost. Real footage needs the whole network.
 ENDPOINT = "MaxPool3d_2a_3x3"
 # Similar to configs/small.toml, for even fewer videos.
-RECIPE = (
-    "--lstm-size 64 --attention-size 64 --time-pool mean --standardize --dropout 0.1 "
-    "--detection-weight 0.7 --epochs 60 --learning-rate 1e-3 --save-epochs 60"
+RECIPE = Recipe(
+    ModelConfig(lstm_size=64, attention_size=64, time_pool="mean", standardize=True, dropout=0.1),
+    LossConfig(detection_weight=0.7),
+    TrainingConfig(epochs=60, learning_rate=1e-3, save_epochs=60),
 )
 
 TRAIN = SyntheticConfig(num_normal=30, num_per_anomaly=15, min_frames=200, max_frames=300)
@@ -57,26 +65,32 @@ def run_demo(options: DemoOptions) -> int:
     log.info("generating videos in %s", options.out / "videos")
     generate(replace(TRAIN, seed=options.seed), train)
     generate(replace(TEST, seed=options.seed + TEST_SEED_OFFSET), test)
-    for command in (
-        f"extract {_quote(train)} --out {_quote(features)} --backbone {BACKBONE} "
-        f"--weights {shlex.quote(weights)} --endpoint {ENDPOINT} --overwrite",
-        f"train {_quote(features)} --annotations {_quote(train / ANNOTATION_FILE)} "
-        f"--out {_quote(run)} --seed {options.seed} --overwrite {RECIPE}",
-        f"score {_quote(test)} --checkpoint {_quote(run)} --out {_quote(results)} --overwrite",
-        f"evaluate {_quote(run)} {_quote(results / 'features')} "
-        f"--annotations {_quote(test / ANNOTATION_FILE)}",
+    for step in (
+        ExtractOptions(
+            videos=(str(train),),
+            out=features,
+            backbone=BACKBONE,
+            weights=weights,
+            endpoint=ENDPOINT,
+            overwrite=True,
+        ),
+        TrainOptions(
+            features=features,
+            out=run,
+            annotations=(train / ANNOTATION_FILE,),
+            seed=options.seed,
+            overwrite=True,
+            recipe=RECIPE,
+        ),
+        ScoreOptions(videos=(str(test),), checkpoint=run, out=results, overwrite=True),
+        EvaluateOptions(run, results / "features", annotations=(test / ANNOTATION_FILE,)),
     ):
-        exit_code = run_step(shlex.split(command), options.logs)
-        if exit_code != 0:
+        if exit_code := run_step(step, options.logs):
             return exit_code
     _print_verdict(run / EVALUATION_FOLDER / METRICS_NAME, weights)
     print(f"report {results / REPORT_NAME}")
     print(f"seconds {time.monotonic() - started:.0f}")
     return 0
-
-
-def _quote(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _available(weights: str) -> str:

@@ -3,12 +3,12 @@
 It runs the commands that a user would run, and prints each of them. Finished work is not repeated.
 """
 
-import csv
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vigil.data.annotations import load_annotations
 from vigil.extract.errors import UserError
@@ -17,10 +17,17 @@ from vigil.extract.views import view_names
 from vigil.pipeline.chains.steps import run_step
 from vigil.pipeline.datasets.check import INCOMPLETE, PROBLEMS_NAME, find_dataset
 from vigil.pipeline.evaluation.comparison import require_resamples
-from vigil.pipeline.options import ReproduceOptions
+from vigil.pipeline.options import (
+    BenchMethodsOptions,
+    ComputeOptions,
+    DatasetCheckOptions,
+    ExtractOptions,
+    ReproduceOptions,
+)
 from vigil.pipeline.tables.command import TABLE_NAME, require_stored
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 from vigil.pipeline.tables.table_page import PAGE_NAME
+from vigil.pipeline.text_files import read_csv
 
 LABELS_FOLDER, FEATURES_FOLDER = "labels", "features"
 SUBSETS = ("train", "test")
@@ -44,15 +51,15 @@ def run_reproduce(options: ReproduceOptions) -> int:
     seconds: dict[str, float] = {}
     for subset in SUBSETS:  # files of an earlier check must not be mistaken for this one's
         (labels / f"{subset}.csv").unlink(missing_ok=True)
-    if exit_code := _run("check", _check_command(options, labels), options, seconds):
+    if exit_code := _run("check", _check_step(options, labels), options, seconds):
         return exit_code
     _require_labels(labels)
     if options.features is None:
-        command = _extract_command(options, features, keep_clips=bool(of_clips))
-        if exit_code := _run("extract", command, options, seconds):
+        step = _extract_step(options, features, keep_clips=bool(of_clips))
+        if exit_code := _run("extract", step, options, seconds):
             return exit_code
     _check_features(options, features, labels, of_clips)
-    if exit_code := _run("table", _table_command(options, features, labels), options, seconds):
+    if exit_code := _run("table", _table_step(options, features, labels), options, seconds):
         return exit_code
     print((options.out / TABLE_NAME).read_text(encoding="utf-8"))
     print(f"page {options.out / PAGE_NAME}")
@@ -102,12 +109,10 @@ def _rows_of_clips(options: ReproduceOptions) -> list[str]:
     return [n for n, recipe in recipes.items() if n in chosen and recipe.features.needs_clips]
 
 
-def _run(
-    name: str, command: Sequence[str], options: ReproduceOptions, seconds: dict[str, float]
-) -> int:
+def _run(name: str, step: Any, options: ReproduceOptions, seconds: dict[str, float]) -> int:
     """Run a command, time it, and return its exit code; 0 if only allowed videos are missing."""
     started = time.monotonic()
-    exit_code = run_step(command, options.logs)
+    exit_code = run_step(step, options.logs)
     seconds[name] = time.monotonic() - started
     if exit_code != INCOMPLETE:
         return exit_code
@@ -120,36 +125,48 @@ def _run(
     return exit_code
 
 
-def _check_command(options: ReproduceOptions, labels: Path) -> list[str]:
+def _check_step(options: ReproduceOptions, labels: Path) -> DatasetCheckOptions:
     root = options.videos or options.features
-    command = ["dataset", "check", options.name, str(root), "--write", str(labels)]
-    command += ["--features"] * (options.videos is None)
-    return command + _list_flag("--annotations", options.annotations)
+    assert root is not None, "checked with the usage"
+    return DatasetCheckOptions(
+        name=options.name,
+        root=root,
+        features=options.videos is None,
+        annotations=options.annotations,
+        write=labels,
+    )
 
 
-def _extract_command(options: ReproduceOptions, features: Path, keep_clips: bool) -> list[str]:
-    command = ["extract", str(options.videos), "--out", str(features), "--views", options.views]
-    command += ["--weights", options.weights, "--device", options.device]
-    return command + ["--keep-clips"] * keep_clips + ["--overwrite"] * options.overwrite
+def _extract_step(options: ReproduceOptions, features: Path, keep_clips: bool) -> ExtractOptions:
+    return ExtractOptions(
+        videos=(str(options.videos),),
+        out=features,
+        views=options.views,
+        weights=options.weights,
+        keep_clips=keep_clips,
+        overwrite=options.overwrite,
+        compute=ComputeOptions(device=options.device),
+    )
 
 
-def _table_command(options: ReproduceOptions, features: Path, labels: Path) -> list[str]:
-    train, test = (str(labels / f"{subset}.csv") for subset in SUBSETS)
-    command = ["bench-methods", str(features), "--config", str(options.config)]
-    command += ["--out", str(options.out), "--annotations", train]
-    command += ["--test-features", str(features), "--test-annotations", test]
-    command += ["--views", options.train_views, "--test-views", options.views]
-    command += ["--device", options.device, "--bootstrap", str(options.bootstrap)]
-    command += ["--overwrite"] * options.overwrite + _list_flag("--only", options.only)
-    if options.memory_gib is not None:
-        command += ["--memory-gib", str(options.memory_gib)]
-    return command + _list_flag("--note", _notes(labels, list_features(features)))
-
-
-def _list_flag(flag: str, values: Iterable[object]) -> list[str]:
-    """The flag followed by its values; empty without values."""
-    texts = [str(value) for value in values]
-    return [flag, *texts] if texts else []
+def _table_step(options: ReproduceOptions, features: Path, labels: Path) -> BenchMethodsOptions:
+    train, test = (labels / f"{subset}.csv" for subset in SUBSETS)
+    return BenchMethodsOptions(
+        features=features,
+        config=options.config,
+        out=options.out,
+        annotations=(train,),
+        test_features=features,
+        test_annotations=(test,),
+        views=options.train_views,
+        test_views=options.views,
+        only=options.only,
+        device=options.device,
+        bootstrap=options.bootstrap,
+        overwrite=options.overwrite,
+        memory_gib=options.memory_gib,
+        note=tuple(_notes(labels, list_features(features))),
+    )
 
 
 def _require_labels(labels: Path) -> None:
@@ -180,8 +197,7 @@ def _check_features(
 
 def _notes(labels: Path, files: Iterable[str]) -> list[str]:
     """Sentences for the page about what is missing."""
-    with (labels / PROBLEMS_NAME).open(newline="", encoding="utf-8") as file:
-        kinds = Counter(row["problem"] for row in csv.DictReader(file))
+    kinds = Counter(row["problem"] for row in read_csv(labels / PROBLEMS_NAME))
     found = ", ".join(f"{kind} {number}" for kind, number in kinds.items())
     notes = [f"The dataset was incomplete: {found} (see {PROBLEMS_NAME})."] if kinds else []
     annotated = load_annotations([labels / f"{subset}.csv" for subset in SUBSETS])

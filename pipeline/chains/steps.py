@@ -4,7 +4,8 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from vigil.pipeline import cli
 from vigil.pipeline.options import LogOptions
@@ -12,13 +13,11 @@ from vigil.pipeline.options import LogOptions
 log = logging.getLogger(__name__)
 
 
-def run_step(arguments: Sequence[str], logs: LogOptions) -> int:
-    """Log a `vigil` command, run it, and return its exit code.
+def run_step(options: Any, logs: LogOptions) -> int:
+    """Log the `vigil` command with these options, run it, and return its exit code.
 
     Its output goes to standard error, because standard output belongs to the calling command.
     """
-    log.info("$ vigil %s", shlex.join(arguments))
-    flags = ["--quiet"] * logs.quiet + ["--verbose"] * logs.verbose
-    flags += ["--log-json", str(logs.log_json)] if logs.log_json else []
+    log.info("$ vigil %s", shlex.join(cli.arguments_of(options)))
     with contextlib.redirect_stdout(sys.stderr):
-        return cli.main([*arguments, *flags])
+        return cli.run(replace(options, logs=logs))

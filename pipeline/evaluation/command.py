@@ -28,8 +28,9 @@ from vigil.pipeline.evaluation.records import record_use, write_scores
 from vigil.pipeline.options import EvaluateOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME, SPLITS_NAME
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
-from vigil.pipeline.scores.measures import EvaluatedVideo, evaluate_videos
+from vigil.pipeline.scores.measures import evaluate_videos
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, score_features
 from vigil.pipeline.text_files import read_json, write_json
 

@@ -14,25 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.extract.errors import UserError
-from vigil.pipeline.evaluation.records import ScoredVideo, StoredScoresError, read_scores
+from vigil.pipeline.evaluation.records import (
+    ScoredVideo,
+    StoredScoresError,
+    read_scores,
+)
 from vigil.pipeline.options import CompareOptions
-from vigil.pipeline.run_folder import BEST, EVALUATION_FOLDER, JUDGED_FOLDER, SCORES_NAME
+from vigil.pipeline.run_folder import BEST, EVALUATION_FOLDER, SCORES_NAME, TEST_SCORES_FOLDER
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import IntArray, Measure, Spread
-
-MEASURES = {
-    "frame_auc": "frame AUC",
-    "frame_ap": "frame AP",
-    "frame_pr_auc": "frame PR AUC",
-    "maa": "mAA",
-    "video_auc": "video AUC",
-}
-"""The measures to compare: name in `pipeline.scores.measures` -> display name."""
-OF_FRAMES = {
-    "frame_auc": metrics.roc_auc,
-    "frame_ap": metrics.average_precision,
-    "frame_pr_auc": metrics.precision_recall_auc,
-}
 
 Run = tuple[ScoredVideo, ...]
 """The scores of one checkpoint on its test videos."""
@@ -60,7 +51,7 @@ def run_compare(options: CompareOptions) -> int:
     first, second = (read_runs(path) for path in (options.run, options.other))
     for name in MEASURES:
         one, other = (values_of(name, runs) for runs in (first, second))
-        found = difference(name, first, second, options.bootstrap, options.seed)
+        found = paired_difference(name, first, second, options.bootstrap, options.seed)
         if one is None or other is None or found is None:
             print(f"{name} undefined: {why_undefined(name, first, second)}")
             continue
@@ -102,9 +93,9 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def why_undefined(name: str, first: Sequence[Run], second: Sequence[Run]) -> str:
-    """The reason, as a clause, why there is no `difference` in a measure."""
+    """The reason, as a clause, why there is no `paired_difference` in a measure."""
     one, other = (", ".join(_classes_of(runs)) for runs in (first, second))
-    if name == "maa" and one != other:
+    if MEASURES[name].of_classes and one != other:
         return f"the first distinguishes {one}, the second {other}"
     values = (_measure(name, run)(np.ones(len(run), np.int64)) for run in (*first, *second))
     return next((value.undefined for value in values if value.undefined), "no resample defines it")
@@ -117,7 +108,7 @@ def _classes_of(runs: Sequence[Run]) -> list[str]:
 
 def _scores_in(run: Path) -> Path | None:
     """The folder with a run's scores; those of a table precede those of a single evaluation."""
-    places = (run, run / JUDGED_FOLDER / BEST, run / EVALUATION_FOLDER)
+    places = (run, run / TEST_SCORES_FOLDER / BEST, run / EVALUATION_FOLDER)
     return next((place for place in places if (place / SCORES_NAME).is_file()), None)
 
 
@@ -141,18 +132,18 @@ def spread(name: str, runs: Sequence[Run], num_resamples: int, seed: int) -> Spr
     return Spread(float(np.mean(values)), deviation, low, high)
 
 
-def difference(
+def paired_difference(
     name: str, first: Sequence[Run], second: Sequence[Run], num_resamples: int, seed: int
 ) -> Difference | None:
     """How much better the first method's runs are in a measure; None if that is undefined.
 
-    ``maa`` is also undefined if the methods do not distinguish the same classes.
+    A measure of classes is also undefined if the methods do not distinguish the same classes.
 
     Raises:
         UserError: they were evaluated on different videos or with different truth.
     """
     _check_same_videos(first, second)
-    if name == "maa" and _classes_of(first) != _classes_of(second):
+    if MEASURES[name].of_classes and _classes_of(first) != _classes_of(second):
         return None
     one, other = (values_of(name, runs) for runs in (first, second))
     if one is None or other is None:
@@ -206,10 +197,11 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def _measure(name: str, run: Run) -> Callable[[IntArray], Measure]:
     """A measure of a run, as a function of how often each of its videos counts."""
-    if name in OF_FRAMES:
+    of_frames = MEASURES[name].of_frames
+    if of_frames is not None:
         if not all(video.frames_known for video in run):
             return lambda _: Measure(None, "some anomalous videos have no annotated frames")
-        return partial(OF_FRAMES[name], metrics.rank_frames([video.pieces for video in run]))
+        return partial(of_frames, metrics.rank_frames([video.pieces for video in run]))
     if name == "video_auc":
         peaks = np.array([video.peak_score for video in run])
         is_anomalous = np.array([video.is_anomalous for video in run])

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from vigil.extract.files import NAME_ERRNOS
 from vigil.pipeline.run_folder import FIGURES_FOLDER
 from vigil.pipeline.scores import metrics, plots
-from vigil.pipeline.scores.measures import EvaluatedVideo, Evaluation
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
+from vigil.pipeline.scores.measures import Evaluation
 from vigil.pipeline.scores.metrics import Curve
 
 HEADLINES = ("frame_auc", "maa")

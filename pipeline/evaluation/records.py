@@ -20,7 +20,7 @@ from vigil.data.classes import NORMAL
 from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.run_folder import SCORES_NAME, USES_NAME
-from vigil.pipeline.scores.measures import EvaluatedVideo
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.metrics import Pieces
 from vigil.pipeline.text_files import read_csv, read_json, write_csv, write_json
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from vigil.extract.errors import UserError
 from vigil.model.detector import Detector
-
-FloatArray = npt.NDArray[np.float64]
+from vigil.pipeline.scores.metrics import FloatArray
 
 # Bags in one forward pass; limits memory and does not change the result.
 MAX_BAGS = 64

@@ -31,17 +31,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo, VideoMeasure
 from vigil.pipeline.scores.events import held_segments, true_runs
 from vigil.pipeline.scores.metrics import FloatArray, IntArray, Measure, Pieces, Ranking
-
-if TYPE_CHECKING:
-    from vigil.pipeline.scores.measures import EvaluatedVideo, VideoMeasure
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 LEVEL = 0.4
@@ -73,8 +70,8 @@ class Detections:
 
 
 def localisation_measures(
-    videos: Sequence["EvaluatedVideo"], num_classes: int, unknown: str
-) -> dict[str, "VideoMeasure"]:
+    videos: Sequence[EvaluatedVideo], num_classes: int, unknown: str
+) -> dict[str, VideoMeasure]:
     """The mAP at each IoU threshold, and their mean, by name.
 
     Args:
@@ -86,17 +83,19 @@ def localisation_measures(
     if unknown:
         return dict.fromkeys(names, lambda _: Measure(None, unknown))
     of_classes = [_of_class(videos, index) for index in range(1, num_classes)]
-    detections_at = [[judge(*one, threshold) for one in of_classes] for threshold in IOU_THRESHOLDS]
+    detections_at = [
+        [evaluate_proposals(*one, threshold) for one in of_classes] for threshold in IOU_THRESHOLDS
+    ]
     # All thresholds have the same classes, so the mean over both equals the mean of their means.
     detections_at.append(list(chain(*detections_at)))
     return {
-        name: partial(mean_average_precision, detections)
+        name: partial(mean_interval_average_precision, detections)
         for name, detections in zip(names, detections_at, strict=True)
     }
 
 
 def _of_class(
-    videos: Sequence["EvaluatedVideo"], index: int
+    videos: Sequence[EvaluatedVideo], index: int
 ) -> tuple[list[Proposals], list[IntArray]]:
     """The proposals for a class in each video, and its intervals there, (I, 2)."""
     proposals, intervals = [], []
@@ -153,7 +152,7 @@ def match(proposals: Proposals, intervals: IntArray, iou_threshold: float) -> np
     return is_right
 
 
-def judge(
+def evaluate_proposals(
     proposals: Sequence[Proposals], intervals: Sequence[IntArray], iou_threshold: float
 ) -> Detections:
     """Match the proposals for one class in N videos with its intervals, (I, 2) for each video.
@@ -170,7 +169,7 @@ def judge(
     return Detections(metrics.rank_frames(pieces), np.array([len(truth) for truth in intervals]))
 
 
-def average_precision(
+def interval_average_precision(
     detections: Detections, video_weights: IntArray | None = None
 ) -> float | None:
     """The average precision of one class, 0..1; None if it has no intervals."""
@@ -187,11 +186,11 @@ def average_precision(
     return of_found * num_found / num_to_find
 
 
-def mean_average_precision(
+def mean_interval_average_precision(
     detections: Sequence[Detections], video_weights: IntArray | None = None
 ) -> Measure:
-    """Mean of the average precisions over classes, or over classes and thresholds; see `judge`."""
-    values = [average_precision(one, video_weights) for one in detections]
+    """Mean of the average precisions over classes, or over classes and thresholds."""
+    values = [interval_average_precision(one, video_weights) for one in detections]
     known = [value for value in values if value is not None]
     if not known:
         return Measure(None, "no class has annotated intervals")

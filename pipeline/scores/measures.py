@@ -28,54 +28,33 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.pipeline.scores import metrics
-from vigil.pipeline.scores.events import peak_score
-from vigil.pipeline.scores.inference import VideoScores
+from vigil.pipeline.scores.evaluated_video import EvaluatedVideo, VideoMeasure
 from vigil.pipeline.scores.localisation import localisation_measures
-from vigil.pipeline.scores.metrics import Curve, IntArray, Measure, Pieces, Ranking
+from vigil.pipeline.scores.metrics import Curve, IntArray, Measure, Ranking
 
 FALSE_ALARM_THRESHOLD = 0.5
 """The threshold of published false-alarm rates (Sultani et al., CVPR 2018, table 4)."""
 
-VideoMeasure = Callable[[IntArray], Measure]
-"""A measure of N videos as a function of how often each counts, (N,)."""
+
+@dataclass(frozen=True)
+class ComparedMeasure:
+    """A measure that comparisons and tables of methods show."""
+
+    title: str
+    of_frames: Callable[[Ranking, IntArray], Measure] | None = None
+    """Its formula, of the ranked frames and how often each video counts; None if not of frames."""
+    of_classes: bool = False
+    """Whether it depends on the classes that a method distinguishes."""
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluatedVideo:
-    """One video with its truth and the model's output."""
-
-    video: str
-    class_index: int
-    truth: npt.NDArray[np.bool_] | None
-    """Anomalous frames; None for an anomalous video whose frames are not annotated."""
-    num_frames: int
-    segment_frames: IntArray
-    scores: VideoScores
-    other_class_indices: tuple[int, ...] = ()
-    """The video's further classes, if it has several."""
-
-    @property
-    def label_index(self) -> int:
-        """Index of the most probable class, normal included."""
-        return int(np.argmax(self.scores.class_probabilities))
-
-    @property
-    def anomaly_index(self) -> int:
-        """Index of the most probable anomalous class."""
-        return 1 + int(np.argmax(self.scores.class_probabilities[1:]))
-
-    @property
-    def peak_score(self) -> float:
-        """The highest score of the segments that hold frames."""
-        return peak_score(self.scores.scores, self.segment_frames)
-
-    @property
-    def pieces(self) -> Pieces:
-        """The frames as counts, all 0 if the truth is unknown."""
-        if self.truth is None:
-            nothing = np.zeros(len(self.scores.scores), np.int64)
-            return Pieces(self.scores.scores, nothing, nothing)
-        return metrics.frame_pieces(self.scores.scores, self.segment_frames, self.truth)
+MEASURES = {
+    "frame_auc": ComparedMeasure("frame AUC", metrics.roc_auc),
+    "frame_ap": ComparedMeasure("frame AP", metrics.average_precision),
+    "frame_pr_auc": ComparedMeasure("frame PR AUC", metrics.precision_recall_auc),
+    "maa": ComparedMeasure("mAA", of_classes=True),
+    "video_auc": ComparedMeasure("video AUC"),
+}
+"""What `vigil compare` prints, in this order, and tables may show; an evaluation reports more."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +150,11 @@ def _frame_measures(
         return lambda weights: metrics.false_alarm_rate(frames, at, weights * ~is_anomalous)
 
     return {
-        "frame_auc": known(lambda weights: metrics.roc_auc(frames, weights)),
-        "frame_ap": known(lambda weights: metrics.average_precision(frames, weights)),
-        "frame_pr_auc": known(lambda weights: metrics.precision_recall_auc(frames, weights)),
+        **{
+            name: known(partial(one.of_frames, frames))
+            for name, one in MEASURES.items()
+            if one.of_frames is not None
+        },
         "frame_auc_anomalous_videos": known(
             lambda weights: metrics.roc_auc(frames, weights * is_anomalous)
         ),

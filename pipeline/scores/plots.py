@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vigil.extract.files import replace_file
 from vigil.pipeline.logs import printable
 from vigil.pipeline.scores.events import true_runs
+from vigil.pipeline.scores.metrics import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from vigil.model.detector import DensityPair
     from vigil.pipeline.scores.metrics import Spread
-
-Values = Sequence[float] | npt.NDArray[np.float64]
 
 SCORE_COLOR, TRUTH_COLOR, CHANCE_COLOR = "#2c5f8a", "#d9482b", "#9aa0a6"
 DOTS_PER_INCH = 120
@@ -42,7 +41,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def plot_roc(
-    path: Path, false_positive_rate: Values, true_positive_rate: Values, auc: float
+    path: Path, false_positive_rate: FloatArray, true_positive_rate: FloatArray, auc: float
 ) -> None:
     """Plot the ROC curve, from rates (P,) and (P,), and chance."""
     figure = _new_figure(4.5, 4.5)
@@ -56,7 +55,7 @@ def plot_roc(
     _save(figure, path)
 
 
-def plot_precision_recall(path: Path, recall: Values, precision: Values, ap: float) -> None:
+def plot_precision_recall(path: Path, recall: FloatArray, precision: FloatArray, ap: float) -> None:
     """Plot precision (P,) over recall (P,) and chance; the last point must have recall 1."""
     figure = _new_figure(4.5, 4.5)
     axes = figure.add_subplot()
@@ -71,9 +70,7 @@ def plot_precision_recall(path: Path, recall: Values, precision: Values, ap: flo
     _save(figure, path)
 
 
-def plot_confusion(
-    path: Path, confusion: npt.NDArray[np.int64], class_names: Sequence[str]
-) -> None:
+def plot_confusion(path: Path, confusion: IntArray, class_names: Sequence[str]) -> None:
     """Plot the confusion matrix (K, K); colours are shares of the true class, texts are counts."""
     size = 2.5 + 0.45 * len(class_names)
     figure = _new_figure(size, size)
@@ -131,8 +128,8 @@ def plot_rows(
 def plot_video(
     path: Path,
     title: str,
-    curves: Mapping[str, npt.NDArray[np.float64]],
-    segment_frames: npt.NDArray[np.int64],
+    curves: Mapping[str, FloatArray],
+    segment_frames: IntArray,
     truth: npt.NDArray[np.bool_] | None,
 ) -> None:
     """Plot curves of segment values over the frames of one video, with its truth shaded.

@@ -21,7 +21,7 @@ NUM_LIKELY_CLASSES = 3
 
 
 @dataclass(frozen=True)
-class Block:
+class Span:
     """A part of the time axis, in the units of the timeline, with its tooltip."""
 
     x: str
@@ -36,10 +36,10 @@ class Timeline:
     line: str
     """SVG path of the score, constant over each segment."""
     threshold_y: str
-    segments: tuple[Block, ...]
-    events: tuple[Block, ...]
-    damage: tuple[Block, ...]
-    ticks: tuple[Block, ...]
+    segments: tuple[Span, ...]
+    events: tuple[Span, ...]
+    damage: tuple[Span, ...]
+    ticks: tuple[Span, ...]
     """Times below the timeline; x in percent of its width."""
 
 
@@ -117,10 +117,10 @@ def draw_timeline(result: VideoResult) -> Timeline:
     """Draw the timeline of a result's scores and events."""
     scale = TIMELINE_WIDTH / (result.duration_seconds or 1.0)
 
-    def block(start_seconds: float, stop_seconds: float, title: str, least: float = 0.0) -> Block:
+    def span(start_seconds: float, stop_seconds: float, title: str, least: float = 0.0) -> Span:
         width = max((stop_seconds - start_seconds) * scale, least)
         times = f"{clock_time(start_seconds)} to {clock_time(stop_seconds, round_up=True)}"
-        return Block(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
+        return Span(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
 
     held = [segment for segment in result.segments if segment.stop_frame > segment.start_frame]
     edges = [
@@ -132,14 +132,14 @@ def draw_timeline(result: VideoResult) -> Timeline:
         line="M" + " L".join(edges),
         threshold_y=_height(result.threshold),
         segments=tuple(
-            block(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
+            span(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
         ),
         events=tuple(
-            block(event.start_seconds, event.stop_seconds, event.class_name)
+            span(event.start_seconds, event.stop_seconds, event.class_name)
             for event in result.events
         ),
         damage=tuple(
-            block(*seconds, "damaged frames", MIN_DAMAGE_WIDTH)
+            span(*seconds, "damaged frames", MIN_DAMAGE_WIDTH)
             for seconds in visible_damage(result, MIN_DAMAGE_WIDTH / scale)
         ),
         ticks=draw_ticks(result.duration_seconds),
@@ -157,13 +157,13 @@ def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[floa
     return places
 
 
-def draw_ticks(duration_seconds: float) -> tuple[Block, ...]:
+def draw_ticks(duration_seconds: float) -> tuple[Span, ...]:
     """At most `MAX_TICKS` round times from 0 on, with x in percent of the duration."""
     fitting = (step for step in TICK_SECONDS if duration_seconds / step < MAX_TICKS)
     step = next(fitting, duration_seconds / MAX_TICKS)
     times = [index * step for index in range(MAX_TICKS) if index * step <= duration_seconds]
     length = duration_seconds or 1.0
-    return tuple(Block(f"{100 * time / length:.2f}", "0", clock_time(time)) for time in times)
+    return tuple(Span(f"{100 * time / length:.2f}", "0", clock_time(time)) for time in times)
 
 
 def _height(score: float) -> str:

@@ -36,10 +36,10 @@ from vigil.pipeline.options import BenchMethodsOptions
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.run_folder import BEST, LAST
 from vigil.pipeline.tables.method_table import (
-    Row,
+    MethodRow,
     TableConfig,
     has_recipe,
-    is_judged,
+    is_evaluated,
     load_table,
     recipe_of_row,
     run_folder,
@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Part:
+class VideoSet:
     """Annotated videos, to train on or to test on."""
 
     folder: Path
@@ -72,8 +72,8 @@ class Part:
     files: dict[str, Path]
     """Video -> feature file."""
 
-    def only(self, videos: Sequence[str]) -> "Part":
-        """The same part, restricted to some of the videos."""
+    def only(self, videos: Sequence[str]) -> "VideoSet":
+        """The same set, restricted to some of the videos."""
         return replace(self, annotations={video: self.annotations[video] for video in videos})
 
     def content(self) -> dict[str, list[object]]:
@@ -105,8 +105,8 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
     loaded: dict[PoolingConfig, LabelledFeatures] = {}
     num_failed = 0
     with locked(options.out):
-        whole, given = load_parts(options)
-        _check_parts(whole, given, options, recipes)
+        whole, given = load_videos(options)
+        _check_videos(whole, given, options, recipes)
         for seed, row in _planned(options, config):
             recipe, run = recipes[row.name], run_folder(options.out, row.name, seed)
             train, test = split_test(whole, given, options.test_share, seed)
@@ -126,7 +126,7 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
                 continue
             trained = time.monotonic()
             for which in (BEST, LAST):
-                judge(run, which, test, device, options.test_views, made_of)
+                score_test_videos(run, which, test, device, options.test_views, made_of)
             times = trained - started, time.monotonic() - trained
             logger.info("trained in %.0f s, evaluated in %.0f s", *times)
         rows = summarise(options.out, config, recipes, options.bootstrap)
@@ -158,7 +158,7 @@ def _train(
     train_model(data, recipe, run, seed, device)
 
 
-def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
+def load_videos(options: BenchMethodsOptions) -> tuple[VideoSet, VideoSet | None]:
     """The videos to train on, or all videos; and the test videos, if they are given separately.
 
     Raises:
@@ -169,7 +169,7 @@ def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
         raise UserError(f"{options.features} holds no feature files: run vigil extract first")
     given = options.annotations
     labels = load_annotations(given) if given else labels_from_folders(files)
-    whole = Part(options.features, match_videos(labels, files).annotations, files)
+    whole = VideoSet(options.features, match_videos(labels, files).annotations, files)
     if options.test_features is None:
         return whole, None
     files = list_features(options.test_features)
@@ -178,12 +178,12 @@ def load_parts(options: BenchMethodsOptions) -> tuple[Part, Part | None]:
     matching = match_videos(load_annotations(options.test_annotations), files)
     for problem in matching.problems:
         logger.warning("test: %s", problem)
-    return whole, Part(options.test_features, matching.annotations, files)
+    return whole, VideoSet(options.test_features, matching.annotations, files)
 
 
 def split_test(
-    whole: Part, given: Part | None, test_share: float | None, seed: int
-) -> tuple[Part, Part]:
+    whole: VideoSet, given: VideoSet | None, test_share: float | None, seed: int
+) -> tuple[VideoSet, VideoSet]:
     """The training and the test videos: given separately, or sampled with the seed."""
     if given is not None:
         return whole, given
@@ -192,8 +192,8 @@ def split_test(
     return whole.only(split.train), whole.only(split.validation)
 
 
-def judge(
-    run: Path, which: str, test: Part, device: torch.device, views: str | None, made_of: str
+def score_test_videos(
+    run: Path, which: str, test: VideoSet, device: torch.device, views: str | None, made_of: str
 ) -> None:
     """Score the test videos with a checkpoint of a run, and store the scores in the run.
 
@@ -228,7 +228,7 @@ def _check(options: BenchMethodsOptions, config: TableConfig) -> None:
         raise UserError(f"the table has no row {', '.join(unknown)}: use {', '.join(names)}")
 
 
-def _planned(options: BenchMethodsOptions, config: TableConfig) -> Iterator[tuple[int, Row]]:
+def _planned(options: BenchMethodsOptions, config: TableConfig) -> Iterator[tuple[int, MethodRow]]:
     """Yield every requested run, seed by seed, so that all rows progress together."""
     for seed in range(config.seeds):
         for row in config.rows:
@@ -236,8 +236,11 @@ def _planned(options: BenchMethodsOptions, config: TableConfig) -> Iterator[tupl
                 yield seed, row
 
 
-def _check_parts(
-    whole: Part, given: Part | None, options: BenchMethodsOptions, recipes: Mapping[str, Recipe]
+def _check_videos(
+    whole: VideoSet,
+    given: VideoSet | None,
+    options: BenchMethodsOptions,
+    recipes: Mapping[str, Recipe],
 ) -> None:
     """Reject before the first training what would stop a later one.
 
@@ -286,7 +289,7 @@ def require_stored(path: Path, views: str | None, of_clips: Sequence[str]) -> No
         )
 
 
-def _digest(train: Part, test: Part, options: BenchMethodsOptions) -> str:
+def _digest(train: VideoSet, test: VideoSet, options: BenchMethodsOptions) -> str:
     """sha256 of everything a run depends on apart from its recipe and its seed."""
     content = [train.content(), test.content(), options.views, options.test_views]
     return hashlib.sha256(json.dumps(content).encode(errors="surrogateescape")).hexdigest()
@@ -298,7 +301,7 @@ def _is_done(run: Path, recipe: Recipe, made_of: str, overwrite: bool) -> bool:
     Raises:
         UserError: a run with other settings, features or labels exists.
     """
-    if not is_judged(run):
+    if not is_evaluated(run):
         return False
     same = has_recipe(run, recipe)
     if same and all(scores_made_of(scores_folder(run, one)) == made_of for one in (BEST, LAST)):

@@ -11,15 +11,16 @@ import dacite
 
 from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import CheckpointError, load_config
-from vigil.pipeline.evaluation.comparison import MEASURES, Difference, Run, difference, spread
+from vigil.pipeline.evaluation.comparison import Difference, Run, paired_difference, spread
 from vigil.pipeline.evaluation.records import read_scores
 from vigil.pipeline.recipe import Recipe, read_toml, recipe_of
-from vigil.pipeline.run_folder import BEST, JUDGED_FOLDER, LAST, SCORES_NAME
+from vigil.pipeline.run_folder import BEST, LAST, SCORES_NAME, TEST_SCORES_FOLDER
+from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import Spread
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """One row of the table."""
 
     name: str
@@ -36,7 +37,7 @@ class TableConfig:
     """The definition of a table."""
 
     title: str
-    rows: list[Row]
+    rows: list[MethodRow]
     seeds: int = 5
     """Seeds 0, 1, ... of each row."""
     dataset: str = ""
@@ -96,7 +97,7 @@ def load_table(path: Path) -> TableConfig:
     return config
 
 
-def recipe_of_row(config: TableConfig, row: Row, path: Path) -> Recipe:
+def recipe_of_row(config: TableConfig, row: MethodRow, path: Path) -> Recipe:
     """The recipe of a row with its changes applied.
 
     Raises:
@@ -121,10 +122,12 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 def finished_runs(out: Path, config: TableConfig, name: str, recipe: Recipe) -> dict[int, Path]:
     """Seed -> folder of a row's runs that were trained with its recipe and evaluated."""
     runs = {seed: run_folder(out, name, seed) for seed in range(config.seeds)}
-    return {seed: run for seed, run in runs.items() if is_judged(run) and has_recipe(run, recipe)}
+    return {
+        seed: run for seed, run in runs.items() if is_evaluated(run) and has_recipe(run, recipe)
+    }
 
 
-def is_judged(run: Path) -> bool:
+def is_evaluated(run: Path) -> bool:
     """Whether both checkpoints of a run have been evaluated."""
     return all((scores_folder(run, which) / SCORES_NAME).is_file() for which in (BEST, LAST))
 
@@ -154,7 +157,8 @@ def summarise(
         own = best[row.name]
         if not own:
             continue
-        measures = [m for m in config.measures if recipes[row.name].classifies or m != "maa"]
+        classifies = recipes[row.name].classifies
+        measures = [m for m in config.measures if classifies or not MEASURES[m].of_classes]
         rows.append(
             TableRow(
                 name=row.name,
@@ -180,7 +184,7 @@ def _to_reference(
     if name == config.reference or not common:
         return {}
     one, other = ([runs[row][seed] for seed in common] for row in (config.reference, name))
-    found = {m: difference(m, one, other, num_resamples, 0) for m in config.measures}
+    found = {m: paired_difference(m, one, other, num_resamples, 0) for m in config.measures}
     return {m: step for m, step in found.items() if step is not None}
 
 
@@ -203,24 +207,25 @@ def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list
     first = config.measures[0]
     cells = [("method", row.name), ("seeds", str(row.num_runs))]
     for name in config.measures:
-        cells.append((MEASURES[name], _mean(row.best.get(name))))
+        cells.append((MEASURES[name].title, _mean(row.best.get(name))))
         if name != "video_auc":  # omitted to save width; page and JSON have it
             cells.append(("95 %", _range(row.best.get(name))))
         if name == first:
             cells.append(("last epoch", _mean(row.last.get(name))))
     for name in published:
         figure = row.published.get(name)
-        cells.append((f"published {MEASURES[name]}", "" if figure is None else f"{figure:.3f}"))
+        text = "" if figure is None else f"{figure:.3f}"
+        cells.append((f"published {MEASURES[name].title}", text))
     if config.reference:
         step = row.to_reference.get(first)
         text = "" if step is None else f"{step.mean:+.3f} ({step.low:+.3f} to {step.high:+.3f})"
-        cells.append((f"{config.reference} is better by ({MEASURES[first]})", text))
+        cells.append((f"{config.reference} is better by ({MEASURES[first].title})", text))
     return cells
 
 
 def scores_folder(run: Path, which: str) -> Path:
     """The folder with the scores of a run's checkpoint."""
-    return run / JUDGED_FOLDER / which
+    return run / TEST_SCORES_FOLDER / which
 
 
 def _slug(name: str) -> str:

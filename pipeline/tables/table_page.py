@@ -15,7 +15,7 @@ import numpy as np
 
 from vigil.extract.versions import installed_versions
 from vigil.pipeline.checkpoint import CheckpointConfig, load_config
-from vigil.pipeline.evaluation.comparison import MEASURES, Run
+from vigil.pipeline.evaluation.comparison import Run
 from vigil.pipeline.evaluation.evaluation_files import curve_rates
 from vigil.pipeline.evaluation.records import read_scores
 from vigil.pipeline.options import BenchMethodsOptions
@@ -23,6 +23,7 @@ from vigil.pipeline.pages import embedded, render_page
 from vigil.pipeline.recipe import SECTIONS, Recipe
 from vigil.pipeline.run_folder import BEST, FIGURES_FOLDER, LAST, SPLITS_NAME
 from vigil.pipeline.scores import metrics, plots
+from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import Spread
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
 from vigil.pipeline.tables.method_table import (
@@ -81,7 +82,7 @@ def write_table_page(
     page = render_page(
         PAGE_NAME,
         title=config.title,
-        measures={name: MEASURES[name] for name in config.measures},
+        measures={name: MEASURES[name].title for name in config.measures},
         reference=config.reference,
         sections=sections,
         classifying=[section for section in sections if section.recalls],
@@ -159,7 +160,7 @@ def _panels(
     The figure has room for the first two measures.
     """
     panels = {
-        MEASURES[name]: [(row.best.get(name), row.published.get(name)) for row in rows]
+        MEASURES[name].title: [(row.best.get(name), row.published.get(name)) for row in rows]
         for name in config.measures[:2]
     }
     return {title: values for title, values in panels.items() if any(ours for ours, _ in values)}

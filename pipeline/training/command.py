@@ -22,7 +22,8 @@ from vigil.extract.locks import locked
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
-from vigil.model.detector import Detector, InputShape
+from vigil.model.detector import Detector
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import (
     CheckpointConfig,
     existing_checkpoint,
@@ -41,11 +42,11 @@ from vigil.pipeline.run_folder import (
     EVALUATION_FOLDER,
     FIT_NAME,
     FOLDS_FOLDER,
-    JUDGED_FOLDER,
     LAST,
     LOG_NAME,
     SPLITS_NAME,
     TENSORBOARD_NAME,
+    TEST_SCORES_FOLDER,
 )
 from vigil.pipeline.scores.plots import plot_densities
 from vigil.pipeline.text_files import read_json, write_json
@@ -245,7 +246,7 @@ def _start_run(out: Path, data: TrainingData, keep_folds: bool) -> None:
     for which in (LAST, BEST):  # in this order: a run with `last` must also have `best`
         remove_checkpoint(out / which)
     folds = () if keep_folds else (FOLDS_FOLDER,)
-    for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, JUDGED_FOLDER, *folds):
+    for folder in (TENSORBOARD_NAME, EVALUATION_FOLDER, TEST_SCORES_FOLDER, *folds):
         shutil.rmtree(out / folder, ignore_errors=True)
     for name in (LOG_NAME, FIT_NAME, DENSITIES_NAME):
         (out / name).unlink(missing_ok=True)

@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vigil.extract.files import make_folder, replace_file
-from vigil.model.detector import InputShape
+from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.training.learner import bags_on_device, new_learner, train_epoch, where_it_fits
 from vigil.pipeline.training.training_data import TrainingData, splits_of
-from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, judge
+from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, validate_answers
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def cross_validate(
         of_videos += [class_of[video] for video in fold]
     class_indices = np.array(of_videos)
     return [
-        judge(_joined(answers), class_indices, shape.num_classes)
+        validate_answers(_joined(answers), class_indices, shape.num_classes)
         for answers in zip(*of_folds, strict=True)
     ]
 

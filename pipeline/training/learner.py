@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from vigil.data.bags import BagSet
 from vigil.data.batches import balanced_batches
 from vigil.extract.errors import UserError
-from vigil.model.detector import Detector, InputShape, Output
+from vigil.model.detector import Detector, Output
 from vigil.model.losses import class_weights_of
+from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.feeding import fetch, gather

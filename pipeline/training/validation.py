@@ -18,6 +18,8 @@ from vigil.pipeline.recipe import Selection
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.inference import score_videos
 from vigil.pipeline.scores.metrics import (
+    FloatArray,
+    IntArray,
     confusion_matrix,
     found_at_thresholds,
     mean_class_accuracy,
@@ -25,9 +27,6 @@ from vigil.pipeline.scores.metrics import (
     roc_auc,
 )
 from vigil.pipeline.training.learner import DivergedError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 FALLBACK_THRESHOLD = 0.5
 THRESHOLD_RULE = (
@@ -91,7 +90,7 @@ def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
         DivergedError: the model's scores are not finite.
     """
     answers = answer(model, bags, features)
-    return judge(answers, bags.class_indices, model.shape.num_classes)
+    return validate_answers(answers, bags.class_indices, model.shape.num_classes)
 
 
 def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
@@ -109,7 +108,9 @@ def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
     return HeldOutAnswers(peaks, named if model.classifies else None)
 
 
-def judge(answers: HeldOutAnswers, class_indices: IntArray, num_classes: int) -> Validation:
+def validate_answers(
+    answers: HeldOutAnswers, class_indices: IntArray, num_classes: int
+) -> Validation:
     """Evaluate predictions for videos with these classes (N,), some anomalous and some normal."""
     is_anomalous = class_indices > 0
     peaks = answers.peaks

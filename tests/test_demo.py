@@ -1,0 +1,67 @@
+"""`vigil demo`: the commands that it runs and logs."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from vigil.pipeline import cli
+from vigil.pipeline.chains import demo
+from vigil.pipeline.evaluation.command import METRICS_NAME
+from vigil.pipeline.options import (
+    DemoOptions,
+    EvaluateOptions,
+    ExtractOptions,
+    ScoreOptions,
+    TrainOptions,
+)
+
+STEPS = (ExtractOptions, TrainOptions, ScoreOptions, EvaluateOptions)
+
+
+@pytest.fixture
+def run_demo(monkeypatch, tmp_path, capsys):
+    """Run the command without its steps; return (exit code, lines, standard error, steps)."""
+
+    def run(*flags, failing=None):
+        ran = []
+
+        def step(options):
+            if isinstance(options, DemoOptions):
+                return demo.run_demo(options)
+            ran.append(options)
+            return 4 if type(options) is failing else 0
+
+        monkeypatch.setattr(cli, "run", step)
+        monkeypatch.setattr(demo, "generate", lambda *_: None)
+        folder = tmp_path / "it's here"
+        metrics = folder / "run" / "evaluation" / METRICS_NAME
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        measures = {name: {"value": 0.5} for name in demo.VERDICT}
+        metrics.write_text(json.dumps({"measures": measures}))
+        code = cli.main(["demo", "--out", str(folder), "--weights", "random", *flags])
+        said, noted = capsys.readouterr()
+        return code, said.splitlines(), noted, ran
+
+    return run
+
+
+@pytest.mark.parametrize("flags", [(), ("--seed", "3"), ("--verbose",)])
+def test_the_logged_commands_are_those_that_ran(run_demo, flags):
+    code, lines, noted, ran = run_demo(*flags)
+    assert code == 0
+    assert lines[:2] == ["frame_auc 0.5000", "video_accuracy 0.5000"]
+    logged = [
+        cli.parse([*shlex.split(line), *(one for one in flags if one == "--verbose")])
+        for line in re.findall(r"\$ vigil (.*)", noted)
+    ]
+    assert logged == ran
+    assert tuple(map(type, ran)) == STEPS
+
+
+@pytest.mark.parametrize("failing", STEPS)
+def test_it_ends_with_the_first_step_that_fails(run_demo, failing):
+    code, lines, _, ran = run_demo(failing=failing)
+    assert (code, lines) == (4, [])
+    assert type(ran[-1]) is failing
