@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vigil.extract.engine.driver import Engine
+from vigil.extract.engine.dispatch import Engine
 from vigil.extract.networks.backbones import BACKBONES, Backbone, Pixels
 from vigil.extract.networks.combinations import Network
 from vigil.extract.networks.download import WeightsSource

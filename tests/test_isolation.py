@@ -27,7 +27,7 @@ from vigil.extract.decode.decoder_decord import DecordDecoder
 from vigil.extract.decode.reader import Finished, ReadingOptions, Restart, read_video
 from vigil.extract.decode.worker import Task, TaskFinished
 from vigil.extract.engine import pool
-from vigil.extract.engine.driver import num_bytes
+from vigil.extract.engine.dispatch import num_bytes
 from vigil.extract.engine.pool import WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.errors import FailedVideo, VideoError
 from vigil.extract.processes import spawn

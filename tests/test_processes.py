@@ -15,7 +15,7 @@ from torch import nn
 from video_files import draw_frames, encode
 
 from vigil.extract.engine.assembly import OpenVideo
-from vigil.extract.engine.driver import Engine
+from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import FailedVideo
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features

@@ -8,7 +8,7 @@ import pytest
 import torch
 from builders import CLASS_NAMES, SPEC, VIEWS, make_features, write_checkpoint, write_store
 
-from vigil.extract.engine.driver import Extracted
+from vigil.extract.engine.dispatch import Extracted
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.locks import LockedError, locked
 from vigil.extract.networks.backbones import find_backbone

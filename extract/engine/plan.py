@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from vigil.extract.damage import excess
-from vigil.extract.engine.driver import Engine
+from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
 from vigil.extract.sealed import (
     FeatureFileError,

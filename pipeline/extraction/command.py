@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.engine.activity import Activity
-from vigil.extract.engine.driver import Engine, num_bytes
+from vigil.extract.engine.dispatch import Engine, num_bytes
 from vigil.extract.engine.plan import plan_extraction
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from vigil.extract.decode.videos import find_videos
-from vigil.extract.engine.driver import Engine
+from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
 from vigil.extract.networks.weights import Weights
