@@ -15,7 +15,6 @@ from vigil.extract.segments import segment_ranges
 from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import VideoFeatures
-from vigil.extract.versions import installed_versions
 
 FPS = 30.0
 MEDIAN_FRAMES, SPREAD_FRAMES = 2500, 1.0
@@ -80,8 +79,6 @@ def draw_features(
         features=values.astype(np.float16),
         segment_frames=frames,
         segment_seconds=frames / FPS,
-        clip_features=None,
-        clip_frames=None,
         views=tuple(views),
         spec=spec,
         time_positions=1,
@@ -89,7 +86,6 @@ def draw_features(
         weights_name="drawn, of no network",
         weights_trained=False,
         precision="fp16",
-        rung="",
         device="cpu",
         decoder="none",
         video=VideoIdentity(video, 0, 0, "0" * 64),
@@ -98,12 +94,7 @@ def draw_features(
         height=240,
         num_frames_container=num_frames,
         num_frames_decoded=num_frames,
-        num_frames_damaged=0,
-        num_frames_lost=0,
-        damage_frames=np.empty((0, 2), np.int64),
-        damage_seconds=np.empty((0, 2)),
         duration_container=num_frames / FPS,
-        versions=installed_versions(),
         created_at="",
     )
 

@@ -115,10 +115,7 @@ def load_bags(
 
 def _check_same_kind(first: VideoFeatures, other: VideoFeatures) -> None:
     differences = difference(first.spec, other.spec)
-    for name in ("time_positions", "channels"):
-        expected, found = getattr(first, name), getattr(other, name)
-        if expected != found:
-            differences.append(f"{name}: {expected} != {found}")
+    differences += difference(first, other, ("time_positions", "channels"))
     if differences:
         raise BagError(
             f"features of {first.video.path} and {other.video.path} have different settings "

@@ -17,13 +17,14 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from vigil.extract.errors import UserError
-from vigil.extract.files import NAME_ERRNOS
+from vigil.extract.files import NAME_ERRNOS, replace_file
 
 FORMAT = "vigil-features"
-FORMAT_VERSION = 2  # version 1 had no user block
+# Version 1 has no user block, but the attributes content_digest and, written last, complete.
+# Version 2 has all three; its user block covers both attributes, so nothing reads them.
+FORMAT_VERSION = 3
 USER_BLOCK_SIZE = 512
 USER_BLOCK = re.compile(rb"vigil-features (\d{1,9}) ([0-9a-f]{64})\n\0+")
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -47,32 +48,29 @@ class ForeignFileError(FeatureFileError):
     """A file is intact, but this program must not replace it: it is of another kind, or newer."""
 
 
+@contextmanager
+def create_sealed(path: Path) -> Iterator[h5py.File]:
+    """Yield an empty file to fill; once it is filled, write it atomically.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    # Built in memory: HDF5 crashes the process, instead of raising, when a disk fills up.
+    # With v110, HDF5 adds checksums to its own structures.
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
+        yield file
+    seal(content.getbuffer())
+    with replace_file(path) as partial:
+        partial.write_bytes(content.getbuffer())
+
+
 def seal(content: memoryview) -> None:
     """Write the user block, which `read_features` checks, in front of a feature file's bytes."""
     digest = hashlib.sha256(content[USER_BLOCK_SIZE:]).hexdigest()
     block = f"{FORMAT} {FORMAT_VERSION} {digest}\n".encode()
     content[:USER_BLOCK_SIZE] = block.ljust(USER_BLOCK_SIZE, b"\0")
-
-
-def content_digest(file: h5py.File) -> str:
-    """Return the sha256 of every dataset and every attribute except the two written last."""
-    digest = hashlib.sha256()
-
-    def add(name: str, value: npt.NDArray[Any]) -> None:
-        if value.dtype.kind == "O":
-            content = json.dumps([str(item) for item in value.ravel()]).encode()
-        else:
-            content = np.ascontiguousarray(value).tobytes()
-        header = json.dumps([name, value.dtype.str, list(value.shape), len(content)])
-        digest.update(header.encode() + content)
-
-    datasets: list[str] = []
-    file.visititems(lambda name, node: datasets.append(name) if hasattr(node, "dtype") else None)
-    for name in sorted(datasets):
-        add("/" + name, file[name][()])
-    for name in sorted(set(file.attrs) - {"content_digest", "complete"}):
-        add(name, np.asarray(file.attrs[name]))
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -140,8 +138,30 @@ def _check_format(path: Path, file: h5py.File, sealed_version: int) -> None:
             f"{path} has format version {version}, but this program reads 1 to {FORMAT_VERSION}: "
             "extract again, or use the matching version of vigil"
         )
-    if file.attrs.get("complete") != 1:
+    if version == 1 and file.attrs.get("complete") != 1:
         raise FeatureFileError(f"{path} is incomplete: {REMEDY}")
+
+
+def check_unsealed(file: h5py.File) -> None:
+    """Check the digest over datasets and attributes that version 1 has instead of a seal.
+
+    Raises:
+        ValueError: it is wrong.
+    """
+    if file.attrs["format_version"] != 1:
+        return
+    parts = {f"/{group}/{name}": file[group][name] for group in file for name in file[group]}
+    names = sorted(file.attrs.keys() - {"content_digest", "complete"})
+    parts |= {name: file.attrs[name] for name in names}
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        value = np.asarray(part)
+        is_text = value.dtype.kind == "O"
+        content = json.dumps(value.tolist()).encode() if is_text else value.tobytes()
+        header = json.dumps([name, value.dtype.str, list(value.shape), len(content)])
+        digest.update(header.encode() + content)
+    if digest.hexdigest() != file.attrs["content_digest"]:
+        raise ValueError("its content does not match its digest")
 
 
 def _check_parts(file: h5py.File, num_bytes: int) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 
 import dacite
 
@@ -42,7 +43,7 @@ class FeatureSpec:
         Raises:
             UserError: names the setting, its value and what is allowed.
         """
-        ClipGrid(self.clip_frames, self.clip_stride)
+        _ = self.grid  # refuses an invalid one
         if self.time_pool not in ("none", "mean"):
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
         if self.num_segments < 1:
@@ -52,6 +53,11 @@ class FeatureSpec:
                 f"short side {self.short_side} is smaller than the {VIEW_SIZE} pixel views: "
                 "use 256, a larger number, or native"
             )
+
+    @property
+    def grid(self) -> ClipGrid:
+        """Clip index <-> frame range."""
+        return ClipGrid(self.clip_frames, self.clip_stride)
 
     @property
     def digest(self) -> str:
@@ -95,8 +101,16 @@ class FeaturePart:
         return self.offset + self.time_positions * self.channels
 
 
-def difference(left: FeatureSpec, right: FeatureSpec) -> list[str]:
-    """List the settings in which two specs differ, each as ``name: left != right``."""
-    pairs = asdict(left).items()
-    other = asdict(right)
-    return [f"{name}: {value} != {other[name]}" for name, value in pairs if value != other[name]]
+SETTINGS = tuple(setting.name for setting in fields(FeatureSpec))
+
+
+def difference(left: object, right: object, names: Iterable[str] = SETTINGS) -> list[str]:
+    """List the attributes in which two objects differ, each as ``name: left != right``.
+
+    Args:
+        left: a spec, or whatever has the attributes.
+        right: an object of the same kind.
+        names: the attributes to compare; by default all settings of a spec.
+    """
+    pairs = ((name, getattr(left, name), getattr(right, name)) for name in names)
+    return [f"{name}: {one} != {other}" for name, one, other in pairs if one != other]

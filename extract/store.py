@@ -8,10 +8,10 @@ are protected.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
 
-import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,32 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.clips import ClipGrid
 from vigil.extract.damage import damaged_share
-from vigil.extract.files import path_below, replace_file
-from vigil.extract.sealed import (
-    FORMAT,
-    FORMAT_VERSION,
-    USER_BLOCK_SIZE,
-    FeatureFileError,
-    content_digest,
-    damaged,
-    open_sealed,
-    seal,
-)
+from vigil.extract.files import path_below
+from vigil.extract.sealed import FeatureFileError, check_unsealed, create_sealed, open_sealed
 from vigil.extract.segments import segment_ranges
 from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeaturePart, FeatureSpec
+from vigil.extract.versions import installed_versions
 
 SUFFIX = ".h5"
+DATASETS = {
+    "features": "segments/features",
+    "segment_frames": "segments/frames",
+    "segment_seconds": "segments/seconds",
+    "clip_features": "clips/features",
+    "clip_frames": "clips/frames",
+    "damage_frames": "damage/frames",
+    "damage_seconds": "damage/seconds",
+}
+"""Field of `VideoFeatures` -> the dataset that holds it, if there is anything to hold."""
+LACKING: dict[str, Any] = {"rung": "", "num_frames_lost": 0, "duration_container": 0, "parts": "[]"}
+"""What it means if a file lacks an attribute, as older ones do."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class VideoFeatures:
-    """Everything in one feature file."""
+    """Everything in one feature file; numbers and texts are attributes of the same names."""
 
     features: npt.NDArray[np.floating]
     """(V, S, D) float16 or float32."""
@@ -49,9 +52,9 @@ class VideoFeatures:
     """(S, 2) half-open ranges of decoded frames."""
     segment_seconds: npt.NDArray[np.float64]
     """(S, 2) from the frames' own timestamps; the first frame is at 0."""
-    clip_features: npt.NDArray[np.floating] | None
+    clip_features: npt.NDArray[np.floating] | None = None
     """(N_clips, V, D), only if clips are kept."""
-    clip_frames: npt.NDArray[np.int64] | None
+    clip_frames: npt.NDArray[np.int64] | None = None
     """(N_clips, 2) half-open ranges of real frames, only if clips are kept."""
     views: tuple[str, ...]
     spec: FeatureSpec
@@ -61,7 +64,7 @@ class VideoFeatures:
     weights_trained: bool
     """False for random weights, which make the features meaningless."""
     precision: str
-    rung: str
+    rung: str = ""
     """Form of the network that computed them, such as folded or plain; empty in older files."""
     device: str
     decoder: str
@@ -69,22 +72,22 @@ class VideoFeatures:
     fps: float
     width: int
     height: int
-    num_frames_container: int
+    num_frames_container: int = 0
     """Number that the container states; 0 if it states none."""
     num_frames_decoded: int
     """0 if unknown, as for some imported features; the segments then hold no frames."""
-    num_frames_damaged: int
+    num_frames_damaged: int = 0
     """Frames that are lost, or were decoded with errors."""
-    num_frames_lost: int
+    num_frames_lost: int = 0
     """Only those that are lost; 0 in files of version 1."""
-    damage_frames: npt.NDArray[np.int64]
+    damage_frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """(n, 2) damaged ranges, as in `Damage.frames`; empty in files of version 1."""
-    damage_seconds: npt.NDArray[np.float64]
+    damage_seconds: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     """(n, 2) the same, from the frames' own timestamps."""
-    duration_container: float
+    duration_container: float = 0
     """Seconds that the container states; 0 if it states none."""
-    versions: dict[str, str]
-    created_at: str
+    versions: dict[str, str] = field(default_factory=installed_versions)
+    created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     parts: tuple[FeaturePart, ...] = ()
     """For a combination of backbones, where in D each one's values lie."""
 
@@ -117,6 +120,12 @@ class VideoFeatures:
         return features
 
 
+SCALARS: dict[str, Any] = {
+    one.name: one.type for one in fields(VideoFeatures) if one.type in (bool, int, float, str)
+}
+"""Field of `VideoFeatures` that is an attribute of the same name -> its type."""
+
+
 def feature_path(root: Path, video: str) -> Path:
     """Return the feature file of a video: ``<root>/<video path relative to its root>.h5``."""
     return path_below(root, video + SUFFIX)
@@ -126,7 +135,7 @@ def list_features(root: Path) -> dict[str, Path]:
     """Map relative video paths (forward slashes) to their feature files, sorted by name.
 
     Raises:
-        FeatureFileError: the folder does not exist.
+        FeatureFileError: the folder does not exist, or holds none.
     """
     if not root.is_dir():
         raise FeatureFileError(f"{root} is not a folder of features: run vigil extract first")
@@ -135,6 +144,8 @@ def list_features(root: Path) -> dict[str, Path]:
         for path in root.rglob(f"*{SUFFIX}")
         if not path.name.startswith(".")
     }
+    if not files:
+        raise FeatureFileError(f"{root} holds no feature files: run vigil extract first")
     return dict(sorted(files.items()))
 
 
@@ -144,66 +155,30 @@ def write_features(path: Path, video: VideoFeatures) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    # Built in memory: HDF5 crashes the process, instead of raising, when a disk fills up.
-    # With v110, HDF5 adds checksums to its own structures.
-    content = io.BytesIO()
-    with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
-        _write_array(file, "segments/features", video.features, by_view=True)
-        _write_array(file, "segments/frames", video.segment_frames)
-        _write_array(file, "segments/seconds", video.segment_seconds)
-        if video.clip_features is not None and video.clip_frames is not None:
-            _write_array(file, "clips/features", video.clip_features, by_view=True)
-            _write_array(file, "clips/frames", video.clip_frames)
-        if len(video.damage_frames):
-            _write_array(file, "damage/frames", video.damage_frames)
-            _write_array(file, "damage/seconds", video.damage_seconds)
+    with create_sealed(path) as file:
+        for field_name, dataset in DATASETS.items():
+            array = getattr(video, field_name)
+            if array is not None and len(array):
+                chunks = (1, *array.shape[1:]) if "features" in field_name else array.shape
+                file.create_dataset(dataset, data=array, chunks=chunks, fletcher32=True)
         file.attrs.update(_attributes(video))
-        file.attrs["content_digest"] = content_digest(file)
-        file.attrs["complete"] = np.uint8(1)
-    seal(content.getbuffer())
-    with replace_file(path) as partial:
-        partial.write_bytes(content.getbuffer())
-
-
-def _write_array(
-    file: h5py.File, name: str, array: npt.NDArray[Any], by_view: bool = False
-) -> None:
-    chunks = (1, *array.shape[1:]) if by_view else array.shape
-    file.create_dataset(name, data=array, chunks=chunks, fletcher32=True)
 
 
 def _attributes(video: VideoFeatures) -> dict[str, Any]:
     parts = json.dumps([asdict(part) for part in video.parts])
-    return ({"parts": parts} if video.parts else {}) | {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+    return {
+        **{name: getattr(video, name) for name in SCALARS},
+        **({"parts": parts} if video.parts else {}),
         "spec": video.spec.to_json(),
         "spec_digest": video.spec.digest,
         "backbone": video.spec.backbone,
-        "views": list(video.views),
-        "time_positions": video.time_positions,
-        "channels": video.channels,
-        "weights_name": video.weights_name,
         "weights_digest": video.spec.weights_digest,
-        "weights_trained": video.weights_trained,
-        "precision": video.precision,
-        "rung": video.rung,
-        "device": video.device,
-        "decoder": video.decoder,
+        "views": list(video.views),
         "video_path": video.video.path.encode(errors="backslashreplace").decode(),
         "video_bytes": video.video.num_bytes,
         "video_modified_ns": video.video.modified_ns,
         "video_digest": video.video.digest,
-        "fps": video.fps,
-        "width": video.width,
-        "height": video.height,
-        "num_frames_container": video.num_frames_container,
-        "num_frames_decoded": video.num_frames_decoded,
-        "num_frames_damaged": video.num_frames_damaged,
-        "num_frames_lost": video.num_frames_lost,
-        "duration_container": video.duration_container,
         "versions": json.dumps(video.versions, sort_keys=True),
-        "created_at": video.created_at,
     }
 
 
@@ -229,17 +204,15 @@ def verify_features(path: Path) -> VideoFeatures:
     """Read a feature file, checking every byte of it.
 
     Raises:
-        FeatureFileError: as in `read_features`; also if the digest of all datasets and attributes
-            is wrong, or a value is not finite.
+        FeatureFileError: as in `read_features`; also if a value is not finite.
     """
     with open_sealed(path) as file:
-        if file.attrs["content_digest"] != content_digest(file):
-            raise damaged(path, "its content does not match its digest")
+        check_unsealed(file)
         video = _read(file)
         _check_fit(video)
         clips = video.features[:0] if video.clip_features is None else video.clip_features
         if not (np.isfinite(video.features).all() and np.isfinite(clips).all()):
-            raise damaged(path, "it holds values that are not finite")
+            raise ValueError("it holds values that are not finite")
     return video
 
 
@@ -264,12 +237,13 @@ def _check_fit(video: VideoFeatures) -> None:
     if video.segment_seconds.shape != (num_segments, 2):
         raise ValueError(f"segment seconds have the shape {video.segment_seconds.shape}")
     if video.clip_features is not None and video.clip_frames is not None:
-        grid = ClipGrid(video.spec.clip_frames, video.spec.clip_stride)
-        num_clips = grid.num_clips(num_frames)
-        if video.clip_features.shape != (num_clips, num_views, size):
+        grid = video.spec.grid
+        if video.clip_features.shape != (grid.num_clips(num_frames), num_views, size):
             raise ValueError(f"clip features have the shape {video.clip_features.shape}")
         if not np.array_equal(video.clip_frames, grid.frame_ranges(num_frames)):
             raise ValueError("clips do not match the decoded frames")
+    elif video.clip_features is not None or video.clip_frames is not None:
+        raise ValueError("it holds clip features without frames, or the reverse")
     edges = np.concatenate([[0], video.damage_frames.ravel(), [num_frames]])
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
         raise ValueError("its damaged ranges do not fit the decoded frames")
@@ -279,55 +253,31 @@ def _check_fit(video: VideoFeatures) -> None:
 
 
 def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
-    attributes = dict(file.attrs)
-    features = file["segments/features"]
-    clips = file.get("clips/features")
-    none = {"frames": np.empty((0, 2), np.int64), "seconds": np.empty((0, 2))}
-    damage = file.get("damage", none)
+    attributes = LACKING | dict(file.attrs)
     spec = FeatureSpec.from_json(attributes["spec"])
     if spec.digest != attributes["spec_digest"]:
         raise ValueError("its spec does not match the spec's digest")
     return VideoFeatures(
-        features=features[()] if arrays else features[:0],
-        segment_frames=file["segments/frames"][()],
-        segment_seconds=file["segments/seconds"][()],
-        clip_features=None if clips is None else clips[()] if arrays else clips[:0],
-        clip_frames=None if clips is None else file["clips/frames"][()],
-        views=tuple(str(view) for view in attributes["views"]),
+        **{
+            field_name: file[dataset][: None if arrays or "features" not in field_name else 0]
+            for field_name, dataset in DATASETS.items()
+            if dataset in file
+        },
+        **{name: kind(attributes[name]) for name, kind in SCALARS.items()},
         spec=spec,
-        time_positions=int(attributes["time_positions"]),
-        channels=int(attributes["channels"]),
-        weights_name=str(attributes["weights_name"]),
-        weights_trained=bool(attributes["weights_trained"]),
-        precision=str(attributes["precision"]),
-        rung=str(attributes.get("rung", "")),
-        device=str(attributes["device"]),
-        decoder=str(attributes["decoder"]),
+        views=tuple(str(view) for view in attributes["views"]),
         video=VideoIdentity(
             path=str(attributes["video_path"]),
             num_bytes=int(attributes["video_bytes"]),
             modified_ns=int(attributes["video_modified_ns"]),
             digest=str(attributes["video_digest"]),
         ),
-        fps=float(attributes["fps"]),
-        width=int(attributes["width"]),
-        height=int(attributes["height"]),
-        num_frames_container=int(attributes["num_frames_container"]),
-        num_frames_decoded=int(attributes["num_frames_decoded"]),
-        num_frames_damaged=int(attributes["num_frames_damaged"]),
-        num_frames_lost=int(attributes.get("num_frames_lost", 0)),
-        damage_frames=damage["frames"][()],
-        damage_seconds=damage["seconds"][()],
-        duration_container=float(attributes.get("duration_container", 0)),
         versions=json.loads(attributes["versions"]),
-        created_at=str(attributes["created_at"]),
         parts=tuple(
             FeaturePart(
-                name=str(part["name"]),
-                offset=int(part["offset"]),
-                time_positions=int(part["time_positions"]),
-                channels=int(part["channels"]),
+                str(part["name"]),
+                *(int(part[size]) for size in ("offset", "time_positions", "channels")),
             )
-            for part in json.loads(attributes.get("parts", "[]"))
+            for part in json.loads(attributes["parts"])
         ),
     )

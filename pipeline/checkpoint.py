@@ -116,7 +116,7 @@ def save_checkpoint(
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
     content["spec_digest"] = config.spec.digest
     content["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
-    content["content_digest"] = content_digest(content)
+    content["content_digest"] = config_digest(content)
     write_json(new / CONFIG_NAME, content)
     # Two folders cannot be swapped atomically on every system. Between the two renames,
     # `existing_checkpoint` finds the last complete checkpoint in `previous`.
@@ -214,7 +214,7 @@ def _read_config(folder: Path) -> tuple[CheckpointConfig, dict[str, str]]:
     """The content of `config.json`, and the digests of the files beside it."""
     path = folder / CONFIG_NAME
     content = _load_json(path)
-    digest = content_digest(content)
+    digest = config_digest(content)
     if content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} is not the config of a checkpoint: give another folder")
     if (version := content.pop("format_version", None)) != FORMAT_VERSION:
@@ -275,7 +275,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def content_digest(content: Mapping[str, Any]) -> str:
+def config_digest(content: Mapping[str, Any]) -> str:
     """sha256 over everything in `config.json` except this digest."""
     others = {name: value for name, value in content.items() if name != "content_digest"}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()

@@ -43,19 +43,19 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "score": (options.ScoreOptions, "scoring.command:run_score"),
     "report": (options.ReportOptions, "scoring.report:run_report"),
     "features": {
-        "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify"),
+        "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),
         "show": (options.FeaturesShowOptions, "extraction.show:run_show"),
         "import": (options.FeaturesImportOptions, "exchange.import_features:run_import"),
         "export": (options.FeaturesExportOptions, "exchange.export_features:run_export"),
     },
     "dataset": {
-        "list": (options.DatasetListOptions, "datasets.check:run_list"),
+        "list": (options.DatasetListOptions, "datasets.check:run_list_datasets"),
         "check": (options.DatasetCheckOptions, "datasets.check:run_check"),
     },
     "weights": {
-        "list": (options.WeightsListOptions, "extraction.pretrained:run_list"),
+        "list": (options.WeightsListOptions, "extraction.pretrained:run_list_weights"),
         "fetch": (options.WeightsFetchOptions, "extraction.pretrained:run_fetch"),
-        "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify"),
+        "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify_weights"),
     },
     "demo": (options.DemoOptions, "chains.demo:run_demo"),
 }

@@ -16,7 +16,7 @@ from vigil.extract.store import VideoFeatures, feature_path, write_features
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.model.joint import JointModel
 from vigil.model.settings import InputShape
-from vigil.pipeline.checkpoint import CheckpointConfig, content_digest, save_checkpoint
+from vigil.pipeline.checkpoint import CheckpointConfig, config_digest, save_checkpoint
 from vigil.pipeline.recipe import Recipe
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
@@ -39,8 +39,6 @@ def make_features(video="a.mp4", num_frames=80, seed=0, **changes) -> VideoFeatu
         features=np.random.default_rng(seed).standard_normal(shape).astype(np.float32),
         segment_frames=frames,
         segment_seconds=frames / 25.0,
-        clip_features=None,
-        clip_frames=None,
         views=VIEWS,
         spec=SPEC,
         time_positions=TIME_POSITIONS,
@@ -57,10 +55,6 @@ def make_features(video="a.mp4", num_frames=80, seed=0, **changes) -> VideoFeatu
         height=240,
         num_frames_container=num_frames,
         num_frames_decoded=num_frames,
-        num_frames_damaged=0,
-        num_frames_lost=0,
-        damage_frames=np.empty((0, 2), np.int64),
-        damage_seconds=np.empty((0, 2)),
         duration_container=num_frames / 25.0,
         versions={},
         created_at="2021-01-01T00:00:00+00:00",
@@ -90,7 +84,7 @@ def rewrite_config(path: Path, change: Callable[[dict[str, Any]], object]) -> No
     """Change a checkpoint's config.json and update its digest to match."""
     content = json.loads(path.read_text())
     change(content)
-    content["content_digest"] = content_digest(content)
+    content["content_digest"] = config_digest(content)
     path.write_text(json.dumps(content))
 
 

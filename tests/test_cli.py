@@ -343,7 +343,7 @@ class TestMessages:
                 logging.getLogger("vigil.x").log(getattr(logging, level), "a%s", "b")
             return 0
 
-        monkeypatch.setattr(verification, "run_verify", talk)
+        monkeypatch.setattr(verification, "run_verify_features", talk)
         assert main(["features", "verify", str(store), *flags]) == 0
         assert capsys.readouterr().err.splitlines() == [f"{level}: ab" for level in levels]
 
@@ -363,7 +363,7 @@ class TestMessages:
         def fail(_options):
             raise error
 
-        monkeypatch.setattr(verification, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify_features", fail)
         assert main(["features", "verify", str(store)]) == code
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1
@@ -373,7 +373,7 @@ class TestMessages:
         def fail(_options):
             raise OSError("odd")
 
-        monkeypatch.setattr(verification, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify_features", fail)
         assert main(["features", "verify", str(store), "--verbose"]) == 1
         assert "Traceback" in capsys.readouterr().err
 
@@ -381,7 +381,7 @@ class TestMessages:
         def fail(_options):
             raise ZeroDivisionError
 
-        monkeypatch.setattr(verification, "run_verify", fail)
+        monkeypatch.setattr(verification, "run_verify_features", fail)
         with pytest.raises(ZeroDivisionError):
             main(["features", "verify", str(store)])
 

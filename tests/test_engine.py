@@ -309,7 +309,7 @@ def test_during_a_run_the_store_holds_only_whole_files(tmp_path, script):
 
     def look(_activity):
         seen.update(path.name for path in tmp_path.iterdir())
-        for path in list_features(tmp_path).values():
+        for path in tmp_path.rglob("*.h5"):
             verify_features(path)
 
     run(make_engine(), tmp_path, "a.mp4", "b.mp4", watch=look)

@@ -23,7 +23,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.files import path_below
 from vigil.extract.sealed import seal
 from vigil.extract.store import feature_path, read_features, read_identity, verify_features
-from vigil.pipeline.checkpoint import CheckpointError, ResumeState, content_digest, load_checkpoint
+from vigil.pipeline.checkpoint import CheckpointError, ResumeState, config_digest, load_checkpoint
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.recipe import Recipe, load_recipe
 from vigil.pipeline.scoring.report import run_report
@@ -72,7 +72,7 @@ def signed(content):
     """Return a checkpoint's config with a matching digest."""
     if not isinstance(content, dict):
         return content
-    return {**content, "content_digest": content_digest(content)}
+    return {**content, "content_digest": config_digest(content)}
 
 
 def answers_or_refuses(read, path):

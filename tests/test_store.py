@@ -12,7 +12,13 @@ import pytest
 from builders import CHANNELS, SPEC, TIME_POSITIONS, VIEWS, make_features, write_store
 
 from vigil.extract import sealed, store
-from vigil.extract.sealed import FeatureFileError, ForeignFileError, UnreadableFileError, seal
+from vigil.extract.sealed import (
+    FORMAT_VERSION,
+    FeatureFileError,
+    ForeignFileError,
+    UnreadableFileError,
+    seal,
+)
 from vigil.extract.store import (
     feature_path,
     list_features,
@@ -43,7 +49,7 @@ DATASETS = {
 }
 ATTRIBUTES = {
     "format": "vigil-features",
-    "format_version": 2,
+    "format_version": 3,
     "spec": SPEC.to_json(),
     "spec_digest": SPEC.digest,
     "backbone": "i3d",
@@ -70,8 +76,21 @@ ATTRIBUTES = {
     "duration_container": 3.2,
     "versions": '{"python": "3.11"}',
     "created_at": "2021-01-01T00:00:00+00:00",
-    "complete": 1,
 }
+UNREAD = {"backbone", "weights_digest"}
+"""Attributes that the spec repeats."""
+NOT_IN_VERSION_1 = {"num_frames_lost", "duration_container"}
+OPTIONAL = {*NOT_IN_VERSION_1, "rung"}
+NAMES_OF_VERSION = {
+    3: {*ATTRIBUTES, "views"},
+    2: {*ATTRIBUTES, "views", "content_digest", "complete"},
+    1: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_1,
+}
+CONTENT_DIGESTS = {
+    1: "56e113bcd272bd9fc85cf0a0bdbb331e276c7fee546fdeb2394d4b7ce5e15deb",
+    2: "315b1dfaac8d987945ffc8c24019a14fdd4ec21d7ad17882c95bd5aff9758112",
+}
+"""Of `WITH_CLIPS`, as the programs computed them that wrote these versions."""
 
 
 @pytest.fixture
@@ -81,14 +100,38 @@ def path(tmp_path):
     return path
 
 
+def write_old(path, version):
+    """Write `WITH_CLIPS` in an earlier version of the format."""
+    write_features(path, WITH_CLIPS)
+    user_block = {} if version == 1 else {"userblock_size": 512}
+    old_path = path.with_suffix(".old")
+    with h5py.File(path) as file, h5py.File(old_path, "w", libver="v110", **user_block) as old:
+        for name in DATASETS:
+            file.copy(name, old.require_group(name.partition("/")[0]))
+        old.attrs.update({**file.attrs, "format_version": version})
+        for name in NOT_IN_VERSION_1 if version == 1 else ():
+            del old.attrs[name]
+        old.attrs["content_digest"] = CONTENT_DIGESTS[version]
+        old.attrs["complete"] = np.uint8(1)
+    old_path.replace(path)
+    if version > 1:
+        reseal(path, version)
+
+
+def reseal(path, version=FORMAT_VERSION):
+    content = bytearray(path.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealed, "FORMAT_VERSION", version)
+        seal(memoryview(content))
+    path.write_bytes(content)
+
+
 @contextmanager
 def edited(path):
     """Open the HDF5 file for a change, then update the digest in front of it."""
     with h5py.File(path, "r+") as file:
         yield file
-    content = bytearray(path.read_bytes())
-    seal(memoryview(content))
-    path.write_bytes(content)
+    reseal(path)
 
 
 def names_in(folder):
@@ -125,7 +168,6 @@ def test_h5py_alone_reads_what_the_contract_specifies(path):
         np.testing.assert_array_equal(file["clips/frames"], CLIP_FRAMES)
         attributes = dict(file.attrs)
         assert tuple(attributes.pop("views")) == VIEWS
-        assert len(attributes.pop("content_digest")) == 64
         assert attributes == ATTRIBUTES
 
 
@@ -157,29 +199,46 @@ def changed(value):
     return np.frombuffer(bytes(content), array.dtype).reshape(array.shape)
 
 
-@pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
-def test_an_attribute_with_one_changed_byte_is_detected(path, name, capsys):
-    with edited(path) as file:
+@pytest.fixture(params=NAMES_OF_VERSION)
+def any_path(request, path):
+    """A file in each version of the format."""
+    if request.param < FORMAT_VERSION:
+        write_old(path, request.param)
+    with h5py.File(path) as file:
+        assert set(file.attrs) == NAMES_OF_VERSION[request.param]
+    return path
+
+
+of_every_attribute = pytest.mark.parametrize(
+    ("any_path", "name"),
+    [(version, name) for version, names in NAMES_OF_VERSION.items() for name in sorted(names)],
+    indirect=["any_path"],
+)
+
+
+@of_every_attribute
+def test_an_attribute_with_one_changed_byte_is_detected(any_path, name, capsys):
+    with h5py.File(any_path, "r+") as file:
         before = file.attrs[name]
         file.attrs[name] = changed(before)
         assert not np.array_equal(file.attrs[name], before)
     with pytest.raises(FeatureFileError, match=r"a\.mp4\.h5"):
-        verify_features(path)
-    assert main(["features", "verify", str(path)]) != 0
+        verify_features(any_path)
+    assert main(["features", "verify", str(any_path)]) != 0
     assert "damaged 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_dataset_with_one_changed_byte_is_detected(path, name):
+def test_a_dataset_with_one_changed_byte_is_detected(any_path, name):
     """Even if HDF5's own checksum is right, as here, where HDF5 itself wrote the byte."""
-    whole = path.read_bytes()
+    path, whole = any_path, any_path.read_bytes()
     with h5py.File(path) as file:
         content = file[name][()]
     for position in range(0, content.nbytes, 7):
         other = bytearray(content.tobytes())
         other[position] ^= 1 << position % 8
         path.write_bytes(whole)
-        with edited(path) as file:
+        with h5py.File(path, "r+") as file:
             file[name][...] = np.frombuffer(bytes(other), content.dtype).reshape(content.shape)
         with pytest.raises(FeatureFileError, match="damaged"):
             verify_features(path)
@@ -201,7 +260,7 @@ def test_a_byte_flipped_on_disk_is_detected_before_hdf5_reads_it(path, monkeypat
 def test_the_digest_in_front_covers_the_bytes_after_it(path):
     content = path.read_bytes()
     digest = hashlib.sha256(content[512:]).hexdigest()
-    assert content[:512].rstrip(b"\0").decode() == f"vigil-features 2 {digest}\n"
+    assert content[:512].rstrip(b"\0").decode() == f"vigil-features 3 {digest}\n"
     with h5py.File(path) as file:
         assert file.userblock_size == 512
 
@@ -210,14 +269,16 @@ def test_the_digest_in_front_covers_the_bytes_after_it(path):
 def old_path(path):
     """A file in version 1 of the format."""
     old_path = path.with_name("old.mp4.h5")
-    with h5py.File(path) as file, h5py.File(old_path, "w", libver="v110") as old:
-        for name in DATASETS:
-            file.copy(name, old.require_group(name.partition("/")[0]))
-        old.attrs.update({**file.attrs, "format_version": 1})
-        for name in ("num_frames_lost", "duration_container"):
-            del old.attrs[name]
-        old.attrs["content_digest"] = sealed.content_digest(old)
+    write_old(old_path, 1)
     return old_path
+
+
+def test_files_of_version_2_can_still_be_read(path):
+    old_path = path.with_name("old.mp4.h5")
+    write_old(old_path, 2)
+    assert old_path.read_bytes().startswith(b"vigil-features 2 ")
+    for read in (read_features, read_identity, verify_features):
+        assert_same(read(old_path), read(path))
 
 
 def test_files_of_version_1_can_still_be_read(path, old_path):
@@ -310,24 +371,34 @@ def test_a_file_that_is_not_a_feature_file_is_refused(tmp_path):
         read_features(path)
     with pytest.raises(FeatureFileError, match="nowhere is not a folder of features"):
         list_features(tmp_path / "nowhere")
+    path.unlink()
+    with pytest.raises(FeatureFileError, match="holds no feature files: run vigil extract first"):
+        list_features(tmp_path)
 
 
 def test_another_version_of_the_format_is_refused(path, monkeypatch):
-    for module in (store, sealed):
-        monkeypatch.setattr(module, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(sealed, "FORMAT_VERSION", 4)
     write_features(path, WITH_CLIPS)
     monkeypatch.undo()
-    message = "has format version 3, but this program reads 1 to 2"
+    message = "has format version 4, but this program reads 1 to 3"
     with pytest.raises(ForeignFileError, match=message):
         read_features(path)
     with edited(path) as file:
         file.attrs["format_version"] = 1
-    with pytest.raises(FeatureFileError, match="format version 2 in its user block, 1 inside"):
+    with pytest.raises(FeatureFileError, match="format version 3 in its user block, 1 inside"):
         read_features(path)
 
 
-@pytest.mark.parametrize("name", [*ATTRIBUTES, "views", "content_digest"])
-def test_a_missing_attribute_is_detected(path, name):
+@of_every_attribute
+def test_a_missing_attribute_is_detected(any_path, name):
+    with h5py.File(any_path, "r+") as file:
+        del file.attrs[name]
+    with pytest.raises(FeatureFileError, match=r"damaged|another kind|incomplete"):
+        verify_features(any_path)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES_OF_VERSION[3] - UNREAD - OPTIONAL))
+def test_an_attribute_that_was_never_written_is_detected(path, name):
     with edited(path) as file:
         del file.attrs[name]
     with pytest.raises(FeatureFileError, match=r"damaged|another kind|incomplete"):
@@ -335,19 +406,19 @@ def test_a_missing_attribute_is_detected(path, name):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_missing_dataset_is_detected(path, name):
+def test_a_dataset_that_was_never_written_is_detected(path, name):
     with edited(path) as file:
         del file[name]
     with pytest.raises(FeatureFileError, match="damaged"):
         verify_features(path)
 
 
-def test_an_incomplete_file_is_refused(path):
-    with edited(path) as file:
+def test_an_incomplete_file_of_version_1_is_refused(old_path):
+    with h5py.File(old_path, "r+") as file:
         del file.attrs["complete"]
     for read in (read_features, read_identity, verify_features):
         with pytest.raises(FeatureFileError, match="is incomplete: run the same vigil extract"):
-            read(path)
+            read(old_path)
 
 
 @pytest.mark.parametrize(

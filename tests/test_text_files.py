@@ -12,7 +12,7 @@ from vigil.pipeline.failures import exit_code, read_failures, write_failures
 from vigil.pipeline.run_folder import USES_NAME
 from vigil.pipeline.text_files import clock_time, read_csv, read_json, write_csv, write_json
 
-CELLS = st.text(st.characters(exclude_characters="\0\r"), max_size=8)  # csv reads \r\n as \n
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS), max_size=4))

@@ -12,7 +12,7 @@ from vigil.pipeline.checkpoint import CONFIG_NAME
 from vigil.pipeline.run_folder import TENSORBOARD_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})
-"""Attributes that differ between equal runs; the digest covers the time of creation, too."""
+"""Names of what differs between equal runs; the digest in a checkpoint covers its time, too."""
 
 
 def feature_content(path: Path) -> dict[str, tuple[Any, ...]]:

@@ -8,7 +8,6 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -16,7 +15,6 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.clips import ClipGrid
 from vigil.extract.decode.decoder import frame_edges
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.reader import Finished
@@ -27,7 +25,6 @@ from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeaturePart, FeatureSpec
 from vigil.extract.store import VideoFeatures
-from vigil.extract.versions import installed_versions
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,6 @@ class Provenance:
         if len(self.parts) == 1:
             return self.parts[0].time_positions, self.parts[0].channels
         return 1, self.parts[-1].stop
-
-    @property
-    def grid(self) -> ClipGrid:
-        """Clip index <-> frame range."""
-        return ClipGrid(self.spec.clip_frames, self.spec.clip_stride)
 
 
 @dataclass(eq=False)
@@ -120,7 +112,7 @@ class OpenVideo:
         if self.finished is None:
             return False
         num_frames = len(self.finished.timestamps)
-        return len(self._back) == self.provenance.grid.num_clips(num_frames)
+        return len(self._back) == self.provenance.spec.grid.num_clips(num_frames)
 
     def pool(self, computed: DeviceReady) -> VideoFeatures:
         """The content of the video's feature file, given the devices that computed its clips."""
@@ -128,7 +120,7 @@ class OpenVideo:
         if finished is None or not self.is_complete:
             raise RuntimeError(f"{self.source.name} was closed before its end")
         num_frames = len(finished.timestamps)
-        clip_frames = made.grid.frame_ranges(num_frames)
+        clip_frames = made.spec.grid.frame_ranges(num_frames)
         clip_features = self._clip_features()
         segment_frames = segment_ranges(num_frames, made.spec.num_segments)
         segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
@@ -162,8 +154,6 @@ class OpenVideo:
             damage_frames=finished.damage.frames,
             damage_seconds=edges[finished.damage.frames],
             duration_container=finished.info.duration_seconds,
-            versions=installed_versions(),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def _clip_features(self) -> "_ClipFile":

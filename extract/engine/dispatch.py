@@ -98,7 +98,7 @@ class Engine:
             yield from _Run(self, pool, devices, writer, watch).extract(videos)
 
     def _pool(self) -> WorkerPool:
-        grid, short_side = self.provenance.grid, self.spec.short_side
+        grid, short_side = self.spec.grid, self.spec.short_side
         options = ReadingOptions(
             grid,
             short_side,

@@ -32,7 +32,7 @@ INCOMPLETE = 3
 log = logging.getLogger(__name__)
 
 
-def run_list(_options: DatasetListOptions) -> int:
+def run_list_datasets(_options: DatasetListOptions) -> int:
     """Print the known datasets with their subsets and metrics."""
     rows = (
         (
@@ -130,15 +130,9 @@ def annotation_files(
 
 
 def _find_features(root: Path) -> FoundVideos:
-    """The videos that have features in a folder.
-
-    Raises:
-        UserError: the folder does not exist or has no features.
-    """
-    files = list_features(root)
-    if not files:
-        raise UserError(f"{root} holds no feature files: run vigil extract first")
-    return FoundVideos(tuple(SourceVideo(path, video) for video, path in files.items()), 0)
+    """The videos that have features in a folder."""
+    files = list_features(root).items()
+    return FoundVideos(tuple(SourceVideo(path, video) for video, path in files), 0)
 
 
 def _stored_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, int | str]]:

@@ -6,12 +6,10 @@ Legend: T rows of a foreign file, V views, S segments, D values of a row.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from vigil.extract.clips import ClipGrid
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
@@ -20,7 +18,6 @@ from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeatureSpec, difference
 from vigil.extract.store import VideoFeatures, feature_path, read_identity, write_features
-from vigil.extract.versions import installed_versions
 from vigil.extract.views import in_stored_order
 from vigil.pipeline.exchange.formats import (
     NUM_CROPS,
@@ -123,14 +120,13 @@ def import_video(
     """
     rows, views = _read_views(files, options)
     spec = _spec(files, rows, options)
-    grid = ClipGrid(spec.clip_frames, spec.clip_stride)
     count = None if counts is None else find_count(name, counts)
     num_frames = _num_frames(len(rows.features), spec, count)
     segment_frames = segment_ranges(num_frames, spec.num_segments)
     clips = clip_frames = None
     segments = rows.features
     if spec.origin == FROM_SNIPPETS:
-        clips, clip_frames = rows.features, grid.frame_ranges(num_frames)
+        clips, clip_frames = rows.features, spec.grid.frame_ranges(num_frames)
         segments = pool_clips(clips, clip_frames, segment_frames)
     fps = options.fps if count is None or count.fps is None else count.fps
     video = VideoFeatures(
@@ -146,22 +142,13 @@ def import_video(
         weights_name=UNKNOWN,
         weights_trained=True,
         precision=f"fp{8 * segments.dtype.itemsize}",
-        rung="",
         device=UNKNOWN,
         decoder=UNKNOWN,
         video=VideoIdentity(name, num_bytes=0, modified_ns=0, digest=""),
         fps=fps,
         width=0,
         height=0,
-        num_frames_container=0,
         num_frames_decoded=num_frames,
-        num_frames_damaged=0,
-        num_frames_lost=0,
-        damage_frames=np.empty((0, 2), np.int64),
-        damage_seconds=np.empty((0, 2)),
-        duration_container=0,
-        versions=installed_versions(),
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return video, rows.num_rounded
 
@@ -250,9 +237,7 @@ def _require_same_kind(video: VideoFeatures, imported: list[VideoFeatures]) -> N
     """
     for first in imported[:1]:
         differences = difference(first.spec, video.spec)
-        for name in ("time_positions", "channels"):
-            one, other = getattr(first, name), getattr(video, name)
-            differences += [f"{name}: {one} != {other}"] * (one != other)
+        differences += difference(first, video, ("time_positions", "channels"))
         if differences:
             raise ExchangeError(
                 f"it differs in kind from {first.video.path} ({'; '.join(differences)}): import "

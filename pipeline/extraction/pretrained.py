@@ -15,7 +15,7 @@ COLUMNS = ("backbone", "frames", "size", "feature", "GFLOP", "licence", "officia
 log = logging.getLogger(__name__)
 
 
-def run_list(_options: WeightsListOptions) -> int:
+def run_list_weights(_options: WeightsListOptions) -> int:
     """Print each backbone's input, feature, cost of a clip-view, and weights."""
     print_table(COLUMNS, map(_row, BACKBONES.values()))
     return 0
@@ -49,7 +49,7 @@ def run_fetch(options: WeightsFetchOptions) -> int:
     return 0
 
 
-def run_verify(options: WeightsVerifyOptions) -> int:
+def run_verify_weights(options: WeightsVerifyOptions) -> int:
     """Load weights into their network, and print their digest."""
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vigil.extract.errors import UserError
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.store import SUFFIX, VideoFeatures, list_features, read_identity
 from vigil.pipeline.failures import exit_code
@@ -53,15 +52,8 @@ def run_show(options: FeaturesShowOptions) -> int:
 
 
 def feature_files(path: Path) -> Mapping[str, Path]:
-    """Video -> feature file, for the path of a single file or of a folder.
-
-    Raises:
-        UserError: there are no feature files.
-    """
-    files = {path.name.removesuffix(SUFFIX): path} if path.is_file() else list_features(path)
-    if not files:
-        raise UserError(f"{path} holds no feature files: run vigil extract first")
-    return files
+    """Video -> feature file, for the path of a single file or of a folder."""
+    return {path.name.removesuffix(SUFFIX): path} if path.is_file() else list_features(path)
 
 
 def _describe(video: VideoFeatures) -> Iterator[str]:

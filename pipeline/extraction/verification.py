@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class StoreSettings:
     """The settings of a feature file that should be the same throughout a store."""
 
     spec: FeatureSpec
@@ -54,7 +54,7 @@ class Fault:
 class Findings:
     """The findings in a store."""
 
-    settings: dict[str, Settings]
+    settings: dict[str, StoreSettings]
     """Video -> settings of its features, if they are intact."""
     faults: dict[str, Fault]
     """Video -> the fault in its features."""
@@ -69,7 +69,7 @@ class Findings:
         return exit_code(len(self.faults), len(self.settings.keys() - self.faults.keys()))
 
 
-def run_verify(options: FeaturesVerifyOptions) -> int:
+def run_verify_features(options: FeaturesVerifyOptions) -> int:
     """Check feature files, repair faulty ones if requested, and print the counts.
 
     Raises:
@@ -136,10 +136,10 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
     return findings
 
 
-def _settings(features: VideoFeatures) -> Settings:
+def _settings(features: VideoFeatures) -> StoreSettings:
     weights = features.weights_name, features.spec.weights_digest, features.weights_trained
     has_clips = features.clip_features is not None
-    return Settings(
+    return StoreSettings(
         features.spec,
         features.views,
         features.precision,
@@ -224,7 +224,7 @@ def repair(options: FeaturesVerifyOptions, findings: Findings) -> int:
     return before - len(faults)
 
 
-def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> Settings:
+def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> StoreSettings:
     """The settings of all intact files, with the requested precision, if any, instead of theirs."""
     kinds = dict.fromkeys(findings.settings.values())
     if options.compute.precision != "auto":
@@ -237,9 +237,7 @@ def _common_settings(options: FeaturesVerifyOptions, findings: Findings) -> Sett
     first, *others = kinds
     if others:
         differences = difference(first.spec, others[0].spec)
-        for name in ("views", "precision", "has_clips"):
-            one, other = getattr(first, name), getattr(others[0], name)
-            differences += [f"{name}: {one} != {other}"] * (one != other)
+        differences += difference(first, others[0], ("views", "precision", "has_clips"))
         raise UserError(
             f"the files in {options.features} have different settings ({'; '.join(differences)}): "
             "give a --precision if only that differs, else move those of one kind to another folder"

@@ -162,19 +162,15 @@ def load_videos(options: BenchMethodsOptions) -> tuple[VideoSet, VideoSet | None
     """The videos to train on, or all videos; and the test videos, if they are given separately.
 
     Raises:
-        UserError: annotations and features do not match.
+        UserError: annotations and features do not match, or a folder holds no features.
     """
     files = list_features(options.features)
-    if not files:
-        raise UserError(f"{options.features} holds no feature files: run vigil extract first")
     given = options.annotations
     labels = load_annotations(given) if given else labels_from_folders(files)
     whole = VideoSet(options.features, match_videos(labels, files).annotations, files)
     if options.test_features is None:
         return whole, None
     files = list_features(options.test_features)
-    if not files:
-        raise UserError(f"{options.test_features} holds no feature files: run vigil extract first")
     matching = match_videos(load_annotations(options.test_annotations), files)
     for problem in matching.problems:
         logger.warning("test: %s", problem)

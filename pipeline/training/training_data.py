@@ -87,8 +87,6 @@ def load_labelled_features(
         UserError: features or labels are damaged or do not match; names them.
     """
     files = list_features(features)
-    if not files:
-        raise UserError(f"{features} holds no feature files: run vigil extract first")
     labels = load_annotations(annotations) if annotations else labels_from_folders(files)
     matching = match_videos([replace(label, intervals=None) for label in labels], files)
     for problem in matching.problems:
