@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from vigil.extract.clips import CLIP_FRAMES
-from vigil.extract.decode.decoders import AUTO, DECODER_NAMES
+from vigil.extract.decode.decoder_table import AUTO, DECODER_NAMES
 from vigil.pipeline.recipe import Recipe
 
 

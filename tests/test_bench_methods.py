@@ -200,7 +200,7 @@ def test_an_interrupted_training_does_not_count_as_done(done: BenchMethodsOption
     recipe = done.config.with_name("recipe.toml")
     recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 3"))
     with (
-        patch("vigil.pipeline.training.command.train_epoch", side_effect=KeyboardInterrupt),
+        patch("vigil.pipeline.training.loop.train_epoch", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         run_bench_methods(replace(done, overwrite=True))

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vigil.extract import versions
-from vigil.extract.decode.decoders import DECODERS
+from vigil.extract.decode.decoder_table import DECODERS
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.model.config import ModelConfig

@@ -140,7 +140,7 @@ def test_a_resumed_run_retrains_no_finished_fold(
     for number in (5, 5, 5):  # in the second fold, in the third one, in the run's own model
         trained.clear()
         with monkeypatch.context() as patch:
-            for place in ("command", "cross_validation"):
+            for place in ("loop", "cross_validation"):
                 patch.setattr(f"vigil.pipeline.training.{place}.train_epoch", die_in(number))
             with pytest.raises(KeyboardInterrupt):
                 train(features, killed, resume=killed.exists())

@@ -10,7 +10,7 @@ from PIL import Image
 from video_files import draw_frames, encode
 
 from vigil.data.annotations import frame_truth, load_annotations
-from vigil.data.published import DATASETS, PublishedDataset, Subset, place_videos
+from vigil.data.published_datasets import DATASETS, PublishedDataset, Subset, place_videos
 from vigil.extract.decode import frame_counts
 from vigil.extract.decode.frame_counts import count_frames
 from vigil.extract.source import SourceVideo

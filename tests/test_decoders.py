@@ -21,7 +21,7 @@ from vigil.extract.decode.decoder import VideoInfo, frame_edges, frame_size, pro
 from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
 from vigil.extract.decode.decoder_decord import DecordDecoder
 from vigil.extract.decode.decoder_pictures import probe_pictures
-from vigil.extract.decode.decoders import AUTO, DECODERS, for_file, for_folder, last_resort
+from vigil.extract.decode.decoder_table import AUTO, DECODERS, for_file, for_folder, last_resort
 from vigil.extract.errors import VideoError
 
 FAST_START = {"movflags": "faststart"}

@@ -14,7 +14,7 @@ from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.store import list_features, read_features, write_features
 from vigil.extract.views import VIEW_SETS, VIEWS
 from vigil.pipeline.cli import main
-from vigil.pipeline.exchange.formats import CROP_ORDERS
+from vigil.pipeline.exchange.foreign_files import CROP_ORDERS
 
 WIDTH = 6
 

@@ -19,7 +19,7 @@ from vigil.extract.store import list_features, verify_features
 from vigil.extract.views import VIEWS, cut_view, in_stored_order, view_names
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.cli import main
-from vigil.pipeline.exchange.formats import CROP_ORDERS, ExchangeError, crop_names, read_rows
+from vigil.pipeline.exchange.foreign_files import CROP_ORDERS, ExchangeError, crop_names, read_rows
 from vigil.pipeline.exchange.sources import FrameCount, files_by_video, find_count, read_counts
 from vigil.pipeline.options import CropOrder
 from vigil.pipeline.scores.events import held_segments

@@ -15,7 +15,7 @@ from video_files import draw_frames, encode
 
 from bench import rehearsal
 from vigil.data.annotations import load_annotations
-from vigil.data.published import DATASETS, PublishedDataset, Subset
+from vigil.data.published_datasets import DATASETS, PublishedDataset, Subset
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
 from vigil.pipeline import cli

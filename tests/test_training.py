@@ -242,7 +242,7 @@ def test_a_killed_run_resumes_from_the_last_checkpoint(
 
     killed = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr("vigil.pipeline.training.command.train_epoch", die_in_epoch_4)
+        patch.setattr("vigil.pipeline.training.loop.train_epoch", die_in_epoch_4)
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, killed, recipe)
     assert len(read_log(killed)) == 3
@@ -400,7 +400,7 @@ def test_a_run_killed_in_its_first_epoch_starts_again(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "vigil.pipeline.training.command.train_epoch", Mock(side_effect=KeyboardInterrupt)
+            "vigil.pipeline.training.loop.train_epoch", Mock(side_effect=KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             train(features, labels, tmp_path / "run")

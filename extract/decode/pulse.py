@@ -3,7 +3,7 @@
 import ctypes
 from multiprocessing import get_context
 
-from vigil.extract.decode.decoders import DECODER_NAMES
+from vigil.extract.decode.decoder_table import DECODER_NAMES
 
 
 class Pulse:

@@ -13,7 +13,7 @@ from vigil.extract.clips import ClipGrid, new_array
 from vigil.extract.damage import Damage, excess
 from vigil.extract.decode.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
 from vigil.extract.decode.decoder_pictures import probe_pictures
-from vigil.extract.decode.decoders import AUTO, DecoderRow, check_decoder, for_file, for_folder
+from vigil.extract.decode.decoder_table import AUTO, DecoderRow, check_decoder, for_file, for_folder
 from vigil.extract.decode.parts import Part, PartDecoder, split
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.ring import MIN_SLOTS
@@ -91,7 +91,7 @@ def read_video(
     Args:
         video: the video to read.
         options: how it is turned into clips.
-        decoder: one of `DECODER_NAMES <vigil.extract.decode.decoders>`.
+        decoder: one of `DECODER_NAMES <vigil.extract.decode.decoder_table>`.
         new_clip: returns the memory for each clip, as in `ClipGrid.cut`.
         may_split: whether a long video may be split into parts, if its decoder allows that.
         pulse: records heartbeat and progress, for a process that watches.

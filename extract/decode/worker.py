@@ -18,7 +18,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.decode.decoders import AUTO, check_decoder
+from vigil.extract.decode.decoder_table import AUTO, check_decoder
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import (

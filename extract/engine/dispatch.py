@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vigil.extract.decode.decoders import AUTO, last_resort
+from vigil.extract.decode.decoder_table import AUTO, last_resort
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,

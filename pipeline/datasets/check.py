@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from vigil.data.published import DATASETS, Placement, PublishedDataset, place_videos
+from vigil.data.published_datasets import DATASETS, Placement, PublishedDataset, place_videos
 from vigil.extract.decode.frame_counts import count_frames
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.errors import UserError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vigil.data.annotations import Annotation
-from vigil.data.published import Placement, PublishedDataset
+from vigil.data.published_datasets import Placement, PublishedDataset
 from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.source import SourceVideo
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH

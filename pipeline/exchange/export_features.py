@@ -25,7 +25,7 @@ from vigil.extract.sealed import FeatureFileError
 from vigil.extract.segments import range_centres, segment_of_clips
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import VideoFeatures, list_features, read_features, read_identity
-from vigil.pipeline.exchange.formats import ExchangeError, exported_crops
+from vigil.pipeline.exchange.foreign_files import ExchangeError, exported_crops
 from vigil.pipeline.exchange.sources import COUNT_HEADER
 from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.options import CropOrder, FeaturesExportOptions

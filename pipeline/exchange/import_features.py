@@ -19,7 +19,7 @@ from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeatureSpec, difference
 from vigil.extract.store import VideoFeatures, feature_path, read_identity, write_features
 from vigil.extract.views import in_stored_order
-from vigil.pipeline.exchange.formats import (
+from vigil.pipeline.exchange.foreign_files import (
     NUM_CROPS,
     SNIPPET_FRAMES,
     ExchangeError,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vigil.extract.errors import UserError, counted
 from vigil.extract.source import SourceVideo
-from vigil.pipeline.exchange.formats import ExchangeError
+from vigil.pipeline.exchange.foreign_files import ExchangeError
 
 # DeepMIL's files are NAME__0; UR-DMU's README splits its own into NAME_i3d_0.
 CROP_NUMBER = re.compile(r"(.+?)(?:__|_i3d_)(\d{1,2})")

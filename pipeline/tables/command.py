@@ -49,8 +49,8 @@ from vigil.pipeline.tables.method_table import (
 )
 from vigil.pipeline.tables.table_page import write_table_page
 from vigil.pipeline.text_files import write_json, write_text
-from vigil.pipeline.training.command import train_model
 from vigil.pipeline.training.learner import DivergedError
+from vigil.pipeline.training.loop import train_model
 from vigil.pipeline.training.training_data import (
     LabelledFeatures,
     load_labelled_features,
