@@ -18,7 +18,7 @@ ARGS ?=
 .PHONY: help setup demo extract train score evaluate reproduce test test-avx2 test-all check lint types layers format bench chaos fuzz soak clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vigil needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

@@ -32,7 +32,7 @@ class Standin(nn.Module):
 
 
 def register() -> None:
-    """Add both to `BACKBONES <extract.backbones>`."""
+    """Add both to `BACKBONES`."""
     for name, seconds in {NAME: SECONDS_PER_VIEW, INSTANT: 0.0}.items():
         BACKBONES[name] = _backbone(name, seconds)
 

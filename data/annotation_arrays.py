@@ -32,19 +32,19 @@ MAX_BYTES = 1 << 30
 _ARRAY_EXTENSIONS = (".npz", ".npy", ".mat")
 _MASK_FOLDER, _TRACKS = "_gt", "_tracks.txt"
 _OTHER_TRACKS = "_new_tracks.txt"
-"""UBnormal's tracks for region metrics; its frame truth is in the other files."""
+"""UBnormal's tracks for region metrics; its frame-level truth is in the other files."""
 _MASK_EXTENSIONS = (".bmp", ".png", ".tif", ".tiff")
 _AVENUE_NAME = re.compile(r"(\d+)_label")
 
 
 def is_array(path: Path) -> bool:
-    """Whether this file or folder holds frame truth as arrays or masks, not as text."""
+    """Whether this file or folder holds frame-level truth as arrays or masks, not as text."""
     is_file = path.suffix.lower() in _ARRAY_EXTENSIONS or path.name.endswith(_TRACKS)
     return path.is_dir() or is_file
 
 
 def array_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file or folder of frame truth, one per video.
+    """Yield the rows of a file or folder of frame-level truth, one per video.
 
     Raises:
         AnnotationError: names the file, the problem and the remedy.
@@ -71,7 +71,7 @@ def array_rows(path: Path) -> Iterator[Row]:
         raise AnnotationError(f"{path} cannot be read ({reason}): check the file") from error
     except Exception as error:  # what the readers of these formats raise is not documented
         raise AnnotationError(
-            f"{path} cannot be read as frame truth ({type(error).__name__}: "
+            f"{path} cannot be read as frame-level truth ({type(error).__name__}: "
             f"{' '.join(str(error).split())}): check the file"
         ) from error
 
@@ -132,19 +132,20 @@ def _mask_row(video: str, mask: npt.NDArray[Any], source: str) -> Row:
     """The row of a video from a number or a mask per frame."""
     if mask.dtype.kind not in "biuf" or mask.ndim == 0 or mask.size == 0:
         raise AnnotationError(
-            f"{source} is not frame truth ({mask.dtype} of shape {mask.shape}): it needs a number "
-            "per frame"
+            f"{source} is not frame-level truth ({mask.dtype} of shape {mask.shape}): it needs a "
+            "number per frame"
         )
     if mask.dtype.kind in "if" and not (mask >= 0).all():
         raise AnnotationError(
-            f"{source} is not frame truth, because it holds negative values or NaN: check the file"
+            f"{source} is not frame-level truth, because it holds negative values or NaN: "
+            "check the file"
         )
     if mask.ndim == 2 and 1 in mask.shape:
         mask = mask.reshape(-1)
     elif mask.ndim == 2:
         raise AnnotationError(
-            f"{source} is not frame truth (shape {mask.shape}): it needs (frames,) or a mask per "
-            "frame (frames, height, width)"
+            f"{source} is not frame-level truth (shape {mask.shape}): it needs (frames,) or a mask "
+            "per frame (frames, height, width)"
         )
     truth: npt.NDArray[np.bool_] = np.any(mask.reshape(len(mask), -1), axis=1)
     return Row(video, (), _ranges(truth), len(mask), source)
@@ -175,8 +176,8 @@ def _folder_rows(folder: Path) -> Iterator[Row]:
             yield _tracks_row(path)
     if not found:
         raise AnnotationError(
-            f"{folder} holds no frame truth (.npy, .npz, .mat, *{_MASK_FOLDER}/ or *{_TRACKS}): "
-            "give the annotation file itself, or the folder that contains the truth"
+            f"{folder} holds no frame-level truth (.npy, .npz, .mat, *{_MASK_FOLDER}/, "
+            f"*{_TRACKS}): give the annotation file itself, or the folder that contains the truth"
         )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 EVEN_SHARE = 0.9
-"""Share of a video's frame intervals within 10% of the median, from which its rate is even."""
+"""A video's frame rate counts as even if at least this share of its frame intervals is within 10%
+of the median."""
 NEAR_FRAMES = 16
 """An error and its gap may be as many frames apart as codecs hold back, because packets come in
 another order than frames, and a container may report a missing packet at the one before."""
@@ -51,7 +52,7 @@ def excess(share: float, max_damage: float) -> str | None:
         return None
     return (
         f"{100 * share:.4g}% of its frames are damaged, more than the limit of "
-        f"{100 * max_damage:.4g}%: raise the limit, or find a better copy of the video"
+        f"{100 * max_damage:.4g}%: raise max_damage, or find a better copy of the video"
     )
 
 

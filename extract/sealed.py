@@ -33,7 +33,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # not exist.
 DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
 DAMAGE_ERRNOS = (None, errno.EINVAL)
-REMEDY = "run the same vigil extract again, or repair it with vigil features verify"
+REMEDY = "run the same vigil extract again, or let vigil features verify repair it"
 
 
 class FeatureFileError(UserError):

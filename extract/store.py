@@ -115,7 +115,7 @@ class VideoFeatures:
             view, segment = np.argwhere(~is_finite)[0]
             raise FeatureFileError(
                 f"{self.video.path}: its features are not finite (view {names[view]}, segment "
-                f"{segment}): repair them with vigil features verify"
+                f"{segment}): let vigil features verify repair them"
             )
         return features
 

@@ -31,7 +31,7 @@ def _rewritten(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def _with_help(field: StructFieldSpec) -> StructFieldSpec:
-    """Return a field with its help as one paragraph, and a hint if its default says something."""
+    """Return a field with its help as one paragraph; a default that is empty is not shown."""
     kind: Any = field.type
     if field.default is None or field.default == ():
         kind = Annotated[kind, arg(help_behavior_hint="")]

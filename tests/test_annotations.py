@@ -420,18 +420,18 @@ class TestArrays:
         np.save(tmp_path / "l.npy", np.array([[[0.5, -0.1]], [[0.2, 0.3]]]))
         savemat(tmp_path / "m.mat", {"gt": wrapped(np.array([[1, 4], [7, 9], [11, 20]]))})
         expected = {
-            "a.npy": "cannot be read as frame truth.*check the file",
-            "b.npy": r"not frame truth \(shape \(3, 4\)\): it needs \(frames,\) or a mask",
-            "c.npy": "not frame truth .*it needs a number per frame",
-            "d.npz": "not frame truth .*it needs a number per frame",
+            "a.npy": "cannot be read as frame-level truth.*check the file",
+            "b.npy": r"not frame-level truth \(shape \(3, 4\)\): it needs \(frames,\) or a mask",
+            "c.npy": "not frame-level truth .*it needs a number per frame",
+            "d.npz": "not frame-level truth .*it needs a number per frame",
             "e.mat": "holds other: it must hold gt or volLabel",
             "f_tracks.txt": "not a list of tracks",
-            "g.npz": "cannot be read as frame truth",
-            "h.mat": "cannot be read as frame truth",
-            "i.npy": "cannot be read as frame truth",
+            "g.npz": "cannot be read as frame-level truth",
+            "h.mat": "cannot be read as frame-level truth",
+            "i.npy": "cannot be read as frame-level truth",
             "j.npy": "cannot be read .*check the file",
-            "k.npy": "not frame truth, because it holds negative values or NaN",
-            "l.npy": "not frame truth, because it holds negative values",
+            "k.npy": "not frame-level truth, because it holds negative values or NaN",
+            "l.npy": "not frame-level truth, because it holds negative values",
             "m.mat": r"gt 1 has the shape \(3, 2\), not \(2, n\)",
         }
         for name, match in expected.items():
@@ -524,7 +524,7 @@ class TestRefused:
         with pytest.raises(AnnotationError, match=r"cannot be read .*: check the path"):
             load_annotations([tmp_path / "absent.txt"])
         with pytest.raises(
-            AnnotationError, match=r"holds no frame truth .*: give the annotation f"
+            AnnotationError, match=r"holds no frame-level truth .*: give the annotation f"
         ):
             load_annotations([tmp_path])
 

@@ -21,8 +21,15 @@ from vigil.extract.decode.decoder import VideoInfo, frame_edges, frame_size, pro
 from vigil.extract.decode.decoder_av import AvDecoder, NvdecDecoder
 from vigil.extract.decode.decoder_decord import DecordDecoder
 from vigil.extract.decode.decoder_pictures import probe_pictures
-from vigil.extract.decode.decoder_table import AUTO, DECODERS, for_file, for_folder, last_resort
-from vigil.extract.errors import VideoError
+from vigil.extract.decode.decoder_table import (
+    AUTO,
+    DECODERS,
+    for_file,
+    for_folder,
+    last_resort,
+    load_decoders,
+)
+from vigil.extract.errors import UserError, VideoError
 
 FAST_START = {"movflags": "faststart"}
 MJPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
@@ -141,16 +148,20 @@ class TestTable:
         assert (for_folder().name, decoder.name) == ("pyav", "pyav")
         np.testing.assert_array_equal(list(decoder), drawn)
 
-    def test_a_decoder_that_is_not_installed_refuses_the_video(self, video, monkeypatch):
+    def test_a_decoder_that_is_not_installed_is_named_and_never_passed_over(
+        self, video, monkeypatch
+    ):
         monkeypatch.setitem(sys.modules, "decord", None)
         monkeypatch.delitem(sys.modules, DecordDecoder.__module__)
         path = video("h264.mp4")
-        message = r"^decord cannot be loaded \(.*\): install it, or use another decoder"
-        for row in (for_file(AUTO)[0], for_file("decord")[0]):
-            with pytest.raises(VideoError, match=message) as caught:
-                row.open(path, probe(path), 256, 240)
-            assert caught.value.decoder == "decord"
-        assert decode(for_file(AUTO)[1].open, path).num_damaged == 0
+        message = r"^the decoder decord cannot be loaded \(.*\): install it, or use another"
+        for name in (AUTO, "decord"):
+            with pytest.raises(UserError, match=message):
+                for_file(name)[0].open(path, probe(path), 256, 240)
+            with pytest.raises(UserError, match=message):
+                load_decoders(name)
+        load_decoders("pyav")
+        assert decode(for_file("pyav")[0].open, path).num_damaged == 0
 
 
 class TestDecoderContract:

@@ -283,7 +283,7 @@ def test_a_device_out_of_memory_suggests_what_to_do(tmp_path, script):
 
     script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
     with pytest.raises(
-        UserError, match="lacks memory for batches of 2 clip-views: use a smaller b"
+        UserError, match="lacks memory for batches of 2 clip-views: lower batch_size"
     ):
         run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
 

@@ -194,7 +194,7 @@ class TestFilePerCrop:
     def test_a_path_with_a_blank_is_refused(self, store, tmp_path, capsys):
         write_features(store / "Arson/a b.h5", make_video("Arson/a b", 20))
         assert export(store, tmp_path / "out", "--file-per-crop") == 3
-        assert "a b_i3d.npy has a blank, at which UR-DMU splits" in capsys.readouterr().err
+        assert "a b_i3d.npy contains a space, at which UR-DMU splits" in capsys.readouterr().err
         assert export(store, tmp_path / "out") == 0
 
 

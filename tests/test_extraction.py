@@ -173,7 +173,7 @@ class TestAnotherRun:
         before = snapshot(store)
         code, said = extract(videos, "--segments", 16, "--time-pool", "mean")
         assert code == 2
-        for text in ("num_segments: 32 != 16", "time_pool: none != mean", "allow overwriting"):
+        for text in ("num_segments: 32 != 16", "time_pool: none != mean", "or set overwrite"):
             assert text in said
         assert snapshot(store) == before
         code, _ = extract(videos, "--segments", 16, "--overwrite")
@@ -196,7 +196,7 @@ class TestAnotherRun:
         assert (code, snapshot(store)) == (3, before)
         ((video, reason, decoder, frame),) = failures_in(store)
         assert (video, decoder, frame) == ("Fighting/b.mp4", "", "")
-        assert "b.mp4.h5 was extracted from: allow overwriting to extract it again" in reason
+        assert "b.mp4.h5 was extracted from: set overwrite to extract it again" in reason
         code, said = extract(videos, "--overwrite")
         assert (code, failures_in(store)) == (0, [])
         assert "1 to extract, 2 already extracted" in said
@@ -241,9 +241,9 @@ class TestAnotherRun:
         extract(videos, "--views", "center,top_left", "--keep-clips")
         before = snapshot(store)
         for views, keep, message in (
-            ("center,top_right", [], "top_left, its clips: request these views and keep clips, t"),
-            ("center,top_right", ["--keep-clips"], "top_left: request these views, too, choose"),
-            ("five", [], "its clips: keep clips, too, choose another output folder, or allow ov"),
+            ("center,top_right", [], "top_left, its clips (keep_clips): request these, too"),
+            ("center,top_right", ["--keep-clips"], "top_left: request these, too, choose another"),
+            ("five", [], "its clips (keep_clips): request these, too, choose another"),
         ):
             code, said = extract(videos, "--views", views, *keep)
             assert (code, snapshot(store)) == (2, before)
@@ -323,7 +323,7 @@ class TestVideosThatFail:
         ((name, reason, decoder, frame),) = failures_in(store)
         assert (name, decoder) == ("damaged.mp4", "pyav")
         assert int(frame) >= NUM_FRAMES - 1
-        assert "of its frames are damaged, more than the limit of 1%: raise the limit" in reason
+        assert "of its frames are damaged, more than the limit of 1%: raise max_damage" in reason
         assert extract(broken / "damaged.mp4", "--max-damage", "50%")[0] == 0
 
     def test_this_applies_to_existing_features_which_are_kept(self, broken, store, extract):
@@ -458,7 +458,7 @@ class TestWrongUsage:
             (["--short-side", "big"], "short side 'big' is not a number of pixels: use 256, or n"),
             (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
             (["--segments", "0"], "0 segments are too few: use 1 or more"),
-            (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file"),
+            (["--weights", "nowhere.pt"], "nowhere.pt does not exist: give another file"),
             (["--batch-size", "0"], "batch size 0 is not in 1.."),
             (["--device", "cuda:99"], "device 'cuda:99' is not on this machine: use auto or one o"),
             (["--device", "cpu,cuda:99"], "device 'cuda:99' is not on this machine"),

@@ -35,8 +35,8 @@ from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features
 
 OPTIONS = ReadingOptions(ClipGrid(), None)
-STILL = "no heartbeat for 2 s: allow workers more time"
-MEMORY = "it needs more memory than a worker may use: raise the limit for workers"
+STILL = "no heartbeat for 2 s: raise stall_seconds"
+MEMORY = "it needs more memory than a worker may use: raise worker_memory_gib"
 SIGSEGV = "the decoder process died (signal 11)"
 
 
@@ -133,7 +133,7 @@ class TestWatch:
         (connection,) = workers.connections
         assert workers.receive(connection) == (
             0,
-            WorkerDied(0, "no heartbeat for 5 s: allow workers more time", "", 0),
+            WorkerDied(0, "no heartbeat for 5 s: raise stall_seconds", "", 0),
         )
 
     def test_time_in_which_nobody_watched_does_not_count(self, workers, clock, stopped):

@@ -4,6 +4,8 @@ import ast
 import configparser
 import importlib
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from commands import ROOT, run_python
 from setuptools import find_packages
 
+REFERENCE = re.compile(r"`((?:extract|data|model|pipeline)\.(?!safetensors)[\w.]+)`")
 FOLDERS = ("extract", "data", "model", "pipeline")
 
 
@@ -64,6 +67,13 @@ def test_no_module_is_imported_by_the_bare_name_of_its_folder():
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not {name.split(".")[0] for name in names if name} & {*FOLDERS}, path
+
+
+def test_names_in_docstrings_exist():
+    """References such as `extract.locks.locked` are relative to the package."""
+    for path in python_files(*FOLDERS, "bench"):
+        for name in REFERENCE.findall(path.read_text()):
+            pkgutil.resolve_name(f"vigil.{name}")
 
 
 def test_it_works_beside_packages_of_the_same_names(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from builders import make_features
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vigil.data.pooling import PoolingConfig, pool_positions, segment_features
@@ -48,11 +48,12 @@ def plain(clips, frames, segments, time_positions, window):
     num_frames=st.integers(1, 400),
     stride=st.sampled_from([16, 32, 64]),
     time_positions=st.sampled_from([1, 2, 7, 16]),
-    # Odd, so that no position lies exactly at the end of a window, where rounding decides.
-    window=st.integers(0, 64).map(lambda half: 2 * half + 1),
+    window=st.integers(1, 130),
     seed=st.integers(0, 99),
 )
 def test_it_is_the_maximum_over_sliding_means(num_frames, stride, time_positions, window, seed):
+    # A seventh of a clip is not exact in binary: rounding decides at the very end of a window.
+    assume(time_positions != 7 or window % 2)
     frames = clip_frames(num_frames, stride)
     segments = segment_ranges(num_frames, 8)
     clips = np.random.default_rng(seed).standard_normal((len(frames), 2, time_positions * 3))

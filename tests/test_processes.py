@@ -183,7 +183,7 @@ class TestKilledProcess:
             engine(num_workers=1), videos[:1], tmp_path, watch=lambda _: kill("vigil-worker")
         )
         reason = (
-            "the decoder process died (signal 9, possibly out of memory: allow workers more memory)"
+            "the decoder process died (signal 9, possibly out of memory: raise worker_memory_gib)"
         )
         (outcome,) = outcomes
         assert outcome == FailedVideo("long.mp4", reason, outcome.decoder, outcome.frame)

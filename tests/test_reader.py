@@ -198,7 +198,7 @@ def test_clips_of_too_large_frames_are_refused(tmp_path, short_side):
     frames = [np.zeros((8, 512, 3), np.uint8)] * 3
     video = SourceVideo(encode(tmp_path / "a.mkv", frames, codec="ffv1"), "a")
     options = ReadingOptions(GRID, short_side, max_clips_bytes=100 << 20)
-    with pytest.raises(VideoError, match=r"frames of 512x8 pixels.* allow workers more memory"):
+    with pytest.raises(VideoError, match=r"frames of 512x8 pixels.* raise worker_memory_gib"):
         list(read_video(video, options))
 
 

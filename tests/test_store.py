@@ -457,7 +457,9 @@ def test_views_that_are_not_finite_are_named(value):
     video = make_features()
     video.features[1, 6, 2] = value
     assert video.select_views(["center"]).shape == (1, 8, 6)
-    message = r"a\.mp4: .* not finite \(view top_left, segment 6\): repair .* features verify"
+    message = (
+        r"a\.mp4: .* not finite \(view top_left, segment 6\): let vigil features verify repair"
+    )
     with pytest.raises(FeatureFileError, match=message):
         video.select_views(["center", "top_left"])
 

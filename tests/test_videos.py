@@ -135,7 +135,7 @@ def test_a_link_out_of_the_folder_is_named_and_followed_only_on_request(root, se
         (failure,) = videos.failures
         assert failure.video.endswith("out.mp4")
         assert failure.reason.startswith("the link leads out of ")
-        assert failure.reason.endswith(f", to {secret}: allow following links")
+        assert failure.reason.endswith(f", to {secret}: set follow_links")
     videos = find_videos([str(root)], VIDEO_EXTENSIONS, follow_links=True)
     assert SourceVideo(link, "A/out.mp4") in videos.videos
     assert videos.failures == ()
@@ -230,11 +230,11 @@ def test_an_invalid_pattern_is_refused(root):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no videos in an empty list: name a folder of"),
+        ([], "no videos in an empty list: name a folder that holds"),
         (["{root}/nowhere"], "nowhere does not exist: name a folder of videos, a video or a patt"),
         (["{root}/*.webm"], r"\*\.webm matches nothing"),
         (["{root}/A/notes"], "notes does not exist"),
-        (["{root}/none"], r"no videos in .*none \(1 other file\): name a .*allow other extensions"),
+        (["{root}/none"], r"no videos in .*none \(1 other file\): name a .*set extensions"),
     ],
 )
 def test_arguments_without_videos_are_reported(root, arguments, message):

@@ -231,7 +231,7 @@ class TestFilesThatAreRefused:
 
     def test_a_file_without_weights_is_refused(self, tmp_path):
         path = tmp_path / "a.pt"
-        with pytest.raises(WeightsError, match=r"a\.pt: no such weights file"):
+        with pytest.raises(WeightsError, match=r"a\.pt does not exist: give another file"):
             read_state(path)
         for content, message in (
             ([torch.zeros(1)], "holds a list, not a state dict"),

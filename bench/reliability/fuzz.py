@@ -38,7 +38,7 @@ SECONDS_PER_VIDEO = 30
 EXTRACTED, FAILED, UNEXPLAINED = "extracted", "failed", "unexplained"
 SIGNS = {
     "stopped by the watchdog": "no heartbeat",
-    "stopped for the memory they took": "more memory",
+    "stopped for the memory they took": "worker_memory_gib",
     "workers that a decoder took down": "process died",
 }
 """Event of workers -> text that reports it in the messages of a run."""

@@ -138,7 +138,8 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
             absolute, container_options=options, metadata_errors="replace", hwaccel=hardware
         )
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(_why_not(path, error)) from error
+        reason = _why_not(path, error) if hardware is None else str(error)
+        raise VideoError(reason) from error
     if (num_streams := len(container.streams)) > MAX_STREAMS:
         container.close()
         raise VideoError(f"the file holds {num_streams} streams, more than {MAX_STREAMS}")

@@ -2,8 +2,8 @@
 
 decord hides damage: its FFmpeg paints over broken macroblocks and reports that only in its log.
 Features of invented pixels are worse than none, so this decoder watches that log and stops at the
-first error. `PyAV <extract.decoder_av>` then decodes the video and counts the damaged frames.
-decord also opens playlists, which may name other files or network addresses, and that cannot be
+first error. PyAV (`decoder_av`) then decodes the video and counts the damaged frames. decord also
+opens playlists, which may name other files or network addresses, and that cannot be
 switched off, so it gets only files that cannot be mistaken for one.
 """
 

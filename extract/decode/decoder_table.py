@@ -1,16 +1,17 @@
 """The table of decoders: what each one opens, and when it is used.
 
-A new decoder is a module beside this one with a `Decoder <vigil.extract.decode.decoder>`, a row
+A new decoder is a module beside this one with a `Decoder`, a row
 here, and its words in the docs. Importing this module loads no decoder: each is loaded when it
 opens its first video.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from vigil.extract.errors import UserError, VideoError
+from vigil.extract.errors import UserError
 
 if TYPE_CHECKING:
     from vigil.extract.decode.decoder import Decoder, VideoInfo
@@ -33,20 +34,29 @@ class DecoderRow:
     splits: bool = False
     """Whether a long video may be split into parts: `PartDecoder` must yield the same frames."""
 
-    def open(self, path: Path, info: "VideoInfo", width: int, height: int) -> "Decoder":
-        """Open a video, to decode its frames at the given size in pixels.
+    def load(self) -> Callable[[Path, "VideoInfo", int, int], "Decoder"]:
+        """Return the opener of video files.
 
         Raises:
-            VideoError: this decoder must not read the video, cannot open it, or is not installed.
+            UserError: the decoder is not installed, or cannot be imported.
         """
         module, _, name = self.opener.partition(":")
         try:
             opener = getattr(import_module(f"vigil.extract.decode.{module}"), name)
         except (ImportError, OSError) as error:
-            reason = f"{self.name} cannot be loaded ({error}): install it, or use another decoder"
-            raise VideoError(reason, self.name) from error
-        decoder: Decoder = opener(path, info, width, height)
-        return decoder
+            raise UserError(
+                f"the decoder {self.name} cannot be loaded ({error}): install it, or use another"
+            ) from error
+        return cast("Callable[[Path, VideoInfo, int, int], Decoder]", opener)
+
+    def open(self, path: Path, info: "VideoInfo", width: int, height: int) -> "Decoder":
+        """Open a video, to decode its frames at the given size in pixels.
+
+        Raises:
+            UserError: the decoder cannot be loaded.
+            VideoError: it must not read the video, or cannot open it.
+        """
+        return self.load()(path, info, width, height)
 
 
 # In the order in which `auto` tries them; the last of those must be the most robust.
@@ -85,6 +95,16 @@ def for_file(name: str) -> tuple[DecoderRow, ...]:
             replace(row, opener=row.opener_for_auto) for row in DECODERS if row.opener_for_auto
         )
     return tuple(row for row in DECODERS if row.name == name)
+
+
+def load_decoders(name: str) -> None:
+    """Load the decoders that a run with this choice may use, so that none is missed in silence.
+
+    Raises:
+        UserError: one cannot be loaded.
+    """
+    for row in for_file(name):
+        row.load()
 
 
 def for_folder() -> DecoderRow:

@@ -91,7 +91,7 @@ def read_video(
     Args:
         video: the video to read.
         options: how it is turned into clips.
-        decoder: one of `DECODER_NAMES <vigil.extract.decode.decoder_table>`.
+        decoder: one of `DECODER_NAMES`.
         new_clip: returns the memory for each clip, as in `ClipGrid.cut`.
         may_split: whether a long video may be split into parts, if its decoder allows that.
         pulse: records heartbeat and progress, for a process that watches.
@@ -172,7 +172,7 @@ def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
         raise VideoError(
             f"its frames of {info.width}x{info.height} pixels, decoded as {width}x{height}, make "
             f"clips of {num_bytes / 2**30:.1f} GiB: reduce the short side to 256 pixels, or "
-            "allow workers more memory"
+            "raise worker_memory_gib"
         )
     return width, height
 

@@ -111,7 +111,9 @@ def find_videos(
             or an option is invalid.
     """
     if picture_fps is not None and not 0.01 <= picture_fps <= 1000:
-        raise UserError(f"{picture_fps:g} pictures per second are not in 0.01..1000: 25 is usual")
+        raise UserError(
+            f"picture_fps {picture_fps:g} is not allowed: use a rate from 0.01 to 1000, usually 25"
+        )
     search = _Search(_parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
@@ -126,8 +128,8 @@ def find_videos(
     if not videos and not failures:
         others = f" ({counted(num_other, 'other file')})" if num_other else ""
         raise UserError(
-            f"no videos in {', '.join(arguments) or 'an empty list'}{others}: name a folder of "
-            f"{', '.join(sorted(search.extensions))} files, or allow other extensions"
+            f"no videos in {', '.join(arguments) or 'an empty list'}{others}: name a folder that "
+            f"holds {', '.join(sorted(search.extensions))} files, or set extensions"
         )
     return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
 
@@ -166,11 +168,11 @@ def _why_not(path: Path, searched: Path | None) -> str | None:
         return f"it is {_KINDS.get(kind, 'something else')}, not a file"
     if searched is None or Path(real).is_relative_to(os.path.realpath(searched)):
         return None
-    return f"the link leads out of {searched}, to {real}: allow following links"
+    return f"the link leads out of {searched}, to {real}: set follow_links"
 
 
 def _why_no_pictures(folder: Path, searched: Path | None) -> str | None:
-    """Return the same for the first picture in a folder that must not be opened."""
+    """Return why the first such picture of a folder must not be opened, or None."""
     with os.scandir(folder) as entries:
         odd = {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
     for picture in list_pictures(folder):

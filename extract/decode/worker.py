@@ -10,6 +10,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.decode.decoder_table import AUTO, check_decoder
+from vigil.extract.decode.decoder_table import AUTO, check_decoder, load_decoders
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import (
@@ -31,7 +32,7 @@ from vigil.extract.decode.reader import (
     read_video,
 )
 from vigil.extract.decode.ring import ClipRing, Slot
-from vigil.extract.errors import VideoError
+from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,11 @@ def worker_process(
 ) -> NoReturn:
     """Run a worker in a spawned process, and exit without waiting for decoder threads.
 
-    The process may use ``memory_bytes`` in addition to what it has now and to the shared ring.
+    The process may use ``memory_bytes`` in addition to the shared ring and to what it has now, with
+    the decoders loaded.
     """
+    with suppress(UserError):  # the caller has checked those that it needs
+        load_decoders(AUTO)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     required = _private_bytes() + memory_bytes
     limit = required if most == resource.RLIM_INFINITY else min(required, most)
@@ -167,7 +171,7 @@ def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
         log.debug("%s", task.video.name, exc_info=True)
         reason = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
-            reason = "it needs more memory than a worker may use: raise the limit for workers"
+            reason = "it needs more memory than a worker may use: raise worker_memory_gib"
         pulse = line.pulse
         line.send(TaskFailed(task.number, reason, pulse.decoder, pulse.num_frames))
 

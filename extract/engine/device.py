@@ -122,7 +122,7 @@ def serve(connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> 
             raise
         except torch.OutOfMemoryError:
             reason = f"{job.device} lacks memory for batches of {job.batch_size} clip-views"
-            connection.send(DeviceFailed(UserError(f"{reason}: use a smaller batch size")))
+            connection.send(DeviceFailed(UserError(f"{reason}: lower batch_size")))
         except Exception:  # of any type; sent as text, because not all of them can be pickled
             connection.send(DeviceFailed(RuntimeError(f"{job.device}: {traceback.format_exc()}")))
 

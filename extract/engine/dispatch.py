@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vigil.extract.decode.decoder_table import AUTO, last_resort
+from vigil.extract.decode.decoder_table import AUTO, last_resort, load_decoders
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,
@@ -88,9 +88,10 @@ class Engine:
 
         Raises:
             OSError: a feature file could not be written; those before it are complete.
-            UserError: a device ran out of memory.
+            UserError: a decoder cannot be loaded, or a device ran out of memory.
             RuntimeError: another error on a device.
         """
+        load_decoders(self.decoder)
         with ExitStack() as stack:
             pool = stack.enter_context(closing(self._pool()))
             devices = stack.enter_context(closing(Devices(self._jobs(), pool.rings)))

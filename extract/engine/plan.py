@@ -114,7 +114,7 @@ def _suffices(existing: VideoFeatures, engine: Engine) -> bool:
 
 
 def _lacking(existing: VideoFeatures, engine: Engine) -> list[str]:
-    """The views that the run stores and a feature file lacks; also "clips", if they are."""
+    """The views that the run stores and a feature file lacks; also "clips" if it lacks those."""
     has_clips = existing.clip_features is not None or not engine.keep_clips
     views = [view for view in engine.views if view not in existing.views]
     return views + ["clips"] * (not has_clips)
@@ -124,17 +124,15 @@ def _require_compatible(path: Path, existing: VideoFeatures, engine: Engine) -> 
     if differences := difference(existing.spec, engine.spec):
         raise UserError(
             f"{path} was extracted with other settings ({'; '.join(differences)}): choose "
-            "another output folder, use the same settings, or allow overwriting"
+            "another output folder, use the same settings, or set overwrite"
         )
     lost = [view for view in existing.views if view not in engine.views]
-    remedies = ["request these views"] * bool(lost)
     if existing.clip_features is not None and not engine.keep_clips:
-        lost.append("its clips")
-        remedies.append("keep clips")
+        lost.append("its clips (keep_clips)")
     if lost and not _suffices(existing, engine):
         raise UserError(
-            f"{path} would be extracted again and lose {', '.join(lost)}: "
-            f"{' and '.join(remedies)}, too, choose another output folder, or allow overwriting"
+            f"{path} would be extracted again and lose {', '.join(lost)}: request these, too, "
+            "choose another output folder, or set overwrite"
         )
 
 
@@ -159,6 +157,6 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
 def _changed(video: SourceVideo, path: Path) -> FailedVideo:
     return FailedVideo(
         video.name,
-        f"{video.path} differs from the video that {path} was extracted from: allow "
-        "overwriting to extract it again, or choose another output folder",
+        f"{video.path} differs from the video that {path} was extracted from: set "
+        "overwrite to extract it again, or choose another output folder",
     )

@@ -187,10 +187,10 @@ class WorkerPool:
         code = runner.exitcode if isinstance(runner, BaseProcess) else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         if code is not None and -code in MEMORY_SIGNALS:
-            how += ", possibly out of memory: allow workers more memory"
+            how += ", possibly out of memory: raise worker_memory_gib"
         reason = f"the decoder process died ({how})"
         if is_stalled:
-            reason = f"no heartbeat for {self.limits.stall_seconds:g} s: allow workers more time"
+            reason = f"no heartbeat for {self.limits.stall_seconds:g} s: raise stall_seconds"
         return WorkerDied(task, reason, worker.pulse.decoder, worker.pulse.num_frames)
 
     def watch(self) -> None:

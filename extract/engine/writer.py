@@ -25,7 +25,7 @@ class Extracted:
 
     video: str
     features: VideoFeatures
-    """The file's metadata, as returned by `read_identity <extract.store>`; the arrays are empty."""
+    """The file's metadata, as returned by `extract.store.read_identity`; the arrays are empty."""
 
 
 class Writer:

@@ -124,7 +124,9 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
             if progress:
                 progress(have, total or None)
     if have < total:
-        raise ConnectionError(f"the connection was lost after {have} of {total} bytes; run again")
+        raise ConnectionError(
+            f"the connection was lost after {have} of {total} bytes; run again to start over"
+        )
 
 
 def check_identity(path: Path, source: WeightsSource) -> None:

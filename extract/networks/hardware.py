@@ -15,13 +15,17 @@ BROKEN_CUDNN = range(90800, 91500)
 log = logging.getLogger(__name__)
 
 
+def _num_gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def select_device(name: str) -> torch.device:
     """The device with a name: auto (CUDA if available), cpu, cuda or cuda:N.
 
     Raises:
         UserError: this machine does not have the device.
     """
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    num_gpus = _num_gpus()
     if name == "auto":
         return torch.device("cuda" if num_gpus else "cpu")
     known = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{gpu}" for gpu in range(num_gpus))]
@@ -39,7 +43,7 @@ def select_devices(names: str) -> tuple[torch.device, ...]:
         UserError: this machine does not have one of them, or a GPU is named twice.
     """
     if names == "all":
-        num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        num_gpus = _num_gpus()
         if not num_gpus:
             raise UserError("device 'all' means every GPU, and torch finds none: use auto or cpu")
         return tuple(torch.device("cuda", gpu) for gpu in range(num_gpus))

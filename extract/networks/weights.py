@@ -126,7 +126,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         WeightsError: the file does not exist, holds no tensors, or would have to be unpickled.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file (auto downloads the official one)")
+        raise WeightsError(
+            f"{path} does not exist: give another file, or get the official weights with vigil "
+            "weights fetch"
+        )
     content: Any
     try:
         if path.suffix == ".safetensors":

@@ -149,4 +149,6 @@ def record_use(checkpoint: Checkpoint, features: Path, num_videos: int) -> None:
         write_csv(path, USES_HEADER, [*rows, row])
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        logger.warning("%s cannot be extended (%s): this use was not recorded", path, reason)
+        logger.warning(
+            "%s cannot be extended (%s), so this use was not recorded: move it away", path, reason
+        )

@@ -120,8 +120,8 @@ def export_video(
         raise ExchangeError("its name has a line break, which lists do not allow: rename it")
     if options.file_per_crop and len(str(whole).split()) != 1:
         raise ExchangeError(
-            f"{whole} has a blank, at which UR-DMU splits lines of its lists: rename it, or "
-            "export without --file-per-crop"
+            f"{whole} contains a space, at which UR-DMU splits the lines of its lists: rename it, "
+            "or export without --file-per-crop"
         )
     segments = video.select_views(crops)
     rows = segments.swapaxes(0, 1)

@@ -191,7 +191,9 @@ def _read_hdf5(path: Path, _: bool) -> ForeignRows:
                 raise ValueError("it holds no array named features")
             array = _hdf5_array(content["features"])
     if array.ndim != 6 or array.shape[0] != 1 or array.shape[3:5] != (1, 1):
-        raise ValueError(f"features has the shape {array.shape}, not (1, T, P, 1, 1, C)")
+        raise ValueError(
+            f"its dataset features has the shape {array.shape}, not (1, T, P, 1, 1, C)"
+        )
     num_rows, time_positions = array.shape[1:3]
     rows = _with_rows(array.reshape(num_rows, 1, time_positions * array.shape[5]))
     return ForeignRows(rows, JOINT_FRAMES, time_positions=time_positions)
@@ -200,13 +202,15 @@ def _read_hdf5(path: Path, _: bool) -> ForeignRows:
 def _hdf5_array(dataset: Any) -> npt.NDArray[np.floating]:
     """The values of a dataset that stores them in the file itself and is not too large."""
     if not isinstance(dataset, h5py.Dataset):
-        raise ValueError("features is a group, not an array")
+        raise ValueError("its dataset features is a group, not an array")
     creation = dataset.id.get_create_plist()
     filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
     if dataset.is_virtual or dataset.external or not filters <= HDF5_FILTERS:
-        raise ValueError("features has external or virtual storage, or an unsupported filter")
+        raise ValueError(
+            "its dataset features has external or virtual storage, or an unsupported filter"
+        )
     if dataset.nbytes > MAX_BYTES:
-        raise ValueError("features is larger than 4 GiB")
+        raise ValueError("its dataset features is larger than 4 GiB")
     return _floats(dataset[()])
 
 
