@@ -12,7 +12,7 @@ The format is detected from a file's first line or from a row, never from the fi
 * ``TestVideoFile{end+1}.gt_frame = [61:180];``: UCSD's, for Test001, Test002, ...; these count
   frames from 1, and their ranges include the end;
 * ``video,class[,start_frame,end_frame]...``: ours, for your own footage; with or without this
-  header, separated by commas or semicolons.
+  header, separated by commas, semicolons or tabs.
 
 Several classes are joined by ``+``, the main one first.
 """
@@ -34,6 +34,7 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
 _FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
 _TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
 _CSV_HEADER = ["video", "class"]
+_HEADER_START = re.compile(r'"?video"?\s*([,;\t])\s*"?class"?', re.IGNORECASE)
 _UCSD_FILE = re.compile(r"TestVideoFile\s*(?:=|\{)")
 _UCSD_RANGE = re.compile(r"(\d{1,9})\s*:\s*(\d{1,9})")
 _UCSD_ROW = re.compile(r"TestVideoFile\{end\+1\}\.gt_frame\s*=\s*\[([^\]]*)\]\s*;?\s*(?:%.*)?")
@@ -80,9 +81,7 @@ def text_rows(path: Path) -> Iterator[Row]:
     if any(_UCSD_FILE.match(line) for line in lines[:10]):
         yield from _ucsd_rows(path, lines)
         return
-    first = next(filter(None, lines), "")
-    delimiter = next((mark for mark in ",;" if mark in first), None)
-    if delimiter and _num_trailing_numbers(first) < 2:
+    if delimiter := _delimiter(lines):
         table = _csv_cells(path, lines, delimiter)
     else:
         table = _spaced_cells(path, lines)
@@ -154,15 +153,29 @@ def _num_trailing_numbers(line: str) -> int:
     return sum(1 for _ in takewhile(_WHOLE_NUMBER.fullmatch, reversed(line.split()[1:])))
 
 
+def _delimiter(lines: Sequence[str]) -> str | None:
+    """What separates the cells of a table, from its header or first row; None if spaces do."""
+    first = next(filter(None, lines), "")
+    if header := _HEADER_START.match(first):
+        return header[1]
+    num_numbers = _num_trailing_numbers(first)
+    if first.count("\t") == num_numbers + 1 and all("\t" in line for line in lines if line):
+        return "\t"
+    marks = (mark for mark in ",;" if mark in first)
+    return next(marks, None) if num_numbers < 2 else None
+
+
 def _csv_cells(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Cells]:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     number = 1
+    is_first = True
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             while cells and not cells[-1]:
                 cells.pop()
-            is_header = number == 1 and [cell.lower() for cell in cells[:2]] == _CSV_HEADER
+            is_header = is_first and [cell.lower() for cell in cells[:2]] == _CSV_HEADER
+            is_first = is_first and not cells
             if cells and not is_header:
                 yield _Cells(number, cells[0], cells[1] if len(cells) > 1 else None, cells[2:])
             number = reader.line_num + 1

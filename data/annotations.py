@@ -9,6 +9,7 @@ format a normal video has no anomalous frames, ``()``; an anomalous one without 
 temporal truth, ``None``. If a file gives frames but no class, the class is Anomaly or Normal.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,9 @@ import numpy.typing as npt
 
 from vigil.data.annotation_arrays import array_rows, is_array
 from vigil.data.annotation_rows import AnnotationError, Row, class_names_of_path, text_rows
-from vigil.data.classes import ANOMALY, NORMAL
+from vigil.data.classes import ANOMALY, NORMAL, doubtful_classes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
@@ -105,7 +108,7 @@ def load_annotations(paths: Sequence[Path]) -> list[Annotation]:
         for annotation in _read_file(path):
             known = found.get(annotation.video)
             found[annotation.video] = merge(known, annotation) if known else annotation
-    _refuse_spelling_variants(found.values())
+    _check_classes(found.values())
     return list(found.values())
 
 
@@ -119,7 +122,7 @@ def labels_from_folders(videos: Iterable[str]) -> list[Annotation]:
         _from_row(Row(video, class_names_of_path(video), source=f"folder of {video}"))
         for video in videos
     ]
-    _refuse_spelling_variants(annotations)
+    _check_classes(annotations)
     return annotations
 
 
@@ -242,7 +245,8 @@ def _union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
     return tuple(union)
 
 
-def _refuse_spelling_variants(annotations: Iterable[Annotation]) -> None:
+def _check_classes(annotations: Iterable[Annotation]) -> None:
+    """Refuse classes that differ only in case, and warn about others that are alike."""
     spellings: dict[str, tuple[str, str]] = {}
     for annotation in annotations:
         for name in annotation.class_names:
@@ -252,3 +256,5 @@ def _refuse_spelling_variants(annotations: Iterable[Annotation]) -> None:
                     f"classes {known!r} ({source}) and {name!r} ({annotation.source}) "
                     "differ only in case: spell both the same"
                 )
+    for warning in doubtful_classes(name for name, _ in spellings.values()):
+        log.warning("%s", warning)

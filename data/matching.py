@@ -1,6 +1,7 @@
 """The matching of annotations and videos by name."""
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from vigil.data.annotation_rows import AnnotationError
 from vigil.data.annotations import Annotation, merge
 from vigil.data.classes import ANOMALY, NORMAL, canonical_class
 from vigil.extract.errors import counted
+from vigil.extract.source import composed
 
 
 class NoMatchError(AnnotationError):
@@ -46,6 +48,7 @@ class Matching:
 def match_videos(annotations: Iterable[Annotation], videos: Iterable[str]) -> Matching:
     """Match annotations to videos by relative path, or else by unique base name.
 
+    Names are compared in Unicode's normal form NFC; videos keep theirs.
     Base names match with or without extension. If several videos have the same base name, the ones
     that share the most trailing folders with the annotation are chosen; a video in the folder of
     another class never matches. An annotation without a folder is merged with one that has the
@@ -89,7 +92,7 @@ def _claims(
         fitting = [
             video
             for video in (by_name[names[0]] if names else [])
-            if video == annotation.video
+            if composed(video) == composed(annotation.video)
             or _folder_class(video) not in _other_classes(annotation, classes)
         ]
         closest = _closest(annotation.video, fitting)
@@ -124,7 +127,8 @@ def _by_name(videos: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _names(video: str) -> tuple[str, str, str]:
-    """The path, the base name, and the base name without its extension."""
+    """The path, the base name, and the base name without its extension, all composed."""
+    video = composed(video)
     path = PurePosixPath(video)
     # A longer suffix is not an extension: XD-Violence has names like City.of.God.2002__#01-24-10.
     return video, path.name, path.stem if len(path.suffix) <= 5 else path.name
@@ -151,6 +155,9 @@ def _closest(path: str, others: Sequence[str]) -> list[str]:
 def _num_shared_folders(left: str, right: str) -> float:
     if left == right:
         return math.inf
+    left, right = composed(left), composed(right)
+    if left == right:
+        return sys.maxsize  # a name that is the same to the byte comes first
     folders = zip(
         reversed(PurePosixPath(left).parent.parts),
         reversed(PurePosixPath(right).parent.parts),

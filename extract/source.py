@@ -6,6 +6,7 @@ A video is a file, or a folder of pictures, which are its frames in the natural 
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,14 @@ class VideoIdentity:
     modified_ns: int
     digest: str
     """sha256 of the file's bytes; for a folder, of its pictures' digests and names in order."""
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's normal form NFC, in which names are compared.
+
+    Some systems and archives store "é" as one character, others as "e" and an accent.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:

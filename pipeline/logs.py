@@ -14,7 +14,6 @@ from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
@@ -23,7 +22,9 @@ from rich.progress import (
 from rich.table import Table
 
 from vigil.extract.engine.activity import Activity
+from vigil.extract.errors import counted
 from vigil.pipeline.options import LogOptions
+from vigil.pipeline.text_files import clock_time
 
 REPORT_SECONDS = 30
 PACKAGE = "vigil"
@@ -114,10 +115,10 @@ class RunningCount:
     total: int
     num_views: int
     """Views of every clip."""
-    num_bytes: int
-    """Size of all videos, from which the remaining time is estimated."""
     done: int = 0
-    num_bytes_done: int = 0
+    share_done: float | None = None
+    """Share of the work, 0..1; None if unknown."""
+    seconds_left: float | None = None
     activity: Activity = field(default_factory=Activity)
     begun: float = field(default_factory=time.monotonic)
     _earlier: tuple[tuple[float, Activity], ...] = ()
@@ -135,10 +136,15 @@ class RunningCount:
             self._earlier = (earlier[-1], (now, replace(self.activity)))
         since, before = earlier[0]
         rates = self._rates(now - since, self.activity.since(before))
-        if 0 < self.done < self.total and self.num_bytes_done:
-            left = round((now - self.begun) * (self.num_bytes / self.num_bytes_done - 1))
-            return f"{rates}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        return rates
+        if self.seconds_left is None or self.done == self.total:
+            return rates
+        return f"{rates}, {clock_time(self.seconds_left, round_up=True)} left"
+
+    def describe_done(self) -> str:
+        """How much is done: "3 of 53 videos, 7 %"."""
+        # Rounded down: 100 % is when nothing is left.
+        share = "" if self.share_done is None else f", {int(100 * self.share_done)} %"
+        return f"{self.done} of {counted(self.total, 'video')}{share}"
 
     def _rates(self, seconds: float, activity: Activity) -> str:
         frames = activity.num_frames / max(seconds, 1e-9)
@@ -153,17 +159,20 @@ class ProgressLine:
         """Show ``count`` on ``progress``, or in the log if that is None."""
         self._count = count
         self._progress = progress
-        self._task = progress.add_task("videos", total=count.total, rates="") if progress else None
+        self._task = progress.add_task("", total=1.0, rates="") if progress else None
         self._reported = time.monotonic()
 
     def update(self) -> None:
         """Show the current count."""
         count = self._count
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=count.done, rates=count.describe_now())
+            done, share = count.describe_done(), count.share_done
+            completed = count.done / count.total if share is None else share
+            rates = count.describe_now()
+            self._progress.update(self._task, description=done, completed=completed, rates=rates)
         elif time.monotonic() - self._reported >= REPORT_SECONDS:
             self._reported = time.monotonic()
-            log.info("%d of %d videos, %s", count.done, count.total, count.describe_now())
+            log.info("%s, %s", count.describe_done(), count.describe_now())
 
 
 def is_watched() -> bool:
@@ -179,7 +188,7 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
     if not is_watched():
         yield ProgressLine(count, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(*columns, TextColumn("{task.fields[rates]}"), console=console()) as progress:
         yield ProgressLine(count, progress)
 

@@ -49,7 +49,8 @@ else:
 
 VIDEO_EXTENSIONS = (
     ".mp4,.avi,.mkv,.mov,.m4v,.mpg,.mpeg,.webm,.wmv,.flv,.ts,.mts,.m2ts,.3gp,.ogv,.asf,.vob,.dav,"
-    ".h264,.264,.h265,.hevc,.mjpg,.mjpeg"
+    ".h264,.264,.avc,.h265,.265,.hevc,.mjpg,.mjpeg,.mpe,.m1v,.m2v,.mp2v,.mpv,.m2p,.m2t,.tp,.trp,"
+    ".divx,.xvid,.f4v,.qt,.3g2,.3gpp,.ogm,.rm,.rmvb,.mxf,.dv,.wtv"
 )
 
 
@@ -301,6 +302,9 @@ class ScoreOptions:
     """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
     """Score from which a segment belongs to an event; auto: the one chosen on validation."""
+    clock: str = "auto"
+    """Time of day at which recordings start. auto: from names as recorders write them; creation:
+    from containers; a template such as %d-%m-%Y_%H-%M-%S: from names; or none."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"

@@ -63,16 +63,18 @@ def test_since_returns_the_activity_in_between():
 def test_a_count_shows_recent_rates_and_overall_rates_at_the_end(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    count = RunningCount(total=4, num_views=5, num_bytes=400, begun=now[0])
+    count = RunningCount(total=4, num_views=5, begun=now[0])
     for seconds, num_clips in ((REPORT_SECONDS, 100), (2 * REPORT_SECONDS, 110)):
         now[0] = 1000 + seconds
         count.activity = Activity(num_clips=num_clips, num_frames=64 * num_clips)
-        count.done, count.num_bytes_done = count.done + 1, count.num_bytes_done + 100
+        count.done += 1
         said = count.describe_now()
     assert said.startswith(f"{64 * 110 / 60:.0f} frames/s, {5 * 110 / 60:.2f} clip-views/s")
     now[0] = 1000 + 3 * REPORT_SECONDS
     count.activity = Activity(num_clips=120, num_frames=64 * 120)
+    count.share_done, count.seconds_left = 0.999, 3690.2
     said = count.describe_now()
     assert said.startswith(f"{64 * 20 / 60:.0f} frames/s, {5 * 20 / 60:.2f} clip-views/s")
-    assert said.endswith(", 0:01:30 left")
+    assert said.endswith(", 1:01:31 left")
+    assert count.describe_done() == "2 of 4 videos, 99 %"
     assert count.describe().startswith(f"{64 * 120 / 90:.0f} frames/s")

@@ -1,6 +1,7 @@
 """Formats, matching and ground truth: `data.annotations`, `data.matching`, `data.classes`."""
 
 import contextlib
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -21,7 +22,14 @@ from vigil.data.annotations import (
     load_annotations,
     merge,
 )
-from vigil.data.classes import UCF_CRIME, XD_VIOLENCE, UnknownClassError, class_index
+from vigil.data.classes import (
+    UCF_CRIME,
+    XD_VIOLENCE,
+    UnknownClassError,
+    canonical_class,
+    class_index,
+    doubtful_classes,
+)
 from vigil.data.matching import match_videos
 
 TEMPORAL_COUNTS = {
@@ -40,6 +48,18 @@ TEMPORAL_COUNTS = {
     "Stealing": 5,
     "Vandalism": 5,
 }
+
+NORMAL_NAMES = (
+    *("Normal", "NORMAL", "normals", "Training-Normal-Videos-Part-1", "Normal_Videos_event"),
+    *("Training_Normal_Videos_Anomaly", "Testing_Normal_Videos_Anomaly", "Testing_Normal_Videos"),
+    *("Normal_Videos_for_Event_Recognition", "NormalVideos", "normalvideos", "0_Normal"),
+    *("Normal_1", "train_normal", "normal.clips", "validation-normal"),
+)
+OTHER_NAMES = (
+    *("Abnormal", "AbnormalVideos", "Abnormal_1", "Testing_Abnormal_Videos", "Anomaly"),
+    *("Normal_Anomaly", "Normal_and_Abnormal", "NonNormal", "Not-Normal", "Paranormal"),
+    *("NormalDriving", "Anomaly-Videos-Part-1", "Event", "Videos", "Test"),
+)
 
 
 @pytest.fixture
@@ -256,6 +276,30 @@ class TestFormats:
         assert as_tuples(load("a.mp4;Weapon 2;1;2\nb.mp4;Normal")) == [
             ("a.mp4", "Weapon 2", [(1, 2)]),
             ("b.mp4", "Normal", ()),
+        ]
+
+    @pytest.mark.parametrize("mark", [",", ";", "\t"])
+    @pytest.mark.parametrize(
+        "header", ["", "video,class\n", "\nVideo,Class,start_frame,end_frame\n"]
+    )
+    def test_any_delimiter_with_and_without_header(self, load, mark, header):
+        rows = "a.mp4,Road Accident,1,2\n\nb,Normal\nc d.mp4,Arson,-1,-1\n"
+        if header:
+            rows += "e,f;g.mp4,Arson,3,4\n" if mark == "\t" else ""
+            header = header.replace(",", mark)
+        text = rows if mark == "," else rows.replace(",", mark).replace(f"e{mark}f;g", "e,f;g")
+        assert as_tuples(load(header + text))[:3] == [
+            ("a.mp4", "Road Accident", [(1, 2)]),
+            ("b", "Normal", ()),
+            ("c d.mp4", "Arson", None),
+        ]
+        if header and mark == "\t":
+            assert as_tuples(load(header + text))[3] == ("e,f;g.mp4", "Arson", [(3, 4)])
+
+    def test_the_real_table_with_tabs(self, shared_data):
+        assert as_tuples(load_annotations([shared_data / "trouble" / "tab_header.csv"])) == [
+            ("f0.mp4", "Fighting", [(32, 64)]),
+            ("n0.mp4", "Normal", ()),
         ]
 
     def test_rows_without_frames_do_not_hide_those_with_frames(self, load):
@@ -547,8 +591,114 @@ class TestClasses:
         assert class_index(UCF_CRIME, "Normal") == 0
         assert class_index(UCF_CRIME, "Vandalism") == 13
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Normal",
+            "NORMAL",
+            "normals",
+            "Training-Normal-Videos-Part-1",
+            "Training-Normal-Videos-Part-2",
+            "Training_Normal_Videos_Anomaly",
+            "Testing_Normal_Videos_Anomaly",
+            "Testing_Normal_Videos",
+            "Normal_Videos_event",
+            "Normal_Videos_for_Event_Recognition",
+            "NormalVideos",
+            "normalvideos",
+            "0_Normal",
+            "Normal_1",
+            "train_normal",
+            "normal.clips",
+            "validation-normal",
+        ],
+    )
+    def test_names_that_mean_normal(self, name):
+        assert canonical_class(name) == "Normal"
+        assert canonical_class(name.replace("_", " ")) == "Normal"
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Abnormal",
+            "AbnormalVideos",
+            "Abnormal_1",
+            "Testing_Abnormal_Videos",
+            "Anomaly",
+            "Normal_Anomaly",
+            "Normal_and_Abnormal",
+            "NonNormal",
+            "Not-Normal",
+            "Paranormal",
+            "NormalDriving",
+            "Anomaly-Videos-Part-1",
+            "Event",
+            "Videos",
+            "Test",
+        ],
+    )
+    def test_names_that_do_not(self, name):
+        assert canonical_class(name) == name
+
+    def test_published_classes_are_beyond_doubt(self):
+        for names in (UCF_CRIME, XD_VIOLENCE, ("B1", "B2", "Type 1", "Type 2", "Abnormal")):
+            assert doubtful_classes(names) == []
+            assert {canonical_class(name) for name in names} == set(names)
+
+    def test_classes_that_sound_normal_or_alike_are_named(self, caplog):
+        folders = "Normal NormalDriving RoadAccidents Road_Accident Arson Shooting-Part-1 Shooting"
+        with caplog.at_level("WARNING", "vigil"):
+            labels_from_folders([f"{folder}/a.mp4" for folder in folders.split()])
+        assert [message.split(":")[0] for message in caplog.messages] == [
+            "the class 'NormalDriving' counts as an anomaly, although its name sounds normal",
+            "'RoadAccidents' and 'Road_Accident' count as different classes, although their names "
+            "are alike",
+            "'Shooting' and 'Shooting-Part-1' count as different classes, although their names "
+            "are alike",
+        ]
+
+    def test_a_class_in_two_normal_forms_is_one_class(self):
+        names = [unicodedata.normalize(form, "Überfall") for form in ("NFC", "NFD")]
+        assert names[0] != names[1]
+        labels = labels_from_folders([f"{name}/a.mp4" for name in names])
+        assert class_names_of(labels) == ("Normal", names[0])
+        assert class_index(("Normal", names[1]), names[0]) == 1
+
+
+NAMES = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\."), min_size=1
+)
+
 
 class TestMatching:
+    @given(
+        st.lists(st.tuples(st.sampled_from("ab"), NAMES), min_size=1, max_size=4),
+        st.sampled_from(["NFC", "NFD"]),
+        st.sampled_from(["NFC", "NFD"]),
+        st.booleans(),
+    )
+    def test_names_match_in_any_normal_form(self, paths, form, other_form, with_extension):
+        paths = {unicodedata.normalize("NFC", name): (folder, name) for folder, name in paths}
+        ending = ".mp4" if with_extension else ""
+        videos = [unicodedata.normalize(form, f"{a}/{name}.mp4") for a, name in paths.values()]
+        names = [unicodedata.normalize(other_form, f"{name}{ending}") for _, name in paths.values()]
+        matching = match_videos([Annotation(name, "Arson", None) for name in names], videos)
+        assert sorted(matching.annotations) == sorted(videos)
+        assert matching.missing == matching.extra == ()
+
+    def test_a_name_that_is_the_same_to_the_byte_comes_first(self):
+        videos = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
+        labels = [Annotation(v, c, None) for v, c in zip(videos, ("Arson", "Abuse"), strict=True)]
+        matching = match_videos(labels, videos)
+        assert [matching.annotations[v].class_name for v in videos] == ["Arson", "Abuse"]
+
+    def test_the_real_label_in_another_form(self, shared_data):
+        labels = load_annotations([shared_data / "trouble" / "nfc.csv"])
+        video = unicodedata.normalize("NFC", labels[0].video)
+        matching = match_videos(labels, [video, "UPPER.MP4"])
+        assert matching.annotations[video].class_name == "Fighting"
+        assert matching.missing == matching.extra == ()
+
     @staticmethod
     def match(annotated, videos):
         annotations = [Annotation(video, name, None) for video, name in annotated.items()]

@@ -247,7 +247,7 @@ class TestFrameCounts:
         self, tmp_path, monkeypatch
     ):
         encode(tmp_path / "b.mp4", draw_frames(4))
-        monkeypatch.setattr(frame_counts, "_count_all", die_or_hang)
+        monkeypatch.setattr(frame_counts, "_read_all", die_or_hang)
         monkeypatch.setattr(frame_counts, "STALL_SECONDS", 4.0)
         names = ["b.mp4", "kill.mp4", "b.mp4", "hang.mp4", "b.mp4"]
         counts = [count for _, count in count_frames([video(tmp_path, name) for name in names])]
@@ -260,7 +260,7 @@ def video(folder, name):
     return SourceVideo(folder / name, name)
 
 
-def die_or_hang(connection, paths):
+def die_or_hang(connection, paths, read):
     import os
     import time
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import unicodedata
 from zipfile import ZIP_LZMA, ZIP_STORED, ZipFile
 
 import h5py
@@ -461,6 +462,13 @@ class TestFrames:
             find_count("z/a", counts)
         with pytest.raises(ExchangeError, match="c: --num-frames has no count for it"):
             find_count("c", counts)
+
+    def test_a_count_is_found_in_another_normal_form(self, tmp_path):
+        names = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
+        path = tmp_path / "frames.csv"
+        for listed, stored in (names, reversed(names)):
+            path.write_text(f"{listed},5\n")
+            assert find_count(stored, read_counts(path)) == FrameCount(5)
 
     def test_without_known_frames_every_segment_counts(self):
         assert held_segments(np.zeros((3, 2), np.int64)).tolist() == [0, 1, 2]

@@ -181,6 +181,8 @@ def test_every_name_survives_in_the_tables(tmp_path):
         "peak_score": "0.900000",
         "class": "Fighting",
         "class_probability": "0.250000",
+        "start_clock": "",
+        "stop_clock": "",
     }
 
 

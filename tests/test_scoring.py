@@ -34,6 +34,7 @@ from vigil.pipeline.scoring.results import (
     write_result,
 )
 from vigil.pipeline.scoring.score_store import score_store, video_result
+from vigil.pipeline.text_files import read_csv
 
 
 @pytest.fixture
@@ -252,6 +253,39 @@ def extraction(tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "scoring_engine", lambda config, options: FakeEngine())
     monkeypatch.setattr(scoring, "extract_videos", lambda *arguments: report)
     return report
+
+
+def test_results_have_the_time_of_day_of_their_names(tmp_path, extraction):
+    run = write_checkpoint(tmp_path / "run", threshold=0.0)
+    names = ["gate_2024-05-01_23-59-58.mp4", "b.mp4", "day/01-05-2024_08-30-15.mp4"]
+    write_store(tmp_path / "results" / "features", *(make_features(name) for name in names))
+    extraction.present = names
+
+    def times(clock):
+        run_score(ScoreOptions((str(tmp_path / "videos"),), run, tmp_path / "results", clock=clock))
+        results = read_results(tmp_path / "results")
+        rows = read_csv(tmp_path / "results" / "events.csv")
+        page = (tmp_path / "results" / "report.html").read_text()
+        for result in results.videos:
+            (event,) = result.events
+            (row,) = (row for row in rows if row["video"] == result.video)
+            assert (row["start_clock"] or None) == event.start_clock
+            assert (row["stop_clock"] or None) == event.stop_clock
+            assert (event.start_clock or "") in page
+        return {
+            result.video: (result.recorded_at_source, event.start_clock, event.stop_clock)
+            for result in results.videos
+            for event in result.events
+        }
+
+    nothing = (None, None, None)
+    gate = "name", "2024-05-01 23:59:58", "2024-05-02 00:00:02"  # 80 frames at 25, rounded up
+    assert times("auto") == {names[0]: gate, names[1]: nothing, names[2]: nothing}
+    assert times("none") == dict.fromkeys(names, nothing)
+    day = "template", "2024-05-01 08:30:15", "2024-05-01 08:30:19"
+    assert times("%d-%m-%Y_%H-%M-%S") == {names[0]: nothing, names[1]: nothing, names[2]: day}
+    with pytest.raises(UserError, match="must be auto, none, creation, or a template"):
+        times("noon")
 
 
 @pytest.mark.parametrize("trained", [True, False])

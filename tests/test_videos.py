@@ -3,10 +3,13 @@
 import os
 import socket
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
+from video_files import draw_frames, encode
 
+from vigil.extract.decode.decoder import probe
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.source import SourceVideo
@@ -95,6 +98,46 @@ def test_the_wrong_line_of_a_list_is_named(tmp_path, root):
         listing.write_text(line)
         with pytest.raises(UserError, match=r"list\.txt, line 1: .* does not exist"):
             found(listing)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_found_in_another_normal_form(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    stored = unicodedata.normalize(form, "Schlägerei/Café.mp4")
+    typed = unicodedata.normalize(other, stored)
+    (tmp_path / stored).parent.mkdir()
+    (tmp_path / stored).write_text("")
+    (tmp_path / "list.txt").write_text(typed)
+    assert list(found(tmp_path / "list.txt")) == [stored]
+    assert list(found(tmp_path / typed)) == [stored.rpartition("/")[2]]
+    assert list(found((tmp_path / typed).parent)) == [stored.rpartition("/")[2]]
+    with pytest.raises(UserError, match="does not exist"):
+        found(tmp_path / "Schläge.mp4")
+
+
+@pytest.mark.parametrize(
+    ("endings", "kind", "codec"),
+    [
+        ("265 hevc", "hevc", "libx265"),
+        ("264 avc", "h264", "libx264"),
+        ("mpg mpe m2p", "mpeg", "mpeg2video"),
+        ("m2v mp2v mpv", "mpeg2video", "mpeg2video"),
+        ("m1v", "mpeg1video", "mpeg1video"),
+        ("divx xvid", "avi", "mpeg4"),
+        ("f4v qt 3gpp 3g2", "mov", "libx264"),
+        ("m2t tp trp", "mpegts", "libx264"),
+        ("rm rmvb", "rm", "rv20"),
+        ("mxf", "mxf", "mpeg2video"),
+        ("wtv", "wtv", "mpeg2video"),
+    ],
+)
+def test_recorders_endings_are_found_and_opened(tmp_path, endings, kind, codec):
+    frames = draw_frames(5, 352, 288)
+    path = encode(tmp_path / "a.bin", frames, codec=codec, container_format=kind)
+    for ending in endings.split():
+        path = path.rename(tmp_path / f"a.{ending.upper()}")
+        assert list(found(tmp_path)) == [path.name]
+        assert probe(path).width == 352
 
 
 def test_a_video_named_twice_is_one_video(root):

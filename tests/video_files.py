@@ -40,13 +40,14 @@ def encode(
     second: list[np.ndarray] | None = None,
     options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
+    container_format: str | None = None,
 ) -> Path:
     """Write frames at 25 per second, or at ``times``; ``second`` becomes another video stream.
 
     ``options`` are those of the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options or {}) as container:
+    with av.open(str(path), "w", container_format, options=options or {}) as container:
         streams = []
         for pictures in (draw_frames() if frames is None else frames, second):
             if pictures is None:

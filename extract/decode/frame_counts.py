@@ -1,13 +1,14 @@
-"""Counts the frames of videos without decoding them.
+"""Counts the frames of videos, and reads when they were created, without decoding them.
 
 Containers are read in a separate process, because damaged ones can crash or hang FFmpeg.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -24,10 +25,29 @@ def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, i
 
     For a folder these are its pictures; for a container the number it states, or else its packets.
     """
+    return _read_each(videos, _num_frames)
+
+
+def creation_times(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, str]]:
+    """Yield each video with the time at which its container says it was created.
+
+    The times are as they stand there, most often ISO 8601. It is empty if the container has none or
+    cannot be read.
+    """
+    for video, found in _read_each(videos, _creation_time):
+        yield video, found[1] if isinstance(found, tuple) else ""
+
+
+def _read_each(
+    videos: Sequence[SourceVideo], read: Callable[[Path], object]
+) -> Iterator[tuple[SourceVideo, Any]]:
+    """Yield each video with what ``read`` returns, or with the reason why it cannot be read."""
     waiting = deque(videos)
     while waiting:
         ours, theirs = Pipe()
-        process = spawn(_count_all, (theirs, [video.path for video in waiting]), "vigil-counter")
+        process = spawn(
+            _read_all, (theirs, [video.path for video in waiting], read), "vigil-counter"
+        )
         theirs.close()
         try:
             while waiting and ours.poll(STALL_SECONDS):
@@ -43,16 +63,32 @@ def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, i
             ours.close()
 
 
-def _count_all(connection: Connection, paths: Sequence[Path]) -> None:
-    """Send the number of frames of each path, or why it cannot be read."""
+def _read_all(
+    connection: Connection, paths: Sequence[Path], read: Callable[[Path], object]
+) -> None:
+    """Send what ``read`` returns for each path, or why it cannot be read."""
     for path in paths:
         try:
-            connection.send(len(list_pictures(path)) if path.is_dir() else _num_frames(path))
+            connection.send(read(path))
         except (VideoError, OSError) as error:
             connection.send(str(error))
 
 
+def _creation_time(path: Path) -> tuple[str, str]:
+    """Return the name of the tag and its value; QuickTime's own also has the time zone."""
+    if path.is_dir():
+        return "", ""
+    with open_container(path) as container:
+        for tags in (container.metadata, best_stream(container).metadata):
+            for name in ("com.apple.quicktime.creationdate", "creation_time"):
+                if value := tags.get(name):
+                    return name, value
+    return "", ""
+
+
 def _num_frames(path: Path) -> int:
+    if path.is_dir():
+        return len(list_pictures(path))
     with open_container(path) as container:
         stream = best_stream(container)
         if stream.frames > 0:

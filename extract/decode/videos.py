@@ -9,11 +9,12 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vigil.extract.errors import FailedVideo, UserError, counted
-from vigil.extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, list_pictures
+from vigil.extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, composed, list_pictures
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -187,7 +188,7 @@ def _unreadable(error: OSError) -> FailedVideo:
 
 def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     """Yield the videos that an argument names."""
-    path = Path(argument)
+    path = _as_stored(Path(argument))
     if path.is_dir():
         yield from _files_below(path, path, search)
     elif path.is_file() and path.suffix.lower() == ".txt":
@@ -245,11 +246,21 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
         listed = Path(line.strip())
         if not line.strip() or line.startswith("#"):
             continue
-        file = listed if listed.is_absolute() else path.parent / listed
+        within = not listed.is_absolute() and ".." not in listed.parts
+        file = _as_stored(path.parent / listed)
         # Path's own methods raise if a name is too long.
         is_folder = search.with_pictures and os.path.isdir(file) and list_pictures(file)  # noqa: PTH112
         if not (os.path.isfile(file) or is_folder):  # noqa: PTH113
             raise UserError(f"{path}, line {number}: {file} does not exist")
-        name = PurePosixPath(listed.as_posix())
-        within = not listed.is_absolute() and ".." not in listed.parts
-        yield _Found(str(name) if within else name.name, file)
+        yield _Found(_relative(file, path.parent) if within else file.name, file)
+
+
+def _as_stored(path: Path) -> Path:
+    """Return a path that exists although Unicode spells it in another way, or the path itself."""
+    if not composed(str(path)).isascii() and not os.path.lexists(path):
+        folder = _as_stored(path.parent)
+        with suppress(OSError), os.scandir(folder) as entries:
+            alike = [one.name for one in entries if composed(one.name) == composed(path.name)]
+            if len(alike) == 1:
+                return folder / alike[0]
+    return path

@@ -21,6 +21,8 @@ class Activity:
     """Frames of the clips that have been through a device; a video's last clip counts as full."""
     num_clips: int = 0
     """Clips, all their views, that have been through a device."""
+    num_clips_kept: int = 0
+    """Those of them whose features are used: not if the video failed later, or is read again."""
     num_clips_decoded: int = 0
     num_workers: int = 0
     decode_seconds: float = 0.0

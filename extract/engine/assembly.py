@@ -107,6 +107,11 @@ class OpenVideo:
         self._back.add(clip_index)
 
     @property
+    def num_clips_back(self) -> int:
+        """Number of clips whose features are stored."""
+        return len(self._back)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the video has ended and all its clips have been returned."""
         if self.finished is None:

@@ -236,10 +236,12 @@ class _Run:
         activity.num_workers = self._pool.num_running
         if self._engine.num_workers is None:
             self._pool.num_wanted = activity.workers_needed
-        self._watch(activity)
         name, attempt, clip_index = clip.key
         video = self._videos.get(name)
-        if video is not None and video.attempt == attempt:
+        is_kept = video is not None and video.attempt == attempt
+        activity.num_clips_kept += is_kept
+        self._watch(activity)
+        if video is not None and is_kept:
             started = time.perf_counter()
             video.put(clip_index, clip.features)
             self._spill_seconds += time.perf_counter() - started
@@ -253,7 +255,7 @@ class _Run:
         video = self._videos[task.video.name]
         if isinstance(news, Restarted):
             log.debug("%s: %s; continuing with the next decoder", task.video.name, news.reason)
-            video.begin_anew()
+            self._begin_anew(video)
             return
         del self._tasks[task.number]
         if isinstance(news, TaskFinished):
@@ -269,6 +271,7 @@ class _Run:
             self._restart(video, news)
         else:
             del self._videos[task.video.name]
+            self._activity.num_clips_kept -= video.num_clips_back
             name, frame = task.video.name, news.frame_index
             yield FailedVideo(name, news.reason, news.decoder, frame)
         self._feed_devices()
@@ -280,12 +283,16 @@ class _Run:
         stale = {task.number for task in self._tasks.values() if task.video is video.source}
         self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - stale}
         self._queue = deque(task for task in self._queue if task.number not in stale)
-        video.begin_anew()
+        self._begin_anew(video)
         decoder = self._engine.decoder
         if isinstance(news, WorkerDied):
             video.num_deaths += 1
             decoder = last_resort(decoder)
         self._queue.appendleft(self._task(video.source, decoder=decoder))
+
+    def _begin_anew(self, video: OpenVideo) -> None:
+        self._activity.num_clips_kept -= video.num_clips_back
+        video.begin_anew()
 
     def _write_if_complete(self, video: OpenVideo) -> None:
         if video.is_complete:

@@ -15,6 +15,7 @@ from vigil.data.matching import match_videos
 from vigil.extract.errors import UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.networks.hardware import select_device
+from vigil.extract.source import composed
 from vigil.extract.store import VideoFeatures, list_features, read_features
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
@@ -184,8 +185,8 @@ def choose_figures(videos: Sequence[EvaluatedVideo], names: Sequence[str]) -> li
 def _find_video(videos: Sequence[EvaluatedVideo], name: str) -> EvaluatedVideo:
     found = []
     for video in videos:
-        path = PurePosixPath(video.video)
-        if name in (video.video, path.name, path.stem):
+        path = PurePosixPath(composed(video.video))
+        if composed(name) in (str(path), path.name, path.stem):
             found.append(video)
     if len(found) != 1:
         raise EvaluationError(

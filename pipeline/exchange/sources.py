@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vigil.extract.errors import UserError, counted
-from vigil.extract.source import SourceVideo
+from vigil.extract.source import SourceVideo, composed
 from vigil.pipeline.exchange.foreign_files import ExchangeError
 
 # DeepMIL's files are NAME__0; UR-DMU's README splits its own into NAME_i3d_0.
@@ -31,7 +31,7 @@ class FrameCount:
 
 
 Counts = Mapping[str, set[FrameCount]]
-"""The counts of each video, under its path and its file name, both also without extension."""
+"""The counts of each video, under its composed path and file name, also without extension."""
 
 
 def files_by_video(sources: Iterable[SourceVideo], listed: Path | None = None) -> dict[str, Files]:
@@ -66,14 +66,14 @@ def _select(videos: Mapping[str, Files], listed: Path) -> dict[str, Files]:
         lines = listed.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{listed} cannot be read ({error.strerror})") from error
-    names = {PureWindowsPath(line.strip()).name for line in lines} - {""}
+    names = {PureWindowsPath(composed(line.strip())).name for line in lines} - {""}
     if not names:
         raise UserError(f"{listed} lists no files: write one path per line")
     chosen: dict[str, Files] = {}
     for video, files in videos.items():
-        if some := {crop: path for crop, path in files.items() if path.name in names}:
+        if some := {crop: path for crop, path in files.items() if composed(path.name) in names}:
             chosen[video] = some
-    found = {path.name for files in chosen.values() for path in files.values()}
+    found = {composed(path.name) for files in chosen.values() for path in files.values()}
     if missing := sorted(names - found):
         raise UserError(
             f"{listed} lists {counted(len(missing), 'file')} missing from the given folders, "
@@ -94,7 +94,7 @@ def read_counts(path: Path) -> Counts:
             for number, cells in enumerate(csv.reader(file), start=1):
                 if not cells or tuple(cells) in (COUNT_HEADER, COUNT_HEADER[:2]):
                     continue
-                video, count = PurePosixPath(cells[0].strip()), _count(cells[1:])
+                video, count = PurePosixPath(composed(cells[0].strip())), _count(cells[1:])
                 if count is None:
                     raise UserError(
                         f"{path}, line {number}: write video,frames or video,frames,fps with "
@@ -124,7 +124,8 @@ def find_count(video: str, counts: Counts) -> FrameCount:
     Raises:
         ExchangeError: there is no count, or several different ones.
     """
-    found = counts.get(video) or counts.get(PurePosixPath(video).name) or set()
+    name = composed(video)
+    found = counts.get(name) or counts.get(PurePosixPath(name).name) or set()
     if len(found) != 1:
         raise ExchangeError(
             f"{video}: --num-frames has {len(found) or 'no'} "

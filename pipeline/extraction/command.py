@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.engine.activity import Activity
-from vigil.extract.engine.dispatch import Engine, num_bytes
+from vigil.extract.engine.dispatch import Engine
 from vigil.extract.engine.plan import plan_extraction
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted
@@ -29,6 +29,7 @@ from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
+from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
 from vigil.pipeline.options import ComputeOptions, ExtractOptions
@@ -248,18 +249,18 @@ def extract_missing(
 def _run(
     videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
 ) -> None:
-    sizes = {video.name: num_bytes(video) for video in videos}
-    count = RunningCount(len(videos), len(engine.views), sum(sizes.values()))
-    with show_progress(count) as progress:
+    count = RunningCount(len(videos), len(engine.views))
+    with show_progress(count) as progress, closing(Workload(videos, engine.spec.grid)) as workload:
 
         def watch(activity: Activity) -> None:
             count.activity = activity
+            count.share_done, count.seconds_left = workload.forecast(activity)
             progress.update()
 
         with closing(engine.extract(videos, store, watch)) as outcomes:
             for outcome in outcomes:
                 count.done += 1
-                count.num_bytes_done += sizes[outcome.video]
+                workload.conclude(outcome)
                 progress.update()
                 if isinstance(outcome, FailedVideo):
                     log.error("%s: %s", outcome.video, outcome.reason)

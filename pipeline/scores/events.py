@@ -26,6 +26,9 @@ class Event:
     segments, or from the video if the model classifies whole videos only."""
     class_probability: float
     """Mean over the event's segments, or that of the video; normal counts in the total of 1."""
+    start_clock: str | None = None
+    """Time of day, as YYYY-MM-DD hh:mm:ss[+hh:mm]; None if it is not known."""
+    stop_clock: str | None = None
 
 
 def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

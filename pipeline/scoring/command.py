@@ -19,6 +19,7 @@ from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
+from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import ScoredStore, score_store
@@ -38,6 +39,7 @@ def run_score(options: ScoreOptions) -> int:
     """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
     threshold = read_threshold(options.threshold, checkpoint.config)
+    check_clock(options.clock)
     compute = options.compute
     found = find_videos(
         options.videos, compute.extensions, compute.follow_links, compute.picture_fps
@@ -55,7 +57,10 @@ def run_score(options: ScoreOptions) -> int:
         files = {name: feature_path(store, name) for name in sorted(names)}
         sources = {video.name: video.path for video in found.videos}
         checkpoint.model.to(engine.devices[0])
-        scored = score_store(checkpoint, files, options.out, threshold, engine.views, sources)
+        times = recording_times(options.clock, files, sources)
+        scored = score_store(
+            checkpoint, files, options.out, threshold, engine.views, sources, times
+        )
         scored = replace(scored, failures=(*extraction.failures, *scored.failures))
         timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
         finish_results(options, checkpoint, threshold, scored, timings)

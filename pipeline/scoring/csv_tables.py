@@ -22,7 +22,7 @@ def write_events(path: Path, results: Results) -> None:
     write_csv(
         path,
         "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
-        "peak_score class class_probability",
+        "peak_score class class_probability start_clock stop_clock",
         ([result.video, *_event_row(one)] for result in results.videos for one in result.events),
     )
 
@@ -53,4 +53,6 @@ def _event_row(event: Event) -> list[object]:
         f"{event.peak_score:.6f}",
         event.class_name,
         f"{event.class_probability:.6f}",
+        event.start_clock or "",
+        event.stop_clock or "",
     ]

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.pages import render_page
+from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scoring.results import Results, VideoResult, read_results
 from vigil.pipeline.text_files import clock_time, write_text
 
@@ -135,7 +136,7 @@ def draw_timeline(result: VideoResult) -> Timeline:
             span(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
         ),
         events=tuple(
-            span(event.start_seconds, event.stop_seconds, event.class_name)
+            span(event.start_seconds, event.stop_seconds, event_title(event))
             for event in result.events
         ),
         damage=tuple(
@@ -144,6 +145,12 @@ def draw_timeline(result: VideoResult) -> Timeline:
         ),
         ticks=draw_ticks(result.duration_seconds),
     )
+
+
+def event_title(event: Event) -> str:
+    """The class of an event, and its time of day if that is known."""
+    of_day = f", {event.start_clock} to {event.stop_clock}" if event.start_clock else ""
+    return event.class_name + of_day
 
 
 def visible_damage(result: VideoResult, apart_seconds: float) -> list[tuple[float, float]]:

@@ -68,6 +68,10 @@ class VideoResult:
     damage: tuple[DamagedFrames, ...] = ()
     segment_class_probabilities: dict[str, tuple[float, ...]] | None = None
     """Class -> its probability in each segment; None if the model classifies whole videos only."""
+    recorded_at: str | None = None
+    """Time of day of the first frame; None if it is not known."""
+    recorded_at_source: str | None = None
+    """Where that comes from: name, template or creation_time."""
 
     def __post_init__(self) -> None:
         """Reject results that cannot be shown.

@@ -15,6 +15,8 @@ from vigil.pipeline.scores.events import find_events, peak_score
 from vigil.pipeline.scores.frame_warnings import damaged_frames
 from vigil.pipeline.scores.inference import VideoScores
 from vigil.pipeline.scores.video_scoring import feature_warnings, score_features
+from vigil.pipeline.scoring.recorder_names import RecordingTime
+from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
 from vigil.pipeline.scoring.writers import remove_overview
 
@@ -36,6 +38,7 @@ def score_store(
     threshold: float,
     views: Sequence[str] | None = None,
     sources: Mapping[str, Path] | None = None,
+    times: Mapping[str, RecordingTime] | None = None,
 ) -> ScoredStore:
     """Score each feature file and write its result; a failure does not stop the others.
 
@@ -48,6 +51,7 @@ def score_store(
         threshold: score from which a segment belongs to an event.
         views: views to average over; None for all views of a file.
         sources: video -> video file, if known, for the links of the report.
+        times: video -> when its recording starts, if known.
     """
     remove_overview(folder)
     results, failures = [], []
@@ -57,6 +61,7 @@ def score_store(
             scores = score_features(checkpoint, video, features, views, threshold)
             source = (sources or {}).get(video)
             result = video_result(checkpoint, video, features, scores, threshold, views, source)
+            result = with_times_of_day(result, (times or {}).get(video))
             write_result(folder, result)
         except UserError as error:
             logger.error("%s", error)

@@ -1,0 +1,134 @@
+"""The number of frames that a container promises, read in the background for many videos.
+
+Headers take about 2 ms a file. Where they promise no number of frames, the length and the frame
+rate do, or else the packets at the beginning and the size of the file.
+"""
+
+import math
+import os
+import random
+import resource
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from vigil.extract.decode.decoder import best_stream, open_container
+from vigil.extract.errors import VideoError
+from vigil.extract.processes import spawn
+from vigil.extract.source import SourceVideo, list_pictures
+
+STALL_SECONDS = 60.0
+NUM_PACKETS = 500
+MAX_RATIO = 5
+"""A length is not believed if it promises more than this many times what size and packets do."""
+MEMORY_BYTES = 4 << 30
+_CLOCK_MAY_JUMP = {"mpegts", "mpeg"}
+
+
+class Promises:
+    """Reads the promises of videos in a process of its own, which damaged headers may crash."""
+
+    def __init__(self, videos: Sequence[SourceVideo]) -> None:
+        """Start reading, in random order, so that those known early stand for all."""
+        self._waiting = deque(random.Random(0).sample(videos, len(videos)))
+        self._process: BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._start()
+
+    def take(self) -> Iterator[tuple[SourceVideo, int | None]]:
+        """Yield the videos read since the last call, with their promised frames; never waits.
+
+        None: the video promises nothing, or cannot be read.
+        """
+        while self._waiting and self._connection is not None:
+            try:
+                if self._connection.poll():
+                    self._heard = time.monotonic()
+                    promise = self._connection.recv()
+                elif time.monotonic() - self._heard < STALL_SECONDS:
+                    return
+                else:
+                    raise EOFError
+            except (EOFError, OSError):
+                yield self._waiting.popleft(), None
+                self.close()
+                self._start()
+            else:
+                yield self._waiting.popleft(), promise
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._connection is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._process = self._connection = None
+
+    def _start(self) -> None:
+        self._heard = time.monotonic()
+        if self._waiting:
+            self._connection, theirs = Pipe()
+            paths = [video.path for video in self._waiting]
+            self._process = spawn(_send_promises, (theirs, paths), "vigil-promises")
+            theirs.close()
+
+
+def _send_promises(connection: Connection, paths: Sequence[Path]) -> None:
+    os.nice(10)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # the other end is closed
+        for path in paths:
+            connection.send(promised_frames(path))
+
+
+def promised_frames(path: Path) -> int | None:
+    """Return the number of frames that a video promises; None if it promises nothing."""
+    try:
+        if path.is_dir():
+            return len(list_pictures(path))
+        with open_container(path) as container:
+            stream = best_stream(container)
+            if stream.frames > 0:
+                return stream.frames
+            by_length = _frames_by_length(container, stream)
+            if by_length is not None and container.format.name not in _CLOCK_MAY_JUMP:
+                return by_length
+            by_size = _by_size(container, stream)
+    except (VideoError, OSError, av.error.FFmpegError, MemoryError):
+        return None
+    if by_length is None or by_size is None or by_length > MAX_RATIO * by_size:
+        return by_size
+    return by_length
+
+
+def _frames_by_length(container: InputContainer, stream: VideoStream) -> int | None:
+    seconds = (container.duration or 0) / av.time_base
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = float(stream.duration * stream.time_base)
+    frames = seconds * float(stream.average_rate or 0)
+    return round(frames) if math.isfinite(frames) and frames >= 1 else None
+
+
+def _by_size(container: InputContainer, stream: VideoStream) -> int | None:
+    """Return the frames in the whole file if all of it is like its beginning."""
+    packets = [packet for packet in islice(container.demux(stream), NUM_PACKETS) if packet.size]
+    if not packets:
+        return None
+    first, last = packets[0].pos, packets[-1].pos
+    num_bytes = sum(packet.size for packet in packets)
+    if first is not None and last is not None and last > first:  # with sound and headers
+        num_bytes = max(num_bytes, last - first + packets[-1].size)
+    return round(len(packets) * container.size / num_bytes)
