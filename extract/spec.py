@@ -33,6 +33,9 @@ class FeatureSpec:
     """Short side of the decoded frames in pixels; None keeps the native size."""
     interpolation: str = "bilinear"
     apply_rotation: bool = True
+    deinterlace: str = "auto"
+    """auto: frames that are flagged as interlaced; on: all; off: none, as before there was this
+    setting."""
     origin: str | None = None
     """Kind of foreign file the features were imported from; None: extracted by this program.
     In an imported spec only the backbone's name, the grid and the segments have a meaning."""
@@ -46,6 +49,8 @@ class FeatureSpec:
         _ = self.grid  # refuses an invalid one
         if self.time_pool not in ("none", "mean"):
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
+        if self.deinterlace not in ("auto", "on", "off"):
+            raise UserError(f"deinterlace {self.deinterlace!r} is unknown: use auto, on or off")
         if self.num_segments < 1:
             raise UserError(f"{self.num_segments} segments are too few: use 1 or more, such as 32")
         if self.short_side is not None and self.short_side < VIEW_SIZE:
@@ -65,10 +70,14 @@ class FeatureSpec:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Return the settings as JSON with sorted keys, without the origin if it is None."""
+        """Return the settings as JSON with sorted keys.
+
+        Those that older files lack are left out at their defaults, so that digests do not change.
+        """
         settings = asdict(self)
-        if self.origin is None:
-            del settings["origin"]  # older files have no such key, and the digest must not change
+        for name, default in (("origin", None), ("deinterlace", "auto")):
+            if settings[name] == default:
+                del settings[name]
         return json.dumps(settings, sort_keys=True)
 
     @classmethod

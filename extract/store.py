@@ -38,7 +38,13 @@ DATASETS = {
     "damage_seconds": "damage/seconds",
 }
 """Field of `VideoFeatures` -> the dataset that holds it, if there is anything to hold."""
-LACKING: dict[str, Any] = {"rung": "", "num_frames_lost": 0, "duration_container": 0, "parts": "[]"}
+LACKING: dict[str, Any] = {
+    "rung": "",
+    "num_frames_lost": 0,
+    "duration_container": 0,
+    "rotation_ignored": 0,
+    "parts": "[]",
+}
 """What it means if a file lacks an attribute, as older ones do."""
 
 
@@ -86,6 +92,8 @@ class VideoFeatures:
     """(n, 2) the same, from the frames' own timestamps."""
     duration_container: float = 0
     """Seconds that the container states; 0 if it states none."""
+    rotation_ignored: float = 0
+    """Degrees, clockwise, by which the file asks to turn frames beyond a multiple of 90."""
     versions: dict[str, str] = field(default_factory=installed_versions)
     created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     parts: tuple[FeaturePart, ...] = ()
@@ -248,7 +256,7 @@ def _check_fit(video: VideoFeatures) -> None:
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
         raise ValueError("its damaged ranges do not fit the decoded frames")
     times = np.concatenate([video.segment_seconds, video.damage_seconds]).ravel()
-    if not np.isfinite([*times, video.fps, video.duration_container]).all():
+    if not np.isfinite([*times, video.fps, video.duration_container, video.rotation_ignored]).all():
         raise ValueError("it holds times that are not finite")
 
 

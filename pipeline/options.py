@@ -127,6 +127,8 @@ class ExtractOptions:
     short_side: str = "256"
     """Resize frames to this short side in pixels; native keeps their size, which needs memory for 2
     clips of full-size frames per worker (800 MB at 1080p)."""
+    deinterlace: Literal["auto", "on", "off"] = "auto"
+    """auto: deinterlace frames that are flagged as interlaced; on: all frames; off: none."""
     keep_clips: bool = False
     """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False

@@ -258,6 +258,10 @@ class TestDecoderContract:
 def assert_same_pixels(path, short_side, num_frames=None):
     """Require equal pixels of all decoders, even though their FFmpeg versions are years apart."""
     info = probe(path)
+    if not info.is_plain:  # its pixels are not square: compare them as they are stored
+        with av.open(str(path)) as container:
+            stored = container.streams.best("video")
+            info = replace(info, width=stored.width, height=stored.height, is_plain=True)
     width, height = frame_size(info.width, info.height, short_side)
     readers = [row.open(path, info, width, height) for row in USED_BY_AUTO]
     num_compared = 0

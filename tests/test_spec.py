@@ -21,6 +21,7 @@ CHANGES = {
     "short_side": None,
     "interpolation": "area",
     "apply_rotation": False,
+    "deinterlace": "off",
     "origin": "imported from snippets",
 }
 
@@ -38,7 +39,8 @@ def test_every_setting_changes_the_digest_and_is_named():
 
 def test_the_digest_is_the_sha256_of_the_canonical_json():
     settings = asdict(SPEC)
-    del settings["origin"]  # older files have none and keep their digest
+    for name in ("origin", "deinterlace"):
+        del settings[name]  # older files have none and keep their digest
     text = json.dumps(settings, sort_keys=True)
     assert SPEC.to_json() == text
     assert SPEC.digest == hashlib.sha256(text.encode()).hexdigest()

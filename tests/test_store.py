@@ -74,16 +74,18 @@ ATTRIBUTES = {
     "num_frames_damaged": 0,
     "num_frames_lost": 0,
     "duration_container": 3.2,
+    "rotation_ignored": 0.0,
     "versions": '{"python": "3.11"}',
     "created_at": "2021-01-01T00:00:00+00:00",
 }
 UNREAD = {"backbone", "weights_digest"}
 """Attributes that the spec repeats."""
-NOT_IN_VERSION_1 = {"num_frames_lost", "duration_container"}
+NOT_IN_VERSION_2 = {"rotation_ignored"}
+NOT_IN_VERSION_1 = {*NOT_IN_VERSION_2, "num_frames_lost", "duration_container"}
 OPTIONAL = {*NOT_IN_VERSION_1, "rung"}
 NAMES_OF_VERSION = {
     3: {*ATTRIBUTES, "views"},
-    2: {*ATTRIBUTES, "views", "content_digest", "complete"},
+    2: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_2,
     1: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_1,
 }
 CONTENT_DIGESTS = {
@@ -109,7 +111,7 @@ def write_old(path, version):
         for name in DATASETS:
             file.copy(name, old.require_group(name.partition("/")[0]))
         old.attrs.update({**file.attrs, "format_version": version})
-        for name in NOT_IN_VERSION_1 if version == 1 else ():
+        for name in NOT_IN_VERSION_1 if version == 1 else NOT_IN_VERSION_2:
             del old.attrs[name]
         old.attrs["content_digest"] = CONTENT_DIGESTS[version]
         old.attrs["complete"] = np.uint8(1)

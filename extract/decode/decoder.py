@@ -1,15 +1,17 @@
 """The interface of video decoders, and the properties of a video.
 
-Frames are RGB, uint8 (H, W, 3), with the container's rotation applied. If another size than the
-native one is requested, they are resized while decoding, with bilinear interpolation. Of several
-video streams, the one that FFmpeg considers best is decoded. Each frame comes once, in presentation
-order.
+Frames are RGB, uint8 (H, W, 3), turned and mirrored as the file asks, with square pixels, and
+deinterlaced. If another size than the native one is requested, they are resized while decoding,
+with bilinear interpolation. Of several video streams, the one that FFmpeg considers best is
+decoded. Each frame comes once, in presentation order.
 """
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,9 @@ from av.video.stream import VideoStream
 
 from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.damage import Damage
+from vigil.extract.decode.interlacing import may_be_interlaced
+from vigil.extract.decode.orientation import UPRIGHT, Orientation, orientation, rotation_ignored
+from vigil.extract.decode.transport import extents
 from vigil.extract.errors import VideoError
 
 # Containers that hold their own frames. Playlists (hls, concat, dash) are excluded: they would make
@@ -34,6 +39,9 @@ CONTAINERS = (
 )
 # These store a frame rate but no time per frame; the times that decoders report are guesses.
 CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
+# JPEG pictures with headers, as cameras send them; a saved stream may begin with the answer's own.
+MULTIPART = re.compile(rb"(HTTP/[^\r\n]*\r?\n([^\r\n]+\r?\n)*)?\s*--[^\r\n]*\r?\n[A-Za-z-]+:")
+BEGINNING_BYTES = 4096
 
 
 # No camera exceeds these limits: a file that does is damaged, or made to exhaust a machine.
@@ -49,7 +57,7 @@ class VideoInfo:
     """The properties of a video, as its container states them or its first frame has them."""
 
     width: int
-    """Pixels as displayed, after rotation."""
+    """Pixels as displayed: after rotation, and with square pixels."""
     height: int
     fps: float
     """Average frames per second; 25 if the container states no rate."""
@@ -62,6 +70,15 @@ class VideoInfo:
     is_choice_clear: bool = True
     """False if a file marks some, but not all, of its video streams as default: which of them is
     best then depends on the version of FFmpeg."""
+    orientation: Orientation = UPRIGHT
+    """How to show the first frame, and later ones that say nothing else."""
+    rotation_ignored: float = 0.0
+    """Degrees, clockwise, by which the file asks to turn frames beyond a multiple of 90."""
+    is_plain: bool = True
+    """False if decoders with an older FFmpeg might show frames otherwise: they are mirrored, turned
+    by something else than the index of an MP4, or their pixels are not square."""
+    may_be_interlaced: bool = False
+    """Whether there may be interlaced frames, at the beginning or later."""
 
 
 class Decoder(Protocol):
@@ -104,6 +121,15 @@ def frame_size(width: int, height: int, short_side: int | None) -> tuple[int, in
     return (2 * width * target + short) // (2 * short), (2 * height * target + short) // (2 * short)
 
 
+def displayed_size(frame: VideoFrame, pixel_aspect: Fraction | int = 1) -> tuple[int, int]:
+    """Return (width, height) in square pixels of a frame as it is shown.
+
+    ``pixel_aspect`` is the width of a pixel divided by its height, before the frame is turned.
+    """
+    width, height = max(round(frame.width * pixel_aspect), 1), frame.height
+    return (height, width) if orientation(frame).swaps_sides else (width, height)
+
+
 def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDArray[np.float64]:
     """Return (N + 1,) seconds at which each frame starts and the last one ends, from 0 on.
 
@@ -121,8 +147,15 @@ def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDA
     return np.maximum.accumulate(np.maximum(edges, 0))
 
 
-def open_container(path: Path, hardware: HWAccel | None = None) -> InputContainer:
+def open_container(
+    path: Path, hardware: HWAccel | None = None, skipped_bytes: int = 0
+) -> InputContainer:
     """Open the container of a video file, and no other file.
+
+    Args:
+        path: the file.
+        hardware: decodes the packets, if that is possible.
+        skipped_bytes: how much of the file's beginning to ignore.
 
     Raises:
         VideoError: there is no such file, it is empty, or it is not a video.
@@ -132,13 +165,22 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
         raise VideoError("there is no such file")
     if path.stat().st_size == 0:
         raise VideoError("the file is empty")
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING_BYTES)
+    is_multipart = MULTIPART.match(beginning) is not None
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    if skipped_bytes:
+        options["skip_initial_bytes"] = str(skipped_bytes)
     try:
         container = av.open(
-            absolute, container_options=options, metadata_errors="replace", hwaccel=hardware
+            absolute,
+            format="mjpeg" if is_multipart else None,  # it ignores the headers between pictures
+            container_options=options,
+            metadata_errors="replace",
+            hwaccel=hardware,
         )
     except (av.error.FFmpegError, ValueError) as error:
-        reason = _why_not(path, error) if hardware is None else str(error)
+        reason = _why_not(beginning, error) if hardware is None else str(error)
         raise VideoError(reason) from error
     if (num_streams := len(container.streams)) > MAX_STREAMS:
         container.close()
@@ -146,13 +188,13 @@ def open_container(path: Path, hardware: HWAccel | None = None) -> InputContaine
     return container
 
 
-def _why_not(path: Path, error: Exception) -> str:
+def _why_not(beginning: bytes, error: Exception) -> str:
     """Return why FFmpeg cannot open a file, more precisely than FFmpeg if possible."""
-    with path.open("rb") as file:
-        beginning = file.read(8)
+    if beginning.startswith(b"HTTP/") or MULTIPART.match(beginning):
+        return "the answer of a web server, without the JPEG pictures of a camera: record it anew"
     if beginning.startswith((b"#EXTM3U", b"ffconcat")):
         return "it is a playlist, which would open other files: name the videos themselves"
-    if beginning.endswith(b"ftyp"):
+    if beginning[4:8] == b"ftyp":
         return "an MP4 without a valid index: cut off, still being recorded, or damaged"
     return f"not a video that FFmpeg can open ({getattr(error, 'strerror', None) or error})"
 
@@ -160,12 +202,20 @@ def _why_not(path: Path, error: Exception) -> str:
 def best_stream(container: InputContainer) -> VideoStream:
     """Return the video stream that FFmpeg would choose, limited to frames of the allowed size.
 
+    A picture attached to a file, such as the cover of a song, is not a video.
+
     Raises:
         VideoError: there is none, its codec is unknown, or its frames are too large.
     """
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream):
         raise VideoError("the file holds no video stream")
+    if Disposition.attached_pic in stream.disposition:
+        stream = next(_videos(container), None)
+        if stream is None:
+            raise VideoError("its only picture is a cover, attached to sound: it is not a video")
+    if container.format.name == "mpegts" and len(container.streams.video) > 1:
+        stream = _first_of_successors(container, stream)
     codec = stream.codec_context
     if codec is None:
         raise VideoError("FFmpeg has no decoder for its video stream")
@@ -175,13 +225,29 @@ def best_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _is_choice_clear(container: InputContainer) -> bool:
-    marks = [
-        Disposition.default in stream.disposition
-        for stream in container.streams.video
-        if Disposition.attached_pic not in stream.disposition
+def _first_of_successors(container: InputContainer, best: VideoStream) -> VideoStream:
+    """Return the first video stream of a transport stream that ends before the best one begins."""
+    streams = [best, *container.streams.video]
+    (begin, _), *others = extents(Path(container.name), [stream.id for stream in streams])
+    earlier = [
+        (other_begin, stream)
+        for (other_begin, end), stream in zip(others, streams[1:], strict=True)
+        if 0 <= end < begin
     ]
-    return len(set(marks)) <= 1
+    return min(earlier, key=lambda one: one[0])[1] if earlier else best
+
+
+def _is_choice_clear(container: InputContainer) -> bool:
+    best = container.streams.best("video")
+    marks = [Disposition.default in stream.disposition for stream in _videos(container)]
+    return len(set(marks)) <= 1 and best in list(_videos(container))
+
+
+def _videos(container: InputContainer) -> Iterator[VideoStream]:
+    """Yield the video streams that are more than a cover."""
+    for stream in container.streams.video:
+        if Disposition.attached_pic not in stream.disposition:
+            yield stream
 
 
 def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
@@ -200,7 +266,7 @@ def _first_frame(
         beat()
         try:
             frames = next(packets).decode()
-        except StopIteration as error:
+        except (StopIteration, IndexError) as error:  # as `streams.demux` explains
             raise VideoError("no frame can be decoded", "pyav") from error
         except av.error.MemoryError:
             raise
@@ -222,9 +288,12 @@ def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
     with open_container(path) as container:
         stream = best_stream(container)
         frame = _first_frame(container, stream, beat)
-        width, height = frame.width, frame.height
-        if frame.rotation % 180 == 90:
-            width, height = height, width
+        shown, ignored = orientation(frame), rotation_ignored(frame)
+        is_mp4 = container.format.name.startswith("mov,")
+        pixel_aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+        width, height = displayed_size(frame, pixel_aspect)
+        is_turned_as_ever = is_mp4 and not shown.is_mirrored and abs(ignored) < 0.5
+        is_upright = shown == UPRIGHT and ignored == 0
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         has_timestamps = container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS
         return VideoInfo(
@@ -235,4 +304,8 @@ def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
             duration_seconds=_duration_seconds(container, stream) if has_timestamps else 0.0,
             has_timestamps=has_timestamps,
             is_choice_clear=_is_choice_clear(container),
+            rotation_ignored=ignored,
+            orientation=shown,
+            is_plain=pixel_aspect == 1 and (is_upright or is_turned_as_ever),
+            may_be_interlaced=may_be_interlaced(frame, stream.codec_context),
         )

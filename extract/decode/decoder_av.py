@@ -19,6 +19,9 @@ from av.video.stream import VideoStream
 
 from vigil.extract.damage import Damage, DamageLog
 from vigil.extract.decode.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
+from vigil.extract.decode.interlacing import AUTO, Deinterlacer
+from vigil.extract.decode.orientation import Orientation, orientation
+from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
 
 NO_PTS = -(1 << 63)
@@ -37,14 +40,7 @@ HOLE = bytes(32)
 and FFmpeg may decode more without an error; after a unit there may be any number."""
 
 MAX_GRAPHS = 8
-"""Kinds of frames, by format, size and rotation, for which filters are cached."""
-
-# Counter-clockwise angle in degrees -> the filters that rotate a frame by it.
-_ROTATIONS: dict[int, list[tuple[str, str | None]]] = {
-    90: [("transpose", "cclock")],
-    180: [("hflip", None), ("vflip", None)],
-    270: [("transpose", "clock")],
-}
+"""Kinds of frames, by format, size and orientation, for which filters are cached."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,12 @@ class AvDecoder:
         info: VideoInfo,
         width: int,
         height: int,
+        deinterlace: str = AUTO,
         hardware: HWAccel | None = None,
     ) -> None:
         """Open a video, to decode its frames at the given size in pixels.
+
+        ``deinterlace`` is a mode of `Deinterlacer`.
 
         Raises:
             VideoError: the file cannot be opened as a video.
@@ -81,6 +80,8 @@ class AvDecoder:
         self._size = width, height
         self._pts = array("q")
         self._damage = DamageLog()
+        self._num_frames = 0
+        """Those that left the codec; the deinterlacer may still hold the last one."""
         self._num_packets = 0
         """Without those that an edit list hides."""
         self._is_cut = False
@@ -88,8 +89,11 @@ class AvDecoder:
         self._is_interlaced = False
         self._is_over = False
         """Whether the codec has returned every frame."""
-        self._graphs: dict[tuple[str, int, int, int], Graph] = {}
+        self._graphs: dict[tuple[str, int, int, Orientation], Graph] = {}
+        self._orientation = info.orientation
+        self._path = path
         self._codec = self._open(path, hardware)
+        self._deinterlacer = Deinterlacer(deinterlace, self._codec.name)
 
     def _open(self, path: Path, hardware: HWAccel | None) -> VideoCodecContext:
         """Open the file, and return the codec that decodes its packets."""
@@ -108,8 +112,12 @@ class AvDecoder:
             for frame in decoded.frames:
                 self._is_interlaced |= frame.interlaced_frame
                 if frame.is_corrupt:
-                    self._damage.damaged.append(len(self._pts))
-                yield self._pixels(frame)
+                    self._damage.damaged.append(self._num_frames)
+                self._num_frames += 1
+                for ready in self._deinterlacer.push(frame):
+                    yield self._pixels(*ready)
+        for ready in self._deinterlacer.flush():
+            yield self._pixels(*ready)
 
     def _note_damage(self, decoded: Decoded) -> None:
         """Record an error; at the end, also the frames missing from a file that is cut off."""
@@ -133,9 +141,9 @@ class AvDecoder:
         if packet.pts is not None:
             log.error_pts.append(packet.pts)
         elif decoded.frames:
-            log.damaged.append(len(self._pts))
+            log.damaged.append(self._num_frames)
         else:
-            log.lost.append(len(self._pts))
+            log.lost.append(self._num_frames)
 
     def _num_promised(self) -> int:
         """Return how many frames the container states, or how many fit its stated duration."""
@@ -164,7 +172,7 @@ class AvDecoder:
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
         """Yield the packets, and None if the container is cut off."""
-        packets = self._container.demux(self._stream)
+        packets = demux(self._path, self._container, self._stream)
         while True:
             try:
                 yield next(packets)
@@ -176,15 +184,21 @@ class AvDecoder:
                 yield None
                 return
 
-    def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
-        """Return (H, W, 3) RGB pixels, in FFmpeg's memory."""
+    def _pixels(self, frame: VideoFrame, picture: VideoFrame) -> npt.NDArray[np.uint8]:
+        """Return (H, W, 3) RGB pixels, in FFmpeg's memory.
+
+        Args:
+            frame: as it was decoded.
+            picture: the same, deinterlaced.
+        """
         self._pts.append(NO_PTS if frame.pts is None else frame.pts)
-        kind = frame.format.name, frame.width, frame.height, frame.rotation % 360
+        self._orientation = orientation(frame, self._orientation)
+        kind = picture.format.name, picture.width, picture.height, self._orientation
         if kind not in self._graphs:
             if len(self._graphs) == MAX_GRAPHS:
                 self._graphs.clear()
-            self._graphs[kind] = _conversion(frame, *self._size)
-        self._graphs[kind].vpush(frame)
+            self._graphs[kind] = _conversion(picture, kind[-1], *self._size)
+        self._graphs[kind].vpush(picture)
         width, height = self._size
         plane = self._graphs[kind].vpull().planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
@@ -217,7 +231,9 @@ class NvdecDecoder(AvDecoder):
 
     name = "nvdec"
 
-    def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
+    def __init__(
+        self, path: Path, info: VideoInfo, width: int, height: int, deinterlace: str = AUTO
+    ) -> None:
         """Open a video, to decode its frames at the given size in pixels.
 
         Raises:
@@ -225,7 +241,7 @@ class NvdecDecoder(AvDecoder):
         """
         hardware = HWAccel("cuda", allow_software_fallback=False)
         try:
-            super().__init__(path, info, width, height, hardware)
+            super().__init__(path, info, width, height, deinterlace, hardware)
         except (VideoError, RuntimeError) as error:
             reason = f"no NVIDIA GPU here can decode it ({error}): use the decoder auto"
             raise VideoError(reason, self.name) from error
@@ -235,15 +251,15 @@ class NvdecDecoder(AvDecoder):
             raise VideoError(f"NVIDIA GPUs cannot decode {codec}: use the decoder auto", self.name)
 
 
-def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
-    """Build the filters that rotate frames of this kind upright, resize them and make them RGB.
+def _conversion(frame: VideoFrame, shown: Orientation, width: int, height: int) -> Graph:
+    """Build the filters that turn frames of this kind upright, resize them and make them RGB.
 
     They are decord's filters, in its order: `VideoFrame.reformat` would shift the chroma of resized
     frames, and change 10-bit colours.
     """
     # FFmpeg scales to packed RGB of odd width without vector instructions. By way of planar RGB it
     # takes half the time, and the pixels are the same if several rows are combined into one.
-    upright_height = frame.height if frame.rotation % 180 == 0 else frame.width
+    upright_height = frame.width if shown.swaps_sides else frame.height
     is_reduced = 8 * height <= 7 * upright_height
     by_planes = [("format", "gbrp")] if is_reduced and width % 2 else []
     graph = Graph()
@@ -252,7 +268,7 @@ def _conversion(frame: VideoFrame, width: int, height: int) -> Graph:
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
     )
     filters: list[tuple[str, str | None]] = [
-        *_ROTATIONS.get(frame.rotation % 360, []),
+        *shown.filters,
         ("scale", f"{width}:{height}:flags=bilinear"),
         *by_planes,
         ("format", "rgb24"),
@@ -274,7 +290,8 @@ def has_holes(path: Path) -> bool:
         if codec.name not in ONE_FRAME_A_PACKET:
             return False
         try:
-            return any(_has_hole(packet, codec) for packet in container.demux(stream))
+            packets = demux(path, container, stream)
+            return any(packet is None or _has_hole(packet, codec) for packet in packets)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:

@@ -22,6 +22,8 @@ import numpy.typing as npt
 from vigil.extract.damage import Damage
 from vigil.extract.decode.decoder import VideoInfo
 from vigil.extract.decode.decoder_av import has_holes
+from vigil.extract.decode.interlacing import AUTO, ON
+from vigil.extract.decode.streams import changes_streams
 from vigil.extract.errors import VideoError
 
 AV_LOG_ERROR = 16
@@ -49,18 +51,28 @@ class DecordDecoder:
 
     name = "decord"
 
-    def __init__(self, path: Path, info: VideoInfo, width: int, height: int) -> None:
+    def __init__(
+        self, path: Path, info: VideoInfo, width: int, height: int, deinterlace: str = AUTO
+    ) -> None:
         """Open a video, to decode its frames at the given size in pixels.
 
         Raises:
             VideoError: decord cannot open the file, or may choose another of its streams, mistake
-                it for a list of other files, or decode zeros in place of data.
+                it for a list of other files, decode zeros in place of data, or show frames as they
+                are stored.
         """
         if not _is_surely_video(path):
             raise VideoError("decord may mistake it for a list of other files", self.name)
         if not info.is_choice_clear:
             reason = "decord may choose another video stream than the one marked as default"
             raise VideoError(reason, self.name)
+        if not info.is_plain:
+            reason = "decord may not show its frames as they are mirrored, turned or stretched"
+            raise VideoError(reason, self.name)
+        if deinterlace == ON or (deinterlace == AUTO and info.may_be_interlaced):
+            raise VideoError("decord does not deinterlace", self.name)
+        if changes_streams(path):
+            raise VideoError("decord reads only the first of its video streams", self.name)
         if has_holes(path):
             raise VideoError("decord may decode zeros that replace lost data", self.name)
         self.info = info
@@ -131,7 +143,9 @@ class DecordDecoder:
         del self._reader
 
 
-def open_if_short(path: Path, info: VideoInfo, width: int, height: int) -> DecordDecoder:
+def open_if_short(
+    path: Path, info: VideoInfo, width: int, height: int, deinterlace: str = AUTO
+) -> DecordDecoder:
     """Open a video of which the whole is within the read-ahead limit.
 
     Raises:
@@ -141,7 +155,7 @@ def open_if_short(path: Path, info: VideoInfo, width: int, height: int) -> Decor
     # decord reads the whole file, whatever its size, before it reports the number of frames.
     is_small = num_frames > 0 or path.stat().st_size <= UNKNOWN_LENGTH_LIMIT_BYTES
     if is_small and num_frames * height * width * 3 <= READ_AHEAD_LIMIT_BYTES:
-        decoder = DecordDecoder(path, info, width, height)
+        decoder = DecordDecoder(path, info, width, height, deinterlace)
         if decoder.read_ahead_bytes <= READ_AHEAD_LIMIT_BYTES:
             return decoder
         decoder.close()

@@ -20,8 +20,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vigil.extract.decode.decoder import MAX_FRAME_PIXELS, VideoInfo
+from vigil.extract.decode.decoder import MAX_FRAME_PIXELS, VideoInfo, displayed_size
 from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.decode.orientation import UPRIGHT
 from vigil.extract.errors import VideoError
 from vigil.extract.source import list_pictures
 
@@ -72,18 +73,20 @@ class PictureDecoder(AvDecoder):
             reason = f"{name} is a TIFF with JPEG compression, which FFmpeg cannot read"
             raise VideoError(f"{reason}: save it as PNG", self.name, len(self._pts))
 
-    def _pixels(self, frame: VideoFrame) -> npt.NDArray[np.uint8]:
-        self._native_size = self._native_size or (frame.width, frame.height)
-        if self._native_size != (frame.width, frame.height):
+    def _pixels(self, frame: VideoFrame, picture: VideoFrame) -> npt.NDArray[np.uint8]:
+        self._orientation = UPRIGHT  # unless this picture says something else
+        shown = displayed_size(frame)
+        self._native_size = self._native_size or shown
+        if self._native_size != shown:
             width, height = self._native_size
             index = frame.pts or 0
             raise VideoError(
-                f"{self._pictures[index].name} has {frame.width}x{frame.height} pixels, but the "
+                f"{self._pictures[index].name} has {shown[0]}x{shown[1]} pixels, but the "
                 f"pictures before it have {width}x{height}: save them all at one size",
                 self.name,
                 len(self._pts),
             )
-        return super()._pixels(frame)
+        return super()._pixels(frame, picture)
 
     def first_frame(self) -> VideoFrame:
         """Return the first picture that decodes.
@@ -117,9 +120,7 @@ def probe_pictures(folder: Path, fps: float) -> VideoInfo:
     """
     decoder = PictureDecoder(folder, VideoInfo(0, 0, fps, 0), 0, 0)
     frame = decoder.first_frame()
-    width, height = frame.width, frame.height
-    if frame.rotation % 180 == 90:
-        width, height = height, width
+    width, height = displayed_size(frame)
     return VideoInfo(width, height, fps, decoder.num_pictures)
 
 

@@ -16,6 +16,8 @@ from vigil.extract.errors import UserError
 if TYPE_CHECKING:
     from vigil.extract.decode.decoder import Decoder, VideoInfo
 
+    Opener = Callable[[Path, VideoInfo, int, int, str], Decoder]
+
 AUTO = "auto"
 
 
@@ -34,7 +36,7 @@ class DecoderRow:
     splits: bool = False
     """Whether a long video may be split into parts: `PartDecoder` must yield the same frames."""
 
-    def load(self) -> Callable[[Path, "VideoInfo", int, int], "Decoder"]:
+    def load(self) -> "Opener":
         """Return the opener of video files.
 
         Raises:
@@ -47,16 +49,20 @@ class DecoderRow:
             raise UserError(
                 f"the decoder {self.name} cannot be loaded ({error}): install it, or use another"
             ) from error
-        return cast("Callable[[Path, VideoInfo, int, int], Decoder]", opener)
+        return cast("Opener", opener)
 
-    def open(self, path: Path, info: "VideoInfo", width: int, height: int) -> "Decoder":
+    def open(
+        self, path: Path, info: "VideoInfo", width: int, height: int, deinterlace: str = "auto"
+    ) -> "Decoder":
         """Open a video, to decode its frames at the given size in pixels.
+
+        ``deinterlace`` is auto (frames that are flagged as interlaced), on (all) or off.
 
         Raises:
             UserError: the decoder cannot be loaded.
             VideoError: it must not read the video, or cannot open it.
         """
-        return self.load()(path, info, width, height)
+        return self.load()(path, info, width, height, deinterlace)
 
 
 # In the order in which `auto` tries them; the last of those must be the most robust.

@@ -13,6 +13,7 @@ from typing import Any
 import av
 
 from vigil.extract.decode.decoder import best_stream, open_container
+from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
 from vigil.extract.processes import spawn
 from vigil.extract.source import SourceVideo, list_pictures
@@ -94,6 +95,7 @@ def _num_frames(path: Path) -> int:
         if stream.frames > 0:
             return stream.frames
         try:
-            return sum(packet.size > 0 for packet in container.demux(stream))
+            packets = demux(path, container, stream)
+            return sum(packet is not None and packet.size > 0 for packet in packets)
         except av.error.FFmpegError as error:
             raise VideoError(f"it cannot be read to the end ({error.strerror})") from error

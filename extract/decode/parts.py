@@ -25,6 +25,8 @@ from av.video.stream import VideoStream
 from vigil.extract.clips import ClipGrid
 from vigil.extract.decode.decoder import VideoInfo, best_stream, open_container
 from vigil.extract.decode.decoder_av import AvDecoder, num_logged_errors
+from vigil.extract.decode.interlacing import AUTO
+from vigil.extract.decode.streams import demux, is_of_another
 from vigil.extract.errors import VideoError
 from vigil.extract.source import VideoIdentity
 
@@ -66,13 +68,15 @@ def _unpacked(values: dict[str, Any]) -> Part:
 class PartDecoder(AvDecoder):
     """A `Decoder` of one part that yields exactly the promised frames, or fails."""
 
-    def __init__(self, path: Path, part: Part, width: int, height: int) -> None:
+    def __init__(
+        self, path: Path, part: Part, width: int, height: int, deinterlace: str = AUTO
+    ) -> None:
         """Open a video, to decode the frames of one part at the given size in pixels.
 
         Raises:
             VideoError: the file cannot be opened as a video.
         """
-        super().__init__(path, part.info, width, height)
+        super().__init__(path, part.info, width, height, deinterlace)
         self._part = part
         self._begins_clean = part.keyframe_pts is None
 
@@ -86,11 +90,24 @@ class PartDecoder(AvDecoder):
             if decoded.has_error and not self._is_dropped(decoded.packet):
                 raise self._error("damaged")
             for frame in decoded.frames:
-                if self._is_own(frame):
-                    yield self._pixels(frame)
-                    if len(self._pts) == len(self._part.frame_pts):
-                        return
-        raise self._error("too few frames")
+                yield from self._own(self._deinterlacer.push(frame))
+                if len(self._pts) == len(self._part.frame_pts):
+                    return
+        yield from self._own(self._deinterlacer.flush())
+        if len(self._pts) < len(self._part.frame_pts):
+            raise self._error("too few frames")
+
+    def _own(
+        self, ready: Iterator[tuple[VideoFrame, VideoFrame]]
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the pixels of those frames that belong to this part.
+
+        At the end of an interlaced part, the deinterlacer returns its last frame only after the
+        first one of the next part has been decoded.
+        """
+        for frame, picture in ready:
+            if len(self._pts) < len(self._part.frame_pts) and self._is_own(frame):
+                yield self._pixels(frame, picture)
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
         """Yield the packets from the keyframe on."""
@@ -191,8 +208,11 @@ def _scan(
     num_errors = num_logged_errors()
     with open_container(path) as container:
         try:
-            for packet in container.demux(best_stream(container)):
+            stream = best_stream(container)
+            for packet in demux(path, container, stream):
                 beat()
+                if packet is None or is_of_another(packet, stream):
+                    return None
                 if packet.size == 0:
                     continue
                 if packet.pts is None or packet.is_corrupt or packet.is_discard:

@@ -3,13 +3,14 @@
 It needs only a decoder and numpy, so that it can run in its own process.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.clips import ClipGrid, new_array
+from vigil.extract.clips import VIEW_SIZE, ClipGrid, new_array
 from vigil.extract.damage import Damage, excess
 from vigil.extract.decode.decoder import MAX_FRAMES, Decoder, VideoInfo, frame_size, probe
 from vigil.extract.decode.decoder_pictures import probe_pictures
@@ -67,6 +68,8 @@ class ReadingOptions:
     """Memory limit for the clips that a worker must hold at the same time."""
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
+    deinterlace: str = "auto"
+    """auto: frames that are flagged as interlaced; on: all; off: none."""
 
 
 NewClip = Callable[[tuple[int, ...]], npt.NDArray[np.uint8]]
@@ -116,7 +119,7 @@ def read_video(
             if parts := split(video.path, info, identity, grid, length, pulse.beat):
                 yield SplitVideo(parts)
                 return
-        opened = row.open(video.path, info, *size)
+        opened = row.open(video.path, info, *size, options.deinterlace)
         yield from _read(opened, video, identity, options, new_clip, pulse)
 
     *others, last = for_file(decoder)
@@ -136,7 +139,7 @@ def _read_pictures(
     pulse.decoder = row.name
     info = probe_pictures(video.path, video.picture_fps)
     identity = identify(video, pulse.beat)
-    decoder = row.open(video.path, info, *_frame_size(info, options))
+    decoder = row.open(video.path, info, *_frame_size(info, options), options.deinterlace)
     yield from _read(decoder, video, identity, options, new_clip, pulse)
 
 
@@ -156,7 +159,7 @@ def read_part(
     width, height = _frame_size(part.info, options)
     pulse = pulse or Pulse()
     pulse.decoder = PartDecoder.name
-    decoder = PartDecoder(video.path, part, width, height)
+    decoder = PartDecoder(video.path, part, width, height, options.deinterlace)
     yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
 
 
@@ -166,15 +169,25 @@ def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
     Raises:
         VideoError: their clips would need more memory than they may use.
     """
-    width, height = frame_size(info.width, info.height, options.short_side)
-    num_bytes = MIN_SLOTS * options.grid.clip_frames * width * height * 3
-    if num_bytes > options.max_clips_bytes:
-        raise VideoError(
-            f"its frames of {info.width}x{info.height} pixels, decoded as {width}x{height}, make "
-            f"clips of {num_bytes / 2**30:.1f} GiB: reduce the short side to 256 pixels, or "
-            "raise worker_memory_gib"
-        )
-    return width, height
+
+    def num_bytes(size: tuple[int, int]) -> int:
+        return MIN_SLOTS * options.grid.clip_frames * size[0] * size[1] * 3
+
+    width, height = size = frame_size(info.width, info.height, options.short_side)
+    if num_bytes(size) <= options.max_clips_bytes:
+        return size
+    smaller = [
+        f"reduce the short side to {side} pixels, or "
+        for side in (256, VIEW_SIZE)
+        if side < min(size)
+        and num_bytes(frame_size(info.width, info.height, side)) <= options.max_clips_bytes
+    ]
+    gib = num_bytes(size) / 2**30
+    raise VideoError(
+        f"its frames of {info.width}x{info.height} pixels, decoded as {width}x{height}, make "
+        f"clips of {gib:.1f} GiB: {''.join(smaller[:1])}raise worker_memory_gib to "
+        f"{math.ceil(gib)} or more"
+    )
 
 
 def _read(

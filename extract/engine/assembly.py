@@ -159,6 +159,7 @@ class OpenVideo:
             damage_frames=finished.damage.frames,
             damage_seconds=edges[finished.damage.frames],
             duration_container=finished.info.duration_seconds,
+            rotation_ignored=finished.info.rotation_ignored,
         )
 
     def _clip_features(self) -> "_ClipFile":

@@ -103,6 +103,7 @@ class Engine:
         options = ReadingOptions(
             grid,
             short_side,
+            deinterlace=self.spec.deinterlace,
             max_damage=self.max_damage,
             max_clips_bytes=self.limits.memory_bytes,
         )

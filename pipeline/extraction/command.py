@@ -78,6 +78,7 @@ def run_extract(options: ExtractOptions) -> int:
         clip_stride=options.clip_stride,
         num_segments=options.segments,
         short_side=_short_side(options.short_side),
+        deinterlace=options.deinterlace,
     )
     views = view_names(options.views)
     engine = make_engine(networks, spec, views, compute, options.keep_clips)

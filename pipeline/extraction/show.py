@@ -19,6 +19,7 @@ SHOWN = (
     "num_frames_damaged",
     "num_frames_lost",
     "duration_container",
+    "rotation_ignored",
     "decoder",
     "precision",
     "rung",

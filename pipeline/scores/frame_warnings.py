@@ -14,6 +14,7 @@ MAX_FRAME_MISMATCH = 2
 # And its duration by this much, a second being what a viewer notices on a clock. The last frame's
 # duration is a guess, and other streams end a little later: by at most 0.05 s in 45 real files.
 MAX_SECONDS_MISMATCH = 1.0
+MIN_ROTATION_DEGREES = 1.0  # FFmpeg does not turn frames by less either
 MAX_RANGES = 1000  # damaged ranges in a result: more would be invisible and take megabytes
 
 
@@ -63,6 +64,11 @@ def frame_warnings(features: VideoFeatures) -> list[str]:
     if declared_seconds and abs(declared_seconds - seconds) > allowed_seconds:
         warnings.append(
             f"The container declares {declared_seconds:.1f} seconds, the frames last {seconds:.1f}."
+        )
+    if abs(features.rotation_ignored) >= MIN_ROTATION_DEGREES:
+        warnings.append(
+            f"The file asks to turn its frames {features.rotation_ignored:+.0f} degrees further, "
+            "but they are turned by multiples of 90 degrees only."
         )
     return warnings
 
