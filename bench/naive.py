@@ -48,7 +48,7 @@ def main(options: NaiveOptions) -> None:
     device = select_device(options.device)
     backbone = find_backbone(options.backbone)
     network = backbone.build(backbone.endpoint(options.endpoint)).eval()
-    load_weights(network, options.weights, backbone.source)
+    load_weights(network, options.weights, backbone.sources)
     network.to(device)
     options.out.mkdir(parents=True)
     for video in sorted(options.videos.iterdir()):

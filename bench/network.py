@@ -56,7 +56,7 @@ def measure(options: Options, folder: Path) -> Iterator[Row]:
     endpoint = backbone.endpoint(options.endpoint)
     wanted = options.precisions or machine.fast_precisions(device)
     network = backbone.build(endpoint).eval()
-    load_weights(network, options.weights, backbone.source)
+    load_weights(network, options.weights, backbone.sources)
     precisions = tuple({"fp32": None, **dict.fromkeys(wanted)})
     batch_size = options.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else 1)
     view = read_view(chosen_videos(options, folder, [(320, 240)], CLIP_FRAMES)).to(device)

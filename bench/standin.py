@@ -9,7 +9,7 @@ import time
 from torch import Tensor, nn
 
 from vigil.extract.networks.backbones import BACKBONES, Backbone, Pixels
-from vigil.extract.networks.download import WeightsSource
+from vigil.extract.networks.download import OfficialWeights
 
 NAME, INSTANT = "standin", "instant"
 TIME_POSITIONS, CHANNELS = 7, 1024
@@ -44,5 +44,9 @@ def _backbone(name: str, seconds_per_view: float) -> Backbone:
         pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         layout={"colours": (TIME_POSITIONS, CHANNELS)},
         build=lambda _endpoint: Standin(seconds_per_view),
-        source=WeightsSource("https://example.org/none.pt", "none.pt", None, "none"),
+        sources=(
+            OfficialWeights(
+                name="none", file_name="none.pt", licence="none", url="https://example.org/none.pt"
+            ),
+        ),
     )

@@ -111,8 +111,9 @@ class ExtractOptions:
     backbone: str = "i3d"
     """Network listed by vigil weights list, or several on the same clips: swin3d_b+i3d_r50."""
     weights: str = "auto"
-    """auto (the official weights, downloaded once), a .pt, .pyth or .safetensors file, or random
-    (untrained, for trying out the program); for several networks one each, separated by commas."""
+    """auto (the best published weights within reach, fetched once), a name that vigil weights list
+    shows, a .pt, .pyth or .safetensors file, or random (untrained, for trying out the program); for
+    several networks one each, separated by commas."""
     endpoint: str | None = None
     """Stop the network at this layer, such as Mixed_4d; by default at its end. For several networks
     one each: Mixed_4d+AvgPool."""
@@ -299,7 +300,7 @@ class ScoreOptions:
     out: Path
     """Folder for the results; the features are kept in its subfolder features."""
     weights: str | None = None
-    """The backbone's weights file, if it has moved since the training."""
+    """The backbone's weights file, if it has moved since the training, or a name of weights."""
     views: str = "center"
     """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
@@ -338,7 +339,7 @@ class FeaturesVerifyOptions:
     repair: bool = False
     """Extract damaged, missing or changed videos again, with the settings of the intact files."""
     weights: str | None = None
-    """The backbone's weights file for --repair, if it has moved since the extraction."""
+    """The backbone's weights for --repair, if their file has moved since the extraction."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
@@ -444,17 +445,20 @@ class DatasetCheckOptions:
 
 @dataclass(frozen=True)
 class WeightsListOptions:
-    """List the backbones, their official weights, and whether these are on this machine."""
+    """List the backbones, their published weights, and whether these are on this machine."""
 
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True)
 class WeightsFetchOptions:
-    """Download a backbone's official weights."""
+    """Download a backbone's published weights."""
 
     backbone: Positional[str]
-    """Backbone listed by vigil weights list, or several joined by plus signs."""
+    """Backbone listed by vigil weights list, or several joined by plus signs; or only the name of
+    weights of i3d."""
+    name: Positional[str] = "auto"
+    """Name of the weights; auto: the best within reach."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
@@ -465,7 +469,7 @@ class WeightsVerifyOptions:
     backbone: Positional[str]
     """Name of a backbone, as listed by vigil weights list."""
     weights: Positional[str] = "auto"
-    """Weights file; by default the official one in the cache."""
+    """Weights file, or the name of published weights; by default the best ones in the cache."""
     endpoint: str | None = None
     """Check up to this layer only."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

@@ -9,7 +9,7 @@ from torch import nn
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.networks.backbones import BACKBONES, Backbone, Pixels
 from vigil.extract.networks.combinations import Network
-from vigil.extract.networks.download import WeightsSource
+from vigil.extract.networks.download import OfficialWeights
 from vigil.extract.networks.weights import Weights
 from vigil.extract.spec import FeatureSpec
 
@@ -36,7 +36,9 @@ BACKBONE = Backbone(
     pixels=Pixels(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)),
     layout={"colour": (2, 3)},
     build=build,
-    source=WeightsSource("https://nowhere/a.pt", "a.pt", None, "none"),
+    sources=(
+        OfficialWeights(name="none", file_name="a.pt", licence="none", url="https://nowhere/a.pt"),
+    ),
 )
 
 

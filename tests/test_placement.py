@@ -183,7 +183,7 @@ def test_one_wrong_view_of_a_batch_is_a_disagreement():
 def test_i3d_r50_is_placed_folded(views, precision):
     backbone = BACKBONES["i3d_r50"]
     network = backbone.build("AvgPool")
-    load_weights(network, "random", backbone.source)
+    load_weights(network, "random", backbone.sources)
     placed = place(network, backbone, CPU, precision)
     assert rung_and_precision(placed) == ("folded", precision)
     pixels = (views[:1, ::8].permute(0, 4, 1, 2, 3) / 255 - 0.45) / 0.225

@@ -208,7 +208,7 @@ ENDPOINT_SPEC = replace(SPEC, endpoint="Conv3d_1a_7x7")
 
 def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
     backbone = find_backbone("i3d")
-    weights = load_weights(backbone.build(ENDPOINT_SPEC.endpoint), "random:3", backbone.source)
+    weights = load_weights(backbone.build(ENDPOINT_SPEC.endpoint), "random:3", backbone.sources)
     spec = replace(ENDPOINT_SPEC, weights_digest=weights.digest)
     run = write_checkpoint(
         tmp_path / "run", spec=spec, weights_name=weights.name, weights_trained=False

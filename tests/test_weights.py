@@ -23,8 +23,8 @@ from vigil.extract.files import LEFTOVERS, LOCK_NAME
 from vigil.extract.networks import download
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.download import (
+    OfficialWeights,
     WeightsError,
-    WeightsSource,
     cache_folder,
     cached_weights,
     fetch_weights,
@@ -33,7 +33,7 @@ from vigil.extract.networks.download import (
 from vigil.extract.networks.i3d import I3D
 from vigil.extract.networks.weights import load_state, load_weights, read_state, state_digest
 
-SOURCE = BACKBONES["i3d"].source
+SOURCES = BACKBONES["i3d"].sources
 PLACED = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
 SMALL = "Conv3d_2b_1x1"
 """The third endpoint: two layers with weights."""
@@ -41,13 +41,17 @@ SMALL = "Conv3d_2b_1x1"
 
 def full_state(endpoint=SMALL, seed=1):
     network = I3D(endpoint)
-    load_weights(network, f"random:{seed}", SOURCE)
+    load_weights(network, f"random:{seed}", SOURCES)
     return network.state_dict()
 
 
 def load(path, endpoint=SMALL):
     network = I3D(endpoint)
-    return network, load_weights(network, str(path), SOURCE)
+    return network, load_weights(network, str(path), SOURCES)
+
+
+def published(url, name="one", file_name="a.pt", **known):
+    return OfficialWeights(name=name, file_name=file_name, licence="none", url=url, **known)
 
 
 def saved(path, content):
@@ -253,11 +257,11 @@ class TestRandomWeights:
             torch.testing.assert_close(tensor, large[name], rtol=0, atol=0)
         torch.manual_seed(99)
         assert state_digest(I3D(SMALL)) != state_digest(I3D(SMALL))
-        digests = [load_weights(I3D(SMALL), "random", SOURCE).digest for _ in range(2)]
+        digests = [load_weights(I3D(SMALL), "random", SOURCES).digest for _ in range(2)]
         assert digests[0] == digests[1]
 
     def test_the_seed_matters_and_is_recorded_with_untrained(self):
-        seeds = [load_weights(I3D(SMALL), name, SOURCE) for name in ("random", "random:7")]
+        seeds = [load_weights(I3D(SMALL), name, SOURCES) for name in ("random", "random:7")]
         assert [weights.name for weights in seeds] == ["random:0", "random:7"]
         assert not any(weights.trained for weights in seeds)
         assert seeds[0].digest != seeds[1].digest
@@ -267,13 +271,13 @@ class TestRandomWeights:
         torch.manual_seed(0)
         expected = torch.rand(1)
         torch.manual_seed(0)
-        load_weights(network, "random", SOURCE)
+        load_weights(network, "random", SOURCES)
         assert torch.rand(1) == expected
 
     def test_an_invalid_seed_is_refused(self):
         for seed in ("x", "1" * 5000):
             with pytest.raises(WeightsError, match=f"seed '{seed}' of random weights is not a wh"):
-                load_weights(I3D(SMALL), f"random:{seed}", SOURCE)
+                load_weights(I3D(SMALL), f"random:{seed}", SOURCES)
 
 
 CONTENT = hashlib.sha512(b"weights").digest() * 1000
@@ -324,7 +328,8 @@ def server(monkeypatch, tmp_path):
 @pytest.fixture
 def source(server):
     blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
-    return WeightsSource(f"http://127.0.0.1:{server.server_port}/a.pt", "a.pt", blob, "Apache-2.0")
+    url = f"http://127.0.0.1:{server.server_port}/a.pt"
+    return published(url, git_blob_sha1=blob)
 
 
 class TestDownload:
@@ -424,13 +429,13 @@ class TestDownload:
             r"save it as .*cache/a\.pt, give the path of another weights file, "
             "or use random weights",
         ):
-            load_weights(I3D(SMALL), "auto", source)
+            load_weights(I3D(SMALL), "auto", [source])
 
     @pytest.mark.parametrize("url", ["http://a.b/c.pt", "ftp://a.b/c.pt", "file:///etc/passwd"])
     def test_only_https_is_fetched(self, tmp_path, monkeypatch, url):
         monkeypatch.setenv("VIGIL_CACHE", str(tmp_path))
         with pytest.raises(WeightsError, match=f"{url} is not https: weights are fetched over htt"):
-            fetch_weights(WeightsSource(url, "a.pt", None, "none"))
+            fetch_weights(published(url))
         assert list(tmp_path.iterdir()) == [tmp_path / LOCK_NAME]
 
     @pytest.mark.parametrize(
@@ -462,9 +467,9 @@ class TestDownload:
         path.parent.mkdir(parents=True)
         saved(path, full_state())
         with pytest.raises(WeightsError, match=r"a\.pt is not the file published at .*remove it"):
-            load_weights(I3D(SMALL), "auto", source)
+            load_weights(I3D(SMALL), "auto", [source])
         source = replace(source, git_blob_sha1=git_blob_sha1(path))
-        weights = load_weights(I3D(SMALL), "auto", source)
+        weights = load_weights(I3D(SMALL), "auto", [source])
         assert (weights.name, weights.trained) == (str(path), True)
         assert server.paths == []
 

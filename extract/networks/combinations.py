@@ -97,7 +97,9 @@ def load_networks(
     networks = []
     for one, end, name in zip(backbones, endpoints, names, strict=True):
         module = one.build(end)
-        networks.append(Network(one, end, module, load_weights(module, name, one.source, progress)))
+        networks.append(
+            Network(one, end, module, load_weights(module, name, one.sources, progress))
+        )
     return tuple(networks)
 
 

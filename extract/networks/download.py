@@ -9,6 +9,7 @@ import http.client
 import os
 import re
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +30,85 @@ class WeightsError(UserError):
     """Weights cannot be obtained, are not what they claim to be, or do not fit the network."""
 
 
-@dataclass(frozen=True)
-class WeightsSource:
-    """The source of a backbone's official weights, and how to check a download."""
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes downloaded so far and their total, None if unknown."""
 
-    url: str
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource(ABC):
+    """A place from which weights of a backbone come; what is fetched is one file in the cache."""
+
+    name: str
+    """Of the weights; sources of the same weights share it."""
     file_name: str
-    git_blob_sha1: str | None
-    """Id of the file's content in its git repository; None if none is published."""
+    """In the cache."""
     licence: str
+    num_bytes: int | None = None
+    """Size of the download, None if it is not published."""
     layer_names: Mapping[str, str] = field(default_factory=dict)
     """Layer name in public files -> name in the network, where they differ."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where the weights come from, for people to read."""
+
+    @property
+    @abstractmethod
+    def is_checkable(self) -> bool:
+        """Whether a digest is known to check the file against."""
+
+    @property
+    @abstractmethod
+    def by_hand(self) -> str:
+        """How a person can provide the weights, in the imperative."""
+
+    @abstractmethod
+    def obtain(self, path: Path, progress: Progress | None) -> None:
+        """Write the weights to a file.
+
+        Raises:
+            UnreachableWeightsError, OSError, http.client.HTTPException, ValueError: the source is
+                out of reach.
+            WeightsError: it holds something else.
+        """
+
+    @abstractmethod
+    def check(self, path: Path) -> None:
+        """Compare a file's content with the known digest, if there is one.
+
+        Raises:
+            WeightsError: the content is another.
+        """
+
+
+class UnreachableWeightsError(WeightsError):
+    """Sources are out of reach; the message gives the reasons and what can be done."""
+
+    def __init__(self, *failures: tuple[WeightsSource, object]) -> None:
+        """Take every source with the reason."""
+        self.failures = failures
+        self.reason = "; ".join(str(reason) for _, reason in failures)
+        by_hand = ", or ".join(source.by_hand for source, _ in failures)
+        super().__init__(
+            f"the weights could not be downloaded ({self.reason}): {by_hand}, give the path of "
+            "another weights file, or use random weights to try the program without trained "
+            "features"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfficialWeights(WeightsSource):
+    """A weights file that its authors publish."""
+
+    url: str
+    git_blob_sha1: str | None = None
+    """Id of the file's content in its git repository; None if none is published."""
+
+    @property
+    def address(self) -> str:
+        """The file's address."""
+        return self.url
 
     @property
     def sha256_prefix(self) -> str | None:
@@ -52,9 +121,33 @@ class WeightsSource:
         """Whether a digest is published to check a download against."""
         return bool(self.git_blob_sha1 or self.sha256_prefix)
 
+    @property
+    def by_hand(self) -> str:
+        """How a person can provide the weights."""
+        return f"fetch {self.url} on another machine and save it as {cached_weights(self)}"
 
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes downloaded so far and their total, None if unknown."""
+    def obtain(self, path: Path, progress: Progress | None) -> None:
+        """Download the file."""
+        _download(self.url, path, progress)
+
+    def check(self, path: Path) -> None:
+        """Compare a file's content with its published digest, if there is one.
+
+        Raises:
+            WeightsError: the content is not the published one.
+        """
+        if expected := self.git_blob_sha1:
+            kind, actual = "git blob", git_blob_sha1(path)
+        elif expected := self.sha256_prefix:
+            with path.open("rb") as file:
+                kind, actual = "sha256", hashlib.file_digest(file, "sha256").hexdigest()
+        else:
+            return
+        if not actual.startswith(expected):
+            raise WeightsError(
+                f"{cached_weights(self)} is not the file published at {self.url} ({kind} {actual}, "
+                f"not {expected}): remove it if it still exists, and fetch it again"
+            )
 
 
 def cache_folder() -> Path:
@@ -65,38 +158,36 @@ def cache_folder() -> Path:
 
 
 def cached_weights(source: WeightsSource) -> Path:
-    """The path at which downloaded official weights are kept."""
+    """The path at which fetched weights are kept."""
     return cache_folder() / source.file_name
 
 
 def fetch_weights(source: WeightsSource, progress: Progress | None = None) -> Path:
-    """Return the path of the official weights; download them into the cache if necessary.
+    """Return the path of a source's weights; fetch them into the cache if necessary.
 
-    Waits while another run downloads them.
+    Waits while another run fetches them.
 
     Raises:
-        WeightsError: the download failed; the message tells how to fetch them by hand.
+        UnreachableWeightsError: the source is out of reach; the message tells how to fetch them by
+            hand.
+        WeightsError: the cache or the source holds something else.
     """
     path = cached_weights(source)
     if path.is_file():
-        check_identity(path, source)
+        source.check(path)
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(path.parent):
             if path.is_file():  # downloaded by another run meanwhile
-                check_identity(path, source)
+                source.check(path)
             else:
                 with replace_file(path) as partial:
-                    _download(source.url, partial, progress)
-                    check_identity(partial, source)
+                    source.obtain(partial, progress)
+                    source.check(partial)
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise WeightsError(
-            f"the weights could not be downloaded ({reason}): fetch {source.url} on another "
-            f"machine and save it as {path}, give the path of another weights file, or use random "
-            "weights to try the program without trained features"
-        ) from error
+        raise UnreachableWeightsError((source, reason)) from error
     return path
 
 
@@ -126,26 +217,6 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
     if have < total:
         raise ConnectionError(
             f"the connection was lost after {have} of {total} bytes; run again to start over"
-        )
-
-
-def check_identity(path: Path, source: WeightsSource) -> None:
-    """Compare a file's content with its published digest, if there is one.
-
-    Raises:
-        WeightsError: the content is not the published one.
-    """
-    if expected := source.git_blob_sha1:
-        kind, actual = "git blob", git_blob_sha1(path)
-    elif expected := source.sha256_prefix:
-        with path.open("rb") as file:
-            kind, actual = "sha256", hashlib.file_digest(file, "sha256").hexdigest()
-    else:
-        return
-    if not actual.startswith(expected):
-        raise WeightsError(
-            f"{cached_weights(source)} is not the file published at {source.url} ({kind} {actual}, "
-            f"not {expected}): remove it if it still exists, and fetch it again"
         )
 
 

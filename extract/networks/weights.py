@@ -10,7 +10,8 @@ import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vigil.extract.networks.download import Progress, WeightsError, WeightsSource, fetch_weights
+from vigil.extract.networks.download import Progress, WeightsError, WeightsSource
+from vigil.extract.networks.named_weights import find_weights
 
 MAX_SEED_DIGITS = 18
 NORMS = (nn.BatchNorm3d, nn.LayerNorm)
@@ -39,28 +41,35 @@ class Weights:
 def load_weights(
     network: nn.Module,
     weights: str,
-    source: WeightsSource,
+    sources: Sequence[WeightsSource],
     progress: Progress | None = None,
 ) -> Weights:
     """Fill a network with weights and return their identity.
 
     Args:
         network: built up to the requested endpoint.
-        weights: ``auto`` (cache, then download), ``random`` or ``random:SEED`` (untrained), or the
-            path of a state dict (``.pt``, ``.pth``, ``.pyth``) or ``.safetensors`` file.
-        source: the backbone's official weights, for ``auto``.
+        weights: ``random`` or ``random:SEED`` (untrained), or ``auto``, a name or the path of a
+            state dict (``.pt``, ``.pth``, ``.pyth``) or ``.safetensors`` file, as `find_weights`
+            reads them.
+        sources: of the backbone's published weights.
         progress: called as a download advances.
 
     Raises:
         WeightsError: the weights are unusable; the message names file, fault and remedy.
     """
-    if weights == "random" or weights.startswith("random:"):
+    if is_random(weights):
         seed = _seed(weights.partition(":")[2] or "0")
         _fill_at_random(network, seed)
         return Weights(f"random:{seed}", state_digest(network), trained=False)
-    path = (fetch_weights(source, progress) if weights == "auto" else Path(weights)).absolute()
-    load_state(network, _renamed(read_state(path), source.layer_names), str(path))
+    path = find_weights(weights, sources, progress).absolute()
+    layer_names = ChainMap(*(dict(source.layer_names) for source in sources))
+    load_state(network, _renamed(read_state(path), layer_names), str(path))
     return Weights(str(path), state_digest(network), trained=True)
+
+
+def is_random(weights: str) -> bool:
+    """Whether a word means untrained weights."""
+    return weights == "random" or weights.startswith("random:")
 
 
 def _renamed(state: Mapping[str, Tensor], layer_names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -111,9 +120,14 @@ def _used_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def state_digest(network: nn.Module) -> str:
-    """sha256 over names, shapes and float32 values of the tensors in a network."""
+    """`tensors_digest` of the learned tensors in a network."""
+    return tensors_digest(_used_state(network))
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes and float32 values of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_used_state(network).items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -12,7 +12,9 @@ from pathlib import Path
 from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, generate
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import find_backbone
-from vigil.extract.networks.download import WeightsError, fetch_weights
+from vigil.extract.networks.download import WeightsError, cached_weights
+from vigil.extract.networks.named_weights import AUTO, find_weights
+from vigil.extract.networks.weights import is_random
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.pipeline.chains.steps import run_step
 from vigil.pipeline.logs import download_progress
@@ -94,21 +96,22 @@ def run_demo(options: DemoOptions) -> int:
 
 
 def _available(weights: str) -> str:
-    """The requested weights; random ones, with a warning, if ``auto`` finds none."""
-    if weights != "auto":
+    """The requested weights; for ``auto`` the name of those found, else ``random``."""
+    if weights != AUTO:
         return weights
+    sources = find_backbone(BACKBONE).sources
     try:
         with download_progress() as progress:
-            fetch_weights(find_backbone(BACKBONE).source, progress)
+            path = find_weights(AUTO, sources, progress)
     except WeightsError as error:
         log.warning("%s", error)
         log.warning("the demo continues with RANDOM weights")
         return "random"
-    return weights
+    return next(source.name for source in sources if cached_weights(source) == path)
 
 
 def _print_verdict(metrics: Path, weights: str) -> None:
     measures = json.loads(metrics.read_bytes())["measures"]
     for name in VERDICT:
         print(f"{name} {measures[name]['value']:.4f}")
-    print(f"weights {weights}" + (" (untrained)" if weights == "random" else ""))
+    print(f"weights {weights}" + (" (untrained)" if is_random(weights) else ""))

@@ -15,20 +15,14 @@ from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
-from vigil.extract.networks.combinations import (
-    JOINT,
-    Network,
-    find_backbones,
-    joint_weights,
-    load_networks,
-    split_weights,
-)
+from vigil.extract.networks.combinations import JOINT, Network, joint_weights, load_networks
 from vigil.extract.networks.hardware import choose_precision, select_devices
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
+from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
@@ -134,7 +128,7 @@ def rebuild_engine(
     Args:
         spec: of the existing features.
         used: the weights that they were extracted with.
-        weights_name: where to find them; None: at their old path, else the official ones.
+        weights_name: where to find them, as for `load_same_networks`.
         views: to extract.
         compute: how to compute.
         keep_clips: store every clip's feature, too.
@@ -147,27 +141,9 @@ def rebuild_engine(
             f"the features {spec.backbone!r} were {spec.origin}: vigil cannot extract them from "
             "videos; train on features of vigil extract to score videos"
         )
-    if weights_name is None:
-        weights_name = _available_weights(spec.backbone, used)
     with download_progress() as progress:
-        networks = load_networks(spec.backbone, spec.endpoint, weights_name, progress)
-    weights = joint_weights(networks)
-    if weights.digest != used.digest:
-        raise UserError(
-            f"weights {weights.name} are not those that the features were made with ({used.name}, "
-            f"digest {used.digest[:12]}): give that file with --weights"
-        )
+        networks = load_same_networks(spec.backbone, spec.endpoint, used, weights_name, progress)
     return make_engine(networks, spec, views, compute, keep_clips)
-
-
-def _available_weights(backbone: str, used: Weights) -> str:
-    """The weights used; any file that no longer exists is replaced by the official one."""
-    names = list(split_weights(used.name, len(find_backbones(backbone))))
-    for index, name in enumerate(names):
-        if not name.startswith("random:") and not Path(name).is_file():
-            log.warning("weights file %s does not exist: using the official weights instead", name)
-            names[index] = "auto"
-    return ",".join(names)
 
 
 def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
