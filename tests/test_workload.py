@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
-import av
 import pytest
 from video_files import draw_frames, encode
 
@@ -188,7 +187,3 @@ def _all(reading, number):
     while len(known) < number:
         known |= {video.name: promise for video, promise in reading.take()}
     return known
-
-
-def test_av_is_quiet():
-    assert av.logging.get_level() is None

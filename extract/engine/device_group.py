@@ -5,6 +5,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
@@ -159,10 +160,9 @@ class Devices:
 
 
 def _send(device: _Member, message: ClipWork | Flush) -> None:
-    try:
+    # A device that has ended is noticed on receiving: its last message, such as its error, or its end.
+    with suppress(OSError):
         device.connection.send(message)
-    except OSError as error:
-        raise _death(device) from error
 
 
 def _death(device: _Member) -> ChildProcessError:
