@@ -60,6 +60,20 @@ def test_the_logged_commands_are_those_that_ran(run_demo, flags):
     assert tuple(map(type, ran)) == STEPS
 
 
+@pytest.mark.parametrize(
+    ("weights", "endpoint"),
+    [
+        ("kinetics400", "AvgPool"),
+        ("random", "MaxPool3d_2a_3x3"),
+        ("a.pt", "MaxPool3d_2a_3x3"),
+    ],
+)
+def test_only_trained_weights_of_the_whole_network_are_used_to_its_end(run_demo, weights, endpoint):
+    _, lines, _, ran = run_demo("--weights", weights)
+    assert (ran[0].weights, ran[0].endpoint) == (weights, endpoint)
+    assert f"weights {weights}" + (" (untrained)" if weights == "random" else "") in lines
+
+
 @pytest.mark.parametrize("failing", STEPS)
 def test_it_ends_with_the_first_step_that_fails(run_demo, failing):
     code, lines, _, ran = run_demo(failing=failing)

@@ -160,7 +160,7 @@ class Devices:
 
 
 def _send(device: _Member, message: ClipWork | Flush) -> None:
-    # A device that has ended is noticed on receiving: its last message, such as its error, or its end.
+    # Whether a device has ended, and with which error, is noticed on receiving.
     with suppress(OSError):
         device.connection.send(message)
 

@@ -30,9 +30,9 @@ from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME
 from vigil.pipeline.scoring.report import REPORT_NAME
 
 BACKBONE = "i3d"
-# The first layers see motion and light, which make up the generated anomalies, at a quarter of the
-# network's cost. Real footage needs the whole network.
-ENDPOINT = "MaxPool3d_2a_3x3"
+# Without training the last layers see nothing. The first ones see motion and light, which make up
+# the generated anomalies, at a quarter of the network's cost; also, a file may lack later layers.
+ENDPOINT, SHALLOW_ENDPOINT = "AvgPool", "MaxPool3d_2a_3x3"
 # Similar to configs/small.toml, for even fewer videos.
 RECIPE = Recipe(
     ModelConfig(lstm_size=64, attention_size=64, time_pool="mean", standardize=True, dropout=0.1),
@@ -64,6 +64,7 @@ def run_demo(options: DemoOptions) -> int:
     train, test = options.out / "videos" / "train", options.out / "videos" / "test"
     features, run, results = (options.out / name for name in ("features", "run", "results"))
     weights = _available(options.weights)
+    is_whole = weights in {source.name for source in find_backbone(BACKBONE).sources}
     log.info("generating videos in %s", options.out / "videos")
     generate(replace(TRAIN, seed=options.seed), train)
     generate(replace(TEST, seed=options.seed + TEST_SEED_OFFSET), test)
@@ -73,7 +74,7 @@ def run_demo(options: DemoOptions) -> int:
             out=features,
             backbone=BACKBONE,
             weights=weights,
-            endpoint=ENDPOINT,
+            endpoint=ENDPOINT if is_whole else SHALLOW_ENDPOINT,
             overwrite=True,
         ),
         TrainOptions(
