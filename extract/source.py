@@ -16,6 +16,8 @@ from vigil.extract.errors import VideoError
 PIECE_BYTES = 1 << 20
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PICTURE_FPS = 25.0
+ASSUMED_FPS = 25.0
+"""Frames per second of videos that state no rate."""
 MASK = "_gt"
 """Suffix of the ground-truth folders and pictures in UCSD's and UBnormal's archives."""
 
@@ -29,6 +31,8 @@ class SourceVideo:
     """Relative to the folder of videos, with forward slashes."""
     picture_fps: float = PICTURE_FPS
     """Frames per second, if it is a folder of pictures."""
+    input_fps: float | None = None
+    """Frames per second, if it is a raw stream whose headers state no rate; None: assume 25."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ LACKING: dict[str, Any] = {
     "num_frames_lost": 0,
     "duration_container": 0,
     "rotation_ignored": 0,
+    "num_clock_jumps": 0,
+    "first_jump_seconds": 0,
+    "rate_source": "",
+    "num_bytes_unread": 0,
     "parts": "[]",
 }
 """What it means if a file lacks an attribute, as older ones do."""
@@ -79,7 +83,7 @@ class VideoFeatures:
     width: int
     height: int
     num_frames_container: int = 0
-    """Number that the container states; 0 if it states none."""
+    """Number that the container states, without hidden ones; 0 if it states none."""
     num_frames_decoded: int
     """0 if unknown, as for some imported features; the segments then hold no frames."""
     num_frames_damaged: int = 0
@@ -91,9 +95,18 @@ class VideoFeatures:
     damage_seconds: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     """(n, 2) the same, from the frames' own timestamps."""
     duration_container: float = 0
-    """Seconds that the container states; 0 if it states none."""
+    """Seconds that the container states for the video stream; 0 if it states none."""
     rotation_ignored: float = 0
     """Degrees, clockwise, by which the file asks to turn frames beyond a multiple of 90."""
+    num_clock_jumps: int = 0
+    """How often the clock of the video jumps; times are continuous all the same."""
+    first_jump_seconds: float = 0
+    """Time of the first frame after the first jump."""
+    rate_source: str = ""
+    """Empty: the file states its times or its frame rate. Otherwise times follow from `fps`, which
+    was given or assumed, or of which the file knows more than of single times (unknown times)."""
+    num_bytes_unread: int = 0
+    """Size of another recording that follows in the same file and was not read."""
     versions: dict[str, str] = field(default_factory=installed_versions)
     created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     parts: tuple[FeaturePart, ...] = ()
@@ -256,7 +269,8 @@ def _check_fit(video: VideoFeatures) -> None:
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
         raise ValueError("its damaged ranges do not fit the decoded frames")
     times = np.concatenate([video.segment_seconds, video.damage_seconds]).ravel()
-    if not np.isfinite([*times, video.fps, video.duration_container, video.rotation_ignored]).all():
+    single = video.fps, video.duration_container, video.first_jump_seconds, video.rotation_ignored
+    if not np.isfinite([*times, *single]).all():
         raise ValueError("it holds times that are not finite")
 
 

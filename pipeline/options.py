@@ -97,6 +97,9 @@ class ComputeOptions:
     """Also use videos in a folder that are links to files outside it."""
     picture_fps: float = 25.0
     """Frames per second of videos that are folders of pictures (.jpg, .png, .tif)."""
+    input_fps: float | None = None
+    """Frames per second of raw streams (such as .h264 or .mjpeg) that state no rate; 25 if not
+    given."""
 
 
 @dataclass(frozen=True)

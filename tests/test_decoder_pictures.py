@@ -13,9 +13,9 @@ from PIL import Image
 from video_files import draw_frames
 
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decode.decoder import frame_edges
 from vigil.extract.decode.decoder_pictures import PictureDecoder, probe_pictures
 from vigil.extract.decode.reader import Finished, ReadingOptions, read_video
+from vigil.extract.decode.timeline import frame_edges
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.networks.backbones import BACKBONES

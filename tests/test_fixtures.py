@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vigil.extract.clips import ClipGrid
-from vigil.extract.decode.decoder import best_stream, frame_edges, open_container
+from vigil.extract.decode.decoder import best_stream, open_container
 from vigil.extract.decode.reader import Clip, Finished, ReadingOptions, Restart, read_video
+from vigil.extract.decode.timeline import frame_edges
 from vigil.extract.segments import segment_ranges
 from vigil.extract.source import SourceVideo
 

@@ -301,7 +301,7 @@ class TestInterlaced:
     def test_parts_are_the_whole(self, tmp_path, monkeypatch, name):
         monkeypatch.setattr("vigil.extract.decode.parts.MIN_LEAD_FRAMES", 16)
         monkeypatch.setattr("vigil.extract.decode.parts.SEEK_MARGIN_SECONDS", 0.7)
-        path, grid = encode(tmp_path / name, weave(120), **INTERLACED[name]), ClipGrid(8, 8)
+        path, grid = encode(tmp_path / name, weave(122), **INTERLACED[name]), ClipGrid(8, 8)
         identity = identify(SourceVideo(path, "a.mp4"))
         parts = split(path, probe(path), identity, grid, 4)
         assert len(parts) >= 2

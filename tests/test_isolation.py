@@ -304,7 +304,7 @@ def test_running_out_of_memory_is_not_damage(tmp_path, monkeypatch, is_read):
 
     path = encode(tmp_path / "a.mp4")
     video = AvDecoder(path, probe(path), 256, 240)
-    packet = SimpleNamespace(size=1, dts=0)
+    packet = next(av.open(str(path)).demux(video=0))
     demux = (lambda _stream: iter([packet])) if is_read else get_no_memory
     codec = SimpleNamespace(decode=get_no_memory)
     monkeypatch.setattr(video, "_container", SimpleNamespace(demux=demux))

@@ -75,18 +75,28 @@ ATTRIBUTES = {
     "num_frames_lost": 0,
     "duration_container": 3.2,
     "rotation_ignored": 0.0,
+    "num_clock_jumps": 0,
+    "first_jump_seconds": 0.0,
+    "rate_source": "",
+    "num_bytes_unread": 0,
     "versions": '{"python": "3.11"}',
     "created_at": "2021-01-01T00:00:00+00:00",
 }
 UNREAD = {"backbone", "weights_digest"}
 """Attributes that the spec repeats."""
-NOT_IN_VERSION_2 = {"rotation_ignored"}
-NOT_IN_VERSION_1 = {*NOT_IN_VERSION_2, "num_frames_lost", "duration_container"}
-OPTIONAL = {*NOT_IN_VERSION_1, "rung"}
+ADDED_TO_VERSION_3 = {
+    "rotation_ignored",
+    "num_clock_jumps",
+    "first_jump_seconds",
+    "rate_source",
+    "num_bytes_unread",
+}
+NOT_IN_VERSION_1 = {"num_frames_lost", "duration_container"}
+OPTIONAL = {*NOT_IN_VERSION_1, *ADDED_TO_VERSION_3, "rung"}
 NAMES_OF_VERSION = {
     3: {*ATTRIBUTES, "views"},
-    2: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_2,
-    1: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_1,
+    2: {*ATTRIBUTES, "views", "content_digest", "complete"} - ADDED_TO_VERSION_3,
+    1: {*ATTRIBUTES, "views", "content_digest", "complete"} - NOT_IN_VERSION_1 - ADDED_TO_VERSION_3,
 }
 CONTENT_DIGESTS = {
     1: "56e113bcd272bd9fc85cf0a0bdbb331e276c7fee546fdeb2394d4b7ce5e15deb",
@@ -111,7 +121,7 @@ def write_old(path, version):
         for name in DATASETS:
             file.copy(name, old.require_group(name.partition("/")[0]))
         old.attrs.update({**file.attrs, "format_version": version})
-        for name in NOT_IN_VERSION_1 if version == 1 else NOT_IN_VERSION_2:
+        for name in ADDED_TO_VERSION_3 | (NOT_IN_VERSION_1 if version == 1 else set()):
             del old.attrs[name]
         old.attrs["content_digest"] = CONTENT_DIGESTS[version]
         old.attrs["complete"] = np.uint8(1)
@@ -192,7 +202,7 @@ def test_reading_the_identity_leaves_out_features_only(path):
 def changed(value):
     """The value with one byte changed or, in text, one letter."""
     if isinstance(value, str):
-        return ("z" if value[0] != "z" else "y") + value[1:]
+        return ("z" if value[:1] != "z" else "y") + value[1:]
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return np.array([changed(value[0]), *value[1:]], dtype=object)
     array = np.array(value)
@@ -281,6 +291,15 @@ def test_files_of_version_2_can_still_be_read(path):
     assert old_path.read_bytes().startswith(b"vigil-features 2 ")
     for read in (read_features, read_identity, verify_features):
         assert_same(read(old_path), read(path))
+
+
+def test_files_of_version_3_without_later_attributes_can_be_read(path):
+    expected = read_features(path)
+    with edited(path) as file:
+        for name in ADDED_TO_VERSION_3:
+            del file.attrs[name]
+    assert_same(read_features(path), expected)
+    assert (expected.num_clock_jumps, expected.rate_source, expected.num_bytes_unread) == (0, "", 0)
 
 
 def test_files_of_version_1_can_still_be_read(path, old_path):

@@ -30,6 +30,7 @@ from vigil.extract.decode.interlacing import may_be_interlaced
 from vigil.extract.decode.orientation import UPRIGHT, Orientation, orientation, rotation_ignored
 from vigil.extract.decode.transport import extents
 from vigil.extract.errors import VideoError
+from vigil.extract.source import ASSUMED_FPS
 
 # Containers that hold their own frames. Playlists (hls, concat, dash) are excluded: they would make
 # a decoder open other files than the one the user named.
@@ -37,12 +38,23 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,ivf,obu,flv,"
     "live_flv,asf,ogg,m4v,mjpeg,mxf,gxf,nut,dv,rm,wtv,dhav,xmv,rawvideo,yuv4mpegpipe,gif,vc1"
 )
-# These store a frame rate but no time per frame; the times that decoders report are guesses.
-CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "h264", "hevc", "m4v", "mjpeg", "mpegvideo", "rawvideo"}
 # JPEG pictures with headers, as cameras send them; a saved stream may begin with the answer's own.
 MULTIPART = re.compile(rb"(HTTP/[^\r\n]*\r?\n([^\r\n]+\r?\n)*)?\s*--[^\r\n]*\r?\n[A-Za-z-]+:")
 BEGINNING_BYTES = 4096
 
+# These store a frame rate but no time per frame; the times that decoders report are guesses.
+CONTAINERS_WITHOUT_TIMESTAMPS = {"avi", "rawvideo"}
+NO_TIMESTAMPS, TIMES_MAY_JUMP = 0x80, 0x200
+"""FFmpeg's flags of raw streams, without times and rates of their own, and of containers in which
+each part may have its own clock."""
+CLOCK_BITS = {"mpegts": 33, "mpeg": 33}
+"""Containers whose clock starts again at 0 -> its length in bits, at 90 kHz (ISO 13818-1)."""
+LONGEST_GAP_SECONDS = 60.0
+"""Where times may jump, a longer step forward is a jump; a shorter one is a gap in the picture."""
+END_SECONDS = 1.0
+"""Streams may end so much earlier than the file."""
+_DURATION_TAG = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)\0*")  # Matroska's, per stream
+MIN_FPS, MAX_FPS = 0.01, 1000.0
 
 # No camera exceeds these limits: a file that does is damaged, or made to exhaust a machine.
 MAX_STREAMS = 64
@@ -50,6 +62,10 @@ MAX_FRAME_PIXELS = 1 << 26
 """Twice the pixels of 8K."""
 MAX_FRAMES = 10_000_000
 """93 hours at 30 frames a second."""
+
+
+GIVEN_RATE, ASSUMED_RATE, UNKNOWN_TIMES = "given", "assumed", "unknown times"
+"""Why times follow from a frame rate that the file does not state, or not from the file's times."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +76,13 @@ class VideoInfo:
     """Pixels as displayed: after rotation, and with square pixels."""
     height: int
     fps: float
-    """Average frames per second; 25 if the container states no rate."""
+    """Average frames per second; 25 if neither container nor headers state a rate."""
     num_frames_container: int
     """Number of frames that the container states; 0 if it states none."""
     duration_seconds: float = 0.0
     """Duration that the container states; 0 if it states none."""
     has_timestamps: bool = True
-    """False for containers that store no time per frame."""
+    """False for containers that store no time per frame; frames then follow at the frame rate."""
     is_choice_clear: bool = True
     """False if a file marks some, but not all, of its video streams as default: which of them is
     best then depends on the version of FFmpeg."""
@@ -79,6 +95,18 @@ class VideoInfo:
     by something else than the index of an MP4, or their pixels are not square."""
     may_be_interlaced: bool = False
     """Whether there may be interlaced frames, at the beginning or later."""
+    rate_source: str = ""
+    """Empty: the file states its frame rate; `GIVEN_RATE` or `ASSUMED_RATE`: it does not."""
+    counts_chunks: bool = False
+    """True for AVI: the position of a chunk is its time, and empty chunks take up time, too."""
+    clock_wrap_seconds: float = 0.0
+    """The container's clock starts again after so long; 0: never."""
+    longest_gap_seconds: float = 0.0
+    """A longer step forward of the clock is a jump; 0: only absurd ones are."""
+    last_frame_seconds: float = 0.0
+    """How long the last frame is shown; 0: as long as others. Known only at the end."""
+    num_bytes_unread: int = 0
+    """Size of another recording in the same file, which no decoder reads. Known only at the end."""
 
 
 class Decoder(Protocol):
@@ -128,23 +156,6 @@ def displayed_size(frame: VideoFrame, pixel_aspect: Fraction | int = 1) -> tuple
     """
     width, height = max(round(frame.width * pixel_aspect), 1), frame.height
     return (height, width) if orientation(frame).swaps_sides else (width, height)
-
-
-def frame_edges(timestamps: npt.NDArray[np.float64], info: VideoInfo) -> npt.NDArray[np.float64]:
-    """Return (N + 1,) seconds at which each frame starts and the last one ends, from 0 on.
-
-    They never decrease. They come from the timestamps, or from the frame index and the frame rate
-    if the container has no timestamps or absurd ones.
-    """
-    by_index = np.arange(len(timestamps) + 1) / info.fps
-    if not (info.has_timestamps and len(timestamps) and np.isfinite(timestamps).all()):
-        return by_index
-    elapsed = timestamps - timestamps[0]
-    absurd = 10 * by_index[-1] + 24 * 3600
-    if np.abs(elapsed).max() > absurd:
-        return by_index
-    edges = np.append(elapsed, elapsed[-1] + 1 / info.fps)
-    return np.maximum.accumulate(np.maximum(edges, 0))
 
 
 def open_container(
@@ -250,11 +261,60 @@ def _videos(container: InputContainer) -> Iterator[VideoStream]:
             yield stream
 
 
+def num_stated_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Return the number of packets that the container states for a stream; 0 if it states none.
+
+    In MP4 the index is counted, which lacks what lies far outside an edit list.
+    """
+    is_indexed = stream.frames > 0 and container.format.name.startswith("mov")
+    return len(stream.index_entries) if is_indexed else max(stream.frames, 0)
+
+
 def _duration_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """Return the duration that the container states for the stream, or else for the whole file."""
-    if stream.duration is not None and stream.time_base is not None:
-        return max(float(stream.duration * stream.time_base), 0.0)
-    return max((container.duration or 0) / av.time_base, 0.0)
+    """Return the duration that the container states for the stream, or else for the whole file.
+
+    That of the whole file is 0 if it may be another stream's.
+    """
+    unit = stream.time_base or Fraction(0)
+    if stream.duration is not None and unit:
+        return max(float(stream.duration * unit), 0.0)
+    start_seconds = float((stream.start_time or 0) * unit)
+    if match := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = (float(part) for part in match.groups())
+        return max(3600 * hours + 60 * minutes + seconds - max(start_seconds, 0.0), 0.0)
+    seconds = max((container.duration or 0) / av.time_base, 0.0)
+    return seconds if len(container.streams) == 1 or not _is_reached(container, seconds) else 0.0
+
+
+def _is_reached(container: InputContainer, seconds: float) -> bool:
+    """Whether any stream reaches the stated end; if none does, the file is cut off."""
+    start = container.start_time or 0
+    near_end = start + round(max(seconds - 2 * END_SECONDS, 0) * av.time_base)
+    for place in (near_end, start):  # without an index, only reading all of it may help
+        try:
+            container.seek(place)
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                    if float(end) - start / av.time_base >= seconds - END_SECONDS:
+                        return True
+        except (av.error.FFmpegError, IndexError):
+            pass  # streams may appear late
+    return False
+
+
+def _frame_rate(
+    container: InputContainer, stream: VideoStream, input_fps: float | None
+) -> tuple[float, str]:
+    """Return frames per second, and where they come from, as in `VideoInfo.rate_source`."""
+    if container.format.flags & NO_TIMESTAMPS:
+        # FFmpeg states 25 for all raw streams; what their headers state, the codec knows.
+        fps = float(stream.codec_context.framerate or 0)
+        if math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS:
+            return fps, ""
+        return input_fps or ASSUMED_FPS, GIVEN_RATE if input_fps else ASSUMED_RATE
+    fps = float(stream.average_rate or stream.guessed_rate or 0)
+    return (fps if math.isfinite(fps) and fps > 0 else ASSUMED_FPS), ""
 
 
 def _first_frame(
@@ -276,10 +336,15 @@ def _first_frame(
             return frames[0]
 
 
-def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
+def probe(
+    path: Path, beat: Callable[[], None] = lambda: None, input_fps: float | None = None
+) -> VideoInfo:
     """Return the properties of a file's best video stream, checked by decoding one frame of it.
 
-    ``beat`` is called for every packet that is read.
+    Args:
+        path: the file of the video.
+        beat: called for every packet that is read.
+        input_fps: frames per second of a raw stream whose headers state no rate.
 
     Raises:
         VideoError: the file is not a video, or has no video stream or no decodable frame.
@@ -294,13 +359,15 @@ def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
         width, height = displayed_size(frame, pixel_aspect)
         is_turned_as_ever = is_mp4 and not shown.is_mirrored and abs(ignored) < 0.5
         is_upright = shown == UPRIGHT and ignored == 0
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        has_timestamps = container.format.name not in CONTAINERS_WITHOUT_TIMESTAMPS
+        fps, rate_source = _frame_rate(container, stream, input_fps)
+        name, flags = container.format.name, container.format.flags
+        has_timestamps = not (name in CONTAINERS_WITHOUT_TIMESTAMPS or flags & NO_TIMESTAMPS)
+        may_jump = has_timestamps and bool(flags & TIMES_MAY_JUMP)
         return VideoInfo(
             width=width,
             height=height,
-            fps=fps if math.isfinite(fps) and fps > 0 else 25.0,
-            num_frames_container=max(stream.frames, 0),
+            fps=fps,
+            num_frames_container=num_stated_frames(container, stream),
             duration_seconds=_duration_seconds(container, stream) if has_timestamps else 0.0,
             has_timestamps=has_timestamps,
             is_choice_clear=_is_choice_clear(container),
@@ -308,4 +375,8 @@ def probe(path: Path, beat: Callable[[], None] = lambda: None) -> VideoInfo:
             orientation=shown,
             is_plain=pixel_aspect == 1 and (is_upright or is_turned_as_ever),
             may_be_interlaced=may_be_interlaced(frame, stream.codec_context),
+            rate_source=rate_source,
+            counts_chunks=name == "avi",
+            clock_wrap_seconds=(1 << CLOCK_BITS[name]) / 90_000 if name in CLOCK_BITS else 0.0,
+            longest_gap_seconds=LONGEST_GAP_SECONDS if may_jump else 0.0,
         )

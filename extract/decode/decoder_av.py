@@ -21,11 +21,9 @@ from vigil.extract.damage import Damage, DamageLog
 from vigil.extract.decode.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
 from vigil.extract.decode.interlacing import AUTO, Deinterlacer
 from vigil.extract.decode.orientation import Orientation, orientation
+from vigil.extract.decode.packets import NO_PTS, PacketLog
 from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
-
-NO_PTS = -(1 << 63)
-"""FFmpeg's number for an unknown time."""
 
 MAX_MISCOUNT = 2
 """Frames by which a container without timestamps may misstate their number."""
@@ -82,6 +80,8 @@ class AvDecoder:
         self._damage = DamageLog()
         self._num_frames = 0
         """Those that left the codec; the deinterlacer may still hold the last one."""
+        self._log = PacketLog()
+        self._path = path
         self._num_packets = 0
         """Without those that an edit list hides."""
         self._is_cut = False
@@ -91,7 +91,6 @@ class AvDecoder:
         """Whether the codec has returned every frame."""
         self._graphs: dict[tuple[str, int, int, Orientation], Graph] = {}
         self._orientation = info.orientation
-        self._path = path
         self._codec = self._open(path, hardware)
         self._deinterlacer = Deinterlacer(deinterlace, self._codec.name)
 
@@ -118,13 +117,18 @@ class AvDecoder:
                     yield self._pixels(*ready)
         for ready in self._deinterlacer.flush():
             yield self._pixels(*ready)
+        if self._pts:
+            unit = float(self._time_base)
+            self.info = self._log.completed(self.info, self._path, self._pts[-1], unit)
 
     def _note_damage(self, decoded: Decoded) -> None:
         """Record an error; at the end, also the frames missing from a file that is cut off."""
         packet, log = decoded.packet, self._damage
         if packet is None or packet.size == 0:
             self._is_over = True
-            num_missing = self._num_promised() - self._num_packets
+            self._note_cut_frame()
+            num_packets = max(self._num_packets, self._num_chunks)
+            num_missing = self._num_promised() - num_packets
             # An edit list may hide packets; containers without timestamps have none.
             is_short = not self.info.has_timestamps and num_missing > MAX_MISCOUNT
             if decoded.has_error or self._is_cut or is_short:
@@ -145,9 +149,23 @@ class AvDecoder:
         else:
             log.lost.append(self._num_frames)
 
+    def _note_cut_frame(self) -> None:
+        """Record an error in the last packet if a transport stream ends inside it."""
+        pts, errors = self._log.pts, self._damage.error_pts
+        if not (pts and pts[-1] != NO_PTS and pts[-1] not in errors[-1:]):
+            return
+        if self.info.clock_wrap_seconds and self._log.ends_inside_frame(self._path):
+            errors.append(pts[-1])
+
+    @property
+    def _num_chunks(self) -> int:
+        """In an AVI file, the chunks up to the last packet's and the empty ones after it."""
+        return self._log.num_chunks(self._path) if self.info.counts_chunks else 0
+
     def _num_promised(self) -> int:
         """Return how many frames the container states, or how many fit its stated duration."""
-        by_length = self.info.duration_seconds * self.info.fps
+        seconds = self._log.duration_seconds(self.info, float(self._time_base))
+        by_length = seconds * self.info.fps
         return round(min(self.info.num_frames_container or by_length, MAX_FRAMES))
 
     def _decode(self) -> Iterator[Decoded]:
@@ -156,6 +174,8 @@ class AvDecoder:
         codec.thread_count = 1
         num_errors = num_logged_errors()
         for packet in self._packets():
+            if packet is not None:
+                self._log.add(packet)
             if packet is not None and packet.size == 0 and packet.dts is not None:
                 self._num_packets += 1  # repeats a frame; a codec would take it for the end
                 continue
@@ -204,10 +224,17 @@ class AvDecoder:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         return rows[:, : 3 * width].reshape(height, width, 3)
 
+    @property
+    def _time_base(self) -> Fraction:
+        # Frames that the codec held back have no time base, but the stream has.
+        return self._stream.time_base or Fraction(0)
+
     def timestamps(self) -> npt.NDArray[np.float64]:
         """Return (N,) presentation times in seconds."""
-        # Frames that the codec held back have no time base, but the stream has.
-        unit, pts = self._stream.time_base or Fraction(0), np.array(self._pts, np.float64)
+        slots = self._log.slots() if self.info.counts_chunks else None
+        if slots is not None and len(slots) == len(self._pts):
+            return slots / self.info.fps
+        unit, pts = self._time_base, np.array(self._pts, np.float64)
         is_known = (pts != NO_PTS) & (unit != 0)
         return np.where(is_known, pts * unit.numerator / unit.denominator, np.nan)
 
@@ -278,24 +305,28 @@ def _conversion(frame: VideoFrame, shown: Orientation, width: int, height: int) 
     return graph
 
 
-def has_holes(path: Path) -> bool:
-    """Whether a packet of a video has zeros in place of data, or cannot be read.
+def read_packets(path: Path) -> tuple[PacketLog, Fraction]:
+    """Return the packets of a video's best stream, and the unit of their times in seconds.
 
     Raises:
+        VideoError: a packet has zeros in place of data, or cannot be read.
         MemoryError: FFmpeg cannot allocate more.
     """
+    log = PacketLog()
     with open_container(path) as container:
         stream = best_stream(container)
-        codec = stream.codec_context
-        if codec.name not in ONE_FRAME_A_PACKET:
-            return False
         try:
-            packets = demux(path, container, stream)
-            return any(packet is None or _has_hole(packet, codec) for packet in packets)
+            for packet in demux(path, container, stream):
+                if packet is None:
+                    raise VideoError("another stream in another codec follows")
+                log.add(packet)
+                if _has_hole(packet, stream.codec_context):
+                    raise VideoError("zeros replace lost data")
         except av.error.MemoryError:
             raise
-        except av.error.FFmpegError:
-            return True
+        except av.error.FFmpegError as error:
+            raise VideoError("its packets cannot be read to the end") from error
+        return log, stream.time_base or Fraction(0)
 
 
 def _has_hole(packet: "Packet[VideoStream]", codec: VideoCodecContext) -> bool:

@@ -21,15 +21,24 @@ import numpy.typing as npt
 
 from vigil.extract.damage import Damage
 from vigil.extract.decode.decoder import VideoInfo
-from vigil.extract.decode.decoder_av import has_holes
+from vigil.extract.decode.decoder_av import read_packets
 from vigil.extract.decode.interlacing import AUTO, ON
+from vigil.extract.decode.packets import NO_PTS, PacketLog
 from vigil.extract.decode.streams import changes_streams
+from vigil.extract.decode.timeline import has_jumps
 from vigil.extract.errors import VideoError
 
 AV_LOG_ERROR = 16
 # In place of a frame that it cannot decode, decord repeats the previous one. This share of all
 # frames, too small for even one, may be such copies; 0 would allow any number.
 DUPLICATES_TOLERATED = 1e-9
+
+MAX_TIME_ERROR = 0.001
+"""Seconds by which decord's times may differ from those of the packets."""
+
+LATEST_START_SECONDS = 4096.0
+"""Where decord's times, of single precision, still have half a millisecond. Some files that start
+in this century's Unix time make it abort."""
 
 # Playlists and other lists of files are text. A file that starts with a zero byte or with one of
 # these is not a list: MPEG transport stream, Matroska, AVI, Flash, Ogg, ASF.
@@ -58,8 +67,8 @@ class DecordDecoder:
 
         Raises:
             VideoError: decord cannot open the file, or may choose another of its streams, mistake
-                it for a list of other files, decode zeros in place of data, or show frames as they
-                are stored.
+                it for a list of other files, decode zeros in place of data, show frames as they are
+                stored, or return other frames or times than those of the packets.
         """
         if not _is_surely_video(path):
             raise VideoError("decord may mistake it for a list of other files", self.name)
@@ -73,9 +82,18 @@ class DecordDecoder:
             raise VideoError("decord does not deinterlace", self.name)
         if changes_streams(path):
             raise VideoError("decord reads only the first of its video streams", self.name)
-        if has_holes(path):
-            raise VideoError("decord may decode zeros that replace lost data", self.name)
-        self.info = info
+        try:
+            packets, unit = read_packets(path)
+        except VideoError as error:
+            reason = f"decord may decode what is lost ({error.reason})"
+            raise VideoError(reason, self.name) from error
+        last_pts = max(packets.pts, default=NO_PTS)
+        self.info = packets.completed(info, path, last_pts, float(unit))
+        self._exact_seconds: npt.NDArray[np.float64] | None = None
+        if NO_PTS not in packets.pts and self.info.has_timestamps:
+            self._exact_seconds = packets.presented_seconds(float(unit))
+        if why_not := self._why_not(path, packets):
+            raise VideoError(why_not, self.name)
         self._num_yielded = 0
         self._size = width, height
         self._log = _ffmpeg_log()
@@ -90,6 +108,29 @@ class DecordDecoder:
             )
         except (decord.DECORDError, RuntimeError, OSError, UnicodeError) as error:
             raise VideoError(f"decord cannot open it: {_first_line(error)}", self.name) from error
+        if why_wrong := self._why_wrong(len(packets.pts)):
+            self.close()
+            raise VideoError(why_wrong, self.name)
+
+    def _why_not(self, path: Path, packets: PacketLog) -> str | None:
+        """Return why decord should not open a video with these packets, or None."""
+        if self.info.clock_wrap_seconds and packets.ends_inside_frame(path):
+            return "decord may decode a frame that is cut off"
+        if self.info.counts_chunks and self.info.has_timestamps:
+            return "decord ignores empty chunks, which take up time"
+        if (seconds := self._exact_seconds) is None or not len(seconds):
+            return None
+        if has_jumps(seconds, self.info):
+            return "decord cannot follow a clock that jumps"
+        if abs(seconds[0]) > LATEST_START_SECONDS:
+            return "decord rounds times so far from 0"
+        return None
+
+    def _why_wrong(self, num_packets: int) -> str | None:
+        """Return why the frames that decord has found are wrong, or None."""
+        if (num_frames := len(self._reader)) == num_packets:
+            return None
+        return f"decord finds {num_frames} frames in {num_packets} packets"
 
     @property
     def read_ahead_bytes(self) -> int:
@@ -125,14 +166,17 @@ class DecordDecoder:
     def timestamps(self) -> npt.NDArray[np.float64]:
         """Return (N,) presentation times in seconds, with decord's float32 precision.
 
-        Not finite from 2**17 s on, where float32 cannot distinguish frames. decord's number for an
-        unknown time is larger still.
+        If that is too coarse, or decord does not know them, they are those of the packets.
         """
-        if self._num_yielded == 0:
+        num_frames = self._num_yielded
+        if num_frames == 0:
             return np.empty(0)
-        indices = range(self._num_yielded)
-        seconds = np.asarray(self._reader.get_frame_timestamp(indices)[:, 0], dtype=np.float64)
-        return np.where(np.abs(seconds) < 2**17, seconds, np.nan)
+        seconds = np.asarray(self._reader.get_frame_timestamp(range(num_frames))[:, 0], np.float64)
+        if self._exact_seconds is None:
+            return seconds
+        exact = self._exact_seconds[:num_frames]
+        errors = np.abs((seconds - seconds[0]) - (exact - exact[0]))
+        return seconds if (errors <= MAX_TIME_ERROR).all() else exact
 
     def damage(self) -> Damage:
         """Return no damage: this decoder stops at the first error."""

@@ -104,6 +104,10 @@ class PictureDecoder(AvDecoder):
         """The expected number of frames."""
         return len(self._pictures)
 
+    @property
+    def _time_base(self) -> Fraction:
+        return _TIME_UNIT
+
     def timestamps(self) -> npt.NDArray[np.float64]:
         """Return (N,) seconds of the decoded pictures; lost pictures take up time, too."""
         return np.array(self._pts, np.float64) / self.info.fps

@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 
-from vigil.extract.decode.decoder import best_stream, open_container
+from vigil.extract.decode.decoder import best_stream, num_stated_frames, open_container
 from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
 from vigil.extract.processes import spawn
@@ -24,7 +24,8 @@ STALL_SECONDS = 60.0
 def count_frames(videos: Sequence[SourceVideo]) -> Iterator[tuple[SourceVideo, int | str]]:
     """Yield each video with its number of frames, or with the reason why it cannot be read.
 
-    For a folder these are its pictures; for a container the number it states, or else its packets.
+    For a folder these are its pictures; for a container the number it states, or else its packets,
+    without those that are never shown.
     """
     return _read_each(videos, _num_frames)
 
@@ -92,8 +93,10 @@ def _num_frames(path: Path) -> int:
         return len(list_pictures(path))
     with open_container(path) as container:
         stream = best_stream(container)
-        if stream.frames > 0:
-            return stream.frames
+        # AVI's number counts empty chunks, too; MP4's counts frames that an edit list hides.
+        num_stated = num_stated_frames(container, stream)
+        if num_stated and container.format.name != "avi":
+            return num_stated - sum(entry.is_discard for entry in stream.index_entries)
         try:
             packets = demux(path, container, stream)
             return sum(packet is not None and packet.size > 0 for packet in packets)

@@ -26,7 +26,9 @@ from vigil.extract.clips import ClipGrid
 from vigil.extract.decode.decoder import VideoInfo, best_stream, open_container
 from vigil.extract.decode.decoder_av import AvDecoder, num_logged_errors
 from vigil.extract.decode.interlacing import AUTO
+from vigil.extract.decode.packets import PacketLog
 from vigil.extract.decode.streams import demux, is_of_another
+from vigil.extract.decode.timeline import has_jumps
 from vigil.extract.errors import VideoError
 from vigil.extract.source import VideoIdentity
 
@@ -168,10 +170,10 @@ def split(
     shortest = 2 * clips_per_part
     if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
         return ()
-    promised = _scan(path, beat)
+    promised = _scan(path, info, beat)
     if promised is None:
         return ()
-    frame_pts, keyframes = promised
+    frame_pts, keyframes, info = promised
     num_frames = len(frame_pts)
     num_clips = grid.num_clips(num_frames)
     if num_clips < shortest:
@@ -197,18 +199,20 @@ def split(
 
 
 def _scan(
-    path: Path, beat: Callable[[], None]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]] | None:
+    path: Path, info: VideoInfo, beat: Callable[[], None]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp], VideoInfo] | None:
     """Return the presentation times (N,) of all frames, in order, and which ones are keyframes.
 
-    None if the packets do not determine them.
+    Also returns the properties of the video with those that only its end shows. None if the packets
+    do not determine the times, or if these are not one rising clock.
     """
-    all_pts, keyframe_pts = array("q"), array("q")
+    log, keyframe_pts = PacketLog(), array("q")
     av.logging.set_level(av.logging.PANIC)
     num_errors = num_logged_errors()
     with open_container(path) as container:
         try:
             stream = best_stream(container)
+            unit = float(stream.time_base or 0)  # to be read while the file is open
             for packet in demux(path, container, stream):
                 beat()
                 if packet is None or is_of_another(packet, stream):
@@ -217,15 +221,21 @@ def _scan(
                     continue
                 if packet.pts is None or packet.is_corrupt or packet.is_discard:
                     return None
-                all_pts.append(packet.pts)
+                log.add(packet)
                 if packet.is_keyframe:
                     keyframe_pts.append(packet.pts)
         except av.error.FFmpegError:
             return None
-    frame_pts = np.unique(np.array(all_pts))
-    if len(frame_pts) < len(all_pts) or num_logged_errors() > num_errors:
+    all_pts = np.array(log.pts)
+    frame_pts = np.unique(all_pts)
+    if not len(all_pts) or len(frame_pts) < len(all_pts) or num_logged_errors() > num_errors:
         return None
-    return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts)))
+    info = log.completed(info, path, int(frame_pts[-1]), unit)
+    if info.clock_wrap_seconds and log.ends_inside_frame(path):
+        return None
+    if (info.counts_chunks and info.has_timestamps) or has_jumps(log.presented_seconds(unit), info):
+        return None
+    return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts))), info
 
 
 def _borders(

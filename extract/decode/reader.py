@@ -108,7 +108,7 @@ def read_video(
     if video.path.is_dir():
         yield from _read_pictures(video, options, new_clip, pulse)
         return
-    info = probe(video.path, pulse.beat)
+    info = probe(video.path, pulse.beat, video.input_fps)
     identity = identify(video, pulse.beat)
     size = _frame_size(info, options)
 

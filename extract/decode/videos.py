@@ -94,6 +94,7 @@ def find_videos(
     extensions: str,
     follow_links: bool = False,
     picture_fps: float | None = None,
+    input_fps: float | None = None,
 ) -> FoundVideos:
     """Find the videos in folders, named directly, matching patterns, or listed in text files.
 
@@ -106,15 +107,17 @@ def find_videos(
         extensions: comma-separated extensions of videos in folders.
         follow_links: whether links in folders may lead to videos outside of them.
         picture_fps: frames per second of folders of pictures; None: those are not videos.
+        input_fps: frames per second of raw streams whose headers state no rate; None: assume 25.
 
     Raises:
         UserError: an argument does not exist, there are no videos, two videos have the same name,
             or an option is invalid.
     """
-    if picture_fps is not None and not 0.01 <= picture_fps <= 1000:
-        raise UserError(
-            f"picture_fps {picture_fps:g} is not allowed: use a rate from 0.01 to 1000, usually 25"
-        )
+    for name, fps in (("picture_fps", picture_fps), ("input_fps", input_fps)):
+        if fps is not None and not 0.01 <= fps <= 1000:
+            raise UserError(
+                f"{name} {fps:g} is not allowed: use a rate from 0.01 to 1000, usually 25"
+            )
     search = _Search(_parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
@@ -124,7 +127,7 @@ def find_videos(
         if reason := check(one.path, None if follow_links else one.searched):
             failures.append(FailedVideo(one.name, reason))
         else:
-            videos.append(SourceVideo(one.path, one.name, picture_fps or PICTURE_FPS))
+            videos.append(SourceVideo(one.path, one.name, picture_fps or PICTURE_FPS, input_fps))
     num_other = len(search.other_files)
     if not videos and not failures:
         others = f" ({counted(num_other, 'other file')})" if num_other else ""

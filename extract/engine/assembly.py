@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from vigil.extract.decode.decoder import frame_edges
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.reader import Finished
+from vigil.extract.decode.timeline import make_timeline
 from vigil.extract.engine.device import DeviceReady
 from vigil.extract.files import temporary_file
 from vigil.extract.networks.weights import Weights
@@ -129,7 +129,8 @@ class OpenVideo:
         clip_features = self._clip_features()
         segment_frames = segment_ranges(num_frames, made.spec.num_segments)
         segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
-        edges = frame_edges(finished.timestamps, finished.info)
+        timeline = make_timeline(finished.timestamps, finished.info)
+        edges, jumps = timeline.edges, timeline.jumps
         time_positions, channels = made.feature_layout
         return VideoFeatures(
             features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
@@ -160,6 +161,10 @@ class OpenVideo:
             damage_seconds=edges[finished.damage.frames],
             duration_container=finished.info.duration_seconds,
             rotation_ignored=finished.info.rotation_ignored,
+            num_clock_jumps=len(jumps),
+            first_jump_seconds=float(edges[jumps[0]]) if len(jumps) else 0.0,
+            rate_source=timeline.rate_source,
+            num_bytes_unread=finished.info.num_bytes_unread,
         )
 
     def _clip_features(self) -> "_ClipFile":

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from vigil.extract.damage import excess
+from vigil.extract.decode.decoder import ASSUMED_RATE, GIVEN_RATE
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
 from vigil.extract.sealed import (
@@ -15,7 +16,7 @@ from vigil.extract.sealed import (
     UnreadableFileError,
     unreadable,
 )
-from vigil.extract.source import SourceVideo, identify, size_and_time
+from vigil.extract.source import ASSUMED_FPS, SourceVideo, identify, size_and_time
 from vigil.extract.spec import difference
 from vigil.extract.store import VideoFeatures, feature_path, read_identity
 
@@ -146,7 +147,9 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
         num_bytes, modified_ns = size_and_time(video.path)
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
-    is_other_rate = video.path.is_dir() and there.fps != video.picture_fps
+    fps = video.picture_fps if video.path.is_dir() else video.input_fps or ASSUMED_FPS
+    is_set = video.path.is_dir() or there.rate_source in (GIVEN_RATE, ASSUMED_RATE)
+    is_other_rate = is_set and there.fps != fps
     if num_bytes != there.video.num_bytes or is_other_rate:
         return False
     if modified_ns == there.video.modified_ns:

@@ -60,7 +60,11 @@ def run_extract(options: ExtractOptions) -> int:
     """
     compute = options.compute
     found = find_videos(
-        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+        options.videos,
+        compute.extensions,
+        compute.follow_links,
+        compute.picture_fps,
+        compute.input_fps,
     )
     with download_progress() as progress:
         networks = load_networks(options.backbone, options.endpoint, options.weights, progress)

@@ -82,7 +82,11 @@ def run_verify_features(options: FeaturesVerifyOptions) -> int:
     found, compute = FoundVideos((), 0), options.compute
     if options.videos:
         found = find_videos(
-            options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+            options.videos,
+            compute.extensions,
+            compute.follow_links,
+            compute.picture_fps,
+            compute.input_fps,
         )
     with locked(options.features) if options.repair else nullcontext():
         files = feature_files(options.features)

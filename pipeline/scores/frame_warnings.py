@@ -61,7 +61,9 @@ def frame_warnings(features: VideoFeatures) -> list[str]:
         warnings.append(f"The container declares {declared} frames, {decoded} could be decoded.")
     seconds, declared_seconds = features.segment_seconds[-1, 1], features.duration_container
     allowed_seconds = max(MAX_SECONDS_MISMATCH, MAX_FRAME_MISMATCH / features.fps)
-    if declared_seconds and abs(declared_seconds - seconds) > allowed_seconds:
+    # A container's duration follows from its clock, so it means nothing if that jumps.
+    is_declared = declared_seconds and not features.num_clock_jumps
+    if is_declared and abs(declared_seconds - seconds) > allowed_seconds:
         warnings.append(
             f"The container declares {declared_seconds:.1f} seconds, the frames last {seconds:.1f}."
         )
@@ -69,6 +71,32 @@ def frame_warnings(features: VideoFeatures) -> list[str]:
         warnings.append(
             f"The file asks to turn its frames {features.rotation_ignored:+.0f} degrees further, "
             "but they are turned by multiples of 90 degrees only."
+        )
+    return warnings + _clock_warnings(features)
+
+
+def _clock_warnings(features: VideoFeatures) -> list[str]:
+    """Warnings about times that are not simply those of the file, a sentence each."""
+    warnings = []
+    if num_jumps := features.num_clock_jumps:
+        how_often = f"{num_jumps} times, first" if num_jumps > 1 else "once,"
+        warnings.append(
+            f"The file's clock jumps {how_often} at {clock_time(features.first_jump_seconds)}: "
+            "times here run on as if it did not."
+        )
+    if features.rate_source == "assumed":
+        warnings.append(
+            f"The file states no frame rate: times assume {features.fps:g} frames a second; "
+            "--input-fps sets another."
+        )
+    if features.rate_source == "unknown times":
+        warnings.append(
+            f"Frames without times in the file: times assume {features.fps:g} frames a second."
+        )
+    if num_bytes := features.num_bytes_unread:
+        warnings.append(
+            f"Another recording follows in the same file and was not read ({num_bytes:,} bytes at "
+            "its end): save them as separate files."
         )
     return warnings
 

@@ -42,7 +42,11 @@ def run_score(options: ScoreOptions) -> int:
     check_clock(options.clock)
     compute = options.compute
     found = find_videos(
-        options.videos, compute.extensions, compute.follow_links, compute.picture_fps
+        options.videos,
+        compute.extensions,
+        compute.follow_links,
+        compute.picture_fps,
+        compute.input_fps,
     )
     engine = scoring_engine(checkpoint.config, options)
     store, overwrite = options.out / FEATURES_FOLDER, options.overwrite

@@ -4,6 +4,7 @@ Legend: V views, S segments, K classes (normal has index 0).
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ def score_store(
             scores = score_features(checkpoint, video, features, views, threshold)
             source = (sources or {}).get(video)
             result = video_result(checkpoint, video, features, scores, threshold, views, source)
-            result = with_times_of_day(result, (times or {}).get(video))
+            known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
+            result = with_times_of_day(result, (times or {}).get(video), known_until)
             write_result(folder, result)
         except UserError as error:
             logger.error("%s", error)
