@@ -19,7 +19,7 @@ from rich.progress import (
     TextColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from vigil.extract.engine.activity import Activity
 from vigil.extract.errors import counted
@@ -129,22 +129,22 @@ class RunningCount:
         return self._rates(time.monotonic() - self.begun, self.activity)
 
     def describe_now(self) -> str:
-        """Rates over the last half minute or so, what waits for what, and the time left."""
+        """Rates over the last half minute or so, and what waits for what."""
         now = time.monotonic()
         earlier = self._earlier or ((self.begun, Activity()),)
         if now - earlier[-1][0] >= REPORT_SECONDS:
             self._earlier = (earlier[-1], (now, replace(self.activity)))
         since, before = earlier[0]
-        rates = self._rates(now - since, self.activity.since(before))
-        if self.seconds_left is None or self.done == self.total:
-            return rates
-        return f"{rates}, {clock_time(self.seconds_left, round_up=True)} left"
+        return self._rates(now - since, self.activity.since(before))
 
     def describe_done(self) -> str:
-        """How much is done: "3 of 53 videos, 7 %"."""
+        """How much is done and the time left: "3 of 53 videos, 7 %, 0:13:05 left"."""
         # Rounded down: 100 % is when nothing is left.
         share = "" if self.share_done is None else f", {int(100 * self.share_done)} %"
-        return f"{self.done} of {counted(self.total, 'video')}{share}"
+        left = ""
+        if self.seconds_left is not None and self.done < self.total:
+            left = f", {clock_time(self.seconds_left, round_up=True)} left"
+        return f"{self.done} of {counted(self.total, 'video')}{share}{left}"
 
     def _rates(self, seconds: float, activity: Activity) -> str:
         frames = activity.num_frames / max(seconds, 1e-9)
@@ -188,8 +188,10 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
     if not is_watched():
         yield ProgressLine(count, None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn())
-    with Progress(*columns, TextColumn("{task.fields[rates]}"), console=console()) as progress:
+    # On a narrow terminal the rates are cut off, never what is done and the time left.
+    rates = TextColumn("{task.fields[rates]}", table_column=Column(no_wrap=True, ratio=1))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), rates)
+    with Progress(*columns, console=console(), expand=True) as progress:
         yield ProgressLine(count, progress)
 
 

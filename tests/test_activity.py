@@ -1,8 +1,10 @@
 """Bottlenecks and the number of workers needed, on figures worked out by hand."""
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from vigil.extract.engine.activity import MIN_CLIPS, Activity
 from vigil.pipeline import logs
@@ -75,6 +77,16 @@ def test_a_count_shows_recent_rates_and_overall_rates_at_the_end(monkeypatch):
     count.share_done, count.seconds_left = 0.999, 3690.2
     said = count.describe_now()
     assert said.startswith(f"{64 * 20 / 60:.0f} frames/s, {5 * 20 / 60:.2f} clip-views/s")
-    assert said.endswith(", 1:01:31 left")
-    assert count.describe_done() == "2 of 4 videos, 99 %"
+    assert count.describe_done() == "2 of 4 videos, 99 %, 1:01:31 left"
     assert count.describe().startswith(f"{64 * 120 / 90:.0f} frames/s")
+
+
+def test_a_narrow_terminal_shows_what_is_done_and_the_time_left(monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    monkeypatch.setattr(logs, "console", lambda: console)
+    monkeypatch.setattr(logs, "is_watched", lambda: True)
+    count = RunningCount(total=53, num_views=5, done=7, share_done=0.071, seconds_left=784.2)
+    with logs.show_progress(count) as line:
+        line.update()
+    assert "7 of 53 videos, 7 %, 0:13:05 left" in screen.getvalue()
