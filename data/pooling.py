@@ -84,7 +84,7 @@ def segment_features(
     rows = [content.views.index(name) for name in views]
     pooled = [
         pool_positions(
-            content.clip_features[:, rows],
+            content.clip_features[:][:, rows],
             content.clip_frames,
             content.segment_frames,
             content.time_positions,

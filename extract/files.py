@@ -78,6 +78,18 @@ def temporary_file(folder: Path) -> IO[bytes]:
     return tempfile.TemporaryFile(prefix=".features", suffix=PARTIAL_SUFFIX, dir=folder)
 
 
+def write_at(file: IO[bytes], content: bytes, place: int) -> None:
+    """Write all bytes at a place in an unbuffered file, wherever its position is.
+
+    Raises:
+        OSError: the disk is full, for example; some of the bytes may have been written.
+    """
+    rest = memoryview(content).cast("B")
+    while rest:
+        num_bytes = os.pwrite(file.fileno(), rest, place)
+        rest, place = rest[num_bytes:], place + num_bytes
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and its missing parents, and sync each one's parent."""
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]

@@ -9,8 +9,9 @@ import errno
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import h5py
 import numpy as np
 
 from vigil.extract.errors import UserError
-from vigil.extract.files import NAME_ERRNOS, replace_file
+from vigil.extract.files import NAME_ERRNOS, replace_file, write_at
 
 FORMAT = "vigil-features"
 # Version 1 has no user block, but the attributes content_digest and, written last, complete.
@@ -27,6 +28,10 @@ FORMAT = "vigil-features"
 FORMAT_VERSION = 3
 USER_BLOCK_SIZE = 512
 USER_BLOCK = re.compile(rb"vigil-features (\d{1,9}) ([0-9a-f]{64})\n\0+")
+COMPRESSED = "frames/seconds"
+"""The only dataset that may be compressed."""
+MAX_COMPRESSED_BYTES = 1 << 27
+"""Its size is not bounded by the file's: 16 million frames, more than a video may have."""
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # What h5py raises on damaged bytes. An OSError then has no number, or that of an offset that does
@@ -48,43 +53,120 @@ class ForeignFileError(FeatureFileError):
     """A file is intact, but this program must not replace it: it is of another kind, or newer."""
 
 
-@contextmanager
-def create_sealed(path: Path) -> Iterator[h5py.File]:
-    """Yield an empty file to fill; once it is filled, write it atomically.
+class _NewFile(io.RawIOBase):
+    """The bytes of a new HDF5 file. An error in writing them is kept for `check`.
+
+    HDF5 crashes the process, instead of raising, if a write fails, such as on a full disk. What it
+    writes from then on, until the caller has checked and closed the file, stays in memory.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._place = 0
+        self._error: OSError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error in writing."""
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        size = os.fstat(self._file.fileno()).st_size
+        end = max([size, *(start + len(content) for start, content in self._unwritten)])
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: end}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, target: Any) -> int:
+        place, wanted = self._place, memoryview(target).cast("B")
+        content = os.pread(self._file.fileno(), len(wanted), place).ljust(len(wanted), b"\0")
+        wanted[:] = content
+        for start, newer in self._unwritten:
+            first, stop = max(place, start), min(place + len(wanted), start + len(newer))
+            if first < stop:
+                wanted[first - place : stop - place] = newer[first - start : stop - start]
+        self._place += len(wanted)
+        return len(wanted)
+
+    def write(self, content: Any) -> int:
+        try:
+            self.check()
+            write_at(self._file, content, self._place)
+        except OSError as error:
+            self._error = error
+            self._unwritten.append((self._place, bytes(content)))
+        self._place += len(content)
+        return len(content)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._place if size is None else size
+        try:
+            self.check()
+            self._file.truncate(size)
+        except OSError as error:
+            self._error = error
+        return size
+
+
+def write_sealed(path: Path, fill: Callable[[h5py.File], Iterable[object]]) -> None:
+    """Write a file atomically, without ever holding all of it in memory.
+
+    Args:
+        path: of the file.
+        fill: fills the empty file, and yields after each piece of it.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    # Built in memory: HDF5 crashes the process, instead of raising, when a disk fills up.
-    # With v110, HDF5 adds checksums to its own structures.
-    content = io.BytesIO()
-    with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
-        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
-        yield file
-    seal(content.getbuffer())
-    with replace_file(path) as partial:
-        partial.write_bytes(content.getbuffer())
+    with replace_file(path) as partial, partial.open("w+b", buffering=0) as raw:
+        content = _NewFile(raw)
+        # With v110, HDF5 adds checksums to its own structures.
+        with h5py.File(content, "w", libver="v110", userblock_size=USER_BLOCK_SIZE) as file:
+            file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
+            for _ in fill(file):
+                content.check()
+        content.check()
+        raw.seek(USER_BLOCK_SIZE)
+        write_at(raw, _user_block(hashlib.file_digest(raw, "sha256").hexdigest()), 0)
 
 
 def seal(content: memoryview) -> None:
     """Write the user block, which `read_features` checks, in front of a feature file's bytes."""
-    digest = hashlib.sha256(content[USER_BLOCK_SIZE:]).hexdigest()
-    block = f"{FORMAT} {FORMAT_VERSION} {digest}\n".encode()
-    content[:USER_BLOCK_SIZE] = block.ljust(USER_BLOCK_SIZE, b"\0")
+    content[:USER_BLOCK_SIZE] = _user_block(hashlib.sha256(content[USER_BLOCK_SIZE:]).hexdigest())
+
+
+def _user_block(digest: str) -> bytes:
+    return f"{FORMAT} {FORMAT_VERSION} {digest}\n".encode().ljust(USER_BLOCK_SIZE, b"\0")
 
 
 @contextmanager
 def open_sealed(path: Path) -> Iterator[h5py.File]:
     """Yield a file after checking its bytes; errors in reading it become `FeatureFileError`."""
+    with reading(path), checked(path) as file:
+        yield file
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[h5py.File]:
+    """Yield a file after checking its bytes; to be read within `reading`."""
+    if not path.is_file():
+        raise FeatureFileError(f"{path} does not exist: run vigil extract first")
+    with path.open("rb") as content:
+        version = _check_bytes(path, content)
+        with h5py.File(content, "r") as file:
+            _check_format(path, file, version)
+            _check_parts(file, path.stat().st_size)
+            yield file
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn errors in reading a feature file into `FeatureFileError`."""
     try:
-        if not path.is_file():
-            raise FeatureFileError(f"{path} does not exist: run vigil extract first")
-        with path.open("rb") as content:
-            version = _check_bytes(path, content)
-            with h5py.File(content, "r") as file:
-                _check_format(path, file, version)
-                _check_parts(file, path.stat().st_size)
-                yield file
+        yield
     except MemoryError as error:
         raise unreadable(path, error) from error
     except DAMAGE as error:
@@ -180,8 +262,12 @@ def _check_parts(file: h5py.File, num_bytes: int) -> None:
             continue
         creation = part.id.get_create_plist()
         filters = {creation.get_filter(index)[0] for index in range(creation.get_nfilters())}
+        is_small = part.nbytes <= num_bytes
+        if name == COMPRESSED:
+            filters -= {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE}
+            is_small = part.nbytes <= MAX_COMPRESSED_BYTES
         is_plain = filters <= {h5py.h5z.FILTER_FLETCHER32} and part.maxshape == part.shape
-        if part.is_virtual or part.external or not is_plain or part.nbytes > num_bytes:
+        if part.is_virtual or part.external or not is_plain or not is_small:
             raise ValueError(f"{name} does not store its values plainly in this file")
 
 

@@ -4,6 +4,8 @@ A video of N frames is cut into S equal half-open frame ranges, its segments. A 
 is the maximum over the clips whose centre lies in it (Majhi et al., FG 2021, III-B).
 """
 
+import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +44,19 @@ class ClipFeatures(Protocol):
     def __getitem__(self, clips: slice, /) -> npt.NDArray[np.floating]: ...  # noqa: D105
 
 
+SLICE_BYTES = 1 << 24
+"""Of the clip features of a long video, at most so many are in memory at once, but one clip is."""
+
+
+def slices(features: ClipFeatures, first: int = 0, stop: int | None = None) -> Iterator[slice]:
+    """Yield the slices, each of few bytes, that make up the rows from ``first`` to ``stop``."""
+    row_bytes = features.dtype.itemsize * math.prod(features.shape[1:])
+    step = max(1, SLICE_BYTES // max(1, row_bytes))
+    stop = len(features) if stop is None else stop
+    for start in range(first, stop, step):
+        yield slice(start, min(start + step, stop))
+
+
 def pool_clips(
     clip_features: ClipFeatures,
     clip_frames: npt.NDArray[np.int64],
@@ -73,5 +88,6 @@ def pool_clips(
         if first == stop:
             first = int(np.argmin(np.abs(clip_centres - centre)))
             stop = first + 1
-        pooled[segment] = clip_features[first:stop].max(axis=0)
+        maxima = [clip_features[some].max(axis=0) for some in slices(clip_features, first, stop)]
+        pooled[segment] = np.max(maxima, axis=0)
     return pooled

@@ -1,16 +1,17 @@
 """The HDF5 feature file: one per video, written atomically, verified when read.
 
 h5py alone can read it: ``/segments/features`` (V, S, D), ``/segments/frames`` (S, 2),
-``/segments/seconds`` (S, 2); if clips are kept, ``/clips/features`` (N_clips, V, D) and
-``/clips/frames``; for damaged videos, ``/damage/frames`` (n, 2) and ``/damage/seconds`` (n, 2).
-Everything else is in the attributes of the root group. `extract.sealed` describes how its bytes
-are protected.
+``/segments/seconds`` (S, 2); if clips are kept, ``/clips/features`` (N_clips, V, D),
+``/clips/frames`` and ``/frames/seconds`` (N + 1,); for damaged videos, ``/damage/frames`` (n, 2)
+and ``/damage/seconds`` (n, 2). Everything else is in the attributes of the root group.
+`extract.sealed` describes how its bytes are protected.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,17 @@ import numpy.typing as npt
 
 from vigil.extract.damage import damaged_share
 from vigil.extract.files import path_below
-from vigil.extract.sealed import FeatureFileError, check_unsealed, create_sealed, open_sealed
-from vigil.extract.segments import segment_ranges
+from vigil.extract.sealed import (
+    COMPRESSED,
+    FeatureFileError,
+    check_unsealed,
+    checked,
+    damaged,
+    open_sealed,
+    reading,
+    write_sealed,
+)
+from vigil.extract.segments import ClipFeatures, segment_ranges, slices
 from vigil.extract.source import VideoIdentity
 from vigil.extract.spec import FeaturePart, FeatureSpec
 from vigil.extract.versions import installed_versions
@@ -34,10 +44,13 @@ DATASETS = {
     "segment_seconds": "segments/seconds",
     "clip_features": "clips/features",
     "clip_frames": "clips/frames",
+    "frame_seconds": COMPRESSED,
     "damage_frames": "damage/frames",
     "damage_seconds": "damage/seconds",
 }
 """Field of `VideoFeatures` -> the dataset that holds it, if there is anything to hold."""
+FRAMES_PER_CHUNK = 1 << 16
+"""Times of frames that are compressed together."""
 LACKING: dict[str, Any] = {
     "rung": "",
     "num_frames_lost": 0,
@@ -62,10 +75,13 @@ class VideoFeatures:
     """(S, 2) half-open ranges of decoded frames."""
     segment_seconds: npt.NDArray[np.float64]
     """(S, 2) from the frames' own timestamps; the first frame is at 0."""
-    clip_features: npt.NDArray[np.floating] | None = None
-    """(N_clips, V, D), only if clips are kept."""
+    clip_features: ClipFeatures | None = None
+    """(N_clips, V, D), only if clips are kept; an array, or what loads the slices asked for."""
     clip_frames: npt.NDArray[np.int64] | None = None
     """(N_clips, 2) half-open ranges of real frames, only if clips are kept."""
+    frame_seconds: npt.NDArray[np.float64] | None = None
+    """(N + 1,) seconds at which each frame starts and the last one ends, only if clips are kept;
+    None in older and imported files."""
     views: tuple[str, ...]
     spec: FeatureSpec
     time_positions: int
@@ -176,13 +192,27 @@ def write_features(path: Path, video: VideoFeatures) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    with create_sealed(path) as file:
-        for field_name, dataset in DATASETS.items():
-            array = getattr(video, field_name)
-            if array is not None and len(array):
-                chunks = (1, *array.shape[1:]) if "features" in field_name else array.shape
-                file.create_dataset(dataset, data=array, chunks=chunks, fletcher32=True)
-        file.attrs.update(_attributes(video))
+    write_sealed(path, lambda file: _fill(file, video))
+
+
+def _fill(file: h5py.File, video: VideoFeatures) -> Iterator[None]:
+    """Write the content of a feature file, and yield after each piece of it."""
+    for field_name, dataset in DATASETS.items():
+        array = getattr(video, field_name)
+        if array is None or not len(array):
+            continue
+        chunks = (1, *array.shape[1:]) if "features" in field_name else array.shape
+        filters: dict[str, Any] = {"fletcher32": True}
+        if dataset == COMPRESSED:
+            chunks = (min(len(array), FRAMES_PER_CHUNK),)
+            filters |= {"compression": "gzip", "shuffle": True}
+        there = file.create_dataset(dataset, array.shape, array.dtype, chunks=chunks, **filters)
+        for some in slices(array):
+            there[some] = array[some]
+            yield
+        del there  # closed now, a dataset is not mixed with the next one in the file
+    file.attrs.update(_attributes(video))
+    yield
 
 
 def _attributes(video: VideoFeatures) -> dict[str, Any]:
@@ -215,26 +245,80 @@ def read_features(path: Path) -> VideoFeatures:
     return video
 
 
+@contextmanager
+def open_features(path: Path, every_byte: bool = False) -> Iterator[VideoFeatures]:
+    """Yield the content of a feature file that `read_features` accepts, but load no clip features.
+
+    While the block runs, slices of ``clip_features`` load what they cover, and nothing else.
+
+    Args:
+        path: of the file.
+        every_byte: check the digest of files of version 1, too.
+
+    Raises:
+        FeatureFileError: as in `read_features`; also when a slice is loaded.
+    """
+    with ExitStack() as stack:
+        with reading(path):
+            file = stack.enter_context(checked(path))
+            if every_byte:
+                check_unsealed(file)
+            video = _read(file, DATASETS.keys() - {"clip_features"})
+            if video.clip_features is not None:
+                stored = _StoredClips(path, file[DATASETS["clip_features"]])
+                video = replace(video, clip_features=stored)
+            _check_fit(video)
+        yield video
+
+
+@dataclass(frozen=True, eq=False)
+class _StoredClips:
+    """Clip features (N_clips, V, D) in an open feature file; slices are loaded."""
+
+    path: Path
+    dataset: h5py.Dataset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.dataset.shape)
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        kind: np.dtype[np.floating] = self.dataset.dtype
+        return kind
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, clips: slice, /) -> npt.NDArray[np.floating]:
+        with reading(self.path):
+            values: npt.NDArray[np.floating] = self.dataset[clips]
+        return values
+
+
 def read_identity(path: Path) -> VideoFeatures:
     """Read a feature file, leaving the feature arrays empty, to plan a run."""
     with open_sealed(path) as file:
-        return _read(file, arrays=False)
+        return _read(file, DATASETS.keys() - {"features", "clip_features", "frame_seconds"})
 
 
-def verify_features(path: Path) -> VideoFeatures:
+def verify_features(path: Path, load_clips: bool = True) -> VideoFeatures:
     """Read a feature file, checking every byte of it.
+
+    Args:
+        path: of the file.
+        load_clips: return the clip features, too; otherwise none of them, as `read_identity` does.
 
     Raises:
         FeatureFileError: as in `read_features`; also if a value is not finite.
     """
-    with open_sealed(path) as file:
-        check_unsealed(file)
-        video = _read(file)
-        _check_fit(video)
+    with open_features(path, every_byte=True) as video:
         clips = video.features[:0] if video.clip_features is None else video.clip_features
-        if not (np.isfinite(video.features).all() and np.isfinite(clips).all()):
-            raise ValueError("it holds values that are not finite")
-    return video
+        for values in (video.features, clips):
+            if not all(np.isfinite(values[some]).all() for some in slices(values)):
+                raise damaged(path, "it holds values that are not finite")
+        loaded = clips[:] if load_clips else clips[:0]
+    return replace(video, clip_features=None if video.clip_features is None else loaded)
 
 
 def _check_fit(video: VideoFeatures) -> None:
@@ -265,6 +349,8 @@ def _check_fit(video: VideoFeatures) -> None:
             raise ValueError("clips do not match the decoded frames")
     elif video.clip_features is not None or video.clip_frames is not None:
         raise ValueError("it holds clip features without frames, or the reverse")
+    if video.frame_seconds is not None:
+        _check_frame_seconds(video, video.frame_seconds)
     edges = np.concatenate([[0], video.damage_frames.ravel(), [num_frames]])
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
         raise ValueError("its damaged ranges do not fit the decoded frames")
@@ -274,14 +360,24 @@ def _check_fit(video: VideoFeatures) -> None:
         raise ValueError("it holds times that are not finite")
 
 
-def _read(file: h5py.File, arrays: bool = True) -> VideoFeatures:
+def _check_frame_seconds(video: VideoFeatures, edges: npt.NDArray[np.float64]) -> None:
+    if video.clip_frames is None or edges.shape != (video.num_frames_decoded + 1,):
+        raise ValueError(f"times of frames have the shape {edges.shape}")
+    if not np.isfinite(edges).all() or (np.diff(edges) < 0).any():
+        raise ValueError("times of frames decrease, or are not finite")
+    if not np.array_equal(edges[video.segment_frames], video.segment_seconds):
+        raise ValueError("times of frames do not match those of segments")
+
+
+def _read(file: h5py.File, loaded: Set[str] = DATASETS.keys()) -> VideoFeatures:
+    """Return a file's content; of the fields that are not in ``loaded``, the first 0 rows."""
     attributes = LACKING | dict(file.attrs)
     spec = FeatureSpec.from_json(attributes["spec"])
     if spec.digest != attributes["spec_digest"]:
         raise ValueError("its spec does not match the spec's digest")
     return VideoFeatures(
         **{
-            field_name: file[dataset][: None if arrays or "features" not in field_name else 0]
+            field_name: file[dataset][: None if field_name in loaded else 0]
             for field_name, dataset in DATASETS.items()
             if dataset in file
         },

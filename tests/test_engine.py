@@ -117,6 +117,7 @@ def test_features_are_those_of_a_literal_recomputation(tmp_path, script, num_fra
     np.testing.assert_allclose(video.clip_features, clips, rtol=1e-5)
     np.testing.assert_array_equal(video.clip_frames, GRID.frame_ranges(num_frames))
     np.testing.assert_array_equal(video.segment_seconds, video.segment_frames / 25)
+    np.testing.assert_array_equal(video.frame_seconds, np.arange(num_frames + 1) / 25)
 
 
 def test_a_file_records_how_it_was_made(tmp_path, script):
@@ -146,6 +147,7 @@ def test_a_file_records_how_it_was_made(tmp_path, script):
     assert video.versions == installed_versions()
     assert {"python", "torch", "numpy", "decord", "av", "h5py"} <= set(video.versions)
     assert video.clip_features is None
+    assert video.frame_seconds is None
     assert video.features.dtype == np.float32
 
 

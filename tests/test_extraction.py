@@ -26,6 +26,7 @@ from vigil.extract.decode import worker
 from vigil.extract.decode.decoder import frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
 from vigil.extract.engine import writer
+from vigil.extract.engine.journal import journal_path
 from vigil.extract.files import LOCK_NAME
 from vigil.extract.locks import locked
 from vigil.extract.networks import hardware
@@ -151,6 +152,25 @@ class TestAnotherRun:
         code, said = extract(videos)
         assert (code, snapshot(store)) == (0, before)
         assert "3 videos: 0 to extract, 3 already extracted" in said
+
+    def test_removes_the_journals_of_finished_videos_only(self, videos, store, extract):
+        """A run may have been killed between writing a video's file and removing its journal."""
+        extract(videos)
+        before = snapshot(store)
+        finished, other = (
+            journal_path(store, "Fighting/a.mp4"),
+            journal_path(store, "elsewhere.mp4"),
+        )
+        for path in (finished, other):
+            path.write_bytes(b"clips")
+        assert extract(videos, "--dry-run")[0] == 0
+        assert finished.exists()
+        code, said = extract(videos)
+        assert (code, snapshot(store)) == (0, before)
+        assert "0 to extract, 3 already extracted" in said
+        assert (finished.exists(), other.exists()) == (False, True)
+        assert main(["features", "verify", str(store)]) == 0
+        assert len(list_features(store)) == 3
 
     def test_adds_what_is_missing_and_repairs_what_is_damaged(self, videos, store, extract):
         extract(videos)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders import CHANNELS, SPEC, TIME_POSITIONS, VIEWS, make_features, write_store
 
-from vigil.extract import sealed, store
+from vigil.extract import sealed, segments, store
 from vigil.extract.sealed import (
     FORMAT_VERSION,
     FeatureFileError,
@@ -19,9 +19,11 @@ from vigil.extract.sealed import (
     UnreadableFileError,
     seal,
 )
+from vigil.extract.segments import segment_ranges
 from vigil.extract.store import (
     feature_path,
     list_features,
+    open_features,
     read_features,
     read_identity,
     verify_features,
@@ -34,6 +36,8 @@ CLIP_FEATURES = np.random.default_rng(1).standard_normal((2, 2, 6)).astype(np.fl
 WITH_CLIPS = make_features(
     clip_features=CLIP_FEATURES, clip_frames=CLIP_FRAMES, versions={"python": "3.11"}
 )
+FRAME_SECONDS = np.arange(81) / 25.0
+WITH_TIMES = replace(WITH_CLIPS, frame_seconds=FRAME_SECONDS)
 DAMAGE = {
     "num_frames_damaged": 4,
     "num_frames_lost": 2,
@@ -186,10 +190,146 @@ def test_h5py_alone_reads_what_the_contract_specifies(path):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_a_file_reads_back_as_written(path, dtype):
     video = make_features("ä/b c.mp4", features=WITH_CLIPS.features.astype(dtype))
-    for written in (WITH_CLIPS, video, replace(video, **DAMAGE)):
+    for written in (WITH_CLIPS, WITH_TIMES, video, replace(video, **DAMAGE)):
         write_features(path, written)
         for read in (read_features, verify_features):
             assert_same(read(path), written)
+
+
+def test_times_of_frames_are_compressed_and_change_nothing_else(path):
+    def other_parts():
+        with h5py.File(path) as file:
+            parts = {name: file[name][()].tobytes() for name in DATASETS}
+            return parts | {name: str(value) for name, value in file.attrs.items()}
+
+    before = other_parts()
+    seconds = np.cumsum(np.random.default_rng(0).uniform(0.03, 0.05, 200_001)) - 0.03
+    frames = segment_ranges(200_000, SPEC.num_segments)
+    long = replace(
+        WITH_TIMES,
+        segment_frames=frames,
+        segment_seconds=seconds[frames],
+        num_frames_decoded=200_000,
+        clip_features=np.zeros((3125, 2, 6), np.float16),
+        clip_frames=SPEC.grid.frame_ranges(200_000),
+        frame_seconds=seconds,
+    )
+    write_features(path, long)
+    with h5py.File(path) as file:
+        stored = file["frames/seconds"]
+        assert (stored.dtype, stored.shape) == (np.float64, (200_001,))
+        assert (stored.compression, stored.shuffle, stored.fletcher32) == ("gzip", True, True)
+        assert stored.id.get_storage_size() < seconds.nbytes
+        np.testing.assert_array_equal(stored, seconds)
+    assert_same(verify_features(path), long)
+    write_features(path, WITH_TIMES)
+    assert other_parts() == before
+    assert read_identity(path).frame_seconds.size == 0
+
+
+@pytest.mark.parametrize("name", ["frames/other", "clips/features", "frames/seconds"])
+def test_only_times_of_frames_may_be_compressed(path, monkeypatch, name):
+    write_features(path, WITH_TIMES)
+    with edited(path) as file:
+        if name in file:
+            del file[name]
+        file.create_dataset(name, data=np.zeros(81), compression="gzip")
+    monkeypatch.setattr(sealed, "MAX_COMPRESSED_BYTES", 80 * 8)
+    with pytest.raises(FeatureFileError, match=f"{name} does not store its values plainly"):
+        read_features(path)
+
+
+class _Source:
+    """Clip features that are made when asked for, and how many bytes were asked for at once."""
+
+    def __init__(self, num_clips):
+        self.shape, self.dtype = (num_clips, 2, 6), np.dtype(np.float16)
+        self.most_bytes = 0
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, clips):
+        assert clips.start is not None
+        assert clips.stop <= len(self)
+        numbers = np.arange(clips.start, clips.stop)[:, None, None]
+        values = (numbers % 1000 + np.arange(12).reshape(2, 6) / 16).astype(np.float16)
+        self.most_bytes = max(self.most_bytes, values.nbytes)
+        return values
+
+
+def make_long(num_clips):
+    num_frames = 64 * num_clips
+    source = _Source(num_clips)
+    ranges = SPEC.grid.frame_ranges(num_frames)
+    return source, make_features(
+        num_frames=num_frames, clip_features=source, clip_frames=ranges, versions={}
+    )
+
+
+def test_clips_are_written_pooled_and_read_in_small_slices(path, monkeypatch):
+    monkeypatch.setattr(segments, "SLICE_BYTES", 1000)
+    source, video = make_long(3000)
+    write_features(path, video)
+    pooled = segments.pool_clips(source, video.clip_frames, video.segment_frames)
+    assert 0 < source.most_bytes <= 1000
+    monkeypatch.undo()
+    clips = source[slice(0, 3000)]
+    owners = np.minimum(np.arange(3000) * 8 // 3000, 7)
+    np.testing.assert_array_equal(pooled, [clips[owners == k].max(axis=0) for k in range(8)])
+    np.testing.assert_array_equal(read_features(path).clip_features, clips)
+    in_pieces = path.read_bytes()
+    write_features(path, replace(video, clip_features=clips))
+    assert len(path.read_bytes()) == len(in_pieces)
+
+
+def test_an_open_file_loads_the_slices_that_are_asked_for(path, monkeypatch):
+    _, video = make_long(300)
+    write_features(path, video)
+    whole = read_features(path)
+    with open_features(path) as content:
+        clips = content.clip_features
+        assert not isinstance(clips, np.ndarray)
+        assert (clips.shape, clips.dtype, len(clips)) == ((300, 2, 6), np.float16, 300)
+        for some in (slice(0, 0), slice(7, 9), slice(290, None), slice(None)):
+            np.testing.assert_array_equal(clips[some], whole.clip_features[some])
+        assert_same(replace(content, clip_features=whole.clip_features), whole)
+    assert verify_features(path, load_clips=False).clip_features.size == 0
+    write_features(path, make_features())
+    with open_features(path) as content:
+        assert content.clip_features is None
+    with pytest.raises(FeatureFileError, match="does not exist"), open_features(path.parent / "b"):
+        pass
+
+
+def test_errors_of_those_who_read_an_open_file_are_their_own(path):
+    with pytest.raises(KeyError), open_features(path):
+        raise KeyError
+    with open_features(path) as content:
+        content.clip_features.dataset.file.close()
+        with pytest.raises(FeatureFileError, match=r"a\.mp4\.h5 is damaged"):
+            _ = content.clip_features[:1]
+
+
+@pytest.mark.parametrize("num_written", [0, 1, 2, 5, 20, 50])
+def test_a_disk_that_fills_up_is_an_error_and_keeps_the_old_file(path, monkeypatch, num_written):
+    """HDF5 itself would crash the process."""
+    whole, write, calls = path.read_bytes(), sealed.write_at, []
+
+    def write_some(file, content, place):
+        calls.append(len(content))
+        if len(calls) > num_written:
+            write(file, bytes(content)[: len(content) // 2], place)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, content, place)
+
+    monkeypatch.setattr(sealed, "write_at", write_some)
+    _, video = make_long(3000)
+    monkeypatch.setattr(segments, "SLICE_BYTES", 1000)
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.mp4\.h5"):
+        write_features(path, video)
+    assert (path.read_bytes(), names_in(path.parent)) == (whole, [path.name])
+    assert len(calls) == num_written + 1  # nothing is tried again
 
 
 def test_reading_the_identity_leaves_out_features_only(path):
@@ -455,6 +595,14 @@ def test_an_incomplete_file_of_version_1_is_refused(old_path):
         ({**DAMAGE, "damage_frames": np.array([[3, 5], [4, 6]])}, "not fit the decoded frames"),
         ({**DAMAGE, "damage_seconds": np.zeros((1, 2))}, "not fit the decoded frames"),
         ({"clip_frames": CLIP_FRAMES - 1}, "clips do not match the decoded frames"),
+        ({"frame_seconds": FRAME_SECONDS[:-1]}, r"times of frames have the shape \(80,\)"),
+        (
+            {"frame_seconds": FRAME_SECONDS, "clip_features": None, "clip_frames": None},
+            "times of frames have the shape",
+        ),
+        ({"frame_seconds": FRAME_SECONDS * np.nan}, "decrease, or are not finite"),
+        ({"frame_seconds": FRAME_SECONDS[::-1]}, "decrease, or are not finite"),
+        ({"frame_seconds": FRAME_SECONDS * 1.01}, "do not match those of segments"),
         ({"clip_features": CLIP_FEATURES[:, :1]}, r"clip features have the shape \(2, 1, 6\)"),
     ],
 )

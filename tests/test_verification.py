@@ -208,7 +208,10 @@ class TestRepair:
                 "vi",
             ),
             ({"precision": "bf16"}, r"precision: (bf16 != fp32|fp32 != bf16)"),
-            ({"clip_features": None, "clip_frames": None}, "has_clips: (True|False) != "),
+            (
+                {"clip_features": None, "clip_frames": None, "frame_seconds": None},
+                "has_clips: (True|False) != ",
+            ),
         ],
     )
     def test_files_with_different_settings_are_refused(self, verify, store, changes, message):

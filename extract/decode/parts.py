@@ -99,6 +99,10 @@ class PartDecoder(AvDecoder):
         if len(self._pts) < len(self._part.frame_pts):
             raise self._error("too few frames")
 
+    def skip(self) -> None:
+        """Take all frames of the part as yielded; they are known to be the promised ones."""
+        self._pts = array("q", self._part.frame_pts.tolist())
+
     def _own(
         self, ready: Iterator[tuple[VideoFrame, VideoFrame]]
     ) -> Iterator[npt.NDArray[np.uint8]]:

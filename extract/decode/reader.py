@@ -163,6 +163,25 @@ def read_part(
     yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
 
 
+def read_end(
+    video: SourceVideo, part: Part, options: ReadingOptions, pulse: Pulse
+) -> Iterator[Finished]:
+    """Yield the `Finished` with which `read_part` ends, without decoding: the part promises it.
+
+    Raises:
+        VideoError: the video has changed, or cannot be opened.
+    """
+    require_unchanged(video, part.identity)
+    pulse.decoder = PartDecoder.name
+    decoder = PartDecoder(video.path, part, *_frame_size(part.info, options), options.deinterlace)
+    try:
+        decoder.skip()
+        timestamps = decoder.timestamps()[: part.num_own_frames]
+        yield Finished(decoder.info, part.identity, decoder.name, timestamps, decoder.damage())
+    finally:
+        decoder.close()
+
+
 def _frame_size(info: VideoInfo, options: ReadingOptions) -> tuple[int, int]:
     """Return (width, height) in pixels at which to decode frames.
 

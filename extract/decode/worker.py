@@ -28,6 +28,7 @@ from vigil.extract.decode.reader import (
     ReadingOptions,
     Restart,
     SplitVideo,
+    read_end,
     read_part,
     read_video,
 )
@@ -47,6 +48,8 @@ class Task:
     decoder: str = AUTO
     part: Part | None = None
     may_split: bool = False
+    only_end: bool = False
+    """The clips of this part are there already: nothing but its end is wanted."""
 
     def __post_init__(self) -> None:
         """Refuse unknown decoders before the task is sent to a process.
@@ -74,6 +77,7 @@ class ClipReady:
     slot: Slot
     decode_seconds: float
     """Without the time spent waiting for a free slot."""
+    decoder: str
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,8 @@ def _messages(
         match read:
             case Clip():
                 seconds = time.perf_counter() - started - line.take_waited_seconds()
-                yield ClipReady(task.number, clip_index, line.ring.take(), seconds)
+                slot, decoder = line.ring.take(), line.pulse.decoder
+                yield ClipReady(task.number, clip_index, slot, seconds, decoder)
                 clip_index += 1
                 started = time.perf_counter()
             case Restart():
@@ -200,6 +205,8 @@ def _messages(
 def _read(
     task: Task, line: "_Line", options: ReadingOptions
 ) -> Iterator[Clip | Restart | SplitVideo | Finished]:
+    if task.part is not None and task.only_end:
+        return read_end(task.video, task.part, options, line.pulse)
     if task.part is not None:
         return read_part(task.video, task.part, options, line.new_clip, line.pulse)
     return read_video(

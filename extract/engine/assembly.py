@@ -1,16 +1,14 @@
 """One video in progress: collect its clip features, and pool them when they are complete.
 
-Clip features are kept in an unnamed temporary file until the video's length is known, so memory
-does not grow with it. Legend: V views, S segments, D = time positions x channels.
+Clip features are kept in a file until the video's length is known, so memory does not grow with
+it. Legend: V views, S segments, D = time positions x channels.
 """
 
-import os
-import weakref
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +17,14 @@ from vigil.extract.decode.parts import Part
 from vigil.extract.decode.reader import Finished
 from vigil.extract.decode.timeline import make_timeline
 from vigil.extract.engine.device import DeviceReady
-from vigil.extract.files import temporary_file
+from vigil.extract.engine.journal import Journal, journal_header
 from vigil.extract.networks.weights import Weights
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeaturePart, FeatureSpec
 from vigil.extract.store import VideoFeatures
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Provenance:
     """The values of each network, in their order within a feature."""
     dtype: type[np.floating]
     keep_clips: bool
+    batch_size: int
+    """Clip-views per batch; not recorded."""
 
     @property
     def feature_layout(self) -> tuple[int, int]:
@@ -45,6 +47,18 @@ class Provenance:
         if len(self.parts) == 1:
             return self.parts[0].time_positions, self.parts[0].channels
         return 1, self.parts[-1].stop
+
+    def journal_header(self, source: SourceVideo, computed: DeviceReady) -> bytes:
+        """What the clip features of a video depend on, given the devices that compute them."""
+        return journal_header(
+            source,
+            self.spec,
+            self.weights,
+            self.views,
+            self.dtype,
+            computed,
+            self.batch_size,
+        )
 
 
 @dataclass(eq=False)
@@ -59,23 +73,45 @@ class OpenVideo:
     """Number of restarts; features of an earlier attempt are ignored."""
     num_deaths: int = 0
     """Workers that died while reading it."""
+    reading: str | None = None
+    """How it is being decoded; None until that is known."""
     _back: set[int] = field(default_factory=set)
     _parts: dict[int, Finished | None] = field(default_factory=dict)
     """First clip of each part -> the result of reading it, None until then."""
 
     @cached_property
-    def _file(self) -> IO[bytes]:
-        self.store.mkdir(parents=True, exist_ok=True)
-        file = temporary_file(self.store)
-        weakref.finalize(self, file.close)
-        return file
+    def journal(self) -> Journal:
+        """Where its clip features are kept."""
+        made = self.provenance
+        shape = len(made.views), made.parts[-1].stop
+        return Journal(self.store, self.source.name, shape, np.dtype(made.dtype))
+
+    def begin(self, reading: str, num_clips: int | None = None) -> None:
+        """Note how the video is being decoded, and the number of its clips if it is known."""
+        if self.reading is not None:
+            return
+        self.reading = reading
+        if num_there := len(self.journal.clips_of(reading)):
+            of_all = "" if num_clips is None else f" of {num_clips}"
+            log.info("continuing %s: %d%s clips are there", self.source.name, num_there, of_all)
 
     def begin_anew(self) -> None:
         """Discard all clips so far."""
+        if self.reading is not None:
+            self.journal.forget(self.reading)
         self.attempt += 1
-        self.finished = None
+        self.reading = self.finished = None
         self._back.clear()
         self._parts.clear()
+
+    def take(self, first: int, stop: int) -> bool:
+        """Use the features of a range of clips that an earlier run has stored, if all are there."""
+        there = self.journal.clips_of(self.reading or "")
+        clips = range(first, stop)
+        is_there = all(clip in there for clip in clips)
+        if is_there:
+            self._back.update(clips)
+        return is_there
 
     def split(self, parts: Sequence[Part]) -> None:
         """Note that the video is read in these parts, given in order."""
@@ -95,15 +131,7 @@ class OpenVideo:
     def put(self, clip_index: int, features: npt.NDArray[np.floating]) -> None:
         """Store a clip's features (V, D); clips may come in any order."""
         with np.errstate(over="ignore"):  # overflow is reported when the video is written
-            content = features.astype(self.provenance.dtype).tobytes()
-        place = clip_index * len(content)
-        try:
-            while content:
-                num_bytes = os.pwrite(self._file.fileno(), content, place)
-                content, place = content[num_bytes:], place + num_bytes
-        except OSError as error:
-            error.filename = f"the clip features of {self.source.name}, kept in {self.store}"
-            raise
+            self.journal.put(self.reading or "", clip_index, features)
         self._back.add(clip_index)
 
     @property
@@ -126,7 +154,7 @@ class OpenVideo:
             raise RuntimeError(f"{self.source.name} was closed before its end")
         num_frames = len(finished.timestamps)
         clip_frames = made.spec.grid.frame_ranges(num_frames)
-        clip_features = self._clip_features()
+        clip_features = self.journal.features(self.reading or "")
         segment_frames = segment_ranges(num_frames, made.spec.num_segments)
         segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
         timeline = make_timeline(finished.timestamps, finished.info)
@@ -136,8 +164,9 @@ class OpenVideo:
             features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
             segment_frames=segment_frames,
             segment_seconds=edges[segment_frames],
-            clip_features=clip_features[:] if made.keep_clips else None,
+            clip_features=clip_features if made.keep_clips else None,
             clip_frames=clip_frames if made.keep_clips else None,
+            frame_seconds=edges if made.keep_clips else None,
             views=made.views,
             spec=made.spec,
             time_positions=time_positions,
@@ -166,27 +195,3 @@ class OpenVideo:
             rate_source=timeline.rate_source,
             num_bytes_unread=finished.info.num_bytes_unread,
         )
-
-    def _clip_features(self) -> "_ClipFile":
-        made = self.provenance
-        shape = len(self._back), len(made.views), made.parts[-1].stop
-        return _ClipFile(self._file, shape, np.dtype(made.dtype))
-
-
-@dataclass(frozen=True, eq=False)
-class _ClipFile:
-    """Clip features (n_clips, V, D) in a file; only the requested ones are loaded."""
-
-    file: IO[bytes]
-    shape: tuple[int, int, int]
-    dtype: np.dtype[np.floating]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, clips: slice) -> npt.NDArray[np.floating]:
-        start, stop, _ = clips.indices(len(self))
-        clip_size = self.shape[1] * self.shape[2]
-        self.file.seek(start * clip_size * self.dtype.itemsize)
-        values = np.fromfile(self.file, self.dtype, (stop - start) * clip_size)
-        return values.reshape(stop - start, *self.shape[1:])

@@ -108,6 +108,22 @@ class Devices:
         )
 
     @property
+    def are_ready(self) -> bool:
+        """Whether every device is ready."""
+        return all(device.ready is not None for device in self._devices)
+
+    def await_all(self) -> None:
+        """Wait until every device is ready; to be called before the first clip is sent.
+
+        Raises:
+            UserError, RuntimeError, ChildProcessError: as in `receive`.
+        """
+        while not self.are_ready:
+            for device in self._devices:
+                if device.ready is None:
+                    self.receive(device.connection)
+
+    @property
     def have_room(self) -> bool:
         """Whether a clip may be sent now."""
         return any(device.num_unread < MAX_UNREAD for device in self._devices)

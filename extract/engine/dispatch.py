@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from vigil.extract.decode.decoder_table import AUTO, last_resort, load_decoders
+from vigil.extract.decode.parts import Part
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,
@@ -35,6 +36,7 @@ from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.assembly import OpenVideo, Provenance
 from vigil.extract.engine.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from vigil.extract.engine.device_group import Devices
+from vigil.extract.engine.journal import JOURNAL_CLIPS
 from vigil.extract.engine.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.engine.writer import Extracted, Writer
 from vigil.extract.errors import FailedVideo
@@ -46,6 +48,9 @@ from vigil.extract.spec import FeatureSpec
 
 DEATHS_FORGIVEN = 1
 """Number of worker deaths after which a video is tried again; with one more it has failed."""
+
+IN_PARTS = "parts"
+"""The reading of a video in parts: if one of them is not as promised, their clips are void."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,9 @@ class Engine:
     """Forms of the network to try, best first."""
     clips_per_part: int | None = None
     """Length of the parts in which a long video is read; None: the default."""
+    journal_clips: int = JOURNAL_CLIPS
+    """Videos of more clips have a journal, from which the next run continues if this one is killed.
+    """
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
@@ -143,7 +151,9 @@ class Engine:
         # float32 if requested, else float16, which also holds what bf16 computes.
         dtype = np.float32 if self.precision == "fp32" else np.float16
         parts = feature_parts(self.networks, self.spec.time_pool)
-        return Provenance(self.spec, self.weights, self.views, parts, dtype, self.keep_clips)
+        return Provenance(
+            self.spec, self.weights, self.views, parts, dtype, self.keep_clips, self.batch_size
+        )
 
 
 class _Run:
@@ -175,6 +185,7 @@ class _Run:
                 source, self._writer.store, self._engine.provenance
             )
             self._queue.append(self._task(source, may_split=self._pool.limit > 1))
+        self._resume()
         while self._videos or self._writer.num_waiting:
             while self._queue and self._pool.assign(self._queue[0]):
                 self._queue.popleft()
@@ -184,6 +195,15 @@ class _Run:
             for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
                 yield from self._handle(connection)
             self._pool.watch()
+
+    def _resume(self) -> None:
+        """Take over the journals of earlier runs, once it is known how the devices compute."""
+        for video in self._videos.values():
+            if video.journal.path.exists():
+                self._devices.await_all()
+                with suppress(OSError):  # if the video cannot be read, its task will say so
+                    header = video.provenance.journal_header(video.source, self._devices.ready)
+                    video.journal.resume(header)
 
     def _task(self, source: SourceVideo, **how: Any) -> Task:
         task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
@@ -215,7 +235,14 @@ class _Run:
             return
         self._activity.num_clips_decoded += 1
         self._activity.decode_seconds += clip.decode_seconds
-        video = self._videos[self._tasks[clip.task].video.name]
+        task = self._tasks[clip.task]
+        video = self._videos[task.video.name]
+        video.begin(clip.decoder if task.part is None else IN_PARTS)
+        if video.take(clip.clip_index, clip.clip_index + 1):
+            self._pool.release(worker, clip.slot.index)
+            self._activity.num_clips_kept += 1
+            self._watch(self._activity)
+            return
         key = video.source.name, video.attempt, clip.clip_index
         self._clips.append(ClipWork(key, worker, clip.slot))
         self._feed_devices()
@@ -245,8 +272,16 @@ class _Run:
         if video is not None and is_kept:
             started = time.perf_counter()
             video.put(clip_index, clip.features)
+            self._keep_journal(video)
             self._spill_seconds += time.perf_counter() - started
             self._write_if_complete(video)
+
+    def _keep_journal(self, video: OpenVideo) -> None:
+        """Let the clips of a video outlive this run, if it turns out to be long."""
+        is_long = video.num_clips_back > self._engine.journal_clips
+        if is_long and not video.journal.is_named and self._devices.are_ready:
+            ready = self._devices.ready
+            video.journal.keep(video.provenance.journal_header(video.source, ready))
 
     def _conclude(
         self, news: Restarted | WasSplit | TaskFinished | TaskFailed | WorkerDied
@@ -263,9 +298,7 @@ class _Run:
             video.finish(news.finished, task.part)
             self._write_if_complete(video)
         elif isinstance(news, WasSplit):
-            video.split(news.parts)
-            parts = [self._task(task.video, decoder=task.decoder, part=part) for part in news.parts]
-            self._queue.extendleft(reversed(parts))
+            self._split(task, video, news.parts)
         elif task.part is not None or (
             isinstance(news, WorkerDied) and video.num_deaths < DEATHS_FORGIVEN
         ):
@@ -273,9 +306,22 @@ class _Run:
         else:
             del self._videos[task.video.name]
             self._activity.num_clips_kept -= video.num_clips_back
+            video.journal.remove()
             name, frame = task.video.name, news.frame_index
             yield FailedVideo(name, news.reason, news.decoder, frame)
         self._feed_devices()
+
+    def _split(self, task: Task, video: OpenVideo, parts: Sequence[Part]) -> None:
+        """Queue the parts of a video; those whose clips are all there need not be decoded."""
+        video.split(parts)
+        video.begin(IN_PARTS, parts[-1].stop_clip)
+        queued = []
+        for part in parts:
+            is_there = video.take(part.first_clip, part.stop_clip)
+            self._activity.num_clips_kept += is_there * (part.stop_clip - part.first_clip)
+            how = {"decoder": task.decoder, "part": part, "only_end": is_there}
+            queued.append(self._task(task.video, **how))
+        self._queue.extendleft(reversed(queued))
 
     def _restart(self, video: OpenVideo, news: TaskFailed | WorkerDied) -> None:
         """Read a video again in one piece; after a worker's death, with the more robust decoder."""

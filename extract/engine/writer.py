@@ -72,6 +72,14 @@ class Writer:
 
 
 def _write(store: Path, video: OpenVideo, computed: DeviceReady) -> Extracted | FailedVideo:
+    outcome = _pool_and_write(store, video, computed)
+    video.journal.remove()
+    return outcome
+
+
+def _pool_and_write(
+    store: Path, video: OpenVideo, computed: DeviceReady
+) -> Extracted | FailedVideo:
     features = video.pool(computed)
     name, decoder = video.source.name, features.decoder
     if not np.isfinite(features.features).all():
@@ -85,4 +93,5 @@ def _write(store: Path, video: OpenVideo, computed: DeviceReady) -> Extracted | 
             raise
         return FailedVideo(name, f"{path} cannot be written ({error.strerror}): rename the video")
     empty = features.features[:0].copy()
-    return Extracted(name, replace(features, features=empty, clip_features=None))
+    without = replace(features, features=empty, clip_features=None, frame_seconds=None)
+    return Extracted(name, without)

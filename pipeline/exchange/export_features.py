@@ -154,7 +154,7 @@ def export_rows(
             "its clips were not kept: extract it with --keep-clips, or export all segments with "
             "--pooled"
         )
-    clips = video.clip_features[:, [video.views.index(crop) for crop in crops]]
+    clips = video.clip_features[:][:, [video.views.index(crop) for crop in crops]]
     if not np.isfinite(clips).all():
         raise ExchangeError("its clips are not finite: extract it again")
     row_frames = ClipGrid(frames_per_row, frames_per_row).frame_ranges(video.num_frames_decoded)

@@ -10,6 +10,7 @@ from pathlib import Path
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.dispatch import Engine
+from vigil.extract.engine.journal import remove_journals
 from vigil.extract.engine.plan import plan_extraction
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted
@@ -200,6 +201,7 @@ def extract_videos(
         for video in plan.missing:
             print(f"extract {printable(video.name)}")
     else:
+        remove_journals(store, [video.name for video in plan.present])
         extract_missing(plan.missing, store, engine, report)
     return report
 

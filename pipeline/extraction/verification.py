@@ -112,7 +112,7 @@ def check_store(files: Mapping[str, Path], found: FoundVideos) -> Findings:
     for name, path in files.items():
         source = sources.get(name)
         try:
-            features = verify_features(path)
+            features = verify_features(path, load_clips=False)
             findings.settings[name] = _settings(features)
             is_imported = features.spec.origin is not None
             if source and not (is_imported or is_same_video(features, source)):
