@@ -29,8 +29,8 @@ class PoolingConfig:
     by the network's time positions, each a few frames long. This locates anomalies more precisely,
     but needs features from vigil extract --keep-clips."""
     window_frames: tuple[int, ...] = (64,)
-    """Length of the window over which positions are averaged; the features of several windows are
-    concatenated."""
+    """Length of the window over which positions are averaged, in frames as clips have them; the
+    features of several windows are concatenated."""
 
     def __post_init__(self) -> None:
         """Reject invalid values.
@@ -82,6 +82,9 @@ def segment_features(
             "--keep-clips and one backbone, or use pooling = clips"
         )
     rows = [content.views.index(name) for name in views]
+    frames_per_sample = 1.0
+    if content.num_frames_sampled:
+        frames_per_sample = content.num_frames_decoded / content.num_frames_sampled
     pooled = [
         pool_positions(
             content.clip_features[:][:, rows],
@@ -89,7 +92,8 @@ def segment_features(
             content.segment_frames,
             content.time_positions,
             content.spec.clip_frames,
-            window,
+            window * frames_per_sample,
+            content.clip_lengths,
         )
         for window in config.window_frames
     ]
@@ -103,7 +107,8 @@ def pool_positions(
     segment_frames: npt.NDArray[np.int64],
     time_positions: int,
     clip_length: int,
-    window_frames: int,
+    window_frames: float,
+    clip_lengths: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.floating]:
     """Return (S, V, C), the maximum over the windows whose centres lie in a segment.
 
@@ -112,16 +117,20 @@ def pool_positions(
 
     Args:
         clip_features: (n, V, D).
-        clip_frames: (n, 2) half-open ranges of real frames; positions in a clip's padding are
-            ignored.
+        clip_frames: (n, 2) half-open ranges of the video's frames; positions in a clip's padding
+            are ignored.
         segment_frames: (S, 2) half-open ranges that partition the video's frames.
         time_positions: T.
         clip_length: frames of a whole clip, padding included.
-        window_frames: length of the window.
+        window_frames: length of the window, in frames of the video.
+        clip_lengths: (n,) frames of each clip without padding, evenly spread over its range; None:
+            the frames of the range.
     """
     num_clips, num_views, _ = clip_features.shape
     offsets = (np.arange(time_positions) + 0.5) * clip_length / time_positions
-    centres = clip_frames[:, :1] + offsets  # (n, T)
+    ranges = np.diff(clip_frames)
+    scale = 1 if clip_lengths is None else ranges / clip_lengths[:, None]
+    centres = clip_frames[:, :1] + offsets * scale  # (n, T)
     centres[:, 0] = np.minimum(centres[:, 0], clip_frames[:, 1] - 1)  # every clip keeps one
     is_real = centres < clip_frames[:, 1:]
     order = np.argsort(centres[is_real], kind="stable")

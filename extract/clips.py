@@ -66,6 +66,23 @@ class ClipGrid:
         starts = np.arange(self.num_clips(num_frames), dtype=np.int64) * self.stride
         return np.stack([starts, np.minimum(starts + self.clip_frames, num_frames)], axis=1)
 
+    def source_ranges(
+        self, samples: npt.NDArray[np.int64], num_frames: int
+    ) -> npt.NDArray[np.int64]:
+        """Return (num_clips, 2) int64, the half-open ranges of a video that its clips stand for.
+
+        Together they cover every frame of the video, those that no clip shows, too; at an edge, two
+        clips may show the same frame.
+
+        Args:
+            samples: (M,) the frames of the video of which clips are made, in order.
+            num_frames: of the video.
+        """
+        starts, stops = self.frame_ranges(len(samples)).T
+        next_samples = np.append(samples, num_frames)[stops]
+        stops = np.maximum(samples[stops - 1] + 1, next_samples)
+        return np.stack([samples[starts], stops], axis=1)
+
     def cut(
         self,
         frames: Iterable[npt.NDArray[np.uint8]],

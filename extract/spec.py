@@ -10,6 +10,9 @@ import dacite
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE, ClipGrid
 from vigil.extract.errors import UserError
 
+MAX_FRAME_RATE = 240
+"""Frames per second."""
+
 
 @dataclass(frozen=True)
 class FeatureSpec:
@@ -36,6 +39,9 @@ class FeatureSpec:
     deinterlace: str = "auto"
     """auto: frames that are flagged as interlaced; on: all; off: none, as before there was this
     setting."""
+    frame_rate: float | None = None
+    """Frames per second of which clips are made: for each tick of a clock the nearest frame of the
+    video, which may repeat some and leave out others. None: every frame once."""
     origin: str | None = None
     """Kind of foreign file the features were imported from; None: extracted by this program.
     In an imported spec only the backbone's name, the grid and the segments have a meaning."""
@@ -51,6 +57,11 @@ class FeatureSpec:
             raise UserError(f"time pool {self.time_pool!r} is unknown: use none or mean")
         if self.deinterlace not in ("auto", "on", "off"):
             raise UserError(f"deinterlace {self.deinterlace!r} is unknown: use auto, on or off")
+        if self.frame_rate is not None and not 0 < self.frame_rate <= MAX_FRAME_RATE:
+            raise UserError(
+                f"frame rate {self.frame_rate:g} is not above 0 and at most {MAX_FRAME_RATE}: use "
+                "25, or native for the frames as they are"
+            )
         if self.num_segments < 1:
             raise UserError(f"{self.num_segments} segments are too few: use 1 or more, such as 32")
         if self.short_side is not None and self.short_side < VIEW_SIZE:
@@ -75,7 +86,7 @@ class FeatureSpec:
         Those that older files lack are left out at their defaults, so that digests do not change.
         """
         settings = asdict(self)
-        for name, default in (("origin", None), ("deinterlace", "auto")):
+        for name, default in (("origin", None), ("deinterlace", "auto"), ("frame_rate", None)):
             if settings[name] == default:
                 del settings[name]
         return json.dumps(settings, sort_keys=True)

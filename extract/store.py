@@ -60,6 +60,7 @@ LACKING: dict[str, Any] = {
     "first_jump_seconds": 0,
     "rate_source": "",
     "num_bytes_unread": 0,
+    "num_frames_sampled": 0,
     "parts": "[]",
 }
 """What it means if a file lacks an attribute, as older ones do."""
@@ -78,7 +79,7 @@ class VideoFeatures:
     clip_features: ClipFeatures | None = None
     """(N_clips, V, D), only if clips are kept; an array, or what loads the slices asked for."""
     clip_frames: npt.NDArray[np.int64] | None = None
-    """(N_clips, 2) half-open ranges of real frames, only if clips are kept."""
+    """(N_clips, 2) half-open ranges of decoded frames, only if clips are kept."""
     frame_seconds: npt.NDArray[np.float64] | None = None
     """(N + 1,) seconds at which each frame starts and the last one ends, only if clips are kept;
     None in older and imported files."""
@@ -102,6 +103,9 @@ class VideoFeatures:
     """Number that the container states, without hidden ones; 0 if it states none."""
     num_frames_decoded: int
     """0 if unknown, as for some imported features; the segments then hold no frames."""
+    num_frames_sampled: int = 0
+    """With a frame rate in the spec, number of frames of which clips are made, repeated ones too; 0
+    without one: each decoded frame once."""
     num_frames_damaged: int = 0
     """Frames that are lost, or were decoded with errors."""
     num_frames_lost: int = 0
@@ -132,6 +136,12 @@ class VideoFeatures:
     def damaged_share(self) -> float:
         """Share of the expected frames that are lost or damaged, 0..1."""
         return damaged_share(self.num_frames_damaged, self.num_frames_lost, self.num_frames_decoded)
+
+    @property
+    def clip_lengths(self) -> npt.NDArray[np.int64]:
+        """(N_clips,) number of frames in each clip that do not only fill it up."""
+        num_frames = self.num_frames_sampled or self.num_frames_decoded
+        return np.diff(self.spec.grid.frame_ranges(num_frames))[:, 0]
 
     def select_views(self, names: Sequence[str]) -> npt.NDArray[np.floating]:
         """Return (v, S, D), the features of the named views in the order given.
@@ -218,7 +228,8 @@ def _fill(file: h5py.File, video: VideoFeatures) -> Iterator[None]:
 def _attributes(video: VideoFeatures) -> dict[str, Any]:
     parts = json.dumps([asdict(part) for part in video.parts])
     return {
-        **{name: getattr(video, name) for name in SCALARS},
+        **{name: getattr(video, name) for name in SCALARS if name != "num_frames_sampled"},
+        **({"num_frames_sampled": video.num_frames_sampled} if video.num_frames_sampled else {}),
         **({"parts": parts} if video.parts else {}),
         "spec": video.spec.to_json(),
         "spec_digest": video.spec.digest,
@@ -342,15 +353,16 @@ def _check_fit(video: VideoFeatures) -> None:
     if video.segment_seconds.shape != (num_segments, 2):
         raise ValueError(f"segment seconds have the shape {video.segment_seconds.shape}")
     if video.clip_features is not None and video.clip_frames is not None:
-        grid = video.spec.grid
-        if video.clip_features.shape != (grid.num_clips(num_frames), num_views, size):
+        if video.clip_features.shape != (len(video.clip_lengths), num_views, size):
             raise ValueError(f"clip features have the shape {video.clip_features.shape}")
-        if not np.array_equal(video.clip_frames, grid.frame_ranges(num_frames)):
+        if not _covers(video.clip_frames, video):
             raise ValueError("clips do not match the decoded frames")
     elif video.clip_features is not None or video.clip_frames is not None:
         raise ValueError("it holds clip features without frames, or the reverse")
     if video.frame_seconds is not None:
         _check_frame_seconds(video, video.frame_seconds)
+    if (video.num_frames_sampled > 0) != (video.spec.frame_rate is not None):
+        raise ValueError("its number of sampled frames does not fit its spec")
     edges = np.concatenate([[0], video.damage_frames.ravel(), [num_frames]])
     if video.damage_seconds.shape != video.damage_frames.shape or (np.diff(edges) < 0).any():
         raise ValueError("its damaged ranges do not fit the decoded frames")
@@ -358,6 +370,19 @@ def _check_fit(video: VideoFeatures) -> None:
     single = video.fps, video.duration_container, video.first_jump_seconds, video.rotation_ignored
     if not np.isfinite([*times, *single]).all():
         raise ValueError("it holds times that are not finite")
+
+
+def _covers(clip_frames: npt.NDArray[np.int64], video: VideoFeatures) -> bool:
+    """Whether ranges are those of the video's clips, as far as that can be known."""
+    num_frames = video.num_frames_decoded
+    if not video.num_frames_sampled:
+        return np.array_equal(clip_frames, video.spec.grid.frame_ranges(num_frames))
+    if clip_frames.shape != (len(video.clip_lengths), 2):
+        return False
+    starts, stops = clip_frames.T
+    is_in_order = (np.diff(starts) >= 0).all() and (np.diff(stops) >= 0).all()
+    has_no_gap = starts[0] == 0 and stops[-1] == num_frames and (starts[1:] <= stops[:-1]).all()
+    return bool(is_in_order and has_no_gap and (starts < stops).all())
 
 
 def _check_frame_seconds(video: VideoFeatures, edges: npt.NDArray[np.float64]) -> None:

@@ -133,6 +133,9 @@ class ExtractOptions:
     clips of full-size frames per worker (800 MB at 1080p)."""
     deinterlace: Literal["auto", "on", "off"] = "auto"
     """auto: deinterlace frames that are flagged as interlaced; on: all frames; off: none."""
+    frame_rate: str = "native"
+    """native: clips take every frame once; or frames per second, such as 25: they take the frames
+    nearest to that clock, whatever the rate of the video. Times stay those of the video."""
     keep_clips: bool = False
     """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False

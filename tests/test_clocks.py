@@ -188,6 +188,14 @@ class TestEmptyChunks:
         assert warnings_of(finished, timeline) == []
         assert [count for _, count in count_frames([SourceVideo(path, "a")])] == [NUM_FRAMES]
 
+    def test_every_second_chunk_may_be_empty(self, folder):
+        path = folder / "half.avi"
+        whole = encode(folder / "whole.avi", draw_frames(NUM_FRAMES), codec="mpeg4")
+        slots = 2 * np.arange(NUM_FRAMES)
+        remux(whole, path, [(slot, slot, 1) for slot in slots.tolist()])
+        _, timeline, _ = read(path, "auto")
+        np.testing.assert_array_equal(timeline.edges[:-1], slots / 25)
+
     def test_the_last_frame_is_shown_to_the_end(self, folder):
         path = encode(
             folder / "still.avi",

@@ -244,6 +244,27 @@ class TestThereAndBack:
         export(store, tmp_path / "out", "--frames-per-snippet", 64)
         assert "a row is the clip around" not in capsys.readouterr().err
 
+    def test_rows_are_frames_of_the_video_whatever_the_frame_rate_of_clips(self, tmp_path, capsys):
+        samples = np.arange(300) // 3
+        video = make_video("Arson/a.mp4", 300, "center")
+        ranges = video.spec.grid.source_ranges(samples, 100)
+        slow = replace(
+            make_video("Arson/a.mp4", 100, "center"),
+            spec=replace(video.spec, frame_rate=75.0),
+            num_frames_sampled=300,
+            clip_features=video.clip_features,
+            clip_frames=ranges,
+        )
+        store = write_store(tmp_path / "store", slow)
+        assert export(store, tmp_path / "out", "--frames-per-snippet", 64) == 0
+        assert "clips have 75 frames a second: a row is the clip around its 64" in " ".join(
+            capsys.readouterr().err.split()
+        )
+        rows = np.load(tmp_path / "out/features/Arson/a.mp4_i3d.npy")
+        centres = (ranges[:, 0] + ranges[:, 1] - 1) // 2
+        expected = [video.clip_features[(centres // 64) == row].max(axis=0) for row in (0, 1)]
+        np.testing.assert_array_equal(rows, expected)
+
     @pytest.mark.parametrize("length", [16, 24])
     def test_rows_of_overlapping_clips(self, tmp_path, length):
         video = make_video("Arson/a.mp4", 300, "center", stride=16)

@@ -105,6 +105,40 @@ def assert_equal_stores(left, right):
             assert a.attrs["spec_digest"] == b.attrs["spec_digest"]
 
 
+class TestFrameRate:
+    def test_clips_and_times_are_those_of_the_slow_video(self, tmp_path, store, extract):
+        videos = tmp_path / "slow"
+        encode(videos / "a.mp4", draw_frames(60), times=[200 * index for index in range(60)])
+        code, _ = extract(videos, "--keep-clips", "--frame-rate", "25")
+        assert code == 0
+        video = verify_features(feature_path(store, "a.mp4"))
+        assert (video.num_frames_decoded, video.num_frames_sampled) == (
+            60,
+            296,
+        )  # the last one lasts 40 ms
+        assert video.spec.frame_rate == 25.0
+        assert video.segment_frames[-1, 1] == 60
+        assert video.segment_seconds[-1, 1] == pytest.approx(11.84)
+        # Frame f is nearest to the ticks 5f - 2 to 5f + 2.
+        shown = (np.arange(296) + 2) // 5
+        starts = np.arange(0, 296, 64)
+        expected = [(shown[start], shown[min(start + 63, 295)] + 1) for start in starts]
+        np.testing.assert_array_equal(video.clip_frames, expected)
+        code, said = extract(videos, "--keep-clips")
+        assert code == 2
+        assert "frame_rate: 25.0 != None" in said
+
+    def test_the_rate_of_the_video_gives_the_same_features(self, videos, store, extract, tmp_path):
+        other = tmp_path / "other"
+        assert extract(videos, "--keep-clips")[0] == 0
+        assert extract(videos, "--keep-clips", "--frame-rate", "25", out=other)[0] == 0
+        for name, path in list_features(store).items():
+            native, sampled = read_features(path), read_features(feature_path(other, name))
+            assert sampled.num_frames_sampled == native.num_frames_decoded
+            for field in ("features", "clip_features", "clip_frames", "segment_seconds"):
+                np.testing.assert_array_equal(getattr(native, field), getattr(sampled, field))
+
+
 class TestARun:
     def test_every_video_gets_its_file_at_its_relative_path(self, videos, store, extract):
         code, said = extract(videos, "--keep-clips")
@@ -475,6 +509,11 @@ class TestWrongUsage:
             (["--views", "middle"], "unknown view 'middle'"),
             (["--endpoint", "fc6"], "fake has no endpoint 'fc6'"),
             (["--short-side", "100"], "short side 100 is smaller than the 224 pixel views"),
+            (
+                ["--frame-rate", "0"],
+                "frame rate 0 is not above 0 and at most 240: use 25, or native",
+            ),
+            (["--frame-rate", "fast"], "frame rate 'fast' is not a number of frames a second"),
             (["--short-side", "big"], "short side 'big' is not a number of pixels: use 256, or n"),
             (["--clip-stride", "65"], "clip stride 65 is not in 1..64"),
             (["--segments", "0"], "0 segments are too few: use 1 or more"),

@@ -1,8 +1,10 @@
 """Features by time position, against a loop over every frame's position."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from builders import make_features
+from builders import SPEC, make_features
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -62,6 +64,53 @@ def test_it_is_the_maximum_over_sliding_means(num_frames, stride, time_positions
     for view in range(2):
         expected = plain(clips[:, view], frames, segments, time_positions, window)
         np.testing.assert_allclose(pooled[:, view], expected, atol=1e-9)
+
+
+@settings(max_examples=40)
+@given(
+    num_frames=st.integers(1, 300),
+    time_positions=st.sampled_from([2, 4, 16]),
+    factor=st.sampled_from([2, 4]),
+    seed=st.integers(0, 99),
+)
+def test_a_frame_rate_spreads_positions_over_the_video(num_frames, time_positions, factor, seed):
+    """A video in which every frame counts several times, against the same with real frames."""
+    num_samples = factor * num_frames
+    samples = np.arange(num_samples) // factor
+    grid = ClipGrid(64, 64)
+    shown = grid.frame_ranges(num_samples)
+    clips = np.random.default_rng(seed).standard_normal((len(shown), 2, time_positions * 3))
+    segments = segment_ranges(num_frames, 8)
+    pooled = pool_positions(
+        clips,
+        grid.source_ranges(samples, num_frames),
+        segments,
+        time_positions,
+        64,
+        64 / factor,
+        np.diff(shown)[:, 0],
+    )
+    expected = pool_positions(clips, shown, factor * segments, time_positions, 64, 64)
+    # What is rounded to frames differs: a first position beyond the end of a short clip, and the
+    # centre of a segment without positions.
+    assume(num_samples % 64 == 0 or num_samples % 64 > 64 / time_positions)
+    centres = (np.arange(num_samples * time_positions // 64 + 1) + 0.5) * 64 / time_positions
+    own, _ = np.histogram(centres, np.append(factor * segments[:, 0], num_samples))
+    np.testing.assert_array_equal(pooled[own > 0], expected[own > 0])
+
+
+def test_windows_are_as_long_as_clips_have_them():
+    samples = np.arange(320) // 4
+    spec = replace(SPEC, frame_rate=100.0)
+    ranges = ClipGrid(64, 64).source_ranges(samples, 80)
+    clips = np.random.default_rng(0).standard_normal((5, 2, 6)).astype(np.float16)
+    video = make_features(
+        num_frames=80, spec=spec, clip_features=clips, clip_frames=ranges, num_frames_sampled=320
+    )
+    found = segment_features(video, ["center"], POSITIONS).values
+    lengths = np.full(5, 64)
+    expected = pool_positions(clips[:, :1], ranges, video.segment_frames, 2, 64, 16, lengths)
+    np.testing.assert_array_equal(found[0], expected[:, 0])
 
 
 def video_with_clips(num_frames=330, **changes):

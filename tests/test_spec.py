@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -22,6 +23,7 @@ CHANGES = {
     "interpolation": "area",
     "apply_rotation": False,
     "deinterlace": "off",
+    "frame_rate": 25.0,
     "origin": "imported from snippets",
 }
 
@@ -39,7 +41,7 @@ def test_every_setting_changes_the_digest_and_is_named():
 
 def test_the_digest_is_the_sha256_of_the_canonical_json():
     settings = asdict(SPEC)
-    for name in ("origin", "deinterlace"):
+    for name in ("origin", "deinterlace", "frame_rate"):
         del settings[name]  # older files have none and keep their digest
     text = json.dumps(settings, sort_keys=True)
     assert SPEC.to_json() == text
@@ -73,6 +75,10 @@ def test_anything_but_an_exact_spec_is_refused(text):
     ("change", "message"),
     [
         ({"time_pool": "max"}, "time pool 'max' is unknown: use none or mean"),
+        *(
+            ({"frame_rate": rate}, rf"frame rate {rate:g} is not above 0 and at most 240: use 25")
+            for rate in (0.0, -5.0, math.nan, math.inf, 240.5)
+        ),
         ({"num_segments": 0}, "0 segments are too few: use 1 or more"),
         ({"clip_stride": 65}, r"clip stride 65 is not in 1\.\.64"),
         ({"short_side": 223}, "short side 223 is smaller than the 224 pixel views: use 256"),

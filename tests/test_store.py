@@ -612,6 +612,38 @@ def test_verifying_detects_content_that_was_written_wrong(path, change, message)
         verify_features(path)
 
 
+SAMPLED = replace(
+    WITH_CLIPS,
+    spec=replace(SPEC, frame_rate=40.0),
+    num_frames_sampled=128,
+    clip_frames=np.array([[0, 41], [40, 80]]),
+)
+
+
+def test_a_frame_rate_reads_back_and_other_files_have_no_attribute_of_it(tmp_path, path):
+    sampled = tmp_path / "sampled.h5"
+    write_features(sampled, SAMPLED)
+    assert_same(verify_features(sampled), SAMPLED)
+    with h5py.File(path) as file:
+        assert "num_frames_sampled" not in file.attrs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip_frames": np.array([[0, 40], [41, 80]])}, "clips do not match the decoded frames"),
+        ({"clip_frames": np.array([[0, 41], [40, 81]])}, "clips do not match the decoded frames"),
+        ({"num_frames_sampled": 129}, "clip features have the shape"),
+        ({"num_frames_sampled": 0, "clip_frames": CLIP_FRAMES}, "does not fit its spec"),
+        ({"spec": SPEC}, "does not fit its spec"),
+    ],
+)
+def test_verifying_checks_what_a_frame_rate_changes(path, change, message):
+    write_features(path, replace(SAMPLED, **change))
+    with pytest.raises(FeatureFileError, match=message):
+        verify_features(path)
+
+
 def test_views_are_chosen_by_name():
     video = make_features()
     np.testing.assert_array_equal(

@@ -47,7 +47,7 @@ class Run:
         promised = frames if promised is None else promised
         monkeypatch.setattr(workload.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(workload, "num_bytes", lambda video: sizes[video.name])
-        monkeypatch.setattr(workload, "Promises", lambda v: FakePromises(v, promised, self))
+        monkeypatch.setattr(workload, "Promises", lambda v, _: FakePromises(v, promised, self))
         self.videos = [SourceVideo(Path(name), name) for name in frames]
         self.workload = Workload(self.videos, GRID)
         self.activity = Activity()
@@ -68,7 +68,9 @@ class Run:
                     self.workload.conclude(FailedVideo(name, "damaged"))
                     break
             else:
-                features = SimpleNamespace(num_frames_decoded=self.frames[name])
+                features = SimpleNamespace(
+                    num_frames_decoded=self.frames[name], num_frames_sampled=0
+                )
                 self.workload.conclude(Extracted(name, features))
         return said, self.now - begun
 
@@ -150,11 +152,14 @@ def test_headers_and_first_packets_promise_the_frames(tmp_path, ending):
     codec = "mpeg2video" if ending == "mpg" else "libx264"
     frames = draw_frames(40, 320, 240) * 20
     path = encode(tmp_path / f"a.{ending}", frames, codec=codec)
-    assert promised_frames(path) == pytest.approx(800, rel=0.05)
+    video = SourceVideo(path, "a", input_fps=25)
+    assert promised_frames(video) == pytest.approx(800, rel=0.05)
+    assert promised_frames(video, 10.0) == pytest.approx(320, rel=0.05)
 
 
 def test_a_clock_that_jumps_promises_nothing_absurd(tmp_path, shared_data):
-    assert promised_frames(shared_data / "trouble" / "ts_backward_5h.ts") == pytest.approx(100, 0.3)
+    video = SourceVideo(shared_data / "trouble" / "ts_backward_5h.ts", "a")
+    assert promised_frames(video) == pytest.approx(100, 0.3)
 
 
 def test_promises_of_many_files_among_them_damaged_ones(tmp_path, monkeypatch):
@@ -169,9 +174,9 @@ def test_promises_of_many_files_among_them_damaged_ones(tmp_path, monkeypatch):
     assert list(reading.take()) == []
 
 
-def _die_at_b(connection, paths):
-    for path in paths:
-        if path.name == "b.mp4":
+def _die_at_b(connection, videos, _):
+    for video in videos:
+        if video.name == "b.mp4":
             os._exit(1)
         connection.send(7)
 

@@ -127,6 +127,14 @@ class Decoder(Protocol):
         """Return (N,) seconds of the N frames yielded so far; not finite where unknown."""
         ...
 
+    def last_timestamp(self) -> float:
+        """Return the exact seconds of the frame yielded last; not finite if it has no time.
+
+        Raises:
+            VideoError: the decoder cannot know it, although another one might.
+        """
+        ...
+
     def damage(self) -> Damage:
         """Return which frames so far could not be decoded, or only with errors."""
         ...
@@ -303,7 +311,7 @@ def _is_reached(container: InputContainer, seconds: float) -> bool:
     return False
 
 
-def _frame_rate(
+def stated_rate(
     container: InputContainer, stream: VideoStream, input_fps: float | None
 ) -> tuple[float, str]:
     """Return frames per second, and where they come from, as in `VideoInfo.rate_source`."""
@@ -359,7 +367,7 @@ def probe(
         width, height = displayed_size(frame, pixel_aspect)
         is_turned_as_ever = is_mp4 and not shown.is_mirrored and abs(ignored) < 0.5
         is_upright = shown == UPRIGHT and ignored == 0
-        fps, rate_source = _frame_rate(container, stream, input_fps)
+        fps, rate_source = stated_rate(container, stream, input_fps)
         name, flags = container.format.name, container.format.flags
         has_timestamps = not (name in CONTAINERS_WITHOUT_TIMESTAMPS or flags & NO_TIMESTAMPS)
         may_jump = has_timestamps and bool(flags & TIMES_MAY_JUMP)

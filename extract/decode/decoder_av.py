@@ -1,5 +1,6 @@
 """The PyAV decoder: it reads whatever FFmpeg can, and knows which frames are damaged."""
 
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from vigil.extract.damage import Damage, DamageLog
 from vigil.extract.decode.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
 from vigil.extract.decode.interlacing import AUTO, Deinterlacer
 from vigil.extract.decode.orientation import Orientation, orientation
-from vigil.extract.decode.packets import NO_PTS, PacketLog
+from vigil.extract.decode.packets import NO_PTS, PacketLog, exact_seconds
 from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
 
@@ -237,6 +238,17 @@ class AvDecoder:
         unit, pts = self._time_base, np.array(self._pts, np.float64)
         is_known = (pts != NO_PTS) & (unit != 0)
         return np.where(is_known, pts * unit.numerator / unit.denominator, np.nan)
+
+    def last_timestamp(self) -> float:
+        """Return the seconds of the frame yielded last; nan if it has no time.
+
+        In an AVI file, where positions of chunks are times, frames take the places of the packets.
+        """
+        times = self._log.dts if self.info.counts_chunks else self._pts
+        pts = times[len(self._pts) - 1]
+        if pts == NO_PTS or not (self.info.counts_chunks or self.info.has_timestamps):
+            return math.nan
+        return exact_seconds(float(pts), self._time_base)
 
     def damage(self) -> Damage:
         """Return the damage so far, with every error at its place."""

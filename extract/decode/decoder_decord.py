@@ -92,6 +92,8 @@ class DecordDecoder:
         self._exact_seconds: npt.NDArray[np.float64] | None = None
         if NO_PTS not in packets.pts and self.info.has_timestamps:
             self._exact_seconds = packets.presented_seconds(float(unit))
+        self._times = packets.frame_seconds(packets.presented_pts(), self.info, unit)
+        self._knows_times = NO_PTS not in packets.pts or not self.info.has_timestamps
         if why_not := self._why_not(path, packets):
             raise VideoError(why_not, self.name)
         self._num_yielded = 0
@@ -177,6 +179,16 @@ class DecordDecoder:
         exact = self._exact_seconds[:num_frames]
         errors = np.abs((seconds - seconds[0]) - (exact - exact[0]))
         return seconds if (errors <= MAX_TIME_ERROR).all() else exact
+
+    def last_timestamp(self) -> float:
+        """Return the seconds of the frame yielded last, as its packet has them; nan if it has none.
+
+        Raises:
+            VideoError: only some packets have times, so their order is not known.
+        """
+        if not self._knows_times:
+            raise self._error("it does not know the times of all frames")
+        return float(self._times[self._num_yielded - 1])
 
     def damage(self) -> Damage:
         """Return no damage: this decoder stops at the first error."""

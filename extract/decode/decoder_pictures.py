@@ -112,6 +112,10 @@ class PictureDecoder(AvDecoder):
         """Return (N,) seconds of the decoded pictures; lost pictures take up time, too."""
         return np.array(self._pts, np.float64) / self.info.fps
 
+    def last_timestamp(self) -> float:
+        """Return the seconds of the picture yielded last."""
+        return self._pts[-1] / self.info.fps
+
     def close(self) -> None:
         """Do nothing: no file stays open."""
 

@@ -4,8 +4,9 @@ import re
 from array import array
 from collections import deque
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -86,12 +87,30 @@ class PacketLog:
         return _last_is_full(path, self._stream_id)
 
     def presented_seconds(self, unit: float) -> npt.NDArray[np.float64]:
-        """Return the presentation times (N,) in the order in which frames leave the codec.
+        """Return the presentation times (N,) in the order in which frames leave the codec."""
+        return np.asarray(self.presented_pts() * unit, np.float64)
+
+    def presented_pts(self) -> npt.NDArray[np.int64]:
+        """Return the same in the stream's unit.
 
         That is their own order between keyframes, where the parts of joined recordings start.
         """
         pts = np.array(self.pts)
-        return np.asarray(pts[np.lexsort([pts, np.array(self._groups)])] * unit, np.float64)
+        return pts[np.lexsort([pts, np.array(self._groups)])]
+
+    def frame_seconds(
+        self, pts: npt.NDArray[np.int64], info: VideoInfo, unit: Fraction
+    ) -> npt.NDArray[np.float64]:
+        """Return (N,) seconds of frames as `Decoder.last_timestamp` does, nan where unknown.
+
+        Args:
+            pts: (N,) presentation times of all frames, in order, in the stream's unit.
+            info: the properties of the video.
+            unit: the stream's unit of time in seconds.
+        """
+        times = np.array(self.dts) if info.counts_chunks else pts
+        is_known = (times != NO_PTS) & (info.counts_chunks or info.has_timestamps)
+        return np.where(is_known, exact_seconds(times.astype(np.float64), unit), np.nan)
 
     def num_chunks(self, path: Path) -> int:
         """Return the number of a stream's chunks in an AVI file, empty ones too."""
@@ -112,7 +131,7 @@ class PacketLog:
         if len(slots) < 2 or slots[0] < 0:
             return None
         steps = np.diff(slots)
-        return slots - slots[0] if steps.min() == 1 and steps.max() > 1 else None
+        return slots - slots[0] if steps.min() >= 1 and steps.max() > 1 else None
 
     def last_seconds(self, last_pts: int, unit: float, info: VideoInfo) -> float:
         """Return how long the last frame is shown, in seconds; 0 if that is nothing unusual."""
@@ -159,6 +178,14 @@ class PacketLog:
             last_frame_seconds=last_seconds,
             num_bytes_unread=_unread_bytes(path, self._stop_byte),
         )
+
+
+Time = TypeVar("Time", float, npt.NDArray[np.float64])
+
+
+def exact_seconds(time: Time, unit: Fraction) -> Time:
+    """Return times in the stream's unit as seconds, rounded alike whoever asks."""
+    return time * unit.numerator / unit.denominator
 
 
 def _empty_chunks_after(path: Path, start: int, stream_index: int) -> int:

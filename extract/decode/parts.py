@@ -10,7 +10,8 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from itertools import dropwhile, pairwise
+from fractions import Fraction
+from itertools import dropwhile, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vigil.extract.decode.decoder import VideoInfo, best_stream, open_container
 from vigil.extract.decode.decoder_av import AvDecoder, num_logged_errors
 from vigil.extract.decode.interlacing import AUTO
 from vigil.extract.decode.packets import PacketLog
+from vigil.extract.decode.sampling import expected_samples, nearest_frames
 from vigil.extract.decode.streams import demux, is_of_another
 from vigil.extract.decode.timeline import has_jumps
 from vigil.extract.errors import VideoError
@@ -36,6 +38,8 @@ MIN_LEAD_FRAMES = 32
 """Frames decoded and dropped after the keyframe, where codecs report missing reference frames."""
 MAX_LEAD = 0.25
 """Limit for additional frames decoded and dropped, as a share of the frames of a part."""
+PACKED = ("frame_pts", "samples")
+"""The arrays of a part."""
 SEEK_MARGIN_SECONDS = 10
 """Without an index, seeking is inexact; reading extra packets costs little."""
 
@@ -54,17 +58,29 @@ class Part:
     """Number of frames before the first one of the next part, which may share the rest."""
     info: VideoInfo
     identity: VideoIdentity
+    samples: npt.NDArray[np.int64] | None = None
+    """(m,) the frames, of this part's, of which its clips are made, in order; None: each once."""
+    num_own_samples: int = 0
+    """Number of samples before the first one of the next part, which may share the rest."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the part in few bytes, so that sending it never waits for the worker."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        steps = np.diff(self.frame_pts, prepend=0).tobytes()
-        return _unpacked, ({**values, "frame_pts": zlib.compress(steps, 1)},)
+        packed = {
+            name: zlib.compress(np.diff(values[name], prepend=0).tobytes(), 1)
+            for name in PACKED
+            if values[name] is not None
+        }
+        return _unpacked, (values | packed,)
 
 
 def _unpacked(values: dict[str, Any]) -> Part:
-    steps = np.frombuffer(zlib.decompress(values["frame_pts"]), np.int64)
-    return Part(**{**values, "frame_pts": steps.cumsum()})
+    arrays = {
+        name: np.frombuffer(zlib.decompress(values[name]), np.int64).cumsum()
+        for name in PACKED
+        if values[name] is not None
+    }
+    return Part(**(values | arrays))
 
 
 class PartDecoder(AvDecoder):
@@ -123,7 +139,8 @@ class PartDecoder(AvDecoder):
         margin = round(SEEK_MARGIN_SECONDS / (self._stream.time_base or 1))
         start = self._stream.start_time or 0
         try:
-            self._container.seek(max(keyframe_pts - margin, start), stream=self._stream)
+            if keyframe_pts - margin > start:  # at the start, seeking may miss the first packet
+                self._container.seek(keyframe_pts - margin, stream=self._stream)
         except av.error.FFmpegError as error:
             raise self._error("the keyframe before them cannot be reached") from error
         return dropwhile(
@@ -166,27 +183,36 @@ def split(
     grid: ClipGrid,
     clips_per_part: int,
     beat: Callable[[], None] = lambda: None,
+    frame_rate: float | None = None,
 ) -> tuple[Part, ...]:
     """Return the parts of a video in order, two or more, or none if it should not be split.
 
-    ``beat`` is called for every packet read from the file.
+    ``beat`` is called for every packet read from the file. With a frame rate, clips are made of the
+    frames nearest to its ticks.
     """
     shortest = 2 * clips_per_part
-    if info.num_frames_container and grid.num_clips(info.num_frames_container) < shortest:
+    stated = expected_samples(info.num_frames_container, info.fps, frame_rate)
+    if stated and grid.num_clips(stated) < shortest:
         return ()
     promised = _scan(path, info, beat)
     if promised is None:
         return ()
-    frame_pts, keyframes, info = promised
+    frame_pts, keyframes = promised.frame_pts, promised.keyframes
     num_frames = len(frame_pts)
-    num_clips = grid.num_clips(num_frames)
+    samples = np.arange(num_frames) if frame_rate is None else promised.samples(frame_rate)
+    num_clips = grid.num_clips(len(samples))
     if num_clips < shortest:
         return ()
-    borders = [0, *_borders(num_clips, clips_per_part, grid.stride, keyframes), num_clips]
+    starts = samples[grid.frame_ranges(len(samples))[:, 0]]
+    frames_per_part = clips_per_part * grid.stride * (num_frames / len(samples))
+    borders = [0, *_borders(starts, clips_per_part, frames_per_part, keyframes), num_clips]
     parts = []
     for first_clip, stop_clip in pairwise(borders if len(borders) > 2 else ()):
-        first = first_clip * grid.stride
-        _, stop = grid.frame_range(stop_clip - 1, num_frames)
+        is_last, first = stop_clip == num_clips, starts[first_clip]
+        own_stop = num_frames if is_last else starts[stop_clip]
+        first_sample, own_stop_sample = first_clip * grid.stride, stop_clip * grid.stride
+        _, stop_sample = grid.frame_range(stop_clip - 1, len(samples))
+        stop = max(samples[stop_sample - 1] + 1, own_stop)
         keyframe = _keyframes_before(np.array(first), keyframes)
         parts.append(
             Part(
@@ -194,21 +220,40 @@ def split(
                 stop_clip,
                 frame_pts[first:stop],
                 int(frame_pts[keyframe]) if first_clip else None,
-                (stop if stop == num_frames else stop_clip * grid.stride) - first,
-                info,
+                int(own_stop - first),
+                promised.info,
                 identity,
+                None if frame_rate is None else samples[first_sample:stop_sample] - first,
+                (stop_sample if is_last else own_stop_sample) - first_sample,
             )
         )
     return tuple(parts)
 
 
-def _scan(
-    path: Path, info: VideoInfo, beat: Callable[[], None]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp], VideoInfo] | None:
-    """Return the presentation times (N,) of all frames, in order, and which ones are keyframes.
+@dataclass(frozen=True, eq=False)
+class _Promise:
+    """What the packets of a video promise."""
 
-    Also returns the properties of the video with those that only its end shows. None if the packets
-    do not determine the times, or if these are not one rising clock.
+    frame_pts: npt.NDArray[np.int64]
+    """(N,) presentation times of all frames, in order."""
+    keyframes: npt.NDArray[np.intp]
+    """Which of them are keyframes."""
+    seconds: npt.NDArray[np.float64]
+    """(N,) what `Decoder.last_timestamp` will return."""
+    info: VideoInfo
+    """With the properties that only the end of the video shows."""
+
+    def samples(self, rate: float) -> npt.NDArray[np.int64]:
+        """Return (M,) the frame nearest to each tick."""
+        timed = zip(self.seconds.tolist(), repeat(None))
+        nearest = (index for index, _ in nearest_frames(timed, rate, lambda: self.info))
+        return np.fromiter(nearest, np.int64)
+
+
+def _scan(path: Path, info: VideoInfo, beat: Callable[[], None]) -> _Promise | None:
+    """Return what the packets of a video promise.
+
+    None if they do not determine the times of its frames, or if these are not one rising clock.
     """
     log, keyframe_pts = PacketLog(), array("q")
     av.logging.set_level(av.logging.PANIC)
@@ -216,7 +261,7 @@ def _scan(
     with open_container(path) as container:
         try:
             stream = best_stream(container)
-            unit = float(stream.time_base or 0)  # to be read while the file is open
+            exact_unit = stream.time_base or Fraction(0)  # to be read while the file is open
             for packet in demux(path, container, stream):
                 beat()
                 if packet is None or is_of_another(packet, stream):
@@ -234,27 +279,39 @@ def _scan(
     frame_pts = np.unique(all_pts)
     if not len(all_pts) or len(frame_pts) < len(all_pts) or num_logged_errors() > num_errors:
         return None
+    unit = float(exact_unit)
     info = log.completed(info, path, int(frame_pts[-1]), unit)
     if info.clock_wrap_seconds and log.ends_inside_frame(path):
         return None
     if (info.counts_chunks and info.has_timestamps) or has_jumps(log.presented_seconds(unit), info):
         return None
-    return frame_pts, np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts))), info
+    keyframes = np.searchsorted(frame_pts, np.sort(np.array(keyframe_pts)))
+    return _Promise(frame_pts, keyframes, log.frame_seconds(frame_pts, info, exact_unit), info)
 
 
 def _borders(
-    num_clips: int, clips_per_part: int, stride: int, keyframes: npt.NDArray[np.intp]
+    starts: npt.NDArray[np.int64],
+    clips_per_part: int,
+    frames_per_part: float,
+    keyframes: npt.NDArray[np.intp],
 ) -> Iterator[int]:
-    """Yield the first clips of parts: clips that start soon after a keyframe."""
+    """Yield the first clips of parts: clips that start soon after a keyframe.
+
+    ``starts`` has the first frame of every clip.
+    """
+    num_clips = len(starts)
     num_parts = num_clips // clips_per_part
     reach = clips_per_part // 4
+    last = 0
     for number in range(1, num_parts):
         even = number * num_clips // num_parts
         clips = np.arange(even - reach, even + reach + 1)
-        found = _keyframes_before(clips * stride, keyframes)
-        leads = clips * stride - found
+        found = _keyframes_before(starts[clips], keyframes)
+        leads = starts[clips] - found
         best = np.lexsort([np.abs(clips - even), leads])[0]
-        if found[best] >= 0 and leads[best] <= MIN_LEAD_FRAMES + MAX_LEAD * clips_per_part * stride:
+        is_near = leads[best] <= MIN_LEAD_FRAMES + MAX_LEAD * frames_per_part
+        if found[best] >= 0 and is_near and starts[clips[best]] > last:
+            last = starts[clips[best]]  # parts without a frame of their own would be empty
             yield int(clips[best])
 
 

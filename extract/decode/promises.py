@@ -16,13 +16,13 @@ from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from vigil.extract.decode.decoder import best_stream, open_container
+from vigil.extract.decode.decoder import best_stream, open_container, stated_rate
+from vigil.extract.decode.sampling import expected_samples
 from vigil.extract.errors import VideoError
 from vigil.extract.processes import spawn
 from vigil.extract.source import SourceVideo, list_pictures
@@ -38,8 +38,12 @@ _CLOCK_MAY_JUMP = {"mpegts", "mpeg"}
 class Promises:
     """Reads the promises of videos in a process of its own, which damaged headers may crash."""
 
-    def __init__(self, videos: Sequence[SourceVideo]) -> None:
-        """Start reading, in random order, so that those known early stand for all."""
+    def __init__(self, videos: Sequence[SourceVideo], frame_rate: float | None = None) -> None:
+        """Start reading, in random order, so that those known early stand for all.
+
+        ``frame_rate`` is that of `promised_frames`.
+        """
+        self._frame_rate = frame_rate
         self._waiting = deque(random.Random(0).sample(videos, len(videos)))
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
@@ -78,37 +82,49 @@ class Promises:
         self._heard = time.monotonic()
         if self._waiting:
             self._connection, theirs = Pipe()
-            paths = [video.path for video in self._waiting]
-            self._process = spawn(_send_promises, (theirs, paths), "vigil-promises")
+            work = theirs, tuple(self._waiting), self._frame_rate
+            self._process = spawn(_send_promises, work, "vigil-promises")
             theirs.close()
 
 
-def _send_promises(connection: Connection, paths: Sequence[Path]) -> None:
+def _send_promises(
+    connection: Connection, videos: Sequence[SourceVideo], frame_rate: float | None
+) -> None:
     os.nice(10)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # the other end is closed
-        for path in paths:
-            connection.send(promised_frames(path))
+        for video in videos:
+            connection.send(promised_frames(video, frame_rate))
 
 
-def promised_frames(path: Path) -> int | None:
-    """Return the number of frames that a video promises; None if it promises nothing."""
+def promised_frames(video: SourceVideo, frame_rate: float | None = None) -> int | None:
+    """Return the number of frames that a video promises; None if it promises nothing.
+
+    With a frame rate, it is the number of frames at that rate.
+    """
     try:
-        if path.is_dir():
-            return len(list_pictures(path))
-        with open_container(path) as container:
+        if video.path.is_dir():
+            num_pictures = len(list_pictures(video.path))
+            return expected_samples(num_pictures, video.picture_fps, frame_rate)
+        with open_container(video.path) as container:
             stream = best_stream(container)
-            if stream.frames > 0:
-                return stream.frames
-            by_length = _frames_by_length(container, stream)
-            if by_length is not None and container.format.name not in _CLOCK_MAY_JUMP:
-                return by_length
-            by_size = _by_size(container, stream)
+            num_frames = _frames_of(container, stream)
+            fps, _ = stated_rate(container, stream, video.input_fps)
     except (VideoError, OSError, av.error.FFmpegError, MemoryError):
         return None
+    return None if num_frames is None else expected_samples(num_frames, fps, frame_rate)
+
+
+def _frames_of(container: InputContainer, stream: VideoStream) -> int | None:
+    if stream.frames > 0:
+        return stream.frames
+    by_length = _frames_by_length(container, stream)
+    if by_length is not None and container.format.name not in _CLOCK_MAY_JUMP:
+        return by_length
+    by_size = _by_size(container, stream)
     if by_length is None or by_size is None or by_length > MAX_RATIO * by_size:
         return by_size
     return by_length

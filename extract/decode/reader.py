@@ -4,8 +4,11 @@ It needs only a decoder and numpy, so that it can run in its own process.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from vigil.extract.decode.decoder_table import AUTO, DecoderRow, check_decoder, 
 from vigil.extract.decode.parts import Part, PartDecoder, split
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.ring import MIN_SLOTS
+from vigil.extract.decode.sampling import nearest_frames
 from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
@@ -54,6 +58,14 @@ class Finished:
     timestamps: npt.NDArray[np.float64]
     """(N,) seconds of the N decoded frames; in a part, without those shared with the next part."""
     damage: Damage
+    samples: npt.NDArray[np.int64] | None = None
+    """(M,) the decoded frames of which clips are made, in order; None: each once. In a part, they
+    count from its first frame, and those shared with the next part are left out."""
+
+    @property
+    def num_samples(self) -> int:
+        """Number of frames of which clips are made."""
+        return len(self.timestamps if self.samples is None else self.samples)
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,12 @@ class ReadingOptions:
     """Share of a video's frames, 0..1, that may be damaged."""
     deinterlace: str = "auto"
     """auto: frames that are flagged as interlaced; on: all; off: none."""
+    frame_rate: float | None = None
+    """Frames per second of which clips are made, as in `FeatureSpec`; None: every frame once."""
 
 
-NewClip = Callable[[tuple[int, ...]], npt.NDArray[np.uint8]]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+NewClip = Callable[[tuple[int, ...]], Pixels]
 
 
 def read_video(
@@ -116,7 +131,8 @@ def read_video(
         pulse.decoder = row.name
         if may_split and row.splits:
             grid, length = options.grid, options.clips_per_part
-            if parts := split(video.path, info, identity, grid, length, pulse.beat):
+            rate = options.frame_rate
+            if parts := split(video.path, info, identity, grid, length, pulse.beat, rate):
                 yield SplitVideo(parts)
                 return
         opened = row.open(video.path, info, *size, options.deinterlace)
@@ -160,7 +176,7 @@ def read_part(
     pulse = pulse or Pulse()
     pulse.decoder = PartDecoder.name
     decoder = PartDecoder(video.path, part, width, height, options.deinterlace)
-    yield from _read(decoder, video, part.identity, options, new_clip, pulse, part.num_own_frames)
+    yield from _read(decoder, video, part.identity, options, new_clip, pulse, part)
 
 
 def read_end(
@@ -216,21 +232,47 @@ def _read(
     options: ReadingOptions,
     new_clip: NewClip,
     pulse: Pulse,
-    num_own_frames: int | None = None,
+    part: Part | None = None,
 ) -> Iterator[Clip | Finished]:
+    samples = array("q")
+    frames = _watched(decoder, pulse)
+    if part is not None and part.samples is not None:
+        samples.extend(part.samples[: part.num_own_samples])
+        frames = _repeated(frames, part.samples)
+    elif options.frame_rate is not None:
+        frames = _sampled(decoder, frames, options.frame_rate, samples)
     try:
-        for pixels in options.grid.cut(_watched(decoder, pulse), new_clip):
+        for pixels in options.grid.cut(frames, new_clip):
+            pulse.beat()  # with a frame rate, one frame may fill many clips
             yield Clip(pixels)
-        timestamps = decoder.timestamps()[:num_own_frames]
+        timestamps = decoder.timestamps()[: part.num_own_frames if part else None]
         if len(timestamps) == 0:
             raise VideoError("no frame can be decoded", decoder.name)
         require_unchanged(video, identity)
         damage, num_frames = decoder.damage(), len(timestamps)
         if reason := excess(damage.share(num_frames), options.max_damage):
             raise VideoError(reason, decoder.name, num_frames)
-        yield Finished(decoder.info, identity, decoder.name, timestamps, damage)
+        used = np.array(samples) if options.frame_rate is not None else None
+        yield Finished(decoder.info, identity, decoder.name, timestamps, damage, used)
     finally:
         decoder.close()
+
+
+def _sampled(
+    decoder: Decoder, frames: Iterable[Pixels], rate: float, samples: "array[int]"
+) -> Iterator[Pixels]:
+    """Yield the frame nearest to each tick of a clock, and add its index to ``samples``."""
+    timed = ((decoder.last_timestamp(), frame) for frame in frames)
+    for index, frame in nearest_frames(timed, rate, lambda: decoder.info):
+        samples.append(index)
+        yield frame
+
+
+def _repeated(frames: Iterable[Pixels], samples: npt.NDArray[np.int64]) -> Iterator[Pixels]:
+    """Yield each frame as often as its index is among the samples."""
+    counts = np.bincount(samples)
+    for index, frame in enumerate(frames):
+        yield from repeat(frame, counts[index] if index < len(counts) else 0)
 
 
 def _watched(decoder: Decoder, pulse: Pulse) -> Iterator[npt.NDArray[np.uint8]]:

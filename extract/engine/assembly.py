@@ -125,8 +125,7 @@ class OpenVideo:
         self._parts[part.first_clip] = finished
         read = [known for known in self._parts.values() if known is not None]
         if len(read) == len(self._parts):
-            timestamps = np.concatenate([known.timestamps for known in read])
-            self.finished = replace(finished, timestamps=timestamps)
+            self.finished = _joined(read)
 
     def put(self, clip_index: int, features: npt.NDArray[np.floating]) -> None:
         """Store a clip's features (V, D); clips may come in any order."""
@@ -144,8 +143,7 @@ class OpenVideo:
         """Whether the video has ended and all its clips have been returned."""
         if self.finished is None:
             return False
-        num_frames = len(self.finished.timestamps)
-        return len(self._back) == self.provenance.spec.grid.num_clips(num_frames)
+        return len(self._back) == self.provenance.spec.grid.num_clips(self.finished.num_samples)
 
     def pool(self, computed: DeviceReady) -> VideoFeatures:
         """The content of the video's feature file, given the devices that computed its clips."""
@@ -154,6 +152,8 @@ class OpenVideo:
             raise RuntimeError(f"{self.source.name} was closed before its end")
         num_frames = len(finished.timestamps)
         clip_frames = made.spec.grid.frame_ranges(num_frames)
+        if finished.samples is not None:
+            clip_frames = made.spec.grid.source_ranges(finished.samples, num_frames)
         clip_features = self.journal.features(self.reading or "")
         segment_frames = segment_ranges(num_frames, made.spec.num_segments)
         segments_SVD = pool_clips(clip_features, clip_frames, segment_frames)
@@ -184,6 +184,7 @@ class OpenVideo:
             height=finished.info.height,
             num_frames_container=finished.info.num_frames_container,
             num_frames_decoded=num_frames,
+            num_frames_sampled=0 if finished.samples is None else finished.num_samples,
             num_frames_damaged=finished.damage.num_damaged,
             num_frames_lost=finished.damage.num_lost,
             damage_frames=finished.damage.frames,
@@ -195,3 +196,16 @@ class OpenVideo:
             rate_source=timeline.rate_source,
             num_bytes_unread=finished.info.num_bytes_unread,
         )
+
+
+def _joined(parts: Sequence[Finished]) -> Finished:
+    """Return the end of a video from the ends of its parts, in order."""
+    timestamps = np.concatenate([part.timestamps for part in parts])
+    starts = np.cumsum([0, *(len(part.timestamps) for part in parts)])
+    used = [
+        part.samples + start
+        for part, start in zip(parts, starts[:-1], strict=True)
+        if part.samples is not None
+    ]
+    samples = np.concatenate(used) if used else None
+    return replace(parts[-1], timestamps=timestamps, samples=samples)

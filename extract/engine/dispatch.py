@@ -112,6 +112,7 @@ class Engine:
             grid,
             short_side,
             deinterlace=self.spec.deinterlace,
+            frame_rate=self.spec.frame_rate,
             max_damage=self.max_damage,
             max_clips_bytes=self.limits.memory_bytes,
         )

@@ -224,5 +224,12 @@ def _summarise(
             spec.clip_stride,
             num_frames,
         )
+    elif spec.frame_rate is not None:
+        log.warning(
+            "clips have %g frames a second: a row is the clip around its %d frames of the video, "
+            "so the clips cannot be recovered from the rows",
+            spec.frame_rate,
+            num_frames,
+        )
     log.info("crops: %s", ", ".join(crops))
     log.info("these files lack spec, weights, identity and damage of the videos, times of frames")

@@ -78,6 +78,7 @@ def run_extract(options: ExtractOptions) -> int:
         num_segments=options.segments,
         short_side=_short_side(options.short_side),
         deinterlace=options.deinterlace,
+        frame_rate=_frame_rate(options.frame_rate),
     )
     views = view_names(options.views)
     engine = make_engine(networks, spec, views, compute, options.keep_clips)
@@ -167,6 +168,15 @@ def _short_side(text: str) -> int | None:
     return int(text)
 
 
+def _frame_rate(text: str) -> float | None:
+    try:
+        return None if text == "native" else float(text)
+    except ValueError:
+        raise UserError(
+            f"frame rate {text!r} is not a number of frames a second: use 25, or native"
+        ) from None
+
+
 def extract_videos(
     found: FoundVideos, store: Path, engine: Engine, overwrite: bool = False, dry_run: bool = False
 ) -> ExtractionReport:
@@ -233,7 +243,9 @@ def _run(
     videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
 ) -> None:
     count = RunningCount(len(videos), len(engine.views))
-    with show_progress(count) as progress, closing(Workload(videos, engine.spec.grid)) as workload:
+    spec = engine.spec
+    planned = Workload(videos, spec.grid, spec.frame_rate)
+    with show_progress(count) as progress, closing(planned) as workload:
 
         def watch(activity: Activity) -> None:
             count.activity = activity

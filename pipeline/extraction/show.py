@@ -16,6 +16,7 @@ SHOWN = (
     "height",
     "num_frames_container",
     "num_frames_decoded",
+    "num_frames_sampled",
     "num_frames_damaged",
     "num_frames_lost",
     "duration_container",

@@ -57,9 +57,11 @@ class Workload:
     those known so far.
     """
 
-    def __init__(self, videos: Sequence[SourceVideo], grid: ClipGrid) -> None:
-        """All videos are still to do."""
-        self._videos, self._grid = videos, grid
+    def __init__(
+        self, videos: Sequence[SourceVideo], grid: ClipGrid, frame_rate: float | None = None
+    ) -> None:
+        """All videos are still to do; grid and frame rate are those of the spec."""
+        self._videos, self._grid, self._frame_rate = videos, grid, frame_rate
         self._sizes = {video.name: num_bytes(video) for video in videos}
         self._open: dict[str, int | None] = dict.fromkeys(self._sizes)
         """Video still to do -> its promised clips, None if unknown."""
@@ -87,7 +89,8 @@ class Workload:
         else:
             self._promised -= promise
         if isinstance(outcome, Extracted):
-            clips = self._grid.num_clips(outcome.features.num_frames_decoded)
+            features = outcome.features
+            clips = self._grid.num_clips(features.num_frames_sampled or features.num_frames_decoded)
             self._finished += clips
             if promise is None:
                 self._learn(name, clips)
@@ -122,7 +125,8 @@ class Workload:
         if self._promises is None:
             if time.monotonic() - self._begun < READ_AFTER_SECONDS:
                 return
-            self._promises = Promises([one for one in self._videos if one.name in self._open])
+            still_open = [one for one in self._videos if one.name in self._open]
+            self._promises = Promises(still_open, self._frame_rate)
         for video, num_frames in self._promises.take():
             if num_frames is not None and video.name in self._open:
                 clips = self._grid.num_clips(num_frames)
