@@ -18,6 +18,7 @@ PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 PICTURE_FPS = 25.0
 ASSUMED_FPS = 25.0
 """Frames per second of videos that state no rate."""
+CHANGED = "the file changed while it was being read: run again when it is complete"
 MASK = "_gt"
 """Suffix of the ground-truth folders and pictures in UCSD's and UBnormal's archives."""
 
@@ -142,4 +143,4 @@ def require_unchanged(video: SourceVideo, identity: VideoIdentity) -> None:
     except OSError as error:
         raise VideoError(f"the file cannot be read ({error.strerror})") from error
     if found != (identity.num_bytes, identity.modified_ns):
-        raise VideoError("the file changed while it was being read: run again when it is complete")
+        raise VideoError(CHANGED)

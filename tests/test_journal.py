@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from test_processes import VIEW_SETS, engine
 from video_files import draw_frames, encode
 
 from vigil.extract.engine import journal
+from vigil.extract.engine.assembly import OpenVideo
 from vigil.extract.engine.device import DeviceReady
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.engine.journal import HEAD, Journal, journal_path
@@ -193,6 +195,36 @@ def test_another_version_of_the_video_makes_a_journal_useless(tmp_path, video, u
     assert not killed.exists()
 
 
+def test_a_video_that_changes_as_a_run_continues_is_not_mixed(tmp_path, video, monkeypatch):
+    changing = replace(video, path=tmp_path / "changing.mp4")
+    shutil.copy2(video.path, changing.path)
+    store = tmp_path / "store"
+    path = kill_after(9, changing, store, "parts")
+    resume = Journal.resume
+
+    def change_after(self, header):
+        assert resume(self, header)
+        os.utime(changing.path)
+
+    monkeypatch.setattr(Journal, "resume", change_after)
+    outcome, _ = extract(long_engine("parts"), changing, store)
+    monkeypatch.undo()
+    assert isinstance(outcome, FailedVideo)
+    assert "changed while it was being read: run again" in outcome.reason
+    assert not path.exists()
+    assert extract(long_engine("parts"), changing, store)[1] == NUM_CLIPS
+
+
+def test_a_video_that_is_deleted_while_it_is_read_fails_alone(tmp_path, video):
+    going = replace(video, path=tmp_path / "going.mp4")
+    shutil.copy2(video.path, going.path)
+    outcomes = long_engine("whole").extract(
+        [going], tmp_path / "store", lambda _: going.path.unlink(missing_ok=True)
+    )
+    assert [type(outcome) for outcome in outcomes] == [FailedVideo]
+    assert not list((tmp_path / "store").iterdir())
+
+
 def test_another_reading_uses_none_of_the_clips(tmp_path, video, undisturbed, killed):
     """A run that reads in parts computes all, and what reading from the beginning gave stays."""
     kill_after(6, video, tmp_path, "parts")
@@ -303,13 +335,11 @@ class TestRecords:
             place = (position - len(self.HEADER)) // ((len(whole) - len(self.HEADER)) // 4)
             assert set(again.clips_of("one")) == {0, 1, 2, 3} - {place}
 
-    def test_the_device_number_does_not_matter_but_its_kind_does(self, tmp_path):
-        source = SourceVideo(tmp_path, "a")
-        (tmp_path / "a.jpg").touch()
-        made = long_engine("whole").provenance
+    def test_the_device_number_does_not_matter_but_its_kind_does(self, tmp_path, video):
+        opened = OpenVideo(video, tmp_path, long_engine("whole").provenance)
 
         def header(name):
-            return made.journal_header(source, DeviceReady(name, "plain", "fp32"))
+            return opened.journal_header(DeviceReady(name, "plain", "fp32"))
 
         assert header("cuda:0 (X)") == header("cuda:1 (X)") == header("cuda:0 (X), cuda:1 (X)")
         assert header("cuda:0 (X)") != header("cuda:0 (Y)")

@@ -20,7 +20,7 @@ from vigil.extract.engine.device import DeviceReady
 from vigil.extract.engine.journal import Journal, journal_header
 from vigil.extract.networks.weights import Weights
 from vigil.extract.segments import pool_clips, segment_ranges
-from vigil.extract.source import SourceVideo
+from vigil.extract.source import SourceVideo, VideoIdentity
 from vigil.extract.spec import FeaturePart, FeatureSpec
 from vigil.extract.store import VideoFeatures
 
@@ -48,18 +48,6 @@ class Provenance:
             return self.parts[0].time_positions, self.parts[0].channels
         return 1, self.parts[-1].stop
 
-    def journal_header(self, source: SourceVideo, computed: DeviceReady) -> bytes:
-        """What the clip features of a video depend on, given the devices that compute them."""
-        return journal_header(
-            source,
-            self.spec,
-            self.weights,
-            self.views,
-            self.dtype,
-            computed,
-            self.batch_size,
-        )
-
 
 @dataclass(eq=False)
 class OpenVideo:
@@ -73,6 +61,10 @@ class OpenVideo:
     """Number of restarts; features of an earlier attempt are ignored."""
     num_deaths: int = 0
     """Workers that died while reading it."""
+    size_and_time: tuple[int, int] | None = None
+    """Of the video at the beginning of the run; None if it could not be read."""
+    has_earlier_clips: bool = False
+    """Whether it uses clips that an earlier run had computed."""
     reading: str | None = None
     """How it is being decoded; None until that is known."""
     _back: set[int] = field(default_factory=set)
@@ -85,6 +77,27 @@ class OpenVideo:
         made = self.provenance
         shape = len(made.views), made.parts[-1].stop
         return Journal(self.store, self.source.name, shape, np.dtype(made.dtype))
+
+    def journal_header(self, computed: DeviceReady) -> bytes:
+        """What its clip features depend on, given the devices that compute them."""
+        made = self.provenance
+        return journal_header(
+            self.source.name,
+            self.size_and_time,
+            made.spec,
+            made.weights,
+            made.views,
+            made.dtype,
+            computed,
+            made.batch_size,
+        )
+
+    def is_mixed(self, identity: VideoIdentity) -> bool:
+        """Whether its clips are of two versions of the video: it changed as this run began."""
+        return self.has_earlier_clips and self.size_and_time != (
+            identity.num_bytes,
+            identity.modified_ns,
+        )
 
     def begin(self, reading: str, num_clips: int | None = None) -> None:
         """Note how the video is being decoded, and the number of its clips if it is known."""
@@ -111,6 +124,7 @@ class OpenVideo:
         is_there = all(clip in there for clip in clips)
         if is_there:
             self._back.update(clips)
+            self.has_earlier_clips = True
         return is_there
 
     def split(self, parts: Sequence[Part]) -> None:

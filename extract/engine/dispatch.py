@@ -43,7 +43,7 @@ from vigil.extract.errors import FailedVideo
 from vigil.extract.networks.combinations import Network, feature_parts, joint_weights
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
-from vigil.extract.source import SourceVideo, size_and_time
+from vigil.extract.source import CHANGED, SourceVideo, size_and_time
 from vigil.extract.spec import FeatureSpec
 
 DEATHS_FORGIVEN = 1
@@ -182,9 +182,10 @@ class _Run:
 
     def extract(self, videos: Sequence[SourceVideo]) -> Iterator[Extracted | FailedVideo]:
         for source in sorted(videos, key=num_bytes, reverse=True):
-            self._videos[source.name] = OpenVideo(
-                source, self._writer.store, self._engine.provenance
-            )
+            video = OpenVideo(source, self._writer.store, self._engine.provenance)
+            with suppress(OSError):
+                video.size_and_time = size_and_time(source.path)
+            self._videos[source.name] = video
             self._queue.append(self._task(source, may_split=self._pool.limit > 1))
         self._resume()
         while self._videos or self._writer.num_waiting:
@@ -200,11 +201,11 @@ class _Run:
     def _resume(self) -> None:
         """Take over the journals of earlier runs, once it is known how the devices compute."""
         for video in self._videos.values():
-            if video.journal.path.exists():
+            # If the video cannot be read now, its journal may be of use later.
+            if video.size_and_time is not None and video.journal.path.exists():
                 self._devices.await_all()
-                with suppress(OSError):  # if the video cannot be read, its task will say so
-                    header = video.provenance.journal_header(video.source, self._devices.ready)
-                    video.journal.resume(header)
+                with suppress(OSError):  # what cannot be read is computed again
+                    video.journal.resume(video.journal_header(self._devices.ready))
 
     def _task(self, source: SourceVideo, **how: Any) -> Task:
         task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
@@ -281,8 +282,7 @@ class _Run:
         """Let the clips of a video outlive this run, if it turns out to be long."""
         is_long = video.num_clips_back > self._engine.journal_clips
         if is_long and not video.journal.is_named and self._devices.are_ready:
-            ready = self._devices.ready
-            video.journal.keep(video.provenance.journal_header(video.source, ready))
+            video.journal.keep(video.journal_header(self._devices.ready))
 
     def _conclude(
         self, news: Restarted | WasSplit | TaskFinished | TaskFailed | WorkerDied
@@ -295,7 +295,9 @@ class _Run:
             self._begin_anew(video)
             return
         del self._tasks[task.number]
-        if isinstance(news, TaskFinished):
+        if isinstance(news, TaskFinished) and video.is_mixed(news.finished.identity):
+            yield self._fail(video, FailedVideo(video.source.name, CHANGED))
+        elif isinstance(news, TaskFinished):
             video.finish(news.finished, task.part)
             self._write_if_complete(video)
         elif isinstance(news, WasSplit):
@@ -305,12 +307,21 @@ class _Run:
         ):
             self._restart(video, news)
         else:
-            del self._videos[task.video.name]
-            self._activity.num_clips_kept -= video.num_clips_back
-            video.journal.remove()
             name, frame = task.video.name, news.frame_index
-            yield FailedVideo(name, news.reason, news.decoder, frame)
+            yield self._fail(video, FailedVideo(name, news.reason, news.decoder, frame))
         self._feed_devices()
+
+    def _fail(self, video: OpenVideo, failed: FailedVideo) -> FailedVideo:
+        self._abandon_tasks(video)
+        del self._videos[video.source.name]
+        self._activity.num_clips_kept -= video.num_clips_back
+        video.journal.remove()
+        return failed
+
+    def _abandon_tasks(self, video: OpenVideo) -> None:
+        stale = {task.number for task in self._tasks.values() if task.video is video.source}
+        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - stale}
+        self._queue = deque(task for task in self._queue if task.number not in stale)
 
     def _split(self, task: Task, video: OpenVideo, parts: Sequence[Part]) -> None:
         """Queue the parts of a video; those whose clips are all there need not be decoded."""
@@ -328,9 +339,7 @@ class _Run:
         """Read a video again in one piece; after a worker's death, with the more robust decoder."""
         level = logging.WARNING if isinstance(news, WorkerDied) else logging.DEBUG
         log.log(level, "reading %s again: %s", video.source.name, news.reason)
-        stale = {task.number for task in self._tasks.values() if task.video is video.source}
-        self._tasks = {number: self._tasks[number] for number in self._tasks.keys() - stale}
-        self._queue = deque(task for task in self._queue if task.number not in stale)
+        self._abandon_tasks(video)
         self._begin_anew(video)
         decoder = self._engine.decoder
         if isinstance(news, WorkerDied):

@@ -28,7 +28,6 @@ from vigil.extract.engine.device import DeviceReady
 from vigil.extract.files import replace_file, temporary_file, write_at
 from vigil.extract.networks.weights import Weights
 from vigil.extract.segments import ClipFeatures
-from vigil.extract.source import SourceVideo, size_and_time
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.versions import installed_versions
 
@@ -55,7 +54,8 @@ def remove_journals(store: Path, videos: Iterable[str]) -> None:
 
 
 def journal_header(
-    source: SourceVideo,
+    video: str,
+    size_and_time: tuple[int, int] | None,
     spec: FeatureSpec,
     weights: Weights,
     views: tuple[str, ...],
@@ -65,16 +65,13 @@ def journal_header(
 ) -> bytes:
     """Return the first line of a video's journal: what its features depend on.
 
-    Raises:
-        OSError: the video cannot be read.
+    ``size_and_time`` are those of the video before it was opened, None if it could not be read.
     """
-    num_bytes, modified_ns = size_and_time(source.path)
     kinds = {re.sub(r"^(\w+):\d+", r"\1", name) for name in computed.name.split(", ")}
     content = {
         "format": "vigil-clips 1",
-        "video": source.name,
-        "video_bytes": num_bytes,
-        "video_modified_ns": modified_ns,
+        "video": video,
+        "video_bytes_and_modified_ns": size_and_time,
         "spec_digest": spec.digest,
         "weights": [weights.name, weights.digest],
         "views": views,
