@@ -33,6 +33,8 @@ class BagSet:
     """(N, S, 2) half-open; a segment may be empty."""
     class_indices: npt.NDArray[np.int64]
     """(N,), 0 = normal."""
+    num_frames: npt.NDArray[np.int64]
+    """(N,) `VideoFeatures.num_frames_seen` of each video."""
     videos: tuple[str, ...]
     """Names, sorted."""
     views: tuple[str, ...]
@@ -87,6 +89,7 @@ def load_bags(
     kind = segment_features(first, views, pooling)
     features = storage.empty((len(videos), *kind.values.shape), kind.values.dtype)
     segment_frames = np.empty((len(videos), *first.segment_frames.shape), np.int64)
+    num_frames = np.empty(len(videos), np.int64)
     precisions, weights_trained = set(), True
     for row, video in enumerate(videos):
         content = read_features(files[video]) if row else first
@@ -95,12 +98,14 @@ def load_bags(
         features = storage.widened(features, row, bag.dtype)
         features[row] = bag
         segment_frames[row] = content.segment_frames
+        num_frames[row] = content.num_frames_seen
         precisions.add(content.precision)
         weights_trained &= content.weights_trained
     return BagSet(
         features=features,
         segment_frames=segment_frames,
         class_indices=np.array(indices, dtype=np.int64),
+        num_frames=num_frames,
         videos=videos,
         views=tuple(views),
         spec=first.spec,

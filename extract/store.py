@@ -138,10 +138,14 @@ class VideoFeatures:
         return damaged_share(self.num_frames_damaged, self.num_frames_lost, self.num_frames_decoded)
 
     @property
+    def num_frames_seen(self) -> int:
+        """Number of frames that the clips show: those sampled, or all decoded ones."""
+        return self.num_frames_sampled or self.num_frames_decoded
+
+    @property
     def clip_lengths(self) -> npt.NDArray[np.int64]:
         """(N_clips,) number of frames in each clip that do not only fill it up."""
-        num_frames = self.num_frames_sampled or self.num_frames_decoded
-        return np.diff(self.spec.grid.frame_ranges(num_frames))[:, 0]
+        return np.diff(self.spec.grid.frame_ranges(self.num_frames_seen))[:, 0]
 
     def select_views(self, names: Sequence[str]) -> npt.NDArray[np.floating]:
         """Return (v, S, D), the features of the named views in the order given.

@@ -47,6 +47,9 @@ class JointPlusConfig(FrontConfig):
     """Share of units dropped in training before the first layer and the head of detection."""
     class_dropout: float = 0.8
     """The same for classification, which has few videos per class to learn from."""
+    naming_share: float = 0.0
+    """Share of classification's log-odds of a video being anomalous that is added to the logits of
+    its segments, except in training: whether a video is anomalous is then up to both networks."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,16 @@ class JointPlus(Detector):
         classes = self.classification(self.class_dropout(named)).float()  # c, (B, S, K)
 
         num_top = min(self.config.num_top, logits.shape[1])
+        bag_logits = logits.topk(num_top, dim=1).values.mean(dim=1)
+        class_logits = classes.mean(dim=1)
+        if not self.training and self.config.naming_share:
+            log_odds = class_logits[:, 1:].logsumexp(dim=1) - class_logits[:, 0]
+            logits = logits + self.config.naming_share * log_odds.unsqueeze(-1)
         return JointPlusOutput(
             scores=torch.sigmoid(logits),
-            class_logits=classes.mean(dim=1),
+            class_logits=class_logits,
             segment_class_logits=class_log_probabilities(logits, classes[..., 1:]),
-            bag_logits=logits.topk(num_top, dim=1).values.mean(dim=1),
+            bag_logits=bag_logits,
         )
 
     def losses(

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dacite
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -32,10 +34,33 @@ CONFIG_NAME = "config.json"
 MODEL_NAME = "model.safetensors"
 OPTIMIZER_NAME = "optimizer.safetensors"
 RESUME_NAME = "resume.json"
+MAX_FACTOR = 2
+"""Videos whose lengths differ by more make segments that a model does not know."""
 
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged or unsuitable."""
+
+
+@dataclass(frozen=True)
+class TrainingLengths:
+    """How long the training videos were, in frames that their clips show."""
+
+    shortest: int
+    median: int
+    longest: int
+
+    @classmethod
+    def of(cls, num_frames: npt.NDArray[np.int64]) -> "TrainingLengths | None":
+        """The lengths of videos with these numbers of frames (N,); None if one is unknown (0)."""
+        if not num_frames.all():
+            return None
+        return cls(int(num_frames.min()), int(np.median(num_frames)), int(num_frames.max()))
+
+    def unlike(self, num_frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of other videos (N,) are more than `MAX_FACTOR` times longer or shorter."""
+        is_longer = num_frames > MAX_FACTOR * self.longest
+        return is_longer | (num_frames * MAX_FACTOR < self.shortest)
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,8 @@ class CheckpointConfig:
     epoch: int
     versions: dict[str, str]
     created_at: str
+    training_lengths: TrainingLengths | None = None
+    """None in checkpoints of earlier versions."""
 
     def __post_init__(self) -> None:
         """Reject contradictory or invalid values.

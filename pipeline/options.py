@@ -193,6 +193,9 @@ class EvaluateOptions:
     """Views to average the scores over; by default all views in the feature files."""
     which: Which = "best"
     """Which checkpoint to use: the best one on validation, or the last one."""
+    span: str = "whole"
+    """Longer videos are scored in spans of this length: whole (no spans, as papers do), auto (the
+    median length of the training videos) or a number of seconds."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     bootstrap: int = 1000
@@ -310,7 +313,16 @@ class ScoreOptions:
     views: str = "center"
     """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
-    """Score from which a segment belongs to an event; auto: the one chosen on validation."""
+    """Score that opens an event; auto: the one chosen on validation."""
+    keep_share: float = 0.5
+    """An event lasts while scores are at least this share of the threshold."""
+    join_seconds: float = 1.0
+    """Two events with at most so much time between them are one."""
+    min_seconds: float = 1.0
+    """Shorter events are dropped."""
+    span: str = "auto"
+    """Longer videos are scored in overlapping spans of this length. auto: the median length of the
+    training videos; a number of seconds; or whole: no spans."""
     clock: str = "auto"
     """Time of day at which recordings start. auto: from names as recorders write them; creation:
     from containers; a template such as %d-%m-%Y_%H-%M-%S: from names; or none."""

@@ -18,11 +18,12 @@ from vigil.extract.store import list_features
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.options import ComputeOptions, ScoreOptions
+from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import (
     UNTRAINED_WARNING,
     ScoringError,
     feature_warnings,
-    score_features,
+    score_video,
 )
 from vigil.pipeline.scoring import command as scoring
 from vigil.pipeline.scoring.command import read_threshold, run_score, scoring_engine
@@ -36,6 +37,8 @@ from vigil.pipeline.scoring.results import (
 from vigil.pipeline.scoring.score_store import score_store, video_result
 from vigil.pipeline.text_files import read_csv
 
+RULE = EventRule(0.5)
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
@@ -47,7 +50,7 @@ def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
     store = write_store(tmp_path / "features", *videos)
     folder = tmp_path / "results"
     source = tmp_path / "videos" / "b.mp4"
-    scored = score_store(checkpoint, list_features(store), folder, 0.5, sources={"b.mp4": source})
+    scored = score_store(checkpoint, list_features(store), folder, RULE, sources={"b.mp4": source})
 
     assert [result.video for result in scored.results] == ["Fighting/a.mp4", "b.mp4"]
     assert scored.failures == ()
@@ -61,7 +64,7 @@ def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
         probabilities = output.class_logits.double().softmax(-1).mean(0).numpy()
         assert list(result.class_probabilities) == list(CLASS_NAMES)
         assert list(result.class_probabilities.values()) == pytest.approx(probabilities, abs=1e-6)
-        assert result.label == CLASS_NAMES[int(np.argmax(probabilities))]
+        assert (result.label == "Normal") == (not result.events)
         frames = [(one.start_frame, one.stop_frame) for one in result.segments]
         assert frames == [tuple(pair) for pair in features.segment_frames.tolist()]
         held = features.segment_frames[:, 1] > features.segment_frames[:, 0]
@@ -74,32 +77,40 @@ def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
 
 def test_the_threshold_affects_only_events(tmp_path, checkpoint):
     features = make_features()
-    scores = score_features(checkpoint, "a.mp4", features)
-    low, high = (video_result(checkpoint, "a.mp4", features, scores, t) for t in (0.0, 1.0))
+    timeline = score_video(checkpoint, "a.mp4", features)
+    named = np.tile([0.2, 0.5, 0.3], (len(timeline.frames), 1))
+    timeline = replace(timeline, named=named)
+    rules = EventRule(0.0), EventRule(1.0)
+    low, high = (video_result(checkpoint, "a.mp4", features, timeline, rule) for rule in rules)
     assert [(event.start_frame, event.stop_frame) for event in low.events] == [(0, 80)]
     assert low.events[0].peak_score == low.peak_score
     assert low.events[0].class_name in CLASS_NAMES[1:]
     assert high.events == ()
-    assert replace(high, events=low.events, threshold=0.0) == low
+    assert (high.label, low.label) == ("Normal", low.events[0].class_name)
+    changed = {"label": low.label, "warnings": low.warnings, "rule": rules[0]}
+    assert replace(high, events=low.events, threshold=0.0, **changed) == low
 
 
 def test_events_use_the_classes_of_their_segments_if_available(tmp_path, checkpoint):
     features = make_features()
-    scores = score_features(checkpoint, "a.mp4", features)
-    without = video_result(checkpoint, "a.mp4", features, scores, 0.5)
+    timeline = score_video(checkpoint, "a.mp4", features)
+    rule = EventRule(0.5, join_seconds=0, min_seconds=0)
+    without = video_result(checkpoint, "a.mp4", features, timeline, rule)
     assert without.segment_class_probabilities is None
 
     rows = np.tile([0.5, 0.3, 0.2], (8, 1))
     rows[4:] = [0.1, 0.2, 0.7]
     scores = replace(
-        scores,
+        timeline.scores,
         scores=np.array([0, 0.9, 0, 0, 0, 0, 0.9, 0.9]),
         segment_class_probabilities=rows,
     )
-    result = video_result(checkpoint, "a.mp4", features, scores, 0.5)
+    timeline = replace(timeline, scores=scores, named=rows)
+    result = video_result(checkpoint, "a.mp4", features, timeline, rule)
     found = [(event.class_name, event.class_probability) for event in result.events]
-    assert found == [("Arson", pytest.approx(0.3)), ("Fighting", pytest.approx(0.7))]
-    assert result.label == without.label
+    assert found == [("Fighting", pytest.approx(0.7))]  # the other one looks normal
+    assert result.label == "Fighting"
+    assert result.warnings[-1].startswith("1 place with a score of up to 0.900 left out")
     assert result.segment_class_probabilities is not None
     assert list(result.segment_class_probabilities) == list(CLASS_NAMES)
     assert result.segment_class_probabilities["Arson"] == (0.3,) * 4 + (0.2,) * 4
@@ -109,13 +120,13 @@ def test_events_use_the_classes_of_their_segments_if_available(tmp_path, checkpo
 
 def test_views_are_averaged_as_requested(checkpoint):
     features = make_features()
-    both = score_features(checkpoint, "a.mp4", features)
+    both = score_video(checkpoint, "a.mp4", features).scores
     single = [
-        score_features(checkpoint, "a.mp4", features, [view]).scores for view in features.views
+        score_video(checkpoint, "a.mp4", features, [view]).scores.scores for view in features.views
     ]
     assert both.scores == pytest.approx(np.mean(single, axis=0))
     with pytest.raises(FeatureFileError, match="not top_right"):
-        score_features(checkpoint, "a.mp4", features, ["top_right"])
+        score_video(checkpoint, "a.mp4", features, ["top_right"])
 
 
 def test_a_file_that_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
@@ -128,7 +139,7 @@ def test_a_file_that_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
     )
     damaged = store / "damaged.mp4.h5"
     damaged.write_bytes(damaged.read_bytes()[:-2000])
-    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
     assert [result.video for result in scored.results] == ["good.mp4"]
     reasons = {failure.video: failure.reason for failure in scored.failures}
     assert "damaged.mp4.h5 is damaged" in reasons["damaged.mp4"]
@@ -150,7 +161,7 @@ def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, check
 
     monkeypatch.setattr("vigil.pipeline.scoring.score_store.write_result", write_one)
     with pytest.raises(KeyboardInterrupt):
-        score_store(checkpoint, list_features(store), folder, 0.5)
+        score_store(checkpoint, list_features(store), folder, RULE)
     assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]
     with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
         read_results(folder)
@@ -161,14 +172,14 @@ def test_features_of_other_settings_are_refused_by_name(checkpoint):
     with pytest.raises(
         ScoringError, match=r"b\.mp4: its features differ .*weights_digest: 1+ != 0+; time_pool"
     ):
-        score_features(checkpoint, "b.mp4", other)
+        score_video(checkpoint, "b.mp4", other)
 
 
 def test_a_model_without_a_finite_answer_is_refused(checkpoint):
     with torch.no_grad():
         next(iter(checkpoint.model.detection.parameters())).fill_(float("nan"))
     with pytest.raises(ScoringError, match=r"a\.mp4: the model's scores are not finite"):
-        score_features(checkpoint, "a.mp4", make_features())
+        score_video(checkpoint, "a.mp4", make_features())
 
 
 def test_warnings_name_reasons_for_doubt():
@@ -193,7 +204,7 @@ def test_a_result_says_where_the_video_is_damaged(tmp_path, checkpoint):
         damage_seconds=np.array([[0.4, 0.48], [3.2, 3.2]]),
     )
     store = write_store(tmp_path / "features", features)
-    score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
     content = json.loads(result_path(tmp_path / "results", "a.mp4").read_text())
     names = "start_frame", "stop_frame", "start_seconds", "stop_seconds"
     places = (10, 12, 0.4, 0.48), (80, 80, 3.2, 3.2)
@@ -355,7 +366,7 @@ def test_non_finite_features_are_not_blamed_on_the_model(tmp_path, checkpoint):
     broken = make_features("broken.mp4")
     broken.features[0, 5] = np.nan
     store = write_store(tmp_path / "features", broken, make_features("whole.mp4"))
-    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
     assert [result.video for result in scored.results] == ["whole.mp4"]
     [failure] = scored.failures
     assert (failure.video, failure.reason[:50]) == (

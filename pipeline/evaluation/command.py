@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
+import numpy as np
+import numpy.typing as npt
+
 from vigil.data.annotations import Annotation, frame_truth, load_annotations, merge_anomalous
 from vigil.data.classes import class_index
 from vigil.data.matching import match_videos
@@ -16,10 +19,10 @@ from vigil.extract.errors import UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.source import composed
-from vigil.extract.store import VideoFeatures, list_features, read_features
+from vigil.extract.store import VideoFeatures, list_features, open_features
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
-from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vigil.pipeline.checkpoint import MAX_FACTOR, Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.evaluation.evaluation_files import (
     draw_evaluation,
     evaluation_json,
@@ -32,7 +35,7 @@ from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME, SPLITS_NA
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
 from vigil.pipeline.scores.measures import evaluate_videos
-from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, score_features
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span, score_video
 from vigil.pipeline.text_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
     checkpoint = load_checkpoint(options.run, options.which)
     checkpoint.model.to(select_device(options.device))
     views = None if options.views is None else view_names(options.views, unnamed=True)
+    span = read_span(options.span)
     files = list_features(options.features)
     matching = match_videos(load_annotations(options.annotations), files)
     problems = matching.problems
@@ -68,11 +72,14 @@ def run_evaluate(options: EvaluateOptions) -> int:
     if not checkpoint.config.weights_trained:
         problems.append(UNTRAINED_WARNING)
     problems += known_videos(checkpoint, matching.annotations)
-    videos = []
+    videos: list[EvaluatedVideo] = []
+    lengths: list[int] = []
     for video, annotation in matching.annotations.items():
-        features = read_features(files[video])
-        videos.append(evaluate_video(checkpoint, annotation, features, views))
-        problems += frame_problems(annotation, features)
+        with open_features(files[video]) as features:
+            videos.append(evaluate_video(checkpoint, annotation, features, views, span))
+            problems += frame_problems(annotation, features)
+            lengths.append(features.num_frames_seen)
+    problems += length_problems(checkpoint.config, np.array(lengths), span)
     chosen = choose_figures(videos, options.figures)
     names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
     folder = options.out or checkpoint.folder.absolute().parent / EVALUATION_FOLDER
@@ -123,11 +130,27 @@ def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
     ]
 
 
+def length_problems(
+    config: CheckpointConfig, num_frames: npt.NDArray[np.int64], span: Span
+) -> list[str]:
+    """A warning if test videos (N,) are much longer or shorter than the training videos."""
+    known = config.training_lengths
+    if known is None or span != "whole" or not (is_unlike := known.unlike(num_frames)).any():
+        return []
+    unlike = num_frames[is_unlike]
+    return [
+        f"{counted(len(unlike), 'video')} of {len(num_frames)} ({unlike.min()} to {unlike.max()} "
+        f"frames) differ in length by more than a factor of {MAX_FACTOR} from the training videos ({known.shortest} to {known.longest} "
+        "frames): their segments are unlike those of the training; compare with --span auto"
+    ]
+
+
 def evaluate_video(
     checkpoint: Checkpoint,
     annotation: Annotation,
     features: VideoFeatures,
     views: Sequence[str] | None,
+    span: Span = "whole",
 ) -> EvaluatedVideo:
     """The scores of one video's segments, with its ground truth.
 
@@ -140,13 +163,14 @@ def evaluate_video(
         annotation = merge_anomalous(annotation)
     unknown = annotation.is_anomalous and annotation.intervals is None
     video, class_names = annotation.video, checkpoint.config.class_names
+    timeline = score_video(checkpoint, video, features, views, span=span)
     return EvaluatedVideo(
         video=video,
         class_index=class_index(class_names, annotation.class_name, video),
         truth=None if unknown else frame_truth(annotation, features.num_frames_decoded),
         num_frames=features.num_frames_decoded,
-        segment_frames=features.segment_frames,
-        scores=score_features(checkpoint, video, features, views),
+        segment_frames=timeline.frames,
+        scores=timeline.scores,
         other_class_indices=tuple(
             class_index(class_names, name, video) for name in annotation.other_classes
         ),

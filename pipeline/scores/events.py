@@ -3,13 +3,34 @@
 Legend: S segments, K classes. Ranges are half-open.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-MAX_GAP_SEGMENTS = 1
+
+@dataclass(frozen=True)
+class EventRule:
+    """What counts as an event.
+
+    The defaults were chosen by cross-validation on the yardstick's training part, by the F1 of
+    events (docs/results.md).
+    """
+
+    threshold: float
+    """Score, 0..1, that opens an event: its highest segment reaches it."""
+    keep_share: float = 0.5
+    """An event lasts while scores are at least this share of the threshold, 0..1."""
+    join_seconds: float = 1.0
+    """Two events with at most so much time between them are one."""
+    min_seconds: float = 1.0
+    """A shorter event is dropped, unless the whole video is shorter."""
+
+    @property
+    def keep_threshold(self) -> float:
+        """The score at which an event goes on."""
+        return self.keep_share * self.threshold
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,9 @@ class Event:
     segments, or from the video if the model classifies whole videos only."""
     class_probability: float
     """Mean over the event's segments, or that of the video; normal counts in the total of 1."""
+    class_shares: dict[str, float] = field(default_factory=dict)
+    """Anomalous class -> its share of the event, in order of share; they sum to 1. Empty in results
+    of earlier versions."""
     start_clock: str | None = None
     """Time of day, as YYYY-MM-DD hh:mm:ss[+hh:mm]; None if it is not known."""
     stop_clock: str | None = None
@@ -57,26 +81,37 @@ def peak_score(
 def event_runs(
     segment_scores: npt.NDArray[np.float64],
     segment_frames: npt.NDArray[np.int64],
-    threshold: float,
+    segment_seconds: npt.NDArray[np.float64],
+    rule: EventRule,
 ) -> list[npt.NDArray[np.int64]]:
-    """The segments of each event, as (n,) increasing indices.
+    """The segments of each event, as (n,) increasing indices, in order of time.
 
-    An event is a run of segments at or above the threshold. Two runs with one segment between them
-    form one event, which includes that segment. Segments without frames are ignored.
+    An event is a run of segments that keep to the rule, one of which opens it. Events close to each
+    other are joined, with what lies between them, before short ones are dropped. Segments without
+    frames are ignored.
     """
     held = held_segments(segment_frames)
-    found = np.flatnonzero(segment_scores[held] >= threshold)
-    if not len(found):
-        return []
-    breaks = np.flatnonzero(np.diff(found) > MAX_GAP_SEGMENTS + 1) + 1
-    return [held[run[0] : run[-1] + 1] for run in np.split(found, breaks)]
+    scores, seconds = segment_scores[held], segment_seconds[held]
+    joined: list[tuple[int, int]] = []
+    for start, stop in true_runs(scores >= rule.keep_threshold):
+        if scores[start:stop].max() < rule.threshold:
+            continue
+        if joined and seconds[start, 0] - seconds[joined[-1][1] - 1, 1] <= rule.join_seconds:
+            start = joined.pop()[0]
+        joined.append((start, stop))
+    shortest = min(rule.min_seconds, seconds[-1, 1] - seconds[0, 0])
+    return [
+        held[start:stop]
+        for start, stop in joined
+        if seconds[stop - 1, 1] - seconds[start, 0] >= shortest
+    ]
 
 
 def find_events(
     segment_scores: npt.NDArray[np.float64],
     segment_frames: npt.NDArray[np.int64],
     segment_seconds: npt.NDArray[np.float64],
-    threshold: float,
+    rule: EventRule,
     class_probabilities: Mapping[str, float],
     normal_class: str,
     segment_class_probabilities: npt.NDArray[np.float64] | None = None,
@@ -87,14 +122,14 @@ def find_events(
         segment_scores: (S,) in 0..1.
         segment_frames: (S, 2) half-open ranges of frames.
         segment_seconds: (S, 2) the same ranges in seconds.
-        threshold: minimum score of an event's segments, except for gaps of one segment.
+        rule: what counts as an event.
         class_probabilities: class -> its probability for the video, normal included.
         normal_class: name of the class that no event has.
         segment_class_probabilities: (S, K) in the same order; None from models that classify whole
             videos only.
     """
     events = []
-    for run in event_runs(segment_scores, segment_frames, threshold):
+    for run in event_runs(segment_scores, segment_frames, segment_seconds, rule):
         probabilities = class_probabilities
         if segment_class_probabilities is not None:
             # Normal keeps its share: a segment that looks normal must count less.
@@ -102,6 +137,8 @@ def find_events(
             probabilities = dict(zip(class_probabilities, means, strict=True))
         anomalous = {name: p for name, p in probabilities.items() if name != normal_class}
         class_name = max(anomalous, key=anomalous.__getitem__)
+        total = sum(anomalous.values()) or 1.0
+        by_share = sorted(anomalous, key=lambda name: -anomalous[name])
         events.append(
             Event(
                 start_frame=int(segment_frames[run[0], 0]),
@@ -111,6 +148,40 @@ def find_events(
                 peak_score=float(segment_scores[run].max()),
                 class_name=class_name,
                 class_probability=anomalous[class_name],
+                class_shares={name: anomalous[name] / total for name in by_share},
             )
         )
     return tuple(events)
+
+
+def believed(
+    events: Sequence[Event],
+    segment_frames: npt.NDArray[np.int64],
+    named: npt.NDArray[np.float64],
+) -> tuple[Event, ...]:
+    """The events that the classes of their surroundings do not contradict.
+
+    Scores find places, but on cameras that a model has not seen they are often too high; the
+    classes of the whole video (or span) around an event tell ordinary footage better. An event is
+    dropped if normal is the most probable class there, on average over its segments.
+
+    Args:
+        events: of one video.
+        segment_frames: (S, 2) half-open ranges of frames.
+        named: (S, K) class probabilities of the video or span around each segment, normal first.
+    """
+    kept = []
+    for event in events:
+        first, last = np.searchsorted(
+            segment_frames[:, 1], [event.start_frame, event.stop_frame - 1], side="right"
+        )
+        if named[first : last + 1].mean(axis=0).argmax() > 0:
+            kept.append(event)
+    return tuple(kept)
+
+
+def label_of(events: tuple[Event, ...], normal_class: str) -> str:
+    """The label of a video: the class of the event with the highest peak, or normal without any."""
+    if not events:
+        return normal_class
+    return max(events, key=lambda event: event.peak_score).class_name

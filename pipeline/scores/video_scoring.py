@@ -3,18 +3,26 @@
 Legend: V views, S segments, K classes (normal has index 0).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from vigil.data.pooling import segment_features
 from vigil.extract.errors import UserError
 from vigil.extract.spec import difference
 from vigil.extract.store import VideoFeatures
-from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.frame_warnings import frame_warnings
-from vigil.pipeline.scores.inference import VideoScores, score_views, two_class_probabilities
+from vigil.pipeline.scores.inference import score_views, two_class_probabilities
+from vigil.pipeline.scores.spans import WHOLE_SPANS, Timeline, score_spans, whole_timeline
 
+Span = Literal["auto", "whole"] | float
+"""How a video is cut: spans of this many seconds, of the median length of the training videos
+(auto), or not at all (whole)."""
+UNKNOWN_LENGTH_SECONDS = 60.0
+"""A longer video may be too long for a checkpoint that does not record its training videos."""
 UNTRAINED_WARNING = (
     "The features were computed with untrained (random) weights: "
     "these scores say nothing about the videos."
@@ -25,13 +33,35 @@ class ScoringError(UserError):
     """A video cannot be scored with this checkpoint."""
 
 
-def score_features(
+def read_span(text: str) -> Span:
+    """Parse the value of ``--span``.
+
+    Raises:
+        UserError: it is neither auto, whole nor a number of seconds above 0.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "whole":
+        return "whole"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UserError(
+            f"span {text!r} is not a length: use auto, whole, or a number of seconds above 0"
+        )
+    return seconds
+
+
+def score_video(
     checkpoint: Checkpoint,
     video: str,
     features: VideoFeatures,
     views: Sequence[str] | None = None,
     threshold: float | None = None,
-) -> VideoScores:
+    span: Span = "whole",
+) -> Timeline:
     """Score one video, averaging over the views; None stands for all stored views.
 
     If the method has no classes, the threshold (by default the checkpoint's own) decides the label.
@@ -41,7 +71,36 @@ def score_features(
             number of frames is unknown, or the model's output is not finite.
         FeatureFileError: a view is not stored, or its values are not finite.
     """
-    differences = difference(features.spec, checkpoint.config.spec)
+    _check_kind(checkpoint.config, video, features)
+    names = features.views if views is None else views
+    config, model = checkpoint.config, checkpoint.model
+    pooling = config.recipe.features
+    span_frames = frames_of_span(config, features, span)
+    is_long = span_frames is not None and features.num_frames_decoded > WHOLE_SPANS * span_frames
+    if is_long and features.clip_features is not None and span_frames is not None:
+        timeline = score_spans(model, features, names, pooling, span_frames)
+    else:
+        scores = score_views(model, segment_features(features, names, pooling).values)
+        timeline = whole_timeline(features, scores)
+    if not timeline.scores.is_finite:
+        raise ScoringError(
+            f"{video}: the model's scores are not finite: its weights are damaged, train again"
+        )
+    if not config.recipe.classifies:
+        peak = peak_score(timeline.scores.scores, timeline.frames)
+        at = config.threshold if threshold is None else threshold
+        by_peak = two_class_probabilities(peak, at)
+        timeline = replace(timeline, scores=replace(timeline.scores, class_probabilities=by_peak))
+    return timeline
+
+
+def _check_kind(config: CheckpointConfig, video: str, features: VideoFeatures) -> None:
+    """Refuse features that a checkpoint cannot score.
+
+    Raises:
+        ScoringError: names the difference and the remedy.
+    """
+    differences = difference(features.spec, config.spec)
     if differences:
         raise ScoringError(
             f"{video}: its features differ from those that the checkpoint was trained on "
@@ -53,19 +112,47 @@ def score_features(
             f"{video}: its number of frames is unknown, so segments have no frame ranges: import "
             "its features again with --num-frames"
         )
-    names = features.views if views is None else views
-    config = checkpoint.config
-    values = segment_features(features, names, config.recipe.features).values
-    scores = score_views(checkpoint.model, values)
-    if not scores.is_finite:
-        raise ScoringError(
-            f"{video}: the model's scores are not finite: its weights are damaged, train again"
-        )
-    if not config.recipe.classifies:
-        peak = peak_score(scores.scores, features.segment_frames)
-        at = config.threshold if threshold is None else threshold
-        scores = replace(scores, class_probabilities=two_class_probabilities(peak, at))
-    return scores
+
+
+def frames_of_span(config: CheckpointConfig, features: VideoFeatures, span: Span) -> int | None:
+    """The length of a video's spans in its own frames; None: it is scored as a whole."""
+    if span == "whole" or (span == "auto" and config.training_lengths is None):
+        return None
+    per_frame = features.num_frames_decoded / features.num_frames_seen
+    if span == "auto" and config.training_lengths is not None:
+        wanted = config.training_lengths.median * per_frame
+    else:
+        wanted = float(span) * features.fps
+    # A span that is shorter than a clip would repeat it in all its segments.
+    return max(round(wanted), math.ceil(features.spec.clip_frames * per_frame))
+
+
+def length_warnings(
+    config: CheckpointConfig, features: VideoFeatures, timeline: Timeline
+) -> list[str]:
+    """Warnings about segments longer than those a model was trained on, a sentence each."""
+    lengths = config.training_lengths
+    seconds = float(timeline.seconds[-1, 1])
+    if lengths is None:
+        if timeline.span_frames is not None or seconds <= UNKNOWN_LENGTH_SECONDS:
+            return []
+        return [
+            "The checkpoint does not record how long its training videos were, so this video was "
+            "scored as a whole and events may be lost in it: train again, or use --span SECONDS."
+        ]
+    num_frames = timeline.span_frames or features.num_frames_decoded
+    scored = num_frames * features.num_frames_seen / features.num_frames_decoded
+    if scored <= max(lengths.longest, WHOLE_SPANS * lengths.median):
+        return []
+    num_segments = features.spec.num_segments
+    rate = num_segments * (features.spec.frame_rate or features.fps)
+    own, known = scored / rate, lengths.longest / rate
+    needs_clips = features.clip_features is None
+    remedy = "extract with --keep-clips and use" if needs_clips else "use"
+    return [
+        f"A segment lasts {own:.1f} seconds here, at most {known:.1f} in training: events may be "
+        f"lost, and scores mean little; {remedy} --span auto."
+    ]
 
 
 def feature_warnings(features: VideoFeatures) -> list[str]:

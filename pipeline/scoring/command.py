@@ -1,5 +1,6 @@
 """`vigil score`: score videos with a checkpoint and write a results folder."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,8 @@ from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
 from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
-from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
+from vigil.pipeline.scores.events import EventRule
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, read_span
 from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
@@ -38,7 +40,8 @@ def run_score(options: ScoreOptions) -> int:
         UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
     """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
-    threshold = read_threshold(options.threshold, checkpoint.config)
+    rule = event_rule(options, checkpoint.config)
+    span = read_span(options.span)
     check_clock(options.clock)
     compute = options.compute
     found = find_videos(
@@ -63,13 +66,34 @@ def run_score(options: ScoreOptions) -> int:
         checkpoint.model.to(engine.devices[0])
         times = recording_times(options.clock, files, sources)
         scored = score_store(
-            checkpoint, files, options.out, threshold, engine.views, sources, times
+            checkpoint, files, options.out, rule, engine.views, sources, times, span
         )
         scored = replace(scored, failures=(*extraction.failures, *scored.failures))
         timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
-        finish_results(options, checkpoint, threshold, scored, timings)
+        finish_results(options, checkpoint, rule, scored, timings)
         print(options.out / REPORT_NAME)
     return exit_code(len(scored.failures), len(scored.results))
+
+
+def event_rule(options: ScoreOptions, config: CheckpointConfig) -> EventRule:
+    """What counts as an event, by the options of the command.
+
+    Raises:
+        UserError: one of them is out of range.
+    """
+    rule = EventRule(
+        read_threshold(options.threshold, config),
+        options.keep_share,
+        options.join_seconds,
+        options.min_seconds,
+    )
+    if not 0 <= rule.keep_share <= 1:
+        raise UserError(f"keep-share {rule.keep_share:g} is not a share: use 0 to 1, such as 0.5")
+    for name in ("join_seconds", "min_seconds"):
+        if not 0 <= getattr(rule, name) < math.inf:
+            flag = name.replace("_", "-")
+            raise UserError(f"{flag} {getattr(rule, name):g} is not a length: use 0 or more")
+    return rule
 
 
 def read_threshold(text: str, config: CheckpointConfig) -> float:
@@ -97,14 +121,14 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
     """
     used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
     views = view_names(options.views)
-    keep_clips = config.recipe.features.needs_clips
+    keep_clips = config.recipe.features.needs_clips or options.span != "whole"
     return rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
 
 
 def finish_results(
     options: ScoreOptions,
     checkpoint: Checkpoint,
-    threshold: float,
+    rule: EventRule,
     scored: ScoredStore,
     timings_seconds: Mapping[str, float],
 ) -> None:
@@ -113,7 +137,7 @@ def finish_results(
     Args:
         options: options of the command.
         checkpoint: the checkpoint that scored the videos.
-        threshold: score from which a segment belongs to an event.
+        rule: what counted as an event.
         scored: all requested videos, including those that failed before scoring.
         timings_seconds: name of a stage -> its duration.
     """
@@ -121,7 +145,7 @@ def finish_results(
     chosen = options.threshold == "auto"
     content = {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "threshold": threshold,
+        "threshold": rule.threshold,
         "threshold_rule": config.threshold_rule if chosen else "given on the command line",
         "settings": as_json(options),
         "checkpoint": describe_checkpoint(checkpoint),

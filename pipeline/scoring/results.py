@@ -11,7 +11,7 @@ import dacite
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.files import NAME_ERRNOS, path_below
 from vigil.pipeline.failures import read_failures
-from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scores.events import Event, EventRule
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.text_files import read_json, write_json
 
@@ -48,7 +48,8 @@ class VideoResult:
     source: str | None
     """Path of the video file; None if scoring started from feature files."""
     label: str
-    """The most probable of all classes, normal included."""
+    """The class of the event with the highest peak; the normal class if there are no events. In
+    results of earlier versions, the most probable class of the video."""
     class_probabilities: dict[str, float]
     peak_score: float
     threshold: float
@@ -72,6 +73,10 @@ class VideoResult:
     """Time of day of the first frame; None if it is not known."""
     recorded_at_source: str | None = None
     """Where that comes from: name, template or creation_time."""
+    rule: EventRule | None = None
+    """What counted as an event; None in results of earlier versions."""
+    span_frames: int | None = None
+    """Length of the spans in which a long video was scored; None: it was scored as a whole."""
 
     def __post_init__(self) -> None:
         """Reject results that cannot be shown.

@@ -9,13 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vigil.extract.errors import FailedVideo, UserError
-from vigil.extract.store import VideoFeatures, read_features
+from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
-from vigil.pipeline.scores.events import find_events, peak_score
+from vigil.pipeline.scores.events import (
+    Event,
+    EventRule,
+    believed,
+    find_events,
+    label_of,
+    peak_score,
+)
 from vigil.pipeline.scores.frame_warnings import damaged_frames
-from vigil.pipeline.scores.inference import VideoScores
-from vigil.pipeline.scores.video_scoring import feature_warnings, score_features
+from vigil.pipeline.scores.spans import Timeline
+from vigil.pipeline.scores.video_scoring import (
+    Span,
+    feature_warnings,
+    length_warnings,
+    score_video,
+)
 from vigil.pipeline.scoring.recorder_names import RecordingTime
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
@@ -36,10 +48,11 @@ def score_store(
     checkpoint: Checkpoint,
     files: Mapping[str, Path],
     folder: Path,
-    threshold: float,
+    rule: EventRule,
     views: Sequence[str] | None = None,
     sources: Mapping[str, Path] | None = None,
     times: Mapping[str, RecordingTime] | None = None,
+    span: Span = "auto",
 ) -> ScoredStore:
     """Score each feature file and write its result; a failure does not stop the others.
 
@@ -49,19 +62,20 @@ def score_store(
         checkpoint: its model runs on the device of its weights.
         files: video (path relative to the folder of videos) -> feature file.
         folder: RESULTS; a JSON file per video is written there.
-        threshold: score from which a segment belongs to an event.
+        rule: what counts as an event.
         views: views to average over; None for all views of a file.
         sources: video -> video file, if known, for the links of the report.
         times: video -> when its recording starts, if known.
+        span: how long videos are cut.
     """
     remove_overview(folder)
     results, failures = [], []
     for video, path in files.items():
         try:
-            features = read_features(path)
-            scores = score_features(checkpoint, video, features, views, threshold)
-            source = (sources or {}).get(video)
-            result = video_result(checkpoint, video, features, scores, threshold, views, source)
+            with open_features(path) as features:
+                timeline = score_video(checkpoint, video, features, views, rule.threshold, span)
+                source = (sources or {}).get(video)
+                result = video_result(checkpoint, video, features, timeline, rule, views, source)
             known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
             result = with_times_of_day(result, (times or {}).get(video), known_until)
             write_result(folder, result)
@@ -77,26 +91,36 @@ def video_result(
     checkpoint: Checkpoint,
     video: str,
     features: VideoFeatures,
-    scores: VideoScores,
-    threshold: float,
+    timeline: Timeline,
+    rule: EventRule,
     views: Sequence[str] | None = None,
     source: Path | None = None,
 ) -> VideoResult:
     """The result of one video: label, events, and the score and time range of each segment."""
-    names = checkpoint.config.class_names
+    names, scores = checkpoint.config.class_names, timeline.scores
     of_segments = scores.segment_class_probabilities
     probabilities = dict(zip(names, scores.class_probabilities.tolist(), strict=True))
-    frames, seconds = features.segment_frames, features.segment_seconds
+    frames, seconds = timeline.frames, timeline.seconds
+    candidates = find_events(
+        scores.scores, frames, seconds, rule, probabilities, names[0], of_segments
+    )
+    classifies = checkpoint.config.recipe.classifies
+    events = believed(candidates, frames, timeline.named) if classifies else candidates
+    warnings = (
+        *feature_warnings(features),
+        *length_warnings(checkpoint.config, features, timeline),
+        *disagreements(candidates, events, probabilities, names[0]),
+    )
     return VideoResult(
         video=video,
         source=None if source is None else str(source.absolute()),
-        label=max(probabilities, key=probabilities.__getitem__),
+        label=label_of(events, names[0]),
         class_probabilities=probabilities,
         peak_score=peak_score(scores.scores, frames),
-        threshold=threshold,
-        events=find_events(
-            scores.scores, frames, seconds, threshold, probabilities, names[0], of_segments
-        ),
+        threshold=rule.threshold,
+        rule=rule,
+        span_frames=timeline.span_frames,
+        events=events,
         segments=tuple(
             SegmentScore(int(start), int(stop), float(start_seconds), float(stop_seconds), score)
             for (start, stop), (start_seconds, stop_seconds), score in zip(
@@ -116,5 +140,28 @@ def video_result(
             else dict(zip(names, map(tuple, of_segments.T.tolist()), strict=True))
         ),
         spec_digest=features.spec.digest,
-        warnings=tuple(feature_warnings(features)),
+        warnings=warnings,
     )
+
+
+def disagreements(
+    candidates: Sequence[Event],
+    events: Sequence[Event],
+    class_probabilities: Mapping[str, float],
+    normal_class: str,
+) -> list[str]:
+    """Warnings where scores and classes of a video contradict each other, a sentence each."""
+    warnings = []
+    if dropped := len(candidates) - len(events):
+        highest = max(event.peak_score for event in candidates if event not in events)
+        warnings.append(
+            f"{counted(dropped, 'place')} with a score of up to {highest:.3f} left out: the video "
+            f"around looks {normal_class} to the classifier."
+        )
+    named = max(class_probabilities, key=class_probabilities.__getitem__)
+    if not events and named != normal_class:
+        warnings.append(
+            f"It looks like {named} ({class_probabilities[named]:.0%}) to the classifier, but no "
+            "part of it reaches the threshold."
+        )
+    return warnings

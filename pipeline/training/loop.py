@@ -20,6 +20,7 @@ from vigil.model.detector import Detector
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import (
     CheckpointConfig,
+    TrainingLengths,
     existing_checkpoint,
     load_config,
     remove_checkpoint,
@@ -177,6 +178,7 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
         epoch=0,
         versions=installed_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        training_lengths=TrainingLengths.of(bags.num_frames),
     )
 
 

@@ -23,6 +23,7 @@ from vigil.data.splits import Split, deal_folds, hold_out
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
 from vigil.extract.store import list_features
+from vigil.pipeline.checkpoint import MAX_FACTOR
 from vigil.pipeline.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,7 @@ def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
         features=bags.storage.take(bags.features, rows),
         segment_frames=bags.segment_frames[rows],
         class_indices=bags.class_indices[rows],
+        num_frames=bags.num_frames[rows],
         videos=tuple(videos),
     )
 
@@ -193,4 +195,15 @@ def _warn_of_features(bags: BagSet) -> None:
     if not bags.weights_trained:
         logger.warning(
             "the features were computed with untrained weights and carry little information"
+        )
+    median = float(np.median(bags.num_frames))
+    num_long = int((bags.num_frames > MAX_FACTOR * median).sum())
+    if median and num_long:
+        logger.warning(
+            "%s more than %d times as long as the median of %.0f frames: an anomaly is harder to "
+            "find in them, because every video has %d segments",
+            "1 video is" if num_long == 1 else f"{num_long} videos are",
+            MAX_FACTOR,
+            median,
+            bags.spec.num_segments,
         )

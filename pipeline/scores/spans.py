@@ -1,0 +1,202 @@
+"""Score a video of any length in spans as long as the videos that a model was trained on.
+
+A model sees every video as S segments. Segments much longer than those of its training hold the
+maximum of many more clips, and the model then overlooks events or finds them everywhere. So a long
+video is scored span by span. Spans overlap by half, and where they overlap, each counts the more
+the farther a place is from the span's ends. A video of up to `WHOLE_SPANS` spans is scored whole.
+
+Legend: N frames of a video, V views, S segments of a span, C cells of the timeline, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vigil.data.pooling import PoolingConfig, segment_features
+from vigil.extract.segments import pool_clips, range_centres, segment_ranges
+from vigil.extract.store import VideoFeatures
+from vigil.model.detector import Detector
+from vigil.pipeline.scores.inference import MAX_BAGS, VideoScores, score_videos
+from vigil.pipeline.scores.metrics import FloatArray, IntArray
+
+WHOLE_SPANS = 1.5
+"""A video of at most so many spans is scored as a whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """The scores of a video, and where in it they are."""
+
+    scores: VideoScores
+    frames: IntArray
+    """(C, 2) half-open ranges of frames; for a video scored as a whole, its segments."""
+    seconds: FloatArray
+    """(C, 2) the same in seconds."""
+    named: FloatArray
+    """(C, K) class probabilities of the video or the spans around each place."""
+    span_frames: int | None = None
+    """Length of a span; None: the video was scored as a whole."""
+
+
+def whole_timeline(features: VideoFeatures, scores: VideoScores) -> Timeline:
+    """The timeline of a video that was scored as a whole."""
+    shape = len(scores.scores), len(scores.class_probabilities)
+    named = np.broadcast_to(scores.class_probabilities, shape)
+    return Timeline(scores, features.segment_frames, features.segment_seconds, named)
+
+
+def span_starts(num_frames: int, span_frames: int, clip_starts: IntArray) -> list[tuple[int, int]]:
+    """Return the frames at which each span starts and stops: half-open ranges in order.
+
+    Every span starts with a clip, half a span after the one before, and the last one ends with the
+    video. A video of at most `WHOLE_SPANS` spans is one span.
+
+    Args:
+        num_frames: N, 1 or more.
+        span_frames: length of a span, 1 or more.
+        clip_starts: (n,) increasing frames at which clips start, the first of them 0.
+    """
+    if num_frames <= WHOLE_SPANS * span_frames:
+        return [(0, num_frames)]
+    last = int(clip_starts[np.searchsorted(clip_starts[:-1], num_frames - span_frames)])
+    wanted = np.arange(0, last, max(span_frames // 2, 1))
+    starts = np.unique(clip_starts[np.searchsorted(clip_starts, wanted, side="right") - 1])
+    starts = np.append(starts[starts < last], last)
+    stops = np.minimum(starts + span_frames, num_frames)
+    stops[-1] = num_frames
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def seconds_at(features: VideoFeatures, frames: IntArray) -> FloatArray:
+    """Return when frames (...) start, in seconds; frame N stands for the video's end.
+
+    Files with clips hold the time of every frame. In older ones, times between the ends of segments
+    are interpolated.
+    """
+    if features.frame_seconds is not None:
+        return np.asarray(features.frame_seconds[frames])
+    edges = np.append(features.segment_frames[:, 0], features.segment_frames[-1, 1])
+    seconds = np.append(features.segment_seconds[:, 0], features.segment_seconds[-1, 1])
+    edges, first = np.unique(edges, return_index=True)
+    return np.asarray(np.interp(frames, edges, seconds[first]))
+
+
+def cut(features: VideoFeatures, start: int, stop: int) -> VideoFeatures:
+    """Return the features of a span [start, stop) of a video as if it were a video of its own.
+
+    Its frames count from 0, and its segments are pooled from the clips that a video of its length
+    would have. Clips must be stored, and one must begin at ``start``.
+    """
+    if features.clip_features is None or features.clip_frames is None:
+        raise ValueError("a span needs stored clips")
+    grid, num_frames = features.spec.grid, stop - start
+    first = int(np.searchsorted(features.clip_frames[:, 0], start))
+    num_seen = round(num_frames * features.num_frames_seen / features.num_frames_decoded)
+    past = min(first + grid.num_clips(max(num_seen, 1)), len(features.clip_frames))
+    num_seen = min(num_seen, (past - first - 1) * grid.stride + grid.clip_frames)
+    clips = features.clip_features[first:past]
+    clip_frames = np.minimum(features.clip_frames[first:past] - start, num_frames)
+    segment_frames = segment_ranges(num_frames, features.spec.num_segments)
+    pooled = pool_clips(clips, clip_frames, segment_frames)
+    return replace(
+        features,
+        features=np.ascontiguousarray(np.moveaxis(pooled, 0, 1)),
+        segment_frames=segment_frames,
+        clip_features=clips,
+        clip_frames=clip_frames,
+        num_frames_decoded=num_frames,
+        num_frames_sampled=num_seen if features.num_frames_sampled else 0,
+    )
+
+
+def score_spans(
+    model: Detector,
+    features: VideoFeatures,
+    views: Sequence[str],
+    pooling: PoolingConfig,
+    span_frames: int,
+) -> Timeline:
+    """Score a video span by span, on the model's device.
+
+    Args:
+        model: of any method.
+        features: of the whole video, with its clips.
+        views: names of the views to average over.
+        pooling: how the model's features of a segment are pooled.
+        span_frames: length of a span in frames.
+
+    Raises:
+        FeatureFileError: a view is not stored, or its values are not finite.
+        UserError: the features do not fit the model.
+    """
+    if features.clip_frames is None:
+        raise ValueError("spans need stored clips")
+    num_frames = features.num_frames_decoded
+    spans = span_starts(num_frames, span_frames, features.clip_frames[:, 0])
+    cells = segment_ranges(num_frames, -(-num_frames * features.spec.num_segments // span_frames))
+    blend = _Blend(cells, model.shape.num_classes)
+    step = max(1, MAX_BAGS // len(views))
+    for first in range(0, len(spans), step):
+        batch = spans[first : first + step]
+        bags = [segment_features(cut(features, *span), views, pooling).values for span in batch]
+        scored = score_videos(model, torch.from_numpy(np.stack(bags)))
+        for (start, stop), scores in zip(batch, scored, strict=True):
+            blend.add(start, stop, scores, is_first=start == 0, is_last=stop == num_frames)
+    return Timeline(blend.scores(), cells, seconds_at(features, cells), blend.named, span_frames)
+
+
+class _Blend:
+    """The weighted mean of the scores of overlapping spans, in each cell of a timeline."""
+
+    def __init__(self, cells: IntArray, num_classes: int) -> None:
+        self._centres = range_centres(cells)
+        self._weights = np.zeros(len(cells))
+        self._sums = np.zeros((len(cells), 1 + 2 * num_classes))
+        """Of scores, of the segments' class probabilities, and of the spans' ones."""
+        self._num_classes = num_classes
+        self._most_anomalous = np.eye(1, num_classes)[0]
+
+    def add(
+        self, start: int, stop: int, scores: VideoScores, *, is_first: bool, is_last: bool
+    ) -> None:
+        """Add a span [start, stop); nothing overlaps the video's own ends."""
+        first, past = np.searchsorted(self._centres, [start, stop])
+        places = self._centres[first:past] - start
+        num_frames, num_segments = stop - start, len(scores.scores)
+        segments = np.searchsorted(
+            segment_ranges(num_frames, num_segments)[:, 1], places, side="right"
+        )
+        from_start = np.inf if is_first else places + 0.5
+        from_stop = np.inf if is_last else num_frames - places - 0.5
+        weights = np.minimum(np.minimum(from_start, from_stop), np.full(len(places), num_frames))
+        of_span = np.broadcast_to(
+            scores.class_probabilities, (num_segments, len(scores.class_probabilities))
+        )
+        of_segments = scores.segment_class_probabilities
+        if of_segments is None:
+            of_segments = of_span
+        columns = np.hstack([scores.scores[:, np.newaxis], of_segments, of_span])
+        self._weights[first:past] += weights
+        self._sums[first:past] += weights[:, np.newaxis] * columns[segments]
+        if scores.class_probabilities[0] <= self._most_anomalous[0]:
+            self._most_anomalous = scores.class_probabilities
+
+    @property
+    def _means(self) -> FloatArray:
+        return np.asarray(self._sums / self._weights[:, np.newaxis])
+
+    @property
+    def named(self) -> FloatArray:
+        """(C, K) mean class probabilities of the spans."""
+        return self._means[:, 1 + self._num_classes :]
+
+    def scores(self) -> VideoScores:
+        """Return the means; the video's classes are those of its most anomalous span."""
+        means = self._means
+        return VideoScores(
+            scores=means[:, 0],
+            class_probabilities=self._most_anomalous,
+            segment_class_probabilities=means[:, 1 : 1 + self._num_classes],
+        )
