@@ -13,6 +13,7 @@ import torch
 from i3d_reference import VIDEO, reference_clip, relative_error
 from torch.nn import functional
 
+from vigil.extract.networks.actions import find_action_layer
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.download import (
     UnreachableWeightsError,
@@ -24,6 +25,7 @@ from vigil.extract.networks.download import (
 from vigil.extract.networks.i3d import I3D
 from vigil.extract.networks.i3d_conversion import LOGITS
 from vigil.extract.networks.weights import load_state, load_weights, read_state
+from vigil.extract.spec import FeatureSpec
 
 pytestmark = pytest.mark.slow
 SOURCES = BACKBONES["i3d"].sources
@@ -65,6 +67,16 @@ def test_features_and_probabilities_match_the_packages_own_program(
     expected = reference[f"{name}_probabilities"]
     np.testing.assert_allclose(logits.softmax(0), expected, rtol=0, atol=1e-4)
     assert logits.argmax() == expected.argmax()
+
+
+def test_actions_follow_from_features_as_in_the_packages_own_program(cache, golden):
+    reference = np.load(golden / "i3d_kinetics400.npz")
+    digest = load_weights(I3D(), "kinetics400", SOURCES).digest
+    layer = find_action_layer(FeatureSpec("i3d", "AvgPool", digest), "no file")
+    assert layer is not None
+    for name in CLIPS:
+        actual = layer.probabilities(reference[f"{name}_features"].reshape(-1))
+        np.testing.assert_allclose(actual, reference[f"{name}_probabilities"], rtol=0, atol=1e-6)
 
 
 def test_auto_takes_them_where_nothing_else_is_cached(cache, monkeypatch, caplog):

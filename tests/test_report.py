@@ -10,7 +10,7 @@ import pytest
 from vigil.extract.errors import FailedVideo
 from vigil.pipeline.failures import FAILURES_NAME, FailuresError, write_failures
 from vigil.pipeline.options import ReportOptions
-from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scores.events import Action, Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report import (
     REPORT_NAME,
@@ -158,6 +158,19 @@ def test_every_event_has_its_own_class_in_table_and_page(tmp_path):
     assert "Fighting 37.5%" in text
     titles = [block.title for block in draw_timeline(make_result(events=events)).events]
     assert titles == ["0:00:00 to 0:00:01: Arson", "0:00:00 to 0:00:01: Fighting"]
+
+
+def test_the_page_tells_as_a_hint_what_the_network_sees(tmp_path):
+    seen = (Action("wrestling", 0.17), Action("<b>busking</b>", 0.0849))
+    event = Event(0, 10, 0.0, 0.4, 0.8, "Arson", 0.625)
+    write_folder(tmp_path, [make_result(events=(replace(event, actions=seen), event))])
+    html = report_of(tmp_path).read_text()
+    text = " ".join(read_page(report_of(tmp_path)).text.split())
+    assert text.count("the network sees") == 1
+    assert "Arson 62.5% the network sees: wrestling 0.17, <b>busking</b> 0.08" in text
+    assert 'title="Classes of another dataset (Kinetics-400)' in html
+    assert "<b>busking" not in html
+    assert "wrestling" not in (tmp_path / "events.csv").read_text()
 
 
 def test_every_name_survives_in_the_tables(tmp_path):

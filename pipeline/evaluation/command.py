@@ -140,8 +140,9 @@ def length_problems(
     unlike = num_frames[is_unlike]
     return [
         f"{counted(len(unlike), 'video')} of {len(num_frames)} ({unlike.min()} to {unlike.max()} "
-        f"frames) differ in length by more than a factor of {MAX_FACTOR} from the training videos ({known.shortest} to {known.longest} "
-        "frames): their segments are unlike those of the training; compare with --span auto"
+        f"frames) differ in length by more than a factor of {MAX_FACTOR} from the training videos "
+        f"({known.shortest} to {known.longest} frames): their segments are unlike those of the "
+        "training; compare with --span auto"
     ]
 
 

@@ -34,6 +34,14 @@ class EventRule:
 
 
 @dataclass(frozen=True)
+class Action:
+    """A class of another dataset, Kinetics-400, that the backbone sees in an event."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Event:
     """A predicted interval of a video, with its class and scores."""
 
@@ -53,6 +61,8 @@ class Event:
     start_clock: str | None = None
     """Time of day, as YYYY-MM-DD hh:mm:ss[+hh:mm]; None if it is not known."""
     stop_clock: str | None = None
+    actions: tuple[Action, ...] = ()
+    """The most probable first; empty if none is likely, or the features cannot tell."""
 
 
 def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -135,7 +135,7 @@ def score_spans(
         raise ValueError("spans need stored clips")
     num_frames = features.num_frames_decoded
     spans = span_starts(num_frames, span_frames, features.clip_frames[:, 0])
-    cells = segment_ranges(num_frames, -(-num_frames * features.spec.num_segments // span_frames))
+    cells = _cells(num_frames, span_frames, features.spec.num_segments)
     blend = _Blend(cells, model.shape.num_classes)
     step = max(1, MAX_BAGS // len(views))
     for first in range(0, len(spans), step):
@@ -145,6 +145,14 @@ def score_spans(
         for (start, stop), scores in zip(batch, scored, strict=True):
             blend.add(start, stop, scores, is_first=start == 0, is_last=stop == num_frames)
     return Timeline(blend.scores(), cells, seconds_at(features, cells), blend.named, span_frames)
+
+
+def _cells(num_frames: int, span_frames: int, num_segments: int) -> IntArray:
+    """Return (C, 2), ranges as long as segments of a span, the last one up to the video's end."""
+    num_cells = -(-num_frames * num_segments // span_frames)
+    edges = np.arange(num_cells + 1, dtype=np.int64) * span_frames // num_segments
+    edges[-1] = num_frames
+    return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
 class _Blend:

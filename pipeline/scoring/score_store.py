@@ -28,6 +28,7 @@ from vigil.pipeline.scores.video_scoring import (
     length_warnings,
     score_video,
 )
+from vigil.pipeline.scoring.event_actions import with_actions
 from vigil.pipeline.scoring.recorder_names import RecordingTime
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
@@ -76,6 +77,7 @@ def score_store(
                 timeline = score_video(checkpoint, video, features, views, rule.threshold, span)
                 source = (sources or {}).get(video)
                 result = video_result(checkpoint, video, features, timeline, rule, views, source)
+                result = with_actions(result, features)
             known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
             result = with_times_of_day(result, (times or {}).get(video), known_until)
             write_result(folder, result)

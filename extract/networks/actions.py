@@ -1,0 +1,99 @@
+"""Kinetics' actions, as I3D's own classifier names them from features at the network's end.
+
+Feature files hold what the classifier reads, and it is one linear layer: no network runs again.
+Legend: T time positions, C channels, D = T x C (time-major), A actions.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vigil.extract.networks.backbones import find_backbone
+from vigil.extract.networks.download import WeightsError, cached_weights
+from vigil.extract.networks.i3d_conversion import LOGITS
+from vigil.extract.networks.weights import load_state, read_state, state_digest
+from vigil.extract.spec import FeatureSpec
+
+BACKBONE = "i3d"
+UNPOOLED, POOLED = "Mixed_5c", "AvgPool"
+WEIGHT_SHAPE = (400, 1024, 1, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ActionLayer:
+    """The classifier behind an endpoint."""
+
+    weight: Tensor
+    """(A, C) float32."""
+    bias: Tensor
+    """(A,) float32."""
+    endpoint: str
+
+    def probabilities(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """The probability of each action, (..., A), for features (..., D).
+
+        As in the network, it is the softmax of the logits' mean over time. What the network
+        averages over neighbouring positions first counts the outer ones half; features of Mixed_5c
+        that were averaged over time have lost that difference.
+        """
+        by_position = features.reshape(*features.shape[:-1], -1, self.weight.shape[1])
+        positions = torch.from_numpy(by_position.astype(np.float32))
+        if self.endpoint == UNPOOLED and positions.shape[-2] > 1:
+            positions = (positions[..., :-1, :] + positions[..., 1:, :]) / 2
+        logits = functional.linear(positions.mean(dim=-2), self.weight, self.bias)
+        probabilities: npt.NDArray[np.float64] = logits.double().softmax(dim=-1).numpy()
+        return probabilities
+
+
+@lru_cache(maxsize=4)
+def find_action_layer(spec: FeatureSpec, weights_name: str) -> ActionLayer | None:
+    """The classifier of the weights that made features, if it can read them and is at hand.
+
+    Args:
+        spec: of the features.
+        weights_name: path of the weights file. If it holds other weights by now, or none, those in
+            the cache are tried; nothing is downloaded.
+
+    Returns:
+        None for features of another network, of a layer before its end or of another program; for
+        weights that no file at hand holds together with 400 logits. The answer is remembered.
+    """
+    at_end = spec.backbone == BACKBONE and spec.endpoint in (UNPOOLED, POOLED)
+    if not at_end or spec.origin is not None:
+        return None
+    for path in (Path(weights_name), *map(cached_weights, find_backbone(BACKBONE).sources)):
+        try:
+            layer = _read_layer(path, spec)
+        except (WeightsError, OSError):  # not there, damaged, or of another network
+            continue
+        if layer:
+            return layer
+    return None
+
+
+def _read_layer(path: Path, spec: FeatureSpec) -> ActionLayer | None:
+    """The classifier in a file; None if it has none, or its other layers are not the spec's."""
+    state = read_state(path)
+    weight, bias = state.get(f"{LOGITS}.weight"), state.get(f"{LOGITS}.bias")
+    if weight is None or bias is None:
+        return None
+    if weight.shape != WEIGHT_SHAPE or bias.shape != WEIGHT_SHAPE[:1]:
+        return None
+    network = find_backbone(BACKBONE).build(spec.endpoint)
+    load_state(network, state, str(path))
+    if state_digest(network) != spec.weights_digest:
+        return None
+    return ActionLayer(weight.flatten(1).float(), bias.float(), spec.endpoint)
+
+
+def action_names() -> tuple[str, ...]:
+    """The 400 actions in the classifier's order, which is alphabetical."""
+    from torchvision.models.video import R3D_18_Weights  # takes a second
+
+    return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
