@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from vigil.extract.segments import segment_ranges
 from vigil.pipeline.scores.events import (
     EventRule,
-    believed,
     event_runs,
     find_events,
     label_of,
@@ -124,7 +123,7 @@ def test_events_where_the_classifier_sees_normal_are_dropped():
     scores = np.array([0.9, 0.1, 0.1, 0.8])
     events = find_events(scores, frames, frames / 10, RULE, PROBABILITIES, "Normal")
     named = np.array([[0.3, 0.1, 0.6], [1.0, 0, 0], [1.0, 0, 0], [0.9, 0.0, 0.1]])
-    kept = believed(events, frames, named)
+    kept = find_events(scores, frames, frames / 10, RULE, PROBABILITIES, "Normal", None, named)
     assert [event.start_frame for event in events] == [0, 30]
     assert [event.start_frame for event in kept] == [0]
     assert (label_of(kept, "Normal"), label_of((), "Normal")) == ("Fighting", "Normal")

@@ -172,6 +172,8 @@ def evaluate_video(
         num_frames=features.num_frames_decoded,
         segment_frames=timeline.frames,
         scores=timeline.scores,
+        segment_seconds=timeline.seconds,
+        named=timeline.named if checkpoint.config.recipe.classifies else None,
         other_class_indices=tuple(
             class_index(class_names, name, video) for name in annotation.other_classes
         ),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vigil.pipeline.scores import metrics
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.inference import VideoScores
-from vigil.pipeline.scores.metrics import IntArray, Measure, Pieces
+from vigil.pipeline.scores.metrics import FloatArray, IntArray, Measure, Pieces
 
 VideoMeasure = Callable[[IntArray], Measure]
 """A measure of N videos as a function of how often each counts, (N,)."""
@@ -31,6 +31,11 @@ class EvaluatedVideo:
     scores: VideoScores
     other_class_indices: tuple[int, ...] = ()
     """The video's further classes, if it has several."""
+    segment_seconds: FloatArray | None = None
+    """(S, 2) the ranges of ``segment_frames`` in seconds; None if times are unknown."""
+    named: FloatArray | None = None
+    """(S, K) class probabilities of the video or span around each segment; None for methods that
+    do not classify."""
 
     @property
     def label_index(self) -> int:

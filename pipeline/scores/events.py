@@ -93,12 +93,25 @@ def event_runs(
     segment_frames: npt.NDArray[np.int64],
     segment_seconds: npt.NDArray[np.float64],
     rule: EventRule,
+    named: npt.NDArray[np.float64] | None = None,
 ) -> list[npt.NDArray[np.int64]]:
     """The segments of each event, as (n,) increasing indices, in order of time.
 
     An event is a run of segments that keep to the rule, one of which opens it. Events close to each
     other are joined, with what lies between them, before short ones are dropped. Segments without
     frames are ignored.
+
+    Scores find places, but on cameras that a model has not seen they are often too high; the
+    classes of the whole video (or span) around an event tell ordinary footage better. So an event
+    is also dropped if normal is the most probable class there, on average over its segments.
+
+    Args:
+        segment_scores: (S,) in 0..1.
+        segment_frames: (S, 2) half-open ranges of frames.
+        segment_seconds: (S, 2) the same ranges in seconds.
+        rule: what counts as an event.
+        named: (S, K) class probabilities of the video or span around each segment, normal first;
+            None: no event is dropped for its surroundings.
     """
     held = held_segments(segment_frames)
     scores, seconds = segment_scores[held], segment_seconds[held]
@@ -110,11 +123,12 @@ def event_runs(
             start = joined.pop()[0]
         joined.append((start, stop))
     shortest = min(rule.min_seconds, seconds[-1, 1] - seconds[0, 0])
-    return [
+    runs = [
         held[start:stop]
         for start, stop in joined
         if seconds[stop - 1, 1] - seconds[start, 0] >= shortest
     ]
+    return [run for run in runs if named is None or named[run].mean(axis=0).argmax() > 0]
 
 
 def find_events(
@@ -125,6 +139,7 @@ def find_events(
     class_probabilities: Mapping[str, float],
     normal_class: str,
     segment_class_probabilities: npt.NDArray[np.float64] | None = None,
+    named: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Event, ...]:
     """Find the events of one video, in order of time.
 
@@ -137,9 +152,10 @@ def find_events(
         normal_class: name of the class that no event has.
         segment_class_probabilities: (S, K) in the same order; None from models that classify whole
             videos only.
+        named: (S, K) as for `event_runs`.
     """
     events = []
-    for run in event_runs(segment_scores, segment_frames, segment_seconds, rule):
+    for run in event_runs(segment_scores, segment_frames, segment_seconds, rule, named):
         probabilities = class_probabilities
         if segment_class_probabilities is not None:
             # Normal keeps its share: a segment that looks normal must count less.
@@ -164,33 +180,7 @@ def find_events(
     return tuple(events)
 
 
-def believed(
-    events: Sequence[Event],
-    segment_frames: npt.NDArray[np.int64],
-    named: npt.NDArray[np.float64],
-) -> tuple[Event, ...]:
-    """The events that the classes of their surroundings do not contradict.
-
-    Scores find places, but on cameras that a model has not seen they are often too high; the
-    classes of the whole video (or span) around an event tell ordinary footage better. An event is
-    dropped if normal is the most probable class there, on average over its segments.
-
-    Args:
-        events: of one video.
-        segment_frames: (S, 2) half-open ranges of frames.
-        named: (S, K) class probabilities of the video or span around each segment, normal first.
-    """
-    kept = []
-    for event in events:
-        first, last = np.searchsorted(
-            segment_frames[:, 1], [event.start_frame, event.stop_frame - 1], side="right"
-        )
-        if named[first : last + 1].mean(axis=0).argmax() > 0:
-            kept.append(event)
-    return tuple(kept)
-
-
-def label_of(events: tuple[Event, ...], normal_class: str) -> str:
+def label_of(events: Sequence[Event], normal_class: str) -> str:
     """The label of a video: the class of the event with the highest peak, or normal without any."""
     if not events:
         return normal_class

@@ -16,6 +16,9 @@
 * ``video_map``: average precision of ranking the videos by a class's probability, mean over the
   anomalous classes. A video may have several classes; the other measures use only the first.
 
+* What an operator sees, such as ``false_alarms_per_day`` and ``event_recall``: see
+  `pipeline.scores.alarms`.
+
 The formulae are in `pipeline.scores.metrics` and `pipeline.scores.localisation`. Legend: N videos,
 S segments, K classes (normal is 0).
 """
@@ -28,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.alarms import alarm_measures
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo, VideoMeasure
 from vigil.pipeline.scores.localisation import localisation_measures
 from vigil.pipeline.scores.metrics import Curve, IntArray, Measure, Ranking
@@ -118,6 +122,7 @@ def evaluate_videos(
         **_frame_measures(frames, is_anomalous, threshold, unknown),
         **_video_measures(videos, true_class, len(class_names), threshold),
         **localisation_measures(videos, len(class_names), unknown),
+        **alarm_measures(videos, threshold, unknown),
     }
     resamples = metrics.resample_videos(is_anomalous, num_resamples, seed)
     labels = np.array([video.label_index for video in videos])

@@ -15,7 +15,6 @@ from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.scores.events import (
     Event,
     EventRule,
-    believed,
     find_events,
     label_of,
     peak_score,
@@ -103,11 +102,10 @@ def video_result(
     of_segments = scores.segment_class_probabilities
     probabilities = dict(zip(names, scores.class_probabilities.tolist(), strict=True))
     frames, seconds = timeline.frames, timeline.seconds
-    candidates = find_events(
-        scores.scores, frames, seconds, rule, probabilities, names[0], of_segments
-    )
-    classifies = checkpoint.config.recipe.classifies
-    events = believed(candidates, frames, timeline.named) if classifies else candidates
+    scored = scores.scores, frames, seconds, rule, probabilities, names[0], of_segments
+    candidates = events = find_events(*scored)
+    if checkpoint.config.recipe.classifies:
+        events = find_events(*scored, timeline.named)
     warnings = (
         *feature_warnings(features),
         *length_warnings(checkpoint.config, features, timeline),
