@@ -145,9 +145,8 @@ def _piece(features: VideoFeatures, annotation: Annotation) -> Piece:
 def _joined(videos: Sequence[VideoFeatures], num_clips: Sequence[int]) -> VideoFeatures:
     """The features of one video made of the first clips of several."""
     first = videos[0]
-    clips = np.concatenate(
-        [one.clip_features[:n] for one, n in zip(videos, num_clips, strict=True)]
-    )  # type: ignore[index]
+    stored = [one.clip_features for one in videos if one.clip_features is not None]
+    clips = np.concatenate([one[:number] for one, number in zip(stored, num_clips, strict=True)])
     num_frames = len(clips) * first.spec.clip_frames
     clip_frames = first.spec.grid.frame_ranges(num_frames)
     segment_frames = segment_ranges(num_frames, first.spec.num_segments)
@@ -185,7 +184,7 @@ def compose(
         for start, one in zip(starts.tolist(), order, strict=False)
         for a, b in one.anomalous
     ]
-    num_clips = [len(one.features.clip_frames) for one in order]  # type: ignore[arg-type]
+    num_clips = [len(one.features.clip_frames) for one in order]
     return _joined([one.features for one in order], num_clips), truth
 
 

@@ -26,6 +26,7 @@ from vigil.extract.files import replace_file, sync
 from vigil.extract.spec import FeatureSpec
 from vigil.model.detector import Detector
 from vigil.model.settings import InputShape, require
+from vigil.pipeline.calibration import Calibration
 from vigil.pipeline.recipe import Recipe, recipe_of
 from vigil.pipeline.text_files import read_json, write_json
 
@@ -93,6 +94,8 @@ class CheckpointConfig:
     created_at: str
     training_lengths: TrainingLengths | None = None
     """None in checkpoints of earlier versions."""
+    calibration: Calibration | None = None
+    """Thresholds by camera, from vigil calibrate; they take the place of `threshold` in scoring."""
 
     def __post_init__(self) -> None:
         """Reject contradictory or invalid values.
@@ -141,6 +144,8 @@ def save_checkpoint(
         _save_tensors(new / OPTIMIZER_NAME, resume.optimizer)
         write_json(new / RESUME_NAME, resume.scaler)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
+    if config.calibration is None:
+        del content["calibration"]  # earlier versions read a checkpoint without one
     content["spec_digest"] = config.spec.digest
     content["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
     content["content_digest"] = config_digest(content)

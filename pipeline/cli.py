@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "tables.command:run_bench_methods",
     ),
     "reproduce": (options.ReproduceOptions, "chains.reproduction:run_reproduce"),
+    "calibrate": (options.CalibrateOptions, "scoring.calibrate:run_calibrate"),
     "score": (options.ScoreOptions, "scoring.command:run_score"),
     "report": (options.ReportOptions, "scoring.report:run_report"),
     "features": {

@@ -313,7 +313,8 @@ class ScoreOptions:
     views: str = "center"
     """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
-    """Score that opens an event; auto: the one chosen on validation."""
+    """Score that opens an event; auto: the calibrated one of the video's camera, or without vigil
+    calibrate the one chosen on validation."""
     keep_share: float = 0.5
     """An event lasts while scores are at least this share of the threshold."""
     join_seconds: float = 1.0
@@ -332,6 +333,39 @@ class ScoreOptions:
     """Which checkpoint to use: the best one on validation, or the last one."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Set the thresholds that keep a rate of alarms, from ordinary footage of your own cameras."""
+
+    run: Positional[Path]
+    """Folder of a run or of one of its checkpoints."""
+    videos: Annotated[OneOrMore, arg(metavar="NORMAL_FOOTAGE...")]
+    """Folder of unlabelled everyday footage, named and recorded like that to be scored, and not
+    used in training; or whatever else vigil score accepts."""
+    out: Path
+    """Folder for the calibrated copy of the checkpoint, to be given to vigil score; the features
+    are kept in its subfolder features."""
+    alarms_per_day: float = 1.0
+    """Alarms a day that each camera may give in ordinary times."""
+    camera: str = "folder"
+    """folder: the top folder of a video names its camera; or a regular expression with one group,
+    searched in its path: '(cam[0-9]+)_'."""
+    block_seconds: float = 300.0
+    """Alarms within a block of this length count as one."""
+    weights: str | None = None
+    """The backbone's weights file, if it has moved since the training, or a name of weights."""
+    span: str = "auto"
+    """Longer videos are scored in spans of this length; give vigil score the same."""
+    views: str = "center"
+    """Views to average the scores over; score with the same."""
+    overwrite: bool = False
+    """Replace features made with other settings or from another version of a video."""
+    which: Which = "best"
+    """Which checkpoint to use: the best one on validation, or the last one."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 

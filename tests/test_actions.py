@@ -19,7 +19,7 @@ from vigil.extract.networks.weights import load_weights
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import list_features
 from vigil.pipeline.checkpoint import load_checkpoint
-from vigil.pipeline.scores.events import Action, Event, EventRule, find_events
+from vigil.pipeline.scores.events import Action, Event, find_events
 from vigil.pipeline.scoring import event_actions
 from vigil.pipeline.scoring.event_actions import likely_actions, seen_in
 from vigil.pipeline.scoring.results import read_result, result_path
@@ -203,20 +203,18 @@ def test_scoring_writes_them_and_decides_as_without(tmp_path, monkeypatch):
     files = list_features(write_store(tmp_path / "features", features))
     of_scores = lambda *scored: find_events(*scored[:7])  # noqa: E731  whatever the classes say
     monkeypatch.setattr("vigil.pipeline.scoring.score_store.find_events", of_scores)
-    (without,) = score_store(checkpoint, files, tmp_path / "a", EventRule(0.0)).results
+    (without,) = score_store(checkpoint, files, tmp_path / "a", 0.0).results
     assert [event.actions for event in without.events] == [()]
     asked = []
     monkeypatch.setattr(
         event_actions, "find_action_layer", lambda *request: asked.append(request) or LAYER
     )
     monkeypatch.setattr(event_actions, "action_names", lambda: NAMES)
-    (scored,) = score_store(
-        checkpoint, files, tmp_path / "b", EventRule(0.0), views=["center"]
-    ).results
+    (scored,) = score_store(checkpoint, files, tmp_path / "b", 0.0, views=["center"]).results
     (event,) = scored.events
     expected = likely_actions(seen_in(event, features, ["center"], LAYER), NAMES)
     assert event.actions == expected != ()
-    (scored,) = score_store(checkpoint, files, tmp_path / "b", EventRule(0.0)).results
+    (scored,) = score_store(checkpoint, files, tmp_path / "b", 0.0).results
     assert asked == [(SPEC, "at home")] * 2
     events = tuple(replace(event, actions=()) for event in scored.events)
     assert replace(scored, events=events) == without
@@ -232,5 +230,5 @@ def test_scoring_writes_them_and_decides_as_without(tmp_path, monkeypatch):
     path.write_text(json.dumps(content))
     assert read_result(path) == without
     monkeypatch.setattr(event_actions, "find_action_layer", lambda *_: pytest.fail("no event"))
-    (quiet,) = score_store(checkpoint, files, tmp_path / "c", EventRule(1.0)).results
+    (quiet,) = score_store(checkpoint, files, tmp_path / "c", 1.0).results
     assert quiet.events == ()

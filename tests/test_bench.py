@@ -11,6 +11,7 @@ from torch import nn
 
 from bench import __main__ as program
 from bench import (
+    calibration,
     combination,
     decode,
     end_to_end,
@@ -78,6 +79,13 @@ class TestSections:
             "standin+instant",
         ]
         assert all(row.value > 0 for row in rows)
+
+    def test_calibration(self):
+        options = calibration.Options(seeds=2, cameras=2, later_days=2, alarms_per_day=(5, 20))
+        found = calibration.measure(options, num_days=2, day_effect=0)
+        assert [len(counted) for counted in found.values()] == [4, 4]
+        assert all(one.events > 0 for one in found[20])
+        assert [row[2] for row in calibration.rows("alike", 2, found)] == ["5", "20"]
 
     def test_decode(self, tmp_path, monkeypatch):
         monkeypatch.setattr(decode, "SIZES", ((64, 48),))

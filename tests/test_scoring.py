@@ -26,7 +26,7 @@ from vigil.pipeline.scores.video_scoring import (
     score_video,
 )
 from vigil.pipeline.scoring import command as scoring
-from vigil.pipeline.scoring.command import read_threshold, run_score, scoring_engine
+from vigil.pipeline.scoring.command import run_score, scoring_engine
 from vigil.pipeline.scoring.results import (
     ResultsError,
     read_result,
@@ -35,6 +35,7 @@ from vigil.pipeline.scoring.results import (
     write_result,
 )
 from vigil.pipeline.scoring.score_store import score_store, video_result
+from vigil.pipeline.scoring.thresholds import read_threshold, threshold_for
 from vigil.pipeline.text_files import read_csv
 
 RULE = EventRule(0.5)
@@ -50,7 +51,7 @@ def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
     store = write_store(tmp_path / "features", *videos)
     folder = tmp_path / "results"
     source = tmp_path / "videos" / "b.mp4"
-    scored = score_store(checkpoint, list_features(store), folder, RULE, sources={"b.mp4": source})
+    scored = score_store(checkpoint, list_features(store), folder, 0.5, sources={"b.mp4": source})
 
     assert [result.video for result in scored.results] == ["Fighting/a.mp4", "b.mp4"]
     assert scored.failures == ()
@@ -139,7 +140,7 @@ def test_a_file_that_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
     )
     damaged = store / "damaged.mp4.h5"
     damaged.write_bytes(damaged.read_bytes()[:-2000])
-    scored = score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
     assert [result.video for result in scored.results] == ["good.mp4"]
     reasons = {failure.video: failure.reason for failure in scored.failures}
     assert "damaged.mp4.h5 is damaged" in reasons["damaged.mp4"]
@@ -161,7 +162,7 @@ def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, check
 
     monkeypatch.setattr("vigil.pipeline.scoring.score_store.write_result", write_one)
     with pytest.raises(KeyboardInterrupt):
-        score_store(checkpoint, list_features(store), folder, RULE)
+        score_store(checkpoint, list_features(store), folder, 0.5)
     assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]
     with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
         read_results(folder)
@@ -204,7 +205,7 @@ def test_a_result_says_where_the_video_is_damaged(tmp_path, checkpoint):
         damage_seconds=np.array([[0.4, 0.48], [3.2, 3.2]]),
     )
     store = write_store(tmp_path / "features", features)
-    score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
+    score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
     content = json.loads(result_path(tmp_path / "results", "a.mp4").read_text())
     names = "start_frame", "stop_frame", "start_seconds", "stop_seconds"
     places = (10, 12, 0.4, 0.48), (80, 80, 3.2, 3.2)
@@ -238,14 +239,15 @@ def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
 
 def test_threshold_is_the_checkpoints_or_a_score(tmp_path):
     config = load_checkpoint(write_checkpoint(tmp_path, threshold=0.125)).config
-    assert read_threshold("auto", config) == 0.125
-    assert read_threshold("0.7", config) == 0.7
+    assert threshold_for(config, "a.mp4", read_threshold("auto")) == (0.125, "given")
+    given = threshold_for(config, "a.mp4", read_threshold("0.7"))
+    assert given == (0.7, "given on the command line")
     for text in ("1.5", "-0.1", "nan", "high"):
         with pytest.raises(
             UserError,
             match=f"threshold '{text}' is not a number from 0 to 1: give one, or use auto",
         ):
-            read_threshold(text, config)
+            read_threshold(text)
 
 
 @pytest.fixture
@@ -366,7 +368,7 @@ def test_non_finite_features_are_not_blamed_on_the_model(tmp_path, checkpoint):
     broken = make_features("broken.mp4")
     broken.features[0, 5] = np.nan
     store = write_store(tmp_path / "features", broken, make_features("whole.mp4"))
-    scored = score_store(checkpoint, list_features(store), tmp_path / "results", RULE)
+    scored = score_store(checkpoint, list_features(store), tmp_path / "results", 0.5)
     assert [result.video for result in scored.results] == ["whole.mp4"]
     [failure] = scored.failures
     assert (failure.video, failure.reason[:50]) == (

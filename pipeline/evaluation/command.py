@@ -115,13 +115,18 @@ def _check_numbers(options: EvaluateOptions) -> None:
             raise UserError(f"{name} {number} is negative: give a number from 0 up")
 
 
-def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
-    """A warning if the training used these videos, including to choose epoch and threshold."""
+def used_in_training(checkpoint: Checkpoint, videos: Iterable[str]) -> set[str]:
+    """Those of the videos that the run trained on or validated with; empty if that is not known."""
     try:
         splits = read_json(checkpoint.folder.absolute().parent / SPLITS_NAME)
-        known = {*splits["train"], *splits["validation"]}.intersection(videos)
+        return {*splits["train"], *splits["validation"]}.intersection(videos)
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return set()
+
+
+def known_videos(checkpoint: Checkpoint, videos: Iterable[str]) -> list[str]:
+    """A warning if the training used these videos, including to choose epoch and threshold."""
+    known = used_in_training(checkpoint, videos)
     if not known:
         return []
     return [

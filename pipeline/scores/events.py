@@ -18,7 +18,7 @@ class EventRule:
     events (docs/results.md).
     """
 
-    threshold: float
+    threshold: float = 0.5
     """Score, 0..1, that opens an event: its highest segment reaches it."""
     keep_share: float = 0.5
     """An event lasts while scores are at least this share of the threshold, 0..1."""

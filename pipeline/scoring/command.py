@@ -1,8 +1,9 @@
 """`vigil score`: score videos with a checkpoint and write a results folder."""
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
 from vigil.pipeline.failures import exit_code
-from vigil.pipeline.options import ScoreOptions
+from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, read_span
@@ -25,9 +26,16 @@ from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import ScoredStore, score_store
+from vigil.pipeline.scoring.thresholds import (
+    calibration_warnings,
+    describe_thresholds,
+    read_threshold,
+)
 from vigil.pipeline.scoring.writers import write_overview
 
 FEATURES_FOLDER = "features"
+
+log = logging.getLogger(__name__)
 
 
 def run_score(options: ScoreOptions) -> int:
@@ -40,8 +48,8 @@ def run_score(options: ScoreOptions) -> int:
         UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
     """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
-    rule = event_rule(options, checkpoint.config)
-    span = read_span(options.span)
+    threshold = read_threshold(options.threshold)
+    rule, span = event_rule(options), read_span(options.span)
     check_clock(options.clock)
     compute = options.compute
     found = find_videos(
@@ -66,26 +74,32 @@ def run_score(options: ScoreOptions) -> int:
         checkpoint.model.to(engine.devices[0])
         times = recording_times(options.clock, files, sources)
         scored = score_store(
-            checkpoint, files, options.out, rule, engine.views, sources, times, span
+            checkpoint, files, options.out, threshold, engine.views, sources, times, span, rule
         )
         scored = replace(scored, failures=(*extraction.failures, *scored.failures))
         timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
-        finish_results(options, checkpoint, rule, scored, timings)
+        warnings = [] if checkpoint.config.weights_trained else [UNTRAINED_WARNING]
+        calibration = checkpoint.config.calibration
+        if calibration is not None and threshold is None:
+            drifted = calibration_warnings(calibration, scored.results, engine.views, options.span)
+            for warning in drifted:
+                log.warning("%s", warning)
+            warnings += drifted
+        finish_results(options, checkpoint, threshold, scored, timings, warnings)
         print(options.out / REPORT_NAME)
     return exit_code(len(scored.failures), len(scored.results))
 
 
-def event_rule(options: ScoreOptions, config: CheckpointConfig) -> EventRule:
-    """What counts as an event, by the options of the command.
+def event_rule(options: ScoreOptions) -> EventRule:
+    """What counts as an event by the options of the command, but for the threshold.
 
     Raises:
         UserError: one of them is out of range.
     """
     rule = EventRule(
-        read_threshold(options.threshold, config),
-        options.keep_share,
-        options.join_seconds,
-        options.min_seconds,
+        keep_share=options.keep_share,
+        join_seconds=options.join_seconds,
+        min_seconds=options.min_seconds,
     )
     if not 0 <= rule.keep_share <= 1:
         raise UserError(f"keep-share {rule.keep_share:g} is not a share: use 0 to 1, such as 0.5")
@@ -96,24 +110,7 @@ def event_rule(options: ScoreOptions, config: CheckpointConfig) -> EventRule:
     return rule
 
 
-def read_threshold(text: str, config: CheckpointConfig) -> float:
-    """Parse the threshold of the command line; ``auto`` is the checkpoint's own.
-
-    Raises:
-        UserError: it is not a number from 0 to 1.
-    """
-    if text == "auto":
-        return config.threshold
-    try:
-        threshold = float(text)
-    except ValueError:
-        threshold = -1.0
-    if not 0 <= threshold <= 1:
-        raise UserError(f"threshold {text!r} is not a number from 0 to 1: give one, or use auto")
-    return threshold
-
-
-def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
+def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOptions) -> Engine:
     """Build the engine that extracts features like those the checkpoint was trained on.
 
     Raises:
@@ -128,25 +125,25 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions) -> Engine:
 def finish_results(
     options: ScoreOptions,
     checkpoint: Checkpoint,
-    rule: EventRule,
+    threshold: float | None,
     scored: ScoredStore,
     timings_seconds: Mapping[str, float],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Write everything in RESULTS except the files of single videos.
 
     Args:
         options: options of the command.
         checkpoint: the checkpoint that scored the videos.
-        rule: what counted as an event.
+        threshold: that of the command line, if any.
         scored: all requested videos, including those that failed before scoring.
         timings_seconds: name of a stage -> its duration.
+        warnings: about all videos, a sentence each.
     """
     config, results = checkpoint.config, scored.results
-    chosen = options.threshold == "auto"
     content = {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "threshold": rule.threshold,
-        "threshold_rule": config.threshold_rule if chosen else "given on the command line",
+        **describe_thresholds(config, (result.video for result in results), threshold),
         "settings": as_json(options),
         "checkpoint": describe_checkpoint(checkpoint),
         "versions": installed_versions(),
@@ -158,6 +155,6 @@ def finish_results(
             "frames": sum(result.num_frames_decoded for result in results),
         },
         "timings_seconds": dict(timings_seconds),
-        "warnings": [] if config.weights_trained else [UNTRAINED_WARNING],
+        "warnings": list(warnings),
     }
     write_overview(options.out, Results(content, tuple(by_peak_score(results)), scored.failures))

@@ -77,6 +77,8 @@ class VideoResult:
     """What counted as an event; None in results of earlier versions."""
     span_frames: int | None = None
     """Length of the spans in which a long video was scored; None: it was scored as a whole."""
+    threshold_rule: str | None = None
+    """How the threshold was chosen; None in results of earlier versions."""
 
     def __post_init__(self) -> None:
         """Reject results that cannot be shown.

@@ -6,7 +6,7 @@ Legend: V views, S segments, K classes (normal has index 0).
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vigil.extract.errors import FailedVideo, UserError, counted
@@ -31,6 +31,7 @@ from vigil.pipeline.scoring.event_actions import with_actions
 from vigil.pipeline.scoring.recorder_names import RecordingTime
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
+from vigil.pipeline.scoring.thresholds import threshold_for
 from vigil.pipeline.scoring.writers import remove_overview
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,12 @@ def score_store(
     checkpoint: Checkpoint,
     files: Mapping[str, Path],
     folder: Path,
-    rule: EventRule,
+    given: float | None = None,
     views: Sequence[str] | None = None,
     sources: Mapping[str, Path] | None = None,
     times: Mapping[str, RecordingTime] | None = None,
     span: Span = "auto",
+    rule: EventRule = EventRule(),  # noqa: B008  it never changes
 ) -> ScoredStore:
     """Score each feature file and write its result; a failure does not stop the others.
 
@@ -62,21 +64,26 @@ def score_store(
         checkpoint: its model runs on the device of its weights.
         files: video (path relative to the folder of videos) -> feature file.
         folder: RESULTS; a JSON file per video is written there.
-        rule: what counts as an event.
+        given: score that opens an event; None for the checkpoint's, which may depend on the camera.
         views: views to average over; None for all views of a file.
         sources: video -> video file, if known, for the links of the report.
         times: video -> when its recording starts, if known.
         span: how long videos are cut.
+        rule: what counts as an event, but for the threshold.
     """
     remove_overview(folder)
     results, failures = [], []
     for video, path in files.items():
         try:
+            threshold, why = threshold_for(checkpoint.config, video, given)
+            own_rule = replace(rule, threshold=threshold)
             with open_features(path) as features:
-                timeline = score_video(checkpoint, video, features, views, rule.threshold, span)
+                timeline = score_video(checkpoint, video, features, views, threshold, span)
                 source = (sources or {}).get(video)
-                result = video_result(checkpoint, video, features, timeline, rule, views, source)
-                result = with_actions(result, features)
+                result = video_result(
+                    checkpoint, video, features, timeline, own_rule, views, source
+                )
+                result = replace(with_actions(result, features), threshold_rule=why)
             known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
             result = with_times_of_day(result, (times or {}).get(video), known_until)
             write_result(folder, result)

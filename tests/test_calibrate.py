@@ -1,0 +1,288 @@
+"""`vigil calibrate`, and scoring with the thresholds that it stores."""
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders import VIEWS, make_features, rewrite_config, write_checkpoint, write_store
+
+from vigil.extract.errors import FailedVideo, UserError
+from vigil.extract.store import list_features, read_features
+from vigil.pipeline.calibration import NO_CAMERA, Calibration, camera_of
+from vigil.pipeline.checkpoint import CheckpointError, load_checkpoint
+from vigil.pipeline.extraction.command import ExtractionReport
+from vigil.pipeline.options import CalibrateOptions, ScoreOptions
+from vigil.pipeline.scores.alarm_rate import threshold_above
+from vigil.pipeline.scoring import calibrate as calibrating
+from vigil.pipeline.scoring import command as scoring
+from vigil.pipeline.scoring.calibrate import run_calibrate
+from vigil.pipeline.scoring.command import run_score
+from vigil.pipeline.scoring.results import read_results
+from vigil.pipeline.scoring.score_store import score_store
+from vigil.pipeline.scoring.thresholds import ordinary_scores, threshold_for
+
+BLOCK_FRAMES = 25
+"""A block of a second: each of the 8 segments of a video of 8 s."""
+FOOTAGE = {"gate": 5, "yard": 2}
+SHARE = 0.05
+ASKED = SHARE * 86400
+
+
+def write_footage(store, videos_of, first_seed=0, shift=0.0):
+    """Write videos of 8 s into the folders of cameras; return their names."""
+    names = []
+    for camera, number in videos_of.items():
+        for index in range(number):
+            names.append(f"{camera}/{index}.mp4" if camera != NO_CAMERA else f"{index}.mp4")
+            seed = first_seed + len(names)
+            features = make_features(names[-1], 8 * BLOCK_FRAMES, seed=seed)
+            features.features[:] += shift
+            write_store(store, features)
+    return names
+
+
+@pytest.fixture
+def extraction(tmp_path, monkeypatch):
+    """Replace extraction by a fake; return the report that it gives."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    report = ExtractionReport()
+
+    class FakeEngine:
+        views = VIEWS
+        devices = (torch.device("cpu"),)
+
+    for module in (scoring, calibrating):
+        monkeypatch.setattr(module, "scoring_engine", lambda config, options: FakeEngine())
+        monkeypatch.setattr(module, "extract_videos", lambda *arguments: report)
+    return report
+
+
+@pytest.fixture
+def options(tmp_path, extraction):
+    run = write_checkpoint(tmp_path / "run")
+    (run / "splits.json").write_text(json.dumps({"train": ["gate/0.mp4"], "validation": []}))
+    extraction.present = write_footage(tmp_path / "calibrated" / "features", FOOTAGE)
+    return CalibrateOptions(
+        run,
+        (str(tmp_path / "videos"),),
+        tmp_path / "calibrated",
+        alarms_per_day=ASKED,
+        block_seconds=1,
+    )
+
+
+def scores_of(options):
+    """The scores of all segments of each camera."""
+    checkpoint = load_checkpoint(options.run)
+    found = {}
+    for video, path in list_features(options.out / "features").items():
+        scores = ordinary_scores(checkpoint, video, read_features(path), VIEWS, "auto").scores
+        found.setdefault(video.split("/")[0], []).append(scores)
+    return {camera: np.concatenate(scores) for camera, scores in found.items()}
+
+
+def test_the_checkpoint_gets_a_threshold_for_each_camera(options, capsys, caplog):
+    with caplog.at_level(logging.INFO):
+        assert run_calibrate(options) == 0
+    before, after = load_checkpoint(options.run), load_checkpoint(options.out)
+    assert after.model_digest == before.model_digest
+    calibration = after.config.calibration
+    assert replace(after.config, calibration=None) == before.config
+    splits = [(run / "splits.json").read_text() for run in (options.run, options.out)]
+    assert splits[0] == splits[1]
+    assert (calibration.camera, calibration.views) == ("folder", VIEWS)
+    assert (calibration.alarms_per_day, calibration.block_seconds) == (ASKED, 1)
+
+    scores = scores_of(options)
+    gate, yard = calibration.cameras["gate"], calibration.cameras["yard"]
+    assert (gate.num_blocks, gate.num_alarms, gate.hours) == (40, 2, 40 / 3600)
+    assert gate.threshold == threshold_above(scores["gate"], 2)
+    assert gate.quantiles[0].value in scores["gate"]
+    assert 0 < gate.alarms_per_day_low < ASKED < gate.alarms_per_day_high
+    assert (yard.num_blocks, yard.num_alarms, yard.threshold) == (16, 0, None)  # 19 are needed
+    pooled = np.concatenate(list(scores.values()))
+    assert calibration.overall.num_blocks == 56
+    assert calibration.overall.threshold == threshold_above(pooled, 2)
+    assert "camera 'yard' uses the threshold of all cameras" in caplog.text
+    assert "1 video named like a training video, such as gate/0.mp4" in caplog.text
+    rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [row.split("│")[1].strip() for row in rows] == ["gate", "yard", "(all cameras)"]
+
+
+def test_footage_that_is_too_short_is_refused_with_the_hours_that_are_not(options):
+    with pytest.raises(
+        UserError,
+        match=r"^0\.02 hours of footage \(whole blocks of 1 s\) are too short for 1 alarm a day: "
+        r"give at least 24 hours, or ask for at least 1515\.79 alarms a day$",
+    ):
+        run_calibrate(replace(options, alarms_per_day=1))
+    assert not (options.out / "best").exists()
+    assert run_calibrate(replace(options, alarms_per_day=1515.79)) == 0
+    with pytest.raises(UserError, match=r"0\.1429 alarms a day: give at least 168 hours"):
+        run_calibrate(replace(options, alarms_per_day=1 / 7, block_seconds=300))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alarms_per_day": 0}, "--alarms-per-day 0 is not above 0 and below 86400"),
+        ({"alarms_per_day": 300, "block_seconds": 300}, "below 288, the number of blocks of 300 s"),
+        ({"alarms_per_day": float("nan")}, "--alarms-per-day nan"),
+        ({"block_seconds": 0.5}, "--block-seconds 0.5 is not a number from 1 to 86400"),
+        ({"camera": "cam"}, "--camera = 'cam' is not allowed: it must be folder, or a regular"),
+        ({"camera": "(cam"}, "--camera = '(cam' is not allowed"),
+    ],
+)
+def test_options_that_no_footage_can_meet_are_refused(options, changes, message):
+    with pytest.raises(UserError) as caught:
+        run_calibrate(replace(options, **changes))
+    assert message in str(caught.value)
+
+
+def test_only_calibrated_checkpoints_are_replaced(options):
+    with pytest.raises(UserError, match="holds a trained checkpoint: give another folder"):
+        run_calibrate(replace(options, out=options.run))
+    assert run_calibrate(options) == 0
+    once = load_checkpoint(options.out)
+    assert run_calibrate(replace(options, run=options.out, alarms_per_day=2 * ASKED)) == 0
+    again = load_checkpoint(options.out)
+    assert again.model_digest == once.model_digest
+    assert again.config.calibration.overall.threshold < once.config.calibration.overall.threshold
+
+
+def test_scores_at_their_limit_are_refused(options, monkeypatch):
+    def certain(*arguments):
+        recording = ordinary_scores(*arguments)
+        return recording._replace(scores=np.ones_like(recording.scores))
+
+    monkeypatch.setattr(calibrating, "ordinary_scores", certain)
+    with pytest.raises(UserError, match="all cameras: 56 of 56 blocks have the highest score, 1"):
+        run_calibrate(options)
+
+
+def test_videos_that_fail_are_left_out_and_counted(options, extraction):
+    extraction.failures = [FailedVideo("gone.mp4", "it is empty")]
+    damaged = options.out / "features" / "yard" / "1.mp4.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    assert run_calibrate(options) == 3
+    assert load_checkpoint(options.out).config.calibration.cameras["yard"].num_blocks == 8
+    extraction.present = []
+    assert run_calibrate(options) == 4
+
+
+@pytest.mark.parametrize(
+    ("video", "rule", "camera"),
+    [
+        ("gate/2024/a.mp4", "folder", "gate"),
+        ("a.mp4", "folder", NO_CAMERA),
+        ("day1/cam07_0830.mp4", "(cam[0-9]+)_", "cam07"),
+        ("day1/other.mp4", "(cam[0-9]+)_", NO_CAMERA),
+        ("day1/x_.mp4", "(cam)?_", NO_CAMERA),
+        ("Caf\u0065\u0301/a.mp4", "folder", "Caf\u00e9"),
+    ],
+)
+def test_the_camera_of_a_video(video, rule, camera):
+    assert camera_of(video, rule) == camera
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found["overall"].update(threshold=None),
+        lambda found: found["overall"].update(threshold=1.5),
+        lambda found: found.update(camera="("),
+        lambda found: found.update(block_seconds=0.0),
+        lambda found: found.update(cameras={"gate": {}}),
+    ],
+)
+def test_a_damaged_calibration_is_refused(options, change):
+    run_calibrate(options)
+    rewrite_config(options.out / "best" / "config.json", lambda one: change(one["calibration"]))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
+        load_checkpoint(options.out)
+
+
+def test_checkpoints_without_a_calibration_are_as_before(options):
+    assert "calibration" not in json.loads((options.run / "best" / "config.json").read_text())
+    config = load_checkpoint(options.run).config
+    assert config.calibration is None
+    assert threshold_for(config, "gate/9.mp4") == (0.5, "given")
+
+
+class TestScoring:
+    """Scoring with a calibrated checkpoint."""
+
+    @pytest.fixture
+    def score(self, tmp_path, options, extraction):
+        """Return a function that scores generated videos and returns the results."""
+        assert run_calibrate(options) == 0
+
+        def call(videos_of, threshold="auto", shift=0.0):
+            out = tmp_path / "results"
+            extraction.present = write_footage(out / "features", videos_of, 1000, shift)
+            videos = (str(tmp_path / "videos"),)
+            assert run_score(ScoreOptions(videos, options.out, out, threshold=threshold)) == 0
+            return read_results(out)
+
+        return call
+
+    def test_each_video_gets_the_threshold_of_its_camera(self, options, score):
+        calibration: Calibration = load_checkpoint(options.out).config.calibration
+        own, overall = calibration.cameras["gate"].threshold, calibration.overall.threshold
+        results = score({"gate": 1, "yard": 1, NO_CAMERA: 1})
+        found = {one.video: (one.threshold, one.threshold_rule) for one in results.videos}
+        shared = overall, "calibrated on all cameras together for 4320 alarms a day"
+        assert found == {
+            "gate/0.mp4": (own, "calibrated on camera 'gate' for 4320 alarms a day"),
+            "yard/0.mp4": shared,
+            "0.mp4": shared,
+        }
+        for one in results.videos:
+            assert bool(one.events) == (one.peak_score >= one.threshold)
+        assert results.manifest["threshold"] == overall
+        assert results.manifest["thresholds"] == {"gate": own, "yard": overall, ".": overall}
+        [warning] = results.manifest["warnings"]
+        assert warning.startswith("Camera '.' was not calibrated")
+
+    def test_a_given_threshold_counts_more(self, score):
+        results = score({"gate": 1}, threshold="0.25")
+        assert [one.threshold for one in results.videos] == [0.25]
+        assert [one.threshold_rule for one in results.videos] == ["given on the command line"]
+        assert "thresholds" not in results.manifest
+
+    @pytest.mark.parametrize("shift", [-2.0, 2.0])  # the scores rise, or fall
+    def test_scores_that_drift_are_told_and_others_are_not(self, score, caplog, shift):
+        assert score({"gate": 10}).manifest["warnings"] == []
+        [warning] = score({"gate": 10}, shift=shift).manifest["warnings"]
+        assert warning.startswith("Camera 'gate' no longer scores as it was calibrated: ")
+        assert "of 80 blocks are above the" in warning
+        assert warning in caplog.text
+
+    def test_other_views_than_those_of_the_calibration_are_told(self, options, score):
+        def change(content):
+            content["calibration"]["views"] = ["center"]
+
+        rewrite_config(options.out / "best" / "config.json", change)
+        [warning] = score({"gate": 1}).manifest["warnings"]
+        assert warning.startswith("Scores are averaged over center, top_left, but were calibrated")
+
+
+def test_asked_and_got(options, tmp_path):
+    """New videos of a camera exceed its threshold in about the asked share of blocks."""
+    options = replace(options, alarms_per_day=0.2 * 86400)
+    run_calibrate(options)
+    checkpoint = load_checkpoint(options.out)
+    write_footage(tmp_path / "new", {"gate": 60}, first_seed=5000)
+    scored = score_store(checkpoint, list_features(tmp_path / "new"), tmp_path / "r", views=VIEWS)
+    alarms = [
+        segment.score >= result.threshold
+        for result in scored.results
+        for segment in result.segments
+    ]
+    gate = checkpoint.config.calibration.cameras["gate"]
+    low, high = gate.alarms_per_day_low / 86400, gate.alarms_per_day_high / 86400
+    assert low < np.mean(alarms) < high
