@@ -38,7 +38,7 @@ COLUMNS = (
     "false alarms an hour",
     "excess s an event",
     "edge error s, median",
-    f"found at {FALSE_ALARMS_PER_HOUR:g} false an hour",
+    f"IoU 0.3 at {FALSE_ALARMS_PER_HOUR:g} false an hour",
 )
 
 
@@ -221,12 +221,12 @@ def tally(scored: Sequence[tuple[EvaluatedVideo, Sequence[Interval]]], threshold
 
 
 def at_rate(scored: Sequence[tuple[EvaluatedVideo, Sequence[Interval]]], rate: float) -> Tally:
-    """The same at the lowest threshold with at most so many false alarms an hour."""
+    """The same at the best threshold with at most so many false alarms an hour."""
     scores = np.concatenate([video.scores.scores for video, _ in scored])
     levels = np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 100))
     tallies = [tally(scored, float(level)) for level in np.append(levels, 1.0)]
     fitting = [one for one in tallies if one.false_per_hour <= rate]
-    return max(fitting, key=lambda one: one.num_found[0], default=tally([], 1.0))
+    return max(fitting, key=lambda one: one.num_found[1], default=tally([], 1.0))
 
 
 def main(options: Options) -> int:
@@ -269,7 +269,7 @@ def _print_row(
     edges = f"{np.median(own.edge_errors):.2f}" if own.edge_errors else "-"
     print(
         f"| {name} | {span} | {own.num_events} | {shares} | {own.false_per_hour:.1f} | "
-        f"{own.excess_seconds / total:.1f} | {edges} | {calm.num_found[0] / total:.2f} |",
+        f"{own.excess_seconds / total:.1f} | {edges} | {calm.num_found[1] / total:.2f} |",
         flush=True,
     )
 

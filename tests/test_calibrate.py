@@ -18,6 +18,7 @@ from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.scores.alarm_rate import threshold_above
 from vigil.pipeline.scoring import calibrate as calibrating
 from vigil.pipeline.scoring import command as scoring
+from vigil.pipeline.scoring import thresholds
 from vigil.pipeline.scoring.calibrate import run_calibrate
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
@@ -255,7 +256,9 @@ class TestScoring:
         assert "thresholds" not in results.manifest
 
     @pytest.mark.parametrize("shift", [-2.0, 2.0])  # the scores rise, or fall
-    def test_scores_that_drift_are_told_and_others_are_not(self, score, caplog, shift):
+    def test_scores_that_drift_are_told_and_others_are_not(self, score, caplog, monkeypatch, shift):
+        assert score({"gate": 10}, shift=shift).manifest["warnings"] == []  # not a day of footage
+        monkeypatch.setattr(thresholds, "DAY_SECONDS", 80)
         assert score({"gate": 10}).manifest["warnings"] == []
         [warning] = score({"gate": 10}, shift=shift).manifest["warnings"]
         assert warning.startswith("Camera 'gate' no longer scores as it was calibrated: ")

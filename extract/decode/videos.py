@@ -8,7 +8,7 @@ searched, so by default those must not lead out of it.
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,10 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+
+USUAL_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".ts", ".dav")
+MAX_NAMED = 6
+"""Extensions that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,16 @@ def find_videos(
         others = f" ({counted(num_other, 'other file')})" if num_other else ""
         raise UserError(
             f"no videos in {', '.join(arguments) or 'an empty list'}{others}: name a folder that "
-            f"holds {', '.join(sorted(search.extensions))} files, or set extensions"
+            f"holds videos (files ending in {_some(search.extensions)}), or set extensions"
         )
     return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
+
+
+def _some(extensions: Collection[str]) -> str:
+    """Name a few extensions, the usual ones first, and how many more there are."""
+    ordered = sorted(extensions, key=lambda one: (one not in USUAL_EXTENSIONS, one))
+    num_more = len(ordered) - MAX_NAMED
+    return ", ".join(ordered[:MAX_NAMED]) + (f" or {num_more} others" if num_more > 0 else "")
 
 
 def _by_name(found: Iterable[_Found]) -> list[_Found]:

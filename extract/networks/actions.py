@@ -39,8 +39,7 @@ class ActionLayer:
         """The probability of each action, (..., A), for features (..., D).
 
         As in the network, it is the softmax of the logits' mean over time. What the network
-        averages over neighbouring positions first counts the outer ones half; features of Mixed_5c
-        that were averaged over time have lost that difference.
+        averages over neighbouring positions first counts the outer ones half.
         """
         by_position = features.reshape(*features.shape[:-1], -1, self.weight.shape[1])
         positions = torch.from_numpy(by_position.astype(np.float32))
@@ -65,7 +64,9 @@ def find_action_layer(spec: FeatureSpec, weights_name: str) -> ActionLayer | Non
         weights that no file at hand holds together with 400 logits. The answer is remembered.
     """
     at_end = spec.backbone == BACKBONE and spec.endpoint in (UNPOOLED, POOLED)
-    if not at_end or spec.origin is not None:
+    # Mixed_5c averaged over all positions has lost what the pool at the end does with them.
+    is_lost = spec.endpoint == UNPOOLED and spec.time_pool == "mean"
+    if not at_end or is_lost or spec.origin is not None:
         return None
     for path in (Path(weights_name), *map(cached_weights, find_backbone(BACKBONE).sources)):
         try:

@@ -131,6 +131,7 @@ def calibration_warnings(
         )
     recordings = {result.video: _recording(result) for result in results}
     found = camera_maxima(recordings, calibration.camera, calibration.block_seconds)
+    per_day = DAY_SECONDS / calibration.block_seconds
     for camera, (maxima, _) in found.items():
         ordinary = calibration.cameras.get(camera)
         if ordinary is None:
@@ -138,8 +139,7 @@ def calibration_warnings(
                 f"Camera {camera!r} was not calibrated, so its rate of alarms is not known: "
                 "calibrate with footage of it."
             )
-        elif ordinary.quantiles and len(maxima):
-            per_day = DAY_SECONDS / calibration.block_seconds
+        elif ordinary.quantiles and len(maxima) >= per_day:  # hours of a day differ
             drift = find_drift(maxima, ordinary.quantiles, ordinary.num_blocks, per_day)
             if drift.p_value < DRIFT_P_VALUE:
                 warnings.append(
