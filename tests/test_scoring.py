@@ -382,3 +382,37 @@ def test_a_dry_run_writes_nothing(tmp_path, extraction):
     options = ScoreOptions((str(tmp_path / "videos"),), run, folder, dry_run=True)
     assert run_score(options) == 0
     assert not folder.exists()
+
+
+def test_a_long_video_without_events_has_the_mean_of_its_places(checkpoint):
+    features = make_features()
+    timeline = score_video(checkpoint, "a.mp4", features)
+    rows = np.tile([0.9, 0.04, 0.06], (8, 1))
+    rows[0] = [0.1, 0.1, 0.8]
+    timeline = replace(timeline, named=rows, span_frames=10)
+    result = video_result(checkpoint, "a.mp4", features, timeline, EventRule(1.0))
+    assert result.label == "Normal"
+    assert list(result.class_probabilities.values()) == pytest.approx(rows.mean(axis=0))
+    assert result.warnings == ()
+    timeline = replace(timeline, named=1 - rows)
+    found = video_result(checkpoint, "a.mp4", features, timeline, EventRule(0.0, min_seconds=0))
+    assert found.class_probabilities == pytest.approx(
+        dict(zip(CLASS_NAMES, timeline.scores.class_probabilities, strict=True))
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("span", "0", "use auto, whole, or a number of seconds above 0"),
+        ("keep_share", 1.5, "keep-share 1.5 is not a share: use 0 to 1"),
+        ("join_seconds", -1.0, "join-seconds -1 is not a length: use 0 or more"),
+        ("min_seconds", float("nan"), "min-seconds nan is not a length"),
+    ],
+)
+def test_what_an_event_cannot_be_is_refused(tmp_path, flag, value, said):
+    run = write_checkpoint(tmp_path / "run")
+    options = ScoreOptions((str(tmp_path),), run, tmp_path / "out", **{flag: value})
+    with pytest.raises(UserError, match=said):
+        run_score(options)
+    assert not (tmp_path / "out").exists()

@@ -164,7 +164,6 @@ class _Blend:
         self._sums = np.zeros((len(cells), 1 + 2 * num_classes))
         """Of scores, of the segments' class probabilities, and of the spans' ones."""
         self._num_classes = num_classes
-        self._most_anomalous = np.eye(1, num_classes)[0]
 
     def add(
         self, start: int, stop: int, scores: VideoScores, *, is_first: bool, is_last: bool
@@ -188,8 +187,6 @@ class _Blend:
         columns = np.hstack([scores.scores[:, np.newaxis], of_segments, of_span])
         self._weights[first:past] += weights
         self._sums[first:past] += weights[:, np.newaxis] * columns[segments]
-        if scores.class_probabilities[0] <= self._most_anomalous[0]:
-            self._most_anomalous = scores.class_probabilities
 
     @property
     def _means(self) -> FloatArray:
@@ -201,10 +198,10 @@ class _Blend:
         return self._means[:, 1 + self._num_classes :]
 
     def scores(self) -> VideoScores:
-        """Return the means; the video's classes are those of its most anomalous span."""
+        """Return the means; the video's classes are those of the spans around its highest score."""
         means = self._means
         return VideoScores(
             scores=means[:, 0],
-            class_probabilities=self._most_anomalous,
+            class_probabilities=self.named[means[:, 0].argmax()],
             segment_class_probabilities=means[:, 1 : 1 + self._num_classes],
         )

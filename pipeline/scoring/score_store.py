@@ -113,6 +113,8 @@ def video_result(
     candidates = events = find_events(*scored)
     if checkpoint.config.recipe.classifies:
         events = find_events(*scored, timeline.named)
+    if timeline.span_frames is not None and not events:
+        probabilities = dict(zip(names, timeline.named.mean(axis=0).tolist(), strict=True))
     warnings = (
         *feature_warnings(features),
         *length_warnings(checkpoint.config, features, timeline),
