@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import CLASS_NAMES, SPEC, make_features, write_checkpoint, write_store
+from builders import (
+    CLASS_NAMES,
+    SPEC,
+    make_features,
+    rewrite_config,
+    write_checkpoint,
+    write_store,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
@@ -326,6 +333,20 @@ def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, 
     video = evaluate_video(checkpoint, annotation, features, None)
     assert video.truth is not None
     assert np.flatnonzero(video.truth).tolist() == list(range(70, 80))
+
+
+def test_test_videos_much_longer_than_the_training_videos_are_told(options):
+    def change(content):
+        content["training_lengths"] = {"shortest": 20, "median": 30, "longest": 40}
+
+    rewrite_config(options.run / "best" / "config.json", change)
+    run_evaluate(options)
+    problems = read_metrics(options)["problems"]
+    [said] = [problem for problem in problems if "factor of 2" in problem]
+    assert said.startswith("2 videos of 5 (5 to 90 frames) differ in length")
+    assert said.endswith("compare with --span auto")
+    run_evaluate(replace(options, span="auto"))
+    assert not [one for one in read_metrics(options)["problems"] if "factor of 2" in one]
 
 
 def test_figures_are_chosen_by_path_name_or_stem():

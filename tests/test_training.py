@@ -37,7 +37,7 @@ from vigil.extract.locks import LockedError, locked
 from vigil.extract.sealed import FeatureFileError
 from vigil.model.methods import find_method
 from vigil.model.settings import InputShape
-from vigil.pipeline.checkpoint import ResumeState, load_checkpoint, load_config
+from vigil.pipeline.checkpoint import ResumeState, TrainingLengths, load_checkpoint, load_config
 from vigil.pipeline.cli import main
 from vigil.pipeline.logs import set_up_logging
 from vigil.pipeline.options import LogOptions, TrainOptions
@@ -508,6 +508,18 @@ def test_mixed_precision_and_untrained_weights_are_warned_about(
     assert "untrained weights" in caplog.text
     config = load_config(tmp_path / "two" / "best")
     assert (config.precision, config.weights_trained) == ("bf16+fp32", False)
+
+
+def test_the_lengths_of_the_training_videos_are_recorded_and_long_ones_told(
+    features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(features, labels, tmp_path / "one", with_training(epochs=1))
+    assert load_config(tmp_path / "one" / "best").training_lengths == TrainingLengths(80, 80, 80)
+    assert "as long as" not in caplog.text
+    write_store(features, make_features("Normal/Normal0.mp4", num_frames=161))
+    train(features, labels, tmp_path / "two", with_training(epochs=1))
+    assert load_config(tmp_path / "two" / "best").training_lengths == TrainingLengths(80, 80, 161)
+    assert "1 video is more than 2 times as long as the median of 80 frames" in caplog.text
 
 
 @pytest.mark.parametrize(
