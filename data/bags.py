@@ -35,6 +35,8 @@ class BagSet:
     """(N,), 0 = normal."""
     num_frames: npt.NDArray[np.int64]
     """(N,) `VideoFeatures.num_frames_seen` of each video."""
+    fps: npt.NDArray[np.float64]
+    """(N,) rate of these frames."""
     videos: tuple[str, ...]
     """Names, sorted."""
     views: tuple[str, ...]
@@ -89,7 +91,7 @@ def load_bags(
     kind = segment_features(first, views, pooling)
     features = storage.empty((len(videos), *kind.values.shape), kind.values.dtype)
     segment_frames = np.empty((len(videos), *first.segment_frames.shape), np.int64)
-    num_frames = np.empty(len(videos), np.int64)
+    num_frames, fps = np.empty(len(videos), np.int64), np.empty(len(videos))
     precisions, weights_trained = set(), True
     for row, video in enumerate(videos):
         content = read_features(files[video]) if row else first
@@ -99,6 +101,7 @@ def load_bags(
         features[row] = bag
         segment_frames[row] = content.segment_frames
         num_frames[row] = content.num_frames_seen
+        fps[row] = content.spec.frame_rate or content.fps
         precisions.add(content.precision)
         weights_trained &= content.weights_trained
     return BagSet(
@@ -106,6 +109,7 @@ def load_bags(
         segment_frames=segment_frames,
         class_indices=np.array(indices, dtype=np.int64),
         num_frames=num_frames,
+        fps=fps,
         videos=videos,
         views=tuple(views),
         spec=first.spec,

@@ -50,13 +50,18 @@ class TrainingLengths:
     shortest: int
     median: int
     longest: int
+    fps: float
+    """Median of the rates of these frames."""
 
     @classmethod
-    def of(cls, num_frames: npt.NDArray[np.int64]) -> "TrainingLengths | None":
+    def of(
+        cls, num_frames: npt.NDArray[np.int64], fps: npt.NDArray[np.float64]
+    ) -> "TrainingLengths | None":
         """The lengths of videos with these numbers of frames (N,); None if one is unknown (0)."""
         if not num_frames.all():
             return None
-        return cls(int(num_frames.min()), int(np.median(num_frames)), int(num_frames.max()))
+        lengths = int(num_frames.min()), int(np.median(num_frames)), int(num_frames.max())
+        return cls(*lengths, float(np.median(fps)))
 
     def unlike(self, num_frames: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of other videos (N,) are more than `MAX_FACTOR` times longer or shorter."""

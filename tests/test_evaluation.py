@@ -337,7 +337,7 @@ def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, 
 
 def test_test_videos_much_longer_than_the_training_videos_are_told(options):
     def change(content):
-        content["training_lengths"] = {"shortest": 20, "median": 30, "longest": 40}
+        content["training_lengths"] = {"shortest": 20, "median": 30, "longest": 40, "fps": 25.0}
 
     rewrite_config(options.run / "best" / "config.json", change)
     run_evaluate(options)

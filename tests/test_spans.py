@@ -16,7 +16,12 @@ from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.scores.inference import score_views
 from vigil.pipeline.scores.spans import cut, score_spans, seconds_at, span_starts
-from vigil.pipeline.scores.video_scoring import length_warnings, read_span, score_video
+from vigil.pipeline.scores.video_scoring import (
+    length_warnings,
+    rate_warnings,
+    read_span,
+    score_video,
+)
 
 NUM_FRAMES = 8 * 64 * 9 + 17
 
@@ -107,7 +112,7 @@ def test_a_short_video_is_scored_as_before(checkpoint):
 
 
 def test_a_long_video_has_one_timeline_of_its_spans(checkpoint):
-    config = replace(checkpoint.config, training_lengths=TrainingLengths(100, 512, 900))
+    config = replace(checkpoint.config, training_lengths=TrainingLengths(100, 512, 900, 25.0))
     features = with_clips(NUM_FRAMES)
     timeline = score_video(checkpoint._replace(config=config), "a", features, span="auto")
     assert timeline.span_frames == 512
@@ -176,7 +181,7 @@ class TestWarnings:
         return length_warnings(config, features, scored)
 
     def test_segments_longer_than_in_training_are_told(self, checkpoint):
-        features, known = with_clips(NUM_FRAMES), TrainingLengths(100, 512, 900)
+        features, known = with_clips(NUM_FRAMES), TrainingLengths(100, 512, 900, 25.0)
         (said,) = self.lengths(checkpoint, features, "whole", known)
         assert said.startswith(f"A segment lasts {NUM_FRAMES / 25 / SPEC.num_segments:.1f} seconds")
         assert said.endswith("use --span auto.")
@@ -187,7 +192,7 @@ class TestWarnings:
         features = replace(
             with_clips(NUM_FRAMES), clip_features=None, clip_frames=None, frame_seconds=None
         )
-        (said,) = self.lengths(checkpoint, features, "auto", TrainingLengths(100, 512, 900))
+        (said,) = self.lengths(checkpoint, features, "auto", TrainingLengths(100, 512, 900, 25.0))
         assert "extract with --keep-clips" in said
 
     def test_an_older_checkpoint_does_not_know_its_lengths(self, checkpoint):
@@ -195,6 +200,20 @@ class TestWarnings:
         assert "does not record" in said
         assert self.lengths(checkpoint, with_clips(NUM_FRAMES), 20.0, None) == []
         assert self.lengths(checkpoint, with_clips(1000), "auto", None) == []
+
+
+def test_another_frame_rate_than_in_training_is_told(checkpoint):
+    config = replace(checkpoint.config, training_lengths=TrainingLengths(100, 512, 900, 30.0))
+    features = with_clips(1000)
+    for fps, is_told in ((5.0, True), (14.9, True), (15.0, False), (60.0, False), (61.0, True)):
+        assert bool(rate_warnings(config, replace(features, fps=fps))) is is_told
+    (said,) = rate_warnings(config, replace(features, fps=5.0))
+    assert said.startswith(
+        "It has 5 frames a second, the training videos had 30: a clip of the net"
+    )
+    assert "12.8 seconds" in said
+    sampled = replace(SPEC, frame_rate=25.0)
+    assert rate_warnings(config, replace(features, fps=5.0, spec=sampled)) == []
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "long", ""])

@@ -514,11 +514,15 @@ def test_the_lengths_of_the_training_videos_are_recorded_and_long_ones_told(
     features: Path, labels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(features, labels, tmp_path / "one", with_training(epochs=1))
-    assert load_config(tmp_path / "one" / "best").training_lengths == TrainingLengths(80, 80, 80)
+    assert load_config(tmp_path / "one" / "best").training_lengths == TrainingLengths(
+        80, 80, 80, 25.0
+    )
     assert "as long as" not in caplog.text
     write_store(features, make_features("Normal/Normal0.mp4", num_frames=161))
     train(features, labels, tmp_path / "two", with_training(epochs=1))
-    assert load_config(tmp_path / "two" / "best").training_lengths == TrainingLengths(80, 80, 161)
+    assert load_config(tmp_path / "two" / "best").training_lengths == TrainingLengths(
+        80, 80, 161, 25.0
+    )
     assert "1 video is more than 2 times as long as the median of 80 frames" in caplog.text
 
 

@@ -12,7 +12,7 @@ from vigil.data.pooling import segment_features
 from vigil.extract.errors import UserError
 from vigil.extract.spec import difference
 from vigil.extract.store import VideoFeatures
-from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig
+from vigil.pipeline.checkpoint import MAX_FACTOR, Checkpoint, CheckpointConfig
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.frame_warnings import frame_warnings
 from vigil.pipeline.scores.inference import score_views, two_class_probabilities
@@ -125,6 +125,19 @@ def frames_of_span(config: CheckpointConfig, features: VideoFeatures, span: Span
         wanted = float(span) * features.fps
     # A span that is shorter than a clip would repeat it in all its segments.
     return max(round(wanted), math.ceil(features.spec.clip_frames * per_frame))
+
+
+def rate_warnings(config: CheckpointConfig, features: VideoFeatures) -> list[str]:
+    """A warning if a video's frame rate is unlike that of the training videos."""
+    lengths, own = config.training_lengths, features.spec.frame_rate or features.fps
+    if lengths is None or lengths.fps / MAX_FACTOR <= own <= lengths.fps * MAX_FACTOR:
+        return []
+    seconds = features.spec.clip_frames / own
+    return [
+        f"It has {own:g} frames a second, the training videos had {lengths.fps:g}: a clip of the "
+        f"network lasts {seconds:.1f} seconds here. Scores and classes are less reliable; a model "
+        "trained on features with --frame-rate 25 would see the same time."
+    ]
 
 
 def length_warnings(

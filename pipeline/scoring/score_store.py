@@ -25,6 +25,7 @@ from vigil.pipeline.scores.video_scoring import (
     Span,
     feature_warnings,
     length_warnings,
+    rate_warnings,
     score_video,
 )
 from vigil.pipeline.scoring.event_actions import with_actions
@@ -117,6 +118,7 @@ def video_result(
         probabilities = dict(zip(names, timeline.named.mean(axis=0).tolist(), strict=True))
     warnings = (
         *feature_warnings(features),
+        *rate_warnings(checkpoint.config, features),
         *length_warnings(checkpoint.config, features, timeline),
         *disagreements(candidates, events, probabilities, names[0]),
     )

@@ -178,7 +178,7 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
         epoch=0,
         versions=installed_versions(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        training_lengths=TrainingLengths.of(bags.num_frames),
+        training_lengths=TrainingLengths.of(bags.num_frames, bags.fps),
     )
 
 

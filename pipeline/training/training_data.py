@@ -168,6 +168,7 @@ def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
         segment_frames=bags.segment_frames[rows],
         class_indices=bags.class_indices[rows],
         num_frames=bags.num_frames[rows],
+        fps=bags.fps[rows],
         videos=tuple(videos),
     )
 
