@@ -90,7 +90,7 @@ chaos: $(VENV)/ready ## Kill extraction and training at random moments: [RUNS=10
 fuzz: $(VENV)/ready ## Feed damaged files to vigil: VIDEOS=folder [RUNS=2000]
 	$(BIN)/python -m bench.reliability.fuzz $(VIDEOS) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
-soak: $(VENV)/ready ## Score an hour of video, and plot its memory use
+soak: $(VENV)/ready ## Score an hour of video, and plot its memory use; ARGS="--kills 3" also kills it
 	$(BIN)/python -m bench.reliability.soak $(ARGS)
 
 clean: ## Remove .venv and caches; keep videos, features and runs

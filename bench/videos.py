@@ -25,6 +25,7 @@ def draw_video(
     num_frames: int,
     bits_per_pixel: float | None = None,
     seed: int = 0,
+    fps: int = FPS,
 ) -> Path:
     """Write a video of a fixed camera: a textured scene, moving textured patches, and noise.
 
@@ -33,9 +34,9 @@ def draw_video(
     """
     bits = bits_per_pixel or BITS_PER_PIXEL.get(height, 0.2)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", FPS, options={"preset": "veryfast"})
+        stream = container.add_stream("libx264", fps, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.bit_rate = int(bits * width * height * FPS)
+        stream.bit_rate = int(bits * width * height * fps)
         for picture in _Scene(width, height, seed).draw(num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
         container.mux(stream.encode(None))
@@ -84,7 +85,8 @@ def repeat_video(source: Path, path: Path, times: int) -> Path:
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         template = old.streams.video[0]
         stream = new.add_stream_from_template(template)
-        length = round(template.frames / FPS / (template.time_base or 1))
+        rate = template.average_rate or FPS
+        length = round(template.frames / rate / (template.time_base or 1))
         for turn in range(times):
             old.seek(0)
             for packet in old.demux(template):

@@ -147,8 +147,9 @@ class TestVideos:
         video = draw_video(tmp_path / "a.mp4", 320, 240, 150)
         assert video.stat().st_size * 8 / 5 == pytest.approx(1.8e6, rel=0.2)
 
-    def test_repeated_packets_decode_to_repeated_frames_in_time(self, tmp_path):
-        once = draw_video(tmp_path / "once.mp4", 64, 48, 12)
+    @pytest.mark.parametrize("fps", [30, 5])
+    def test_repeated_packets_decode_to_repeated_frames_in_time(self, tmp_path, fps):
+        once = draw_video(tmp_path / "once.mp4", 64, 48, 12, fps=fps)
         thrice = repeat_video(once, tmp_path / "thrice.mp4", 3)
         contents = []
         for path in (once, thrice):
@@ -158,6 +159,7 @@ class TestVideos:
         assert np.array_equal(contents[1], np.concatenate([contents[0]] * 3))
         assert len({frame.pts for frame in frames}) == 36
         assert np.ptp(np.diff([frame.pts for frame in frames])) == 0
+        assert frames[-1].time == pytest.approx(35 / fps + frames[0].time)
 
     def test_chosen_videos_are_spread_evenly(self, tmp_path):
         source = tmp_path / "source"

@@ -10,11 +10,19 @@ import pytest
 from builders import make_features, write_store
 
 from bench.processes import running
-from bench.reliability import chaos, faults
+from bench.reliability import chaos, faults, soak
 from bench.reliability.chaos_store import DisturbedStore, damage
-from bench.reliability.compare import feature_content, training_content
+from bench.reliability.compare import (
+    differences,
+    feature_content,
+    results_content,
+    training_content,
+)
 from bench.reliability.disks import small_disk
 from bench.reliability.faults import LITTLE_MEMORY, WORKER_KILL, Tally, processes_left, strike
+from bench.reliability.soak_kills import score_killed
+from bench.reliability.tiny import make_run
+from bench.videos import draw_video, repeat_video
 from vigil.extract.store import feature_path
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
@@ -190,3 +198,36 @@ def test_killed_extractions_end_like_undisturbed_ones(capsys):
     assert capsys.readouterr().out.endswith(
         "1 kills, 0 files lost, 0 differing, 0 leftovers, 0 unexpected ends\n"
     )
+
+
+def test_results_are_equal_but_for_their_times(tmp_path):
+    for name, created_at in (
+        ("a", "2021-01-01T00:00:00+00:00"),
+        ("b", "2022-02-02T00:00:00+00:00"),
+    ):
+        write_store(tmp_path / name / "features", replace(VIDEOS[0], created_at=created_at))
+        (tmp_path / name / "manifest.json").write_text(created_at)
+        (tmp_path / name / "a.mp4.json").write_text("{}")
+    content = results_content(tmp_path / "a")
+    assert len(content) == 2
+    assert differences(content, results_content(tmp_path / "b")) == []
+    (tmp_path / "b" / "a.mp4.json").write_text("{ }")
+    (tmp_path / "b" / "features" / ".0.clips").touch()
+    expected = ["a.mp4.json", "features/.0.clips"]
+    assert differences(content, results_content(tmp_path / "b")) == expected
+
+
+@pytest.mark.slow
+def test_a_long_video_is_scored_to_the_same_bits_however_often_that_is_killed(tmp_path):
+    videos, run = tmp_path / "videos", make_run(tmp_path)
+    videos.mkdir()
+    scene = draw_video(tmp_path / "scene.mp4", 128, 96, 600)
+    repeat_video(scene, videos / soak.LONGEST, 36)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    soak.score(soak.scoring(videos, run, whole))
+    arguments = soak.scoring(videos, run, killed)
+    starts = list(score_killed(arguments, killed, whole, soak.LONGEST, 2))
+    assert starts[0] == "killed while extracting: nothing was there"
+    assert "clips were there" in starts[1]
+    assert "1 already extracted" in starts[2]
+    assert differences(results_content(whole), results_content(killed)) == []

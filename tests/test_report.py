@@ -4,7 +4,9 @@ import csv
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from vigil.extract.errors import FailedVideo
@@ -14,6 +16,7 @@ from vigil.pipeline.scores.events import Action, Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report import (
     REPORT_NAME,
+    columns_of,
     draw_ticks,
     draw_timeline,
     run_report,
@@ -294,10 +297,36 @@ def test_timeline_draws_scores_over_time_without_empty_segments():
     assert timeline.line == "M0.00 90.00 L500.00 90.00 L500.00 25.00 L1000.00 25.00"
     assert timeline.threshold_y == "50.00"
     assert [(event.x, event.width) for event in timeline.events] == [("500.00", "500.00")]
-    assert [segment.title for segment in timeline.segments] == [
+    assert [column.title for column in timeline.columns] == [
         "0:00:00 to 0:00:01: score 0.100",
         "0:00:00 to 0:00:01: score 0.750",
     ]
+
+
+@pytest.mark.parametrize("num_segments", [999, 1000, 1001, 2500])
+def test_a_long_timeline_is_drawn_in_columns_that_hide_no_peak(tmp_path, num_segments):
+    scores = np.random.default_rng(0).random(num_segments).tolist()
+    segments = tuple(
+        SegmentScore(10 * i, 10 * i + 10, 36.0 * i, 36.0 * i + 36, score)
+        for i, score in enumerate(scores)
+    )
+    columns = columns_of(segments)
+    assert len(columns) == min(num_segments, 1000)
+    assert columns == list(segments) or num_segments > 1000
+    assert (columns[0].start_seconds, columns[-1].stop_seconds) == (0, 36 * num_segments)
+    assert all(one.stop_seconds == other.start_seconds for one, other in pairwise(columns))
+    for column in columns:
+        inside = [
+            score
+            for segment, score in zip(segments, scores, strict=True)
+            if column.start_frame <= segment.start_frame < column.stop_frame
+        ]
+        assert 1 <= len(inside) <= 3
+        assert column.score == max(inside)
+    write_folder(tmp_path, [make_result(segments=segments)])
+    page = read_page(report_of(tmp_path))
+    assert page.attributes.count(("class", "hover")) == len(columns)
+    assert read_result(result_path(tmp_path, "Fighting/a.mp4")).segments == segments
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.04, 1.0, 7.99, 61.0, 3600.0, 86400.0, 1e7])

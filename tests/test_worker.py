@@ -1,5 +1,6 @@
 """The decode worker in a thread and in a process, against `read_video`."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from commands import ROOT
@@ -192,6 +194,24 @@ def test_a_split_video_and_its_parts(line, tmp_path):
     *_, failed = line.do(Task(9, video, part=wrong))
     assert (failed.task, failed.decoder, failed.frame_index) == (9, "pyav", 0)
     assert "not the frames that its packets promise" in failed.reason
+
+
+def test_the_frames_of_a_part_are_freed_before_the_next_one(thread_line, tmp_path):
+    num_frames, params = 96, {"x264-params": "keyint=8:scenecut=0"}
+    video = source(encode(tmp_path / "a.mp4", draw_frames(num_frames), codec_options=params))
+    (divided,) = thread_line.do(Task(0, video, "pyav", may_split=True))
+
+    def num_alive():
+        return sum(type(one) is av.VideoFrame for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(8):
+            thread_line.do(Task(number, video, part=divided.parts[1]))
+        assert num_alive() <= num_frames  # those of the last part may still be there
+    finally:
+        gc.enable()
 
 
 def test_a_video_that_fails_does_not_stop_the_next(line, tmp_path):

@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 
 from vigil.extract.files import LOCK_NAME
+from vigil.extract.store import SUFFIX
 from vigil.pipeline.checkpoint import CONFIG_NAME
 from vigil.pipeline.run_folder import TENSORBOARD_NAME
+from vigil.pipeline.scoring.report import REPORT_NAME
+from vigil.pipeline.scoring.results import MANIFEST_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})
 """Names of what differs between equal runs; the digest in a checkpoint covers its time, too."""
@@ -47,3 +50,28 @@ def training_content(run: Path) -> dict[str, Any]:
             config = json.loads(content[str(name)])
             content[str(name)] = {key: config[key] for key in config.keys() - TIMES}
     return content
+
+
+def results_content(results: Path) -> dict[str, Any]:
+    """Relative path of each file of results -> its content.
+
+    The manifest and the report are left out: they say when and how long a run was.
+    """
+    left_out = {LOCK_NAME, MANIFEST_NAME, REPORT_NAME}
+    return {
+        str(path.relative_to(results)): (
+            feature_content(path) if path.suffix == SUFFIX else path.read_bytes()
+        )
+        for path in results.rglob("*")
+        if path.is_file() and path.name not in left_out
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names whose contents are not equal, or that only one of two runs has."""
+    missing = object()
+    return sorted(
+        name
+        for name in one.keys() | other.keys()
+        if one.get(name, missing) != other.get(name, missing)
+    )

@@ -1,20 +1,24 @@
 """`vigil report`: an HTML page made from the JSON files of a RESULTS folder."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.pages import render_page
 from vigil.pipeline.scores.events import Event
-from vigil.pipeline.scoring.results import Results, VideoResult, read_results
+from vigil.pipeline.scoring.results import Results, SegmentScore, VideoResult, read_results
 from vigil.pipeline.text_files import clock_time, write_text
 
 REPORT_NAME = "report.html"
 TEMPLATE_NAME = "report.html"
 
 TIMELINE_WIDTH, TIMELINE_HEIGHT = 1000.0, 100.0
+MAX_COLUMNS = 1000
+"""A timeline of more segments, such as that of a day, is drawn in so many columns."""
 MIN_DAMAGE_WIDTH = 3.0
 MAX_TICKS = 8
 TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
@@ -35,9 +39,9 @@ class Timeline:
     """The SVG timeline of one video: time to the right, score 0..1 upwards."""
 
     line: str
-    """SVG path of the score, constant over each segment."""
+    """SVG path of the score, constant over each column."""
     threshold_y: str
-    segments: tuple[Span, ...]
+    columns: tuple[Span, ...]
     events: tuple[Span, ...]
     damage: tuple[Span, ...]
     ticks: tuple[Span, ...]
@@ -124,16 +128,17 @@ def draw_timeline(result: VideoResult) -> Timeline:
         return Span(f"{start_seconds * scale:.2f}", f"{width:.2f}", f"{times}: {title}")
 
     held = [segment for segment in result.segments if segment.stop_frame > segment.start_frame]
+    columns = columns_of(held)
     edges = [
-        f"{seconds * scale:.2f} {_height(segment.score)}"
-        for segment in held
-        for seconds in (segment.start_seconds, segment.stop_seconds)
+        f"{seconds * scale:.2f} {_height(column.score)}"
+        for column in columns
+        for seconds in (column.start_seconds, column.stop_seconds)
     ]
     return Timeline(
         line="M" + " L".join(edges),
         threshold_y=_height(result.threshold),
-        segments=tuple(
-            span(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in held
+        columns=tuple(
+            span(one.start_seconds, one.stop_seconds, f"score {one.score:.3f}") for one in columns
         ),
         events=tuple(
             span(event.start_seconds, event.stop_seconds, event_title(event))
@@ -145,6 +150,23 @@ def draw_timeline(result: VideoResult) -> Timeline:
         ),
         ticks=draw_ticks(result.duration_seconds),
     )
+
+
+def columns_of(segments: Sequence[SegmentScore]) -> list[SegmentScore]:
+    """Join consecutive segments to at most `MAX_COLUMNS`, each with the highest score in it."""
+    if len(segments) <= MAX_COLUMNS:
+        return list(segments)
+    edges = [index * len(segments) // MAX_COLUMNS for index in range(MAX_COLUMNS + 1)]
+    groups = (segments[first:past] for first, past in pairwise(edges))
+    return [
+        replace(
+            group[0],
+            stop_frame=group[-1].stop_frame,
+            stop_seconds=group[-1].stop_seconds,
+            score=max(segment.score for segment in group),
+        )
+        for group in groups
+    ]
 
 
 def event_title(event: Event) -> str:
