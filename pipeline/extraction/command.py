@@ -53,6 +53,22 @@ class ExtractionReport:
         return exit_code(len(self.failures), len(self.extracted) + len(self.present))
 
 
+def find_requested(arguments: Sequence[str], options: ComputeOptions) -> FoundVideos:
+    """Find the videos that a command names, with the options that say what counts as one.
+
+    Raises:
+        UserError: an argument does not exist, there are no videos, two have the same name, or an
+            option is invalid.
+    """
+    return find_videos(
+        arguments,
+        options.extensions,
+        options.follow_links,
+        options.picture_fps,
+        options.input_fps,
+    )
+
+
 def run_extract(options: ExtractOptions) -> int:
     """Extract what is missing, and return the exit code.
 
@@ -60,13 +76,7 @@ def run_extract(options: ExtractOptions) -> int:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
     compute = options.compute
-    found = find_videos(
-        options.videos,
-        compute.extensions,
-        compute.follow_links,
-        compute.picture_fps,
-        compute.input_fps,
-    )
+    found = find_requested(options.videos, compute)
     with download_progress() as progress:
         networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
     spec = FeatureSpec(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from vigil.extract.decode.videos import FoundVideos, find_videos
+from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.plan import is_same_video
 from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
 from vigil.extract.locks import locked
@@ -17,7 +17,12 @@ from vigil.extract.sealed import FeatureFileError, ForeignFileError, UnreadableF
 from vigil.extract.source import SourceVideo, VideoIdentity, identify
 from vigil.extract.spec import FeatureSpec, difference
 from vigil.extract.store import VideoFeatures, verify_features
-from vigil.pipeline.extraction.command import ExtractionReport, extract_missing, rebuild_engine
+from vigil.pipeline.extraction.command import (
+    ExtractionReport,
+    extract_missing,
+    find_requested,
+    rebuild_engine,
+)
 from vigil.pipeline.extraction.show import feature_files
 from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.options import FeaturesVerifyOptions, PrecisionName
@@ -81,13 +86,7 @@ def run_verify_features(options: FeaturesVerifyOptions) -> int:
         raise UserError(f"{options.features} is not a folder: --videos checks a whole folder")
     found, compute = FoundVideos((), 0), options.compute
     if options.videos:
-        found = find_videos(
-            options.videos,
-            compute.extensions,
-            compute.follow_links,
-            compute.picture_fps,
-            compute.input_fps,
-        )
+        found = find_requested(options.videos, compute)
     with locked(options.features) if options.repair else nullcontext():
         files = feature_files(options.features)
         findings = check_store(files, found)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.store import feature_path, open_features
@@ -27,7 +26,7 @@ from vigil.pipeline.checkpoint import (
     save_checkpoint,
 )
 from vigil.pipeline.evaluation.command import used_in_training
-from vigil.pipeline.extraction.command import extract_videos
+from vigil.pipeline.extraction.command import extract_videos, find_requested
 from vigil.pipeline.failures import exit_code
 from vigil.pipeline.logs import print_table
 from vigil.pipeline.options import CalibrateOptions
@@ -68,13 +67,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
     if existing is not None and load_config(existing).calibration is None:
         raise UserError(f"--out {options.out} holds a trained checkpoint: give another folder")
     compute = options.compute
-    found = find_videos(
-        options.videos,
-        compute.extensions,
-        compute.follow_links,
-        compute.picture_fps,
-        compute.input_fps,
-    )
+    found = find_requested(options.videos, compute)
     engine = scoring_engine(checkpoint.config, options)
     store = options.out / FEATURES_FOLDER
     with locked(options.out, store):

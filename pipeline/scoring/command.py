@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from vigil.extract.decode.videos import find_videos
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
@@ -16,7 +15,7 @@ from vigil.extract.store import feature_path
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
-from vigil.pipeline.extraction.command import extract_videos, rebuild_engine
+from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
@@ -52,13 +51,7 @@ def run_score(options: ScoreOptions) -> int:
     rule, span = event_rule(options), read_span(options.span)
     check_clock(options.clock)
     compute = options.compute
-    found = find_videos(
-        options.videos,
-        compute.extensions,
-        compute.follow_links,
-        compute.picture_fps,
-        compute.input_fps,
-    )
+    found = find_requested(options.videos, compute)
     engine = scoring_engine(checkpoint.config, options)
     store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
     if options.dry_run:
