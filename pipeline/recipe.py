@@ -148,6 +148,8 @@ def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         UserError: names the section and the key, and what is allowed there.
     """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{where}: {content!r} is not a recipe: it must have sections")
     sections = {name: value for name, value in content.items() if name != "method"}
     for name, section in sections.items():
         if name not in SECTIONS or not isinstance(section, dict):

@@ -207,6 +207,7 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path: Path) -> None:
         (edit(lambda c: c.pop("threshold")), r"config\.json is damaged .*threshold"),
         (edit(lambda c: c.update(threshold="high")), r"damaged .*threshold"),
         (edit(lambda c: c.update(threshold=float("nan"))), "float values are not JSON compliant"),
+        (edit(lambda c: c.update(recipe=None)), "recipe: None is not a recipe"),
         (edit(lambda c: c["recipe"]["model"].update(lstm_size=0)), "lstm_size = 0 is not allowed"),
         (edit(lambda c: c["spec"].update(clip_stride=32)), "digest is not that of the feature set"),
         (lambda folder: (folder / "config.json").write_text("[" * 10**5), "nested too deeply"),

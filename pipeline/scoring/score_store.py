@@ -50,7 +50,7 @@ def score_store(
     checkpoint: Checkpoint,
     files: Mapping[str, Path],
     folder: Path,
-    given: float | None = None,
+    threshold: float | None = None,
     views: Sequence[str] | None = None,
     sources: Mapping[str, Path] | None = None,
     times: Mapping[str, RecordingTime] | None = None,
@@ -65,7 +65,8 @@ def score_store(
         checkpoint: its model runs on the device of its weights.
         files: video (path relative to the folder of videos) -> feature file.
         folder: RESULTS; a JSON file per video is written there.
-        given: score that opens an event; None for the checkpoint's, which may depend on the camera.
+        threshold: score that opens an event; None for the checkpoint's, which may depend on the
+            camera.
         views: views to average over; None for all views of a file.
         sources: video -> video file, if known, for the links of the report.
         times: video -> when its recording starts, if known.
@@ -76,10 +77,10 @@ def score_store(
     results, failures = [], []
     for video, path in files.items():
         try:
-            threshold, why = threshold_for(checkpoint.config, video, given)
-            own_rule = replace(rule, threshold=threshold)
+            own, why = threshold_for(checkpoint.config, video, threshold)
+            own_rule = replace(rule, threshold=own)
             with open_features(path) as features:
-                timeline = score_video(checkpoint, video, features, views, threshold, span)
+                timeline = score_video(checkpoint, video, features, views, own, span)
                 source = (sources or {}).get(video)
                 result = video_result(
                     checkpoint, video, features, timeline, own_rule, views, source
