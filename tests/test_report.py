@@ -253,7 +253,7 @@ def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_pa
         "no frame decodes",
         "Damaged frames: 3.",
         "The weights are untrained & mean nothing.",
-        "No segment reaches the threshold.",
+        "No events.",
         "Fighting 25.0%",
     ):
         assert expected in " ".join(page.text.split())

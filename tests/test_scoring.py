@@ -112,6 +112,7 @@ def test_events_use_the_classes_of_their_segments_if_available(tmp_path, checkpo
     assert found == [("Fighting", pytest.approx(0.7))]  # the other one looks normal
     assert result.label == "Fighting"
     assert result.warnings[-1].startswith("1 place with a score of up to 0.900 left out")
+    assert [event.class_name for event in result.left_out] == ["Arson"]
     assert result.segment_class_probabilities is not None
     assert list(result.segment_class_probabilities) == list(CLASS_NAMES)
     assert result.segment_class_probabilities["Arson"] == (0.3,) * 4 + (0.2,) * 4

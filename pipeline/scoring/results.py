@@ -75,6 +75,8 @@ class VideoResult:
     """Where that comes from: name, template or creation_time."""
     rule: EventRule | None = None
     """What counted as an event; None in results of earlier versions."""
+    left_out: tuple[Event, ...] = ()
+    """Candidates that are no events, because the classifier sees normal around them."""
     span_frames: int | None = None
     """Length of the spans in which a long video was scored; None: it was scored as a whole."""
     threshold_rule: str | None = None

@@ -131,6 +131,7 @@ def video_result(
         peak_score=peak_score(scores.scores, frames),
         threshold=rule.threshold,
         rule=rule,
+        left_out=tuple(event for event in candidates if event not in events),
         span_frames=timeline.span_frames,
         events=events,
         segments=tuple(
@@ -164,11 +165,11 @@ def disagreements(
 ) -> list[str]:
     """Warnings where scores and classes of a video contradict each other, a sentence each."""
     warnings = []
-    if dropped := len(candidates) - len(events):
-        highest = max(event.peak_score for event in candidates if event not in events)
+    if left_out := [event for event in candidates if event not in events]:
+        highest = max(event.peak_score for event in left_out)
         warnings.append(
-            f"{counted(dropped, 'place')} with a score of up to {highest:.3f} left out: the video "
-            f"around looks {normal_class} to the classifier."
+            f"{counted(len(left_out), 'place')} with a score of up to {highest:.3f} left out, "
+            f"because the video around looks {normal_class} to the classifier: see the report."
         )
     named = max(class_probabilities, key=class_probabilities.__getitem__)
     if not events and named != normal_class:
