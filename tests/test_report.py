@@ -226,6 +226,14 @@ def test_hostile_names_do_nothing_in_the_page(tmp_path):
         assert text.replace("/", "_") in page.text.replace("/", "_")
 
 
+def test_what_was_left_out_is_listed(tmp_path):
+    place = Event(300, 400, 12.0, 16.0, 0.987, "Fighting", 0.25)
+    write_folder(tmp_path, [make_result("low.mp4", 0.2, left_out=(place,))])
+    page = " ".join(read_page(report_of(tmp_path)).text.split())
+    assert "No events. 1 left out, because the classifier sees nothing unusual" in page
+    assert "0:00:12 0.987" in page
+
+
 def test_nothing_in_the_page_comes_from_elsewhere(tmp_path):
     write_folder(tmp_path, [make_result()])
     text = report_of(tmp_path).read_text()
