@@ -130,42 +130,41 @@ def alarm_measures(
         def undefined(_: IntArray) -> Measure:
             return Measure(None, unknown)
 
-        return dict.fromkeys(_names(), undefined)
+        return dict.fromkeys(_measures([], []), undefined)
     truth = [intervals_of(video) for video in videos]
-    lengths = [float(video.segment_seconds[-1, 1]) for video in videos]  # type: ignore[index]
 
     def at(level: float) -> list[VideoAlarms]:
         rule = EventRule(level)
         return [
-            compare(alarms_of(video, rule), known, seconds)
-            for video, known, seconds in zip(videos, truth, lengths, strict=True)
+            compare(alarms_of(video, rule), known, float(video.segment_seconds[-1, 1]))  # type: ignore[index]
+            for video, known in zip(videos, truth, strict=True)
         ]
 
-    own = at(threshold)
-    false, seconds, intervals = (
+    return _measures(at(threshold), [at(level) for level in _levels(videos)])
+
+
+def _measures(
+    own: Sequence[VideoAlarms], levels: Sequence[Sequence[VideoAlarms]]
+) -> dict[str, VideoMeasure]:
+    """The measures, from the alarms of N videos at the model's threshold and at T others."""
+    alarms, false, intervals, found = (
         np.array([getattr(one, name) for one in own])
-        for name in ("num_false", "seconds", "num_intervals")
+        for name in ("num_alarms", "num_false", "num_intervals", "num_found")
     )
-    alarms, found = (np.array([getattr(one, name) for one in own]) for name in _COUNTS)
+    seconds = np.array([one.seconds for one in own])
     matched = np.array([one.num_matched for one in own])
     delays = np.array([sum(one.delays) for one in own])
     looked_at = np.array([one.alarm_seconds for one in own])
-
-    levels = [at(level) for level in _levels(videos)]
     false_at = np.array([[one.num_false for one in level] for level in levels])
     found_at = np.array([[one.num_found for one in level] for level in levels])
 
-    def recall_at(rate: float) -> VideoMeasure:
-        def measure(weights: IntArray) -> Measure:
-            allowed = rate / DAY * (weights @ seconds)
-            fits = np.flatnonzero(false_at @ weights <= allowed)
-            best = int((found_at[fits] @ weights).max()) if len(fits) else 0
-            return _ratio(best, weights @ intervals)
-
-        return measure
-
     def matched_share(row: int, weights: IntArray) -> Measure:
         return _ratio(weights @ matched[:, row], weights @ intervals)
+
+    def recall_at(rate: float, weights: IntArray) -> Measure:
+        fits = np.flatnonzero(false_at @ weights <= rate / DAY * (weights @ seconds))
+        best = int((found_at[fits] @ weights).max()) if len(fits) else 0
+        return _ratio(best, weights @ intervals)
 
     return {
         "false_alarms_per_hour": lambda w: _ratio(HOUR * (w @ false), w @ seconds),
@@ -176,26 +175,10 @@ def alarm_measures(
             for row, iou in enumerate(IOU_THRESHOLDS)
         },
         "event_f1_iou_0.5": lambda w: _ratio(2 * (w @ matched[:, 1]), w @ (intervals + alarms)),
-        **{f"event_recall_at_{rate}_a_day": recall_at(rate) for rate in ALARMS_PER_DAY},
+        **{f"event_recall_at_{rate}_a_day": partial(recall_at, rate) for rate in ALARMS_PER_DAY},
         "alarm_delay_seconds": lambda w: _ratio(w @ delays, w @ found),
         "footage_seconds_per_event": lambda w: _ratio(w @ looked_at, w @ found),
     }
-
-
-_COUNTS = ("num_alarms", "num_found")
-
-
-def _names() -> list[str]:
-    return [
-        "false_alarms_per_hour",
-        "false_alarms_per_day",
-        "event_recall",
-        *(f"event_recall_iou_{iou}" for iou in IOU_THRESHOLDS),
-        "event_f1_iou_0.5",
-        *(f"event_recall_at_{rate}_a_day" for rate in ALARMS_PER_DAY),
-        "alarm_delay_seconds",
-        "footage_seconds_per_event",
-    ]
 
 
 def _levels(videos: Sequence[EvaluatedVideo]) -> FloatArray:
