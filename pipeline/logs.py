@@ -169,7 +169,9 @@ class ProgressLine:
     def update(self) -> None:
         """Show the current count."""
         count = self._count
-        tell("extracting", count.done, count.total, count.share_done, count.seconds_left)
+        is_over = count.done == count.total
+        forecast = (1.0, 0.0) if is_over else (count.share_done, count.seconds_left)
+        tell("extracting", count.done, count.total, *forecast)
         if self._progress is not None and self._task is not None:
             done, share = count.describe_done(), count.share_done
             completed = count.done / count.total if share is None else share

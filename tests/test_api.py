@@ -2,8 +2,9 @@
 
 import inspect
 import json
-import logging
 import os
+import shutil
+import tempfile
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import get_type_hints
@@ -37,14 +38,16 @@ OPTIONS = {
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
 }
-RANDOM = {"weights": "random", "endpoint": "MaxPool3d_2a_3x3", "device": "cpu", "workers": 0}
+NUM_VIDEOS = 6
+CPU = {"device": "cpu", "workers": 0}
+RANDOM = {"weights": "random", "endpoint": "MaxPool3d_2a_3x3", **CPU}
 TINY = {"lstm_size": 4, "attention_size": 4, "epochs": 2, "device": "cpu", "num_anomalous": 2}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    generate(SyntheticConfig(1, 1, 64, 70, 160, 120), folder)
+    generate(SyntheticConfig(2, 2, 20, 30, 160, 120), folder)
     return folder
 
 
@@ -52,10 +55,21 @@ def corpus(tmp_path_factory) -> Path:
 def run(corpus, tmp_path_factory) -> Path:
     """A run trained on the features of the corpus, in `features` beside it."""
     folder = tmp_path_factory.mktemp("run")
-    report = vigil.extract(corpus, folder / "features", **RANDOM)
-    assert len(report.extracted) == 3
-    vigil.train(folder / "features", None, folder / "run", validation_folds=0, **TINY)
+    seen: list[Progress] = []
+    features = folder / "features"
+    report = vigil.extract(corpus, features, keep_clips=True, progress=seen.append, **RANDOM)
+    assert len(report.extracted) == NUM_VIDEOS
+    assert {one.stage for one in seen} == {"extracting"}
+    assert (seen[-1].done, seen[-1].total, seen[-1].share) == (NUM_VIDEOS, NUM_VIDEOS, 1)
+    vigil.train(features, None, folder / "run", validation_folds=0, **TINY)
     return folder / "run"
+
+
+@pytest.fixture
+def results_folder(run, tmp_path) -> Path:
+    """A folder of results that holds the features already."""
+    shutil.copytree(run.parent / "features", tmp_path / "results" / "features")
+    return tmp_path / "results"
 
 
 def test_importing_it_is_cheap():
@@ -185,7 +199,7 @@ def test_an_unknown_keyword_is_refused(function, given, said):
         ("score", {"overwrite": "no"}, "overwrite = 'no' is not allowed: it must be bool"),
         ("score", {"join_seconds": True}, "join_seconds = .* must be float"),
         ("score", {"workers": 1.5}, "workers = 1.5 "),
-        ("score", {"checkpoint": 3}, "checkpoint = 3 .* Path"),
+        ("score", {"checkpoint": 3}, "checkpoint = 3 .*Path"),
         ("extract", {"segments": True}, "segments = .* must be int"),
         ("train", {"config": 3}, "config = 3 "),
         ("train", {"config": "none.toml"}, "none.toml cannot be read"),
@@ -213,37 +227,36 @@ def test_only_what_a_command_prints_is_not_a_keyword():
 # What a function does
 
 
-def test_it_scores_as_the_command_does(corpus, run, tmp_path, capsys, caplog):
+def test_it_scores_as_the_command_does(corpus, run, results_folder, capsys):
     seen: list[Progress] = []
-    folder, other = tmp_path / "by function", tmp_path / "by command"
-    options = {"device": "cpu", "workers": 0}
-    results = vigil.score(corpus, run, folder, progress=seen.append, threshold=0.4, **options)
+    results = vigil.score(corpus, run, results_folder, progress=seen.append, threshold=0.4, **CPU)
     assert capsys.readouterr() == ("", "")
-    assert read_results(folder) == vigil.load_results(folder)
-    assert [one.video for one in results.videos] == [
-        one.video for one in vigil.load_results(folder).videos
+    assert [(one.stage, one.done) for one in seen] == [
+        ("scoring", number) for number in range(NUM_VIDEOS + 1)
     ]
-    words = ["score", corpus, "--checkpoint", run, "--out", other, "--threshold", "0.4"]
+    by_function = vigil.load_results(results_folder)
+    assert by_function.videos == results.videos
+    words = ["score", corpus, "--checkpoint", run, "--out", results_folder, "--threshold", "0.4"]
     assert cli.main([*map(str, words), "--device", "cpu", "--workers", "0"]) == 0
-    by_command = read_results(other)
-    assert results.videos == by_command.videos
-    assert results.failures == by_command.failures == ()
-    assert len(results.videos) == 3
-    stages = list(dict.fromkeys(one.stage for one in seen))
-    assert stages == ["extracting", "scoring"]
-    for stage in stages:
-        shares = [one.share for one in seen if one.stage == stage]
-        assert shares[-1] == 1
-        assert seen[-1].done == seen[-1].total == 3
-
-    again = vigil.score([str(corpus)], str(run), threshold="0.4", **options)  # keeps no files
-    assert again.videos == results.videos
+    by_command = read_results(results_folder)
+    assert by_function.videos == by_command.videos
+    assert by_function.failures == by_command.failures == ()
+    assert by_function.manifest["settings"] == by_command.manifest["settings"]
 
 
-def test_the_tables_are_those_of_the_files(corpus, run, tmp_path):
-    results = vigil.score(corpus, run, tmp_path, threshold=0, device="cpu", workers=0)
-    rows = read_csv(tmp_path / "summary.csv")
-    assert len(rows) == len(results.table()) == 3
+def test_without_a_folder_it_keeps_no_files(corpus, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (video,) = (corpus / "Explosion").glob("*000*")
+    results = vigil.score(video, run, threshold="0", **CPU)
+    assert [one.video for one in results.videos] == [video.name]
+    assert results.videos[0].source == str(video)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tables_are_those_of_the_files(corpus, run, results_folder):
+    results = vigil.score(corpus, run, results_folder, threshold=0, **CPU)
+    rows = read_csv(results_folder / "summary.csv")
+    assert len(rows) == len(results.table()) == NUM_VIDEOS
     for ours, theirs in zip(results.table(), rows, strict=True):
         for name in ("label_probability", "peak_score", "event_seconds", "duration_seconds"):
             assert ours[name] == pytest.approx(float(theirs[name]), abs=1e-3)
@@ -251,7 +264,7 @@ def test_the_tables_are_those_of_the_files(corpus, run, tmp_path):
         assert ours["num_events"] == int(theirs["num_events"])
         assert "; ".join(ours["warnings"]) == theirs["warnings"]
         assert ours["failure"] is None
-    events = read_csv(tmp_path / "events.csv")
+    events = read_csv(results_folder / "events.csv")
     assert len(events) == len(results.event_table()) > 0
     for ours, theirs in zip(results.event_table(), events, strict=True):
         assert (ours["video"], ours["class_name"]) == (theirs["video"], theirs["class"])
@@ -260,13 +273,13 @@ def test_the_tables_are_those_of_the_files(corpus, run, tmp_path):
     json.dumps([results.table(), results.event_table()])
 
 
-def test_videos_that_fail_are_in_the_result(corpus, run, tmp_path):
+def test_videos_that_fail_are_in_the_result(corpus, run, results_folder, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    report = vigil.extract([corpus, broken], tmp_path / "features", **RANDOM)
+    report = vigil.extract([broken], tmp_path / "features", **RANDOM)
     assert [one.video for one in report.failures] == ["broken.mp4"]
-    results = vigil.score([corpus, broken], run, tmp_path / "out", device="cpu", workers=0)
-    assert len(results.videos) == 3
+    results = vigil.score([corpus, broken], run, results_folder, **CPU)
+    assert len(results.videos) == NUM_VIDEOS
     (failed,) = results.failures
     assert isinstance(failed, FailedVideo)
     assert results.table()[-1].keys() == results.table()[0].keys()
@@ -274,7 +287,7 @@ def test_videos_that_fail_are_in_the_result(corpus, run, tmp_path):
         "video": "broken.mp4",
         "failure": failed.reason,
     }
-    alone = vigil.score(broken, run, device="cpu", workers=0)
+    alone = vigil.score(broken, run, **CPU)
     assert (alone.videos, alone.failures) == ((), (failed,))
     assert alone.table()[0].keys() == results.table()[0].keys()
 
@@ -330,32 +343,30 @@ def test_what_can_be_put_right_is_a_user_error(tmp_path, run):
         vigil.score(tmp_path, tmp_path)
     with pytest.raises(vigil.UserError, match="keep-share 2"):
         vigil.score(tmp_path, run, keep_share=2)
-    with pytest.raises(vigil.UserError, match="no folder of features|not a folder of features"):
+    with pytest.raises(vigil.UserError, match="is not a folder of features"):
         vigil.train(tmp_path / "none", None, tmp_path / "out")
 
 
-def test_an_error_of_the_listener_reaches_the_caller(corpus, run):
+def test_an_error_of_the_listener_reaches_the_caller(corpus, run, results_folder):
     def stop(progress):
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        vigil.score(corpus, run, progress=stop, device="cpu", workers=0)
-    assert vigil.score(corpus, run, device="cpu", workers=0).failures == ()
+        vigil.score(corpus, run, results_folder, progress=stop, **CPU)
+    assert vigil.score(corpus, run, results_folder, **CPU).failures == ()
 
 
-def test_its_messages_go_to_the_logger_of_the_package(corpus, run, tmp_path):
-    script = (
-        "import vigil, sys\n"
-        f"results = vigil.score({str(corpus)!r}, {str(run)!r}, device='cpu')\n"
-        "assert len(results.videos) == 3"
-    )
-    path = tmp_path / "script.py"
-    path.write_text(script)  # decoding processes must not run it again
-    quiet = run_python(path, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-    path.write_text(f"import logging; logging.basicConfig(level='INFO')\n{script}")
-    told = run_python(path, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert (told.returncode, told.stdout) == (0, "")
-    assert "3 extracted" in told.stderr
-    assert "weights are RANDOM" in told.stderr
-    assert any(isinstance(one, logging.Handler) for one in logging.getLogger("vigil").handlers)
+def test_a_script_scores_in_silence_unless_it_asks_for_messages(corpus, run, tmp_path):
+    """Its top level calls vigil: the decoding processes must not run it again."""
+    script = tmp_path / "script.py"
+    path = next((corpus / "Explosion").glob("*.mp4"))
+    call = f"vigil.score({str(path)!r}, {str(run)!r}, device='cpu', workers=1)"
+    program = f"import vigil\nassert len({call}.videos) == 1\n"
+    logging_on = "import logging; logging.basicConfig(level='INFO')\n"
+    for text, said in ((program, False), (logging_on + program, True)):
+        script.write_text(text)
+        ran = run_python(script, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+        assert ("1 extracted" in ran.stderr) is said
+        assert ("weights are RANDOM" in ran.stderr) is said
+        assert said or ran.stderr == ""
