@@ -304,10 +304,11 @@ class ScoreOptions:
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
     ?, or text files with one path per line."""
-    checkpoint: Path
-    """Folder of a run or of one of its checkpoints; features are extracted with its settings."""
     out: Path
     """Folder for the results; the features are kept in its subfolder features."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; features are extracted with its settings.
+    Without it, the starter that ships with vigil looks for fights and road accidents."""
     weights: str | None = None
     """The backbone's weights file, if it has moved since the training, or a name of weights."""
     views: str = "center"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import SPEC, VIEWS, make_features, write_checkpoint, write_store
+from builders import SPEC, VIEWS, make_features, score_store, write_checkpoint, write_store
 from i3d_reference import seeded_state
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -23,7 +23,6 @@ from vigil.pipeline.scores.events import Action, Event, find_events
 from vigil.pipeline.scoring import event_actions
 from vigil.pipeline.scoring.event_actions import likely_actions, seen_in
 from vigil.pipeline.scoring.results import read_result, result_path
-from vigil.pipeline.scoring.score_store import score_store
 
 NAMES = ("abseiling", "busking", "clapping", "dunking", "zumba")
 LAYER = ActionLayer(
