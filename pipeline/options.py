@@ -80,7 +80,8 @@ class ComputeOptions:
     compile: bool = False
     """Compile the network with torch.compile, which takes a minute or more. CUDA only."""
     batch_size: int | None = None
-    """Clip-views in one forward pass; by default 1 on a CPU and 24 on CUDA."""
+    """Clip-views in one forward pass; by default 1 on a CPU and 24 on CUDA (1 with the view whole,
+    since only frames of one size share a pass)."""
     workers: Literal["auto"] | int = "auto"
     """Number of decoding processes, each working on one video or part of one; auto: as many as keep
     the device busy; 0: decode in this process."""
@@ -123,7 +124,8 @@ class ExtractOptions:
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
-    """center, five (with corners), ten (with mirror images), or view names separated by commas."""
+    """center, five (with corners), ten (with mirror images), or view names separated by commas. Two
+    views show the whole frame: squeeze (resized to 224x224) and whole (at its own size, i3d)."""
     segments: int = 32
     """Number of segments, the equal stretches into which each video is divided."""
     clip_stride: int = CLIP_FRAMES

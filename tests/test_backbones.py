@@ -39,6 +39,13 @@ def test_i3d_uses_all_frames_scaled_to_minus_1_to_1(views):
     assert normalise(extremes.expand(1, 2, 1, 1, 3)).unique().tolist() == [-1, 1]
 
 
+def test_only_i3d_sees_frames_at_their_own_size(views):
+    wide = views[..., :180, :, :]
+    for name, backbone in BACKBONES.items():
+        sizes = network_input(backbone, wide).shape[-2:]
+        assert sizes == ((180, 224) if name == "i3d" else backbone.input_shape[-2:])
+
+
 def test_i3d_r50_uses_every_eighth_frame_normalised_as_published(views):
     every_eighth = views[:, ::8].numpy().transpose(0, 4, 1, 2, 3)
     expected = (every_eighth / 255 - 0.45) / 0.225

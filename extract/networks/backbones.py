@@ -33,6 +33,8 @@ class Pixels:
     std: Channels
     size: int = VIEW_SIZE
     """Height and width to which views are resized."""
+    any_size: bool = False
+    """Whether they are not resized, because the network averages over maps of any size."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _pytorchvideo(
 _I3D = Backbone(
     name="i3d",
     frame_indices=range(CLIP_FRAMES),
-    pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), any_size=True),
     layout=i3d.LAYOUT,
     build=i3d.I3D,
     sources=(

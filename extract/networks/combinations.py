@@ -12,10 +12,11 @@ from itertools import accumulate
 from torch import nn
 
 from vigil.extract.errors import UserError, counted
-from vigil.extract.networks.backbones import Backbone, find_backbone
+from vigil.extract.networks.backbones import BACKBONES, Backbone, find_backbone
 from vigil.extract.networks.download import Progress
 from vigil.extract.networks.weights import Weights, load_weights
 from vigil.extract.spec import FeaturePart
+from vigil.extract.views import SQUEEZE, WHOLE
 
 JOINT = "+"
 
@@ -57,6 +58,21 @@ def find_endpoints(backbones: Sequence[Backbone], text: str | None) -> tuple[str
             "give one for each, joined by +, for example Mixed_4d+AvgPool"
         )
     return tuple(one.endpoint(name) for one, name in zip(backbones, names, strict=True))
+
+
+def require_fit(backbones: Sequence[Backbone], views: Sequence[str]) -> None:
+    """Refuse the view whole for backbones that need frames of a fixed size.
+
+    Raises:
+        UserError: names these backbones, and those that take any size.
+    """
+    fixed = [one.name for one in backbones if not one.pixels.any_size]
+    if WHOLE in views and fixed:
+        able = ", ".join(one.name for one in BACKBONES.values() if one.pixels.any_size)
+        raise UserError(
+            f"{', '.join(fixed)} cannot use the view {WHOLE!r}, because its frames have any size: "
+            f"use the backbone {able}, or the view {SQUEEZE!r}, which also shows the whole frame"
+        )
 
 
 def split_weights(text: str, num_networks: int) -> tuple[str, ...]:

@@ -133,10 +133,10 @@ def _layer(name: str) -> nn.Module:
 
 
 def clip_features(x: Tensor, endpoint: str) -> Tensor:
-    """(B, T, C) float32 from the last layer's output (B, C, T, H, W)."""
+    """(B, T, C) float32 from the last layer's output (B, C, T, H, W), of any height and width."""
     x = x.float()  # 16-bit average pooling is imprecise, and missing on the CPU
     if endpoint == "AvgPool":
-        x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
+        x = functional.avg_pool3d(x, (2, *x.shape[3:]), stride=1)
     return x.mean(dim=(3, 4)).transpose(1, 2)
 
 
@@ -156,11 +156,12 @@ class I3D(nn.Module):
         """Compute clip features.
 
         Args:
-            x: (B, 3, 64, 224, 224), RGB in [-1, 1].
+            x: (B, 3, 64, H, W), RGB in [-1, 1]; the weights were trained with 224 x 224.
 
         Returns:
             (B, T, C) float32: the endpoint's output averaged over height and width; for `AvgPool`
-            the average over 2 x 7 x 7 with stride 1, that is 7 x 1024 (paper, IV-A).
+            the average over two time positions with stride 1, that is 7 x 1024: over 2 x 7 x 7 for
+            224 x 224 (paper, IV-A).
         """
         for layer in self.children():
             x = layer(x)

@@ -16,13 +16,20 @@ from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
-from vigil.extract.networks.combinations import JOINT, Network, joint_weights, load_networks
+from vigil.extract.networks.combinations import (
+    JOINT,
+    Network,
+    find_backbones,
+    joint_weights,
+    load_networks,
+    require_fit,
+)
 from vigil.extract.networks.hardware import choose_precision, select_devices
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
-from vigil.extract.views import view_names
+from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
@@ -76,6 +83,8 @@ def run_extract(options: ExtractOptions) -> int:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
     compute = options.compute
+    views = view_names(options.views)
+    require_fit(find_backbones(options.backbone), views)
     found = find_requested(options.videos, compute)
     with download_progress() as progress:
         networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
@@ -90,7 +99,6 @@ def run_extract(options: ExtractOptions) -> int:
         deinterlace=options.deinterlace,
         frame_rate=_frame_rate(options.frame_rate),
     )
-    views = view_names(options.views)
     engine = make_engine(networks, spec, views, compute, options.keep_clips)
     with nullcontext() if options.dry_run else locked(options.out):
         report = extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
@@ -107,7 +115,8 @@ def make_engine(
     """The engine for networks with their weights, on the device the options choose.
 
     Raises:
-        UserError: there is no such device, or the batch size is not positive.
+        UserError: there is no such device, the batch size is not positive, or networks or options
+            do not suit the views.
     """
     devices = select_devices(compute.device)
     on_gpu = any(device.type == "cuda" for device in devices)
@@ -115,6 +124,9 @@ def make_engine(
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
     if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
         raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
+    if compute.compile and WHOLE in views:
+        raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
+    default_batch_size = GPU_BATCH_SIZE if on_gpu and WHOLE not in views else 1
     return Engine(
         networks=networks,
         spec=spec,
@@ -123,7 +135,7 @@ def make_engine(
         precision=choose_precision(compute.precision, devices),
         decoder=compute.decoder,
         keep_clips=keep_clips,
-        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
+        batch_size=compute.batch_size or default_batch_size,
         limits=_worker_limits(compute),
         max_damage=read_max_damage(compute.max_damage),
         rungs=("compiled", *RUNGS) if compute.compile else RUNGS,
