@@ -99,7 +99,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / METRICS_NAME, content)
-        write_scores(folder, videos, names)
+        write_scores(folder, videos, names, evaluation.alarms)
         record_use(checkpoint, options.features, len(videos))
         draw_evaluation(folder, evaluation, names, chosen)
     for problem in problems:

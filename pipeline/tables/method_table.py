@@ -184,7 +184,12 @@ def _to_reference(
     if name == config.reference or not common:
         return {}
     one, other = ([runs[row][seed] for seed in common] for row in (config.reference, name))
-    found = {m: paired_difference(m, one, other, num_resamples, 0) for m in config.measures}
+
+    def better_by(measure: str) -> Difference | None:
+        both = (other, one) if MEASURES[measure].lower_is_better else (one, other)
+        return paired_difference(measure, *both, num_resamples, 0)
+
+    found = {m: better_by(m) for m in config.measures}
     return {m: step for m, step in found.items() if step is not None}
 
 
@@ -207,7 +212,7 @@ def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list
     first = config.measures[0]
     cells = [("method", row.name), ("seeds", str(row.num_runs))]
     for name in config.measures:
-        cells.append((MEASURES[name].title, _mean(row.best.get(name))))
+        cells.append((MEASURES[name].heading, _mean(row.best.get(name))))
         if name != "video_auc":  # omitted to save width; page and JSON have it
             cells.append(("95 %", _range(row.best.get(name))))
         if name == first:
