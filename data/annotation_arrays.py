@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.data.annotation_rows import AnnotationError, Row
+from vigil.extract.processes import without_main
 from vigil.extract.source import natural_order
 
 MAX_BYTES = 1 << 30
@@ -94,7 +95,9 @@ def _mat_rows(path: Path) -> Iterator[Row]:
     # Damaged MATLAB files can crash SciPy or expand until memory is exhausted.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.submit(_limited_mat_rows, path).result()
+            with without_main():
+                rows = pool.submit(_limited_mat_rows, path)
+            yield from rows.result()
         except BrokenProcessPool as error:
             raise AnnotationError(f"{path} crashed its reader: check the file") from error
 

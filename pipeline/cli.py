@@ -26,7 +26,7 @@ from vigil.extract.errors import UserError
 from vigil.pipeline import options
 from vigil.pipeline.help_texts import OPTION_CLASSES
 from vigil.pipeline.logs import set_up_logging
-from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
+from vigil.pipeline.recipe import Recipe, starting_recipe
 
 Command = tuple[type[Any], str]
 
@@ -224,11 +224,7 @@ def _recipe_of(arguments: Sequence[str]) -> Recipe:
     if arguments[:1] != ["train"]:
         return Recipe()
     config, method = _value_of("--config", arguments), _value_of("--method", arguments)
-    if config is not None and method is not None:
-        raise UserError("--config already determines the method: leave out --method")
-    if config is not None:
-        return load_recipe(Path(config))
-    return Recipe() if method is None else recipe_of({"method": method}, "--method")
+    return starting_recipe(None if config is None else Path(config), method)
 
 
 def _defaults(kind: type[Any]) -> Any:

@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from vigil.extract.engine.activity import Activity
 from vigil.extract.errors import counted
 from vigil.pipeline.options import LogOptions
+from vigil.pipeline.progress import has_listener, tell
 from vigil.pipeline.text_files import clock_time
 
 REPORT_SECONDS = 30
@@ -153,7 +154,10 @@ class RunningCount:
 
 
 class ProgressLine:
-    """A progress bar on a terminal, or an occasional log message elsewhere."""
+    """A progress bar on a terminal, or an occasional log message elsewhere.
+
+    A function that listens to the progress is told of it, too.
+    """
 
     def __init__(self, count: RunningCount, progress: Progress | None) -> None:
         """Show ``count`` on ``progress``, or in the log if that is None."""
@@ -165,6 +169,9 @@ class ProgressLine:
     def update(self) -> None:
         """Show the current count."""
         count = self._count
+        is_over = count.done == count.total
+        forecast = (1.0, 0.0) if is_over else (count.share_done, count.seconds_left)
+        tell("extracting", count.done, count.total, *forecast)
         if self._progress is not None and self._task is not None:
             done, share = count.describe_done(), count.share_done
             completed = count.done / count.total if share is None else share
@@ -176,10 +183,10 @@ class ProgressLine:
 
 
 def is_watched() -> bool:
-    """Whether standard error is a terminal and --quiet was not given."""
+    """Whether progress is shown: on a terminal, without --quiet, if no function listens to it."""
     shown = logging.getLogger(PACKAGE).handlers[:1]
     is_quiet = bool(shown) and shown[0].level >= logging.ERROR
-    return sys.stderr.isatty() and not is_quiet
+    return sys.stderr.isatty() and not is_quiet and not has_listener()
 
 
 @contextmanager
@@ -208,5 +215,6 @@ def download_progress() -> Iterator[Callable[[int, int | None], None]]:
                 log.info("downloading weights")
                 task.append(progress.add_task("weights", total=total))
             progress.update(task[0], completed=done, total=total)
+            tell("downloading", done, total)
 
         yield show

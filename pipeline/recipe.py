@@ -113,6 +113,19 @@ class Recipe:
         return find_method(self.method).detector.classifies
 
 
+def starting_recipe(config: Path | None, method: str | None) -> Recipe:
+    """The recipe whose settings are the defaults of a training: of a file, or of a method.
+
+    Raises:
+        UserError: both are given, or it cannot be used.
+    """
+    if config is not None and method is not None:
+        raise UserError("--config already determines the method: leave out --method")
+    if config is not None:
+        return load_recipe(config)
+    return Recipe() if method is None else recipe_of({"method": method}, "--method")
+
+
 def load_recipe(path: Path) -> Recipe:
     """Load a recipe from a TOML file; settings it omits have their defaults.
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from commands import ROOT
+from commands import ROOT, run_python
 from fake_backbone import make_engine
 from faulty_workers import FRAME, faulty_worker
 from video_files import NUM_FRAMES, draw_frames, encode
@@ -311,3 +311,17 @@ def test_running_out_of_memory_is_not_damage(tmp_path, monkeypatch, is_read):
     monkeypatch.setattr(video, "_codec", codec)
     with pytest.raises(MemoryError):
         list(video)
+
+
+def test_a_script_that_spawns_at_its_top_level_does_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from vigil.extract.processes import spawn\n"
+        "import os, sys\n"
+        "print('ran', flush=True)\n"
+        "child = spawn(os.write, (1, b'child\\n'), 'a child')\n"
+        "child.join()\n"
+        "assert sys.modules['__main__'].child is child\n"
+    )
+    run = run_python(script, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (run.stdout, run.stderr, run.returncode) == ("ran\nchild\n", "", 0)

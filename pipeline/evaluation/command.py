@@ -6,8 +6,9 @@ and truth have the same length.
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,8 @@ from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME, SPLITS_NAME
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
-from vigil.pipeline.scores.measures import evaluate_videos
+from vigil.pipeline.scores.measures import Evaluation, evaluate_videos
+from vigil.pipeline.scores.metrics import Measure
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span, score_video
 from vigil.pipeline.text_files import read_json, write_json
 
@@ -47,11 +49,43 @@ class EvaluationError(UserError):
     """A name does not identify one evaluated video."""
 
 
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """The outcome of evaluating a run."""
+
+    evaluation: Evaluation
+    videos: tuple[EvaluatedVideo, ...]
+    """With the truth and the scores of each."""
+    class_names: tuple[str, ...]
+    """In the order of their indices, normal first."""
+    problems: tuple[str, ...]
+    """Reasons to doubt the figures, a sentence each."""
+    folder: Path
+    """Where the files are."""
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """Name, as in docs/training.md, -> value and 95 % interval, fractions mostly."""
+        return self.evaluation.measures
+
+
 def run_evaluate(options: EvaluateOptions) -> int:
     """Score the annotated videos, write numbers and figures, and print ``name value`` lines.
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        UserError: as in `evaluate_run`.
+    """
+    evaluated = evaluate_run(options)
+    print("\n".join(measure_lines(evaluated.evaluation, evaluated.videos)))
+    logger.info("metrics and figures are in %s", evaluated.folder)
+    return 0
+
+
+def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
+    """Score the annotated videos, and write numbers and figures.
 
     Raises:
         UserError: checkpoint, features or annotations are missing, damaged or do not match.
@@ -104,9 +138,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
         draw_evaluation(folder, evaluation, names, chosen)
     for problem in problems:
         logger.warning("%s", problem)
-    print("\n".join(measure_lines(evaluation, videos)))
-    logger.info("metrics and figures are in %s", folder)
-    return 0
+    return EvaluatedRun(evaluation, tuple(videos), names, tuple(problems), folder)
 
 
 def _check_numbers(options: EvaluateOptions) -> None:

@@ -80,6 +80,15 @@ def run_extract(options: ExtractOptions) -> int:
     """Extract what is missing, and return the exit code.
 
     Raises:
+        UserError: as in `extract_requested`.
+    """
+    return extract_requested(options).exit_code
+
+
+def extract_requested(options: ExtractOptions) -> ExtractionReport:
+    """Extract what is missing of the videos that options name, and report the outcome of each.
+
+    Raises:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
     compute = options.compute
@@ -101,8 +110,7 @@ def run_extract(options: ExtractOptions) -> int:
     )
     engine = make_engine(networks, spec, views, compute, options.keep_clips)
     with nullcontext() if options.dry_run else locked(options.out):
-        report = extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
-    return report.exit_code
+        return extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
 
 
 def make_engine(

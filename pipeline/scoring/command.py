@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
@@ -20,7 +22,7 @@ from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.events import EventRule
-from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, read_span
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
 from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
@@ -37,6 +39,17 @@ FEATURES_FOLDER = "features"
 log = logging.getLogger(__name__)
 
 
+class Request(NamedTuple):
+    """What the options of a command ask for, checked before the first video is read."""
+
+    checkpoint: Checkpoint
+    threshold: float | None
+    rule: EventRule
+    span: Span
+    found: FoundVideos
+    engine: Engine
+
+
 def run_score(options: ScoreOptions) -> int:
     """Extract missing features, score every video, write RESULTS and print the report's path.
 
@@ -46,20 +59,43 @@ def run_score(options: ScoreOptions) -> int:
     Raises:
         UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
     """
+    request = request_of(options)
+    if options.dry_run:
+        store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
+        report = extract_videos(request.found, store, request.engine, overwrite, True)
+        return report.exit_code
+    results = score_videos(options, request)
+    print(options.out / REPORT_NAME)
+    return exit_code(len(results.failures), len(results.videos))
+
+
+def request_of(options: ScoreOptions) -> Request:
+    """Load and check everything that options name.
+
+    Raises:
+        UserError: as in `run_score`.
+    """
     checkpoint = load_checkpoint(options.checkpoint, options.which)
     threshold = read_threshold(options.threshold)
     rule, span = event_rule(options), read_span(options.span)
     check_clock(options.clock)
-    compute = options.compute
-    found = find_requested(options.videos, compute)
+    found = find_requested(options.videos, options.compute)
     engine = scoring_engine(checkpoint.config, options)
-    store, overwrite = options.out / FEATURES_FOLDER, options.overwrite
-    if options.dry_run:
-        return extract_videos(found, store, engine, overwrite, options.dry_run).exit_code
+    return Request(checkpoint, threshold, rule, span, found, engine)
 
+
+def score_videos(options: ScoreOptions, request: Request) -> Results:
+    """Extract missing features, score every video, and write RESULTS, which are returned.
+
+    Raises:
+        UserError: another run is writing there, or the features are of other settings.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    checkpoint, threshold, rule, span, found, engine = request
+    store = options.out / FEATURES_FOLDER
     with locked(options.out, store):
         begun = time.monotonic()
-        extraction = extract_videos(found, store, engine, overwrite)
+        extraction = extract_videos(found, store, engine, options.overwrite)
         extracted = time.monotonic()
         names = {*extraction.present, *(video.video for video in extraction.extracted)}
         files = {name: feature_path(store, name) for name in sorted(names)}
@@ -78,9 +114,7 @@ def run_score(options: ScoreOptions) -> int:
             for warning in drifted:
                 log.warning("%s", warning)
             warnings += drifted
-        finish_results(options, checkpoint, threshold, scored, timings, warnings)
-        print(options.out / REPORT_NAME)
-    return exit_code(len(scored.failures), len(scored.results))
+        return finish_results(options, checkpoint, threshold, scored, timings, warnings)
 
 
 def event_rule(options: ScoreOptions) -> EventRule:
@@ -122,8 +156,8 @@ def finish_results(
     scored: ScoredStore,
     timings_seconds: Mapping[str, float],
     warnings: Sequence[str] = (),
-) -> None:
-    """Write everything in RESULTS except the files of single videos.
+) -> Results:
+    """Write everything in RESULTS except the files of single videos, and return all of it.
 
     Args:
         options: options of the command.
@@ -150,4 +184,6 @@ def finish_results(
         "timings_seconds": dict(timings_seconds),
         "warnings": list(warnings),
     }
-    write_overview(options.out, Results(content, tuple(by_peak_score(results)), scored.failures))
+    all_results = Results(content, tuple(by_peak_score(results)), scored.failures)
+    write_overview(options.out, all_results)
+    return all_results

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,18 @@ MANIFEST_FORMAT = "vigil-results"
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SUFFIX = ".json"
+
+_COLUMNS = (
+    "video",
+    "label",
+    "label_probability",
+    "peak_score",
+    "num_events",
+    "event_seconds",
+    "duration_seconds",
+    "warnings",
+)
+"""Of a table of results."""
 
 Kind = TypeVar("Kind")
 
@@ -102,6 +114,11 @@ class VideoResult:
         return self.class_probabilities[self.label]
 
     @property
+    def num_events(self) -> int:
+        """Number of events."""
+        return len(self.events)
+
+    @property
     def event_seconds(self) -> float:
         """Total length of the events."""
         return sum(event.stop_seconds - event.start_seconds for event in self.events)
@@ -132,6 +149,30 @@ class Results:
     videos: tuple[VideoResult, ...]
     """By decreasing peak score."""
     failures: tuple[FailedVideo, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """About all videos, a sentence each; those about one are in its result."""
+        return tuple(self.manifest.get("warnings", ()))
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row per video, by decreasing peak score; those without an answer come last.
+
+        ``failure`` is why a video has no answer, and its other values are then None.
+        """
+        rows = [{name: getattr(one, name) for name in _COLUMNS} for one in self.videos]
+        nothing = dict.fromkeys(_COLUMNS)
+        failed = [nothing | {"video": one.video, "failure": one.reason} for one in self.failures]
+        return [*({**row, "failure": None} for row in rows), *failed]
+
+    def event_table(self) -> list[dict[str, Any]]:
+        """A row per event: the video and what an `Event` says, without shares and actions."""
+        names = [one.name for one in fields(Event) if one.name not in ("class_shares", "actions")]
+        return [
+            {"video": result.video, **{name: getattr(event, name) for name in names}}
+            for result in self.videos
+            for event in result.events
+        ]
 
 
 def result_path(folder: Path, video: str) -> Path:

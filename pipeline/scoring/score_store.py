@@ -12,6 +12,7 @@ from pathlib import Path
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.progress import tell
 from vigil.pipeline.scores.events import (
     Event,
     EventRule,
@@ -75,7 +76,8 @@ def score_store(
     """
     remove_overview(folder)
     results, failures = [], []
-    for video, path in files.items():
+    for num_done, (video, path) in enumerate(files.items()):
+        tell("scoring", num_done, len(files))
         try:
             own, why = threshold_for(checkpoint.config, video, threshold)
             own_rule = replace(rule, threshold=own)
@@ -94,6 +96,7 @@ def score_store(
             failures.append(FailedVideo(video, str(error)))
             continue
         results.append(result)
+    tell("scoring", len(files), len(files))
     return ScoredStore(tuple(results), tuple(failures))
 
 

@@ -5,9 +5,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.views import view_names
-from vigil.pipeline.checkpoint import (
-    existing_checkpoint,
-)
+from vigil.pipeline.checkpoint import CheckpointConfig, existing_checkpoint
 from vigil.pipeline.options import TrainOptions
 from vigil.pipeline.run_folder import (
     BEST,
@@ -27,6 +25,20 @@ def run_train(options: TrainOptions) -> int:
     """Train on a folder of features, print the measures of the best epoch, and return 0.
 
     Raises:
+        UserError: as in `train_run`.
+    """
+    best = train_run(options)
+    print(f"best_epoch {best.epoch}")
+    print(f"validation_auc {best.metrics['auc']:.4f}")
+    print(f"validation_maa {best.metrics['maa']:.4f}")
+    print(f"threshold {best.threshold:.4f}")
+    return 0
+
+
+def train_run(options: TrainOptions) -> CheckpointConfig:
+    """Train on a folder of features, write the run, and return the config of its best epoch.
+
+    Raises:
         UserError: the data, the settings or the run folder cannot be used.
     """
     device = select_device(options.device)
@@ -40,12 +52,7 @@ def run_train(options: TrainOptions) -> int:
     data = split_training(labelled, recipe, options.seed)
     with locked(options.out):
         _check_run(options)  # again, because another run may have finished since
-        best = train_model(data, recipe, options.out, options.seed, device, options.resume)
-    print(f"best_epoch {best.epoch}")
-    print(f"validation_auc {best.metrics['auc']:.4f}")
-    print(f"validation_maa {best.metrics['maa']:.4f}")
-    print(f"threshold {best.threshold:.4f}")
-    return 0
+        return train_model(data, recipe, options.out, options.seed, device, options.resume)
 
 
 def _check_run(options: TrainOptions) -> None:

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from vigil.extract.files import sync
 from vigil.pipeline.logs import console, is_watched
+from vigil.pipeline.progress import tell
 from vigil.pipeline.run_folder import LOG_NAME, TENSORBOARD_NAME
 from vigil.pipeline.text_files import write_text
 
@@ -75,6 +76,7 @@ class TrainingLog:
             self._board.add_scalar(name, value, epoch)
         line = " ".join(f"{name} {values[name]:.4f}" for name in SHOWN if name in values)
         self._progress.update(self._task, completed=epoch, description=line)
+        tell("training", epoch, self._num_epochs)
         now = time.monotonic()
         if self._progress.disable and (
             now - self._last_line >= SECONDS_BETWEEN_LINES or epoch == self._num_epochs
