@@ -27,6 +27,7 @@ from vigil.pipeline import options
 from vigil.pipeline.help_texts import OPTION_CLASSES
 from vigil.pipeline.logs import set_up_logging
 from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
+from vigil.pipeline.usage import HELP_FLAGS, Accepted, check_arguments, check_command
 
 Command = tuple[type[Any], str]
 
@@ -136,10 +137,13 @@ def parse(arguments: Sequence[str]) -> Any:
     """Parse the arguments into the options of the command they name; usage errors exit with 2.
 
     Raises:
-        UserError: the recipe given with --config cannot be used.
+        UserError: the recipe given with --config cannot be used, or there is no such command or
+            flag.
     """
+    recipe = _recipe_of(arguments)
+    _check_usage(arguments, recipe)
     command_line: Any = tyro.cli(
-        _union(COMMANDS, _recipe_of(arguments)),
+        _union(COMMANDS, recipe),
         prog="vigil",
         description=DESCRIPTION,
         args=arguments,
@@ -151,6 +155,34 @@ def parse(arguments: Sequence[str]) -> Any:
         registry=OPTION_CLASSES,
     )
     return command_line
+
+
+def _check_usage(arguments: Sequence[str], recipe: Recipe) -> None:
+    """Refuse commands and flags that do not exist.
+
+    Raises:
+        UserError: names what is wrong, and what is probably meant.
+    """
+    known: dict[str, Any] = COMMANDS
+    for number, word in enumerate(arguments):
+        program = " ".join(("vigil", *arguments[:number]))
+        if word in HELP_FLAGS or word.startswith("--tyro-"):
+            return
+        check_command(word, known, program)
+        command = known[word]
+        if not isinstance(command, dict):
+            accepted = {name: Accepted.by(_defaults(kind, recipe)) for name, kind in _kinds()}
+            check_arguments(f"{program} {word}", arguments[number + 1 :], accepted)
+            return
+        known = command
+
+
+def _kinds() -> Iterator[tuple[str, type[Any]]]:
+    """Yield each command as it is typed, and the type of its options."""
+    for name, command in COMMANDS.items():
+        members = command.items() if isinstance(command, dict) else [("", command)]
+        for member, (kind, _) in members:
+            yield f"vigil {name} {member}".rstrip(), kind
 
 
 def arguments_of(chosen: Any) -> list[str]:
@@ -202,7 +234,7 @@ def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
             continue
         kind, _ = command
         if kind is options.TrainOptions:
-            settings = tyro.conf.subcommand(name, default=replace(_defaults(kind), recipe=recipe))
+            settings = tyro.conf.subcommand(name, default=_defaults(kind, recipe))
         else:
             settings = tyro.conf.subcommand(name)
         alternatives.append(Annotated[kind, settings])
@@ -231,14 +263,19 @@ def _recipe_of(arguments: Sequence[str]) -> Recipe:
     return Recipe() if method is None else recipe_of({"method": method}, "--method")
 
 
-def _defaults(kind: type[Any]) -> Any:
-    """Options with every default; what is required is missing."""
+def _defaults(kind: type[Any], recipe: Recipe | None = None) -> Any:
+    """Options with every default, those of training by a recipe; what is required is missing."""
     required = {
         setting.name: tyro.MISSING
         for setting in fields(kind)
         if setting.default is MISSING and setting.default_factory is MISSING
     }
-    return kind(**required)
+    chosen = kind(**required)
+    return (
+        chosen
+        if recipe is None or kind is not options.TrainOptions
+        else replace(chosen, recipe=recipe)
+    )
 
 
 def run(chosen: Any) -> int:

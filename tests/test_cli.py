@@ -188,10 +188,8 @@ def test_every_command_has_a_function_that_runs_it(path):
     "arguments",
     [
         [],
-        ["extrct"],
         ["extract"],
         ["extract", "a"],
-        ["extract", "a", "--out", "b", "--fast"],
         ["extract", "a", "--out", "b", "--segments", "x"],
         ["features"],
         ["train", "--seed"],
