@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def in_stored_order(names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def cut_view(clip: torch.Tensor, name: str) -> torch.Tensor:
+def cut_view(clip: "torch.Tensor", name: str) -> "torch.Tensor":
     """Return the named view of a clip, on the clip's device.
 
     Args:

@@ -5,7 +5,6 @@ Exit codes: 0 success · 1 an unexpected error · 2 wrong usage, or no input · 
 """
 
 import errno
-import importlib
 import io
 import logging
 import os
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import reduce
+from importlib import import_module
 from itertools import chain, pairwise
 from operator import or_
 from pathlib import Path
@@ -26,6 +26,7 @@ from vigil.extract.errors import UserError
 from vigil.pipeline import options
 from vigil.pipeline.help_texts import OPTION_CLASSES
 from vigil.pipeline.logs import set_up_logging
+from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
 from vigil.pipeline.usage import HELP_FLAGS, Accepted, check_arguments, check_command
 
@@ -279,10 +280,15 @@ def _defaults(kind: type[Any], recipe: Recipe | None = None) -> Any:
 
 
 def run(chosen: Any) -> int:
-    """Run the command that has these options, and return its exit code."""
+    """Run the command that has these options, and return its exit code.
+
+    Raises:
+        UserError: an option is wrong, or the command finds something that the user can put right.
+    """
+    check_options(chosen)
     _, target = _find_command(type(chosen))
     name, _, function = target.partition(":")
-    exit_code: int = getattr(importlib.import_module(f"vigil.pipeline.{name}"), function)(chosen)
+    exit_code: int = getattr(import_module(f"vigil.pipeline.{name}"), function)(chosen)
     return exit_code
 
 

@@ -15,12 +15,8 @@ from video_files import draw_frames, encode
 from vigil.extract.engine import device
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES, Pixels
-from vigil.extract.networks.combinations import (
-    find_backbones,
-    find_endpoints,
-    load_networks,
-    split_weights,
-)
+from vigil.extract.networks.choice import find_backbones, find_endpoints, split_weights
+from vigil.extract.networks.combinations import load_networks
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.spec import FeaturePart
 from vigil.extract.store import read_features, write_features

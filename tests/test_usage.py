@@ -1,7 +1,11 @@
 """Mistakes on the command line: the message names what is wrong and what is meant."""
 
 import pytest
+from commands import run_python
 
+from vigil.extract.decode.videos import find_videos
+from vigil.extract.errors import UserError
+from vigil.pipeline import cli
 from vigil.pipeline.cli import COMMANDS, main, parse
 
 MISTAKES = [
@@ -23,11 +27,11 @@ MISTAKES = [
     ("extract a --clip_strid 3", "vigil extract has no flag --clip-strid: did you mean --clip-str"),
     (
         "train F --temporal",
-        "vigil train has no flag --temporal: it is on by default, and --no-temp",
+        "vigil train has no flag --temporal: it is on by default, and --no-tem",
     ),
     (
         "train F --checkpoint C",
-        "vigil train has no flag --checkpoint: it belongs to vigil score; v",
+        "vigil train has no flag --checkpoint: it belongs to vigil score; ",
     ),
     ("weights list i3d", "vigil weights list takes flags only, so 'i3d' is one too many: leave it"),
     ("evaluate R F T", "vigil evaluate takes RUN and FEATURES, so 'T' is one too many: leave it o"),
@@ -65,3 +69,76 @@ def test_a_mistake_is_named_with_what_is_meant(arguments, message, capsys):
 )
 def test_what_the_parser_accepts_is_not_refused(arguments):
     parse(arguments.split())
+
+
+EARLY = [
+    ("score {root}/nowhere --checkpoint {root} --out R", "nowhere does not exist: name a folder"),
+    ("score {root} --checkpoint {root}/none --out R", "none does not exist: give the folder that"),
+    ("evaluate {root}/none {root} --annotations {root}", "none does not exist: give the folder th"),
+    ("evaluate {root} {root}/none --annotations {root}", "none is not a folder of features: run"),
+    ("train {root}/none --out R", "none is not a folder of features: run vigil extract first"),
+    ("train {root} --out R --annotations {root}/a.csv", "a.csv does not exist: check --annotatio"),
+    (
+        "train {root} --out R --device gpu",
+        "device 'gpu' is unknown: use auto, cpu, cuda, or c",
+    ),
+    ("extract {root} --out F --device cpu,gpu", "device 'gpu' is unknown: use auto, cpu, cuda"),
+    ("extract {root} --out F --views 5", "unknown view '5': use center, five, ten, or names from"),
+    ("extract {root} --out F --segments 0", "0 segments are too few: use 1 or more, such as 32"),
+    ("extract {root} --out F --clip-stride 65", "clip stride 65 is not in 1..64"),
+    ("extract {root} --out F --frame-rate fast", "frame rate 'fast' is not a number of frames"),
+    ("extract {root} --out F --backbone i3", "no backbone 'i3': use one of i3d, swin3d_t"),
+    ("extract {root} --out F --endpoint fc6", "i3d has no endpoint 'fc6': use one of Conv3d_1a"),
+    ("extract {root} --out F --weights none", "there are no weights 'none': use auto, random, on"),
+    ("extract {root} --out F --weights no.pt", "no.pt does not exist: give another file, or get"),
+    ("extract {root} --out F --workers -1", "-1 workers are not in 0..1024: use auto"),
+    (
+        "score rtsp://me:secret@cam/1?a=2 --checkpoint {root} --out R",
+        "rtsp://cam/1?a=2 is an address, and ",
+    ),
+    (
+        "score https://x.org/a.mp4 --checkpoint {root} --out R",
+        "https://x.org/a.mp4 is an address, and vigi",
+    ),
+    (
+        "extract file:///a.mp4 --out R",
+        "file:///a.mp4 is an address, and vigil reads files and fold",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), EARLY, ids=[line for line, _ in EARLY])
+def test_wrong_options_are_told_before_a_command_is_imported(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(cli, "import_module", None)
+    assert cli.main(arguments.format(root=tmp_path).split()) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("ERROR: ")
+    assert message in said
+    assert "secret" not in said
+
+
+def test_a_listed_address_is_told(tmp_path):
+    (tmp_path / "list.txt").write_text("rtsp://cam/1\n")
+    with pytest.raises(UserError, match="rtsp://cam/1 is an address, and vigil reads files"):
+        find_videos([str(tmp_path / "list.txt")], ".mp4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        ("extract nowhere --out F", 2),
+        ("extract . --out F --views 5 --weights kinetics400", 2),
+        ("score nowhere --checkpoint . --out R", 2),
+        ("weights list", 0),
+        ("weights fetch nothing", 2),
+    ],
+)
+def test_torch_is_not_imported_for(arguments, exit_code):
+    script = (
+        "import sys; from vigil.pipeline.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(99 if 'torch' in sys.modules else code)"
+    )
+    run = run_python("-c", script, *arguments.split())
+    assert run.returncode == exit_code, run.stderr

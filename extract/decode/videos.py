@@ -7,6 +7,7 @@ searched, so by default those must not lead out of it.
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 USUAL_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".ts", ".dav")
 MAX_NAMED = 6
@@ -200,6 +203,24 @@ def _unreadable(error: OSError) -> FailedVideo:
     return FailedVideo(str(error.filename), f"the folder cannot be read ({error.strerror})")
 
 
+def check_argument(argument: str) -> None:
+    """Refuse an argument that names nothing: no file, no folder and no pattern.
+
+    Raises:
+        UserError: it does not exist, or is the address of a stream or a page.
+    """
+    path = _as_stored(Path(argument))
+    if path.exists():
+        return
+    if match := _ADDRESS.match(argument):
+        address = re.sub(r"//[^/@]*@", "//", argument)  # without its password
+        record = f"record it into files first, such as with ffmpeg -i {match[0]}... -c copy A.mkv"
+        remedy = "write the path alone" if match[1].lower() == "file" else record
+        raise UserError(f"{address} is an address, and vigil reads files and folders: {remedy}")
+    if not glob.has_magic(argument):
+        raise UserError(f"{argument} does not exist: name a folder of videos, a video or a pattern")
+
+
 def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     """Yield the videos that an argument names."""
     path = _as_stored(Path(argument))
@@ -209,10 +230,10 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
         yield from _listed(path, search)
     elif path.exists():
         yield _Found(path.name, path)
-    elif glob.has_magic(argument):
+    elif glob.has_magic(argument) and not _ADDRESS.match(argument):
         yield from _matching(argument, search)
     else:
-        raise UserError(f"{argument} does not exist: name a folder of videos, a video or a pattern")
+        check_argument(argument)
 
 
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
@@ -265,6 +286,8 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
         # Path's own methods raise if a name is too long.
         is_folder = search.with_pictures and os.path.isdir(file) and list_pictures(file)  # noqa: PTH112
         if not (os.path.isfile(file) or is_folder):  # noqa: PTH113
+            if _ADDRESS.match(line):
+                check_argument(line.strip())
             raise UserError(f"{path}, line {number}: {file} does not exist")
         yield _Found(_relative(file, path.parent) if within else file.name, file)
 
