@@ -14,6 +14,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
 from vigil.pipeline import options
+from vigil.pipeline.run_folder import BEST
 
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
@@ -60,14 +61,33 @@ def _check_paths(chosen: Any) -> None:
     for path in getattr(chosen, "annotations", ()):
         if not path.exists():
             raise UserError(f"{path} does not exist: check --annotations")
-    features = getattr(chosen, "features", None)
-    if isinstance(features, Path) and not features.exists():
-        raise UserError(f"{features} is not a folder of features: run vigil extract first")
     for name in ("run", "other", "checkpoint"):
-        path = getattr(chosen, name, None)
-        # A save that was killed may have left the checkpoint beside its place.
-        if path is not None and not path.exists() and not any(path.parent.glob(".*.previous")):
-            raise UserError(f"{path} does not exist: give the folder that vigil train wrote")
+        if (path := getattr(chosen, name, None)) is not None:
+            _check_run(path)
+    if isinstance(features := getattr(chosen, "features", None), Path):
+        _check_features(features)
+
+
+def _check_features(path: Path) -> None:
+    """Refuse a place without feature files, with what it holds instead."""
+    from vigil.extract.store import SUFFIX  # with h5py, which a command without features spares
+
+    if not path.exists():
+        raise UserError(f"{path} is not a folder of features: run vigil extract first")
+    if path.is_file() or any(path.rglob(f"*{SUFFIX}")):
+        return
+    remedy = "run vigil extract first"
+    if any(path.rglob("*.npy")) or any(path.rglob("*.npz")):
+        remedy = "run vigil features import first, since its .npy files are those of other programs"
+    elif (path / BEST).is_dir():
+        remedy = "it is a run; put the folder that vigil extract wrote in this place"
+    raise UserError(f"{path} holds no feature files: {remedy}")
+
+
+def _check_run(path: Path) -> None:
+    """Refuse a run or checkpoint that is not there, unless a killed save left it beside."""
+    if not path.exists() and not path.with_name(f".{path.name}.previous").exists():
+        raise UserError(f"{path} does not exist: give the folder that vigil train wrote")
 
 
 def _check_device(names: str) -> None:

@@ -107,10 +107,37 @@ EARLY = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("a.mp4", "run vigil extract first"),
+        ("a.npy", "run vigil features import first, since its .npy files are those of other prog"),
+        ("best/config.json", "it is a run; put the folder that vigil extract wrote in this place"),
+    ],
+)
+def test_a_folder_without_features_is_told_by_what_it_holds(name, remedy, tmp_path, capsys):
+    run, labels, folder = tmp_path / "run", tmp_path / "a.csv", tmp_path / "F"
+    (folder / name).parent.mkdir(parents=True)
+    for path in (folder / name, labels):
+        path.touch()
+    run.mkdir()
+    assert main(["evaluate", str(run), str(folder), "--annotations", str(labels)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ERROR: {folder} holds no feature files: {remedy}")
+
+
+def test_weights_are_verified_by_backbone_and_file(capsys):
+    assert main(["weights", "verify", "my/file.pt"]) == 2
+    said = capsys.readouterr().err
+    assert "my/file.pt stands where the name of its backbone belongs: write vigil weights v" in said
+    assert "verify i3d my/file.pt" in said
+
+
 @pytest.mark.parametrize(("arguments", "message"), EARLY, ids=[line for line, _ in EARLY])
 def test_wrong_options_are_told_before_a_command_is_imported(
     arguments, message, tmp_path, capsys, monkeypatch
 ):
+    (tmp_path / "a.h5").touch()
     monkeypatch.setattr(cli, "import_module", None)
     assert cli.main(arguments.format(root=tmp_path).split()) == 2
     (said,) = capsys.readouterr().err.splitlines()

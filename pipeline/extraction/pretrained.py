@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
+from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES, Backbone, find_backbone
 from vigil.extract.networks.choice import find_backbones, split_weights
 from vigil.extract.networks.download import WeightsSource, cached_weights
@@ -84,9 +86,19 @@ def run_fetch(options: WeightsFetchOptions) -> int:
 
 
 def run_verify_weights(options: WeightsVerifyOptions) -> int:
-    """Load weights into their network, and print their digest; nothing is downloaded."""
+    """Load weights into their network, and print their digest; nothing is downloaded.
+
+    Raises:
+        UserError: there is no such backbone, or the file is not of its complete weights.
+    """
     from vigil.extract.networks.weights import load_weights  # with torch, which takes seconds
 
+    if "/" in options.backbone or Path(options.backbone).suffix:
+        raise UserError(
+            f"{options.backbone} stands where the name of its backbone belongs: write vigil "
+            f"weights verify {DEFAULT_BACKBONE} {options.backbone}, or another name that vigil "
+            "weights list shows"
+        )
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
     text = options.weights
