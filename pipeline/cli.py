@@ -24,11 +24,12 @@ import tyro
 
 from vigil.extract.errors import UserError
 from vigil.pipeline import options
-from vigil.pipeline.help_texts import OPTION_CLASSES
+from vigil.pipeline.help_texts import ALL_OPTIONS, USUAL_OPTIONS
 from vigil.pipeline.logs import set_up_logging
 from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.recipe import Recipe, load_recipe, recipe_of
-from vigil.pipeline.usage import HELP_FLAGS, Accepted, check_arguments, check_command
+from vigil.pipeline.short_help import further_help
+from vigil.pipeline.usage import HELP_ALL, HELP_FLAGS, Accepted, check_arguments, check_command
 
 Command = tuple[type[Any], str]
 
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify_weights"),
     },
     "demo": (options.DemoOptions, "chains.demo:run_demo"),
+    "completion": (options.CompletionOptions, "completion:run_completion"),
 }
 """Command -> its options and the function that runs it.
 
@@ -142,40 +144,47 @@ def parse(arguments: Sequence[str]) -> Any:
             flag.
     """
     recipe = _recipe_of(arguments)
-    _check_usage(arguments, recipe)
-    command_line: Any = tyro.cli(
-        _union(COMMANDS, recipe),
-        prog="vigil",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.OmitSubcommandPrefixes,
-            tyro.conf.PositionalMetavarFromFieldName,
-        ),
-        registry=OPTION_CLASSES,
-    )
+    named = _check_usage(arguments, recipe)
+    on_one_screen = not {"-h", "--help"}.isdisjoint(arguments)
+    try:
+        command_line: Any = tyro.cli(
+            _union(COMMANDS, recipe),
+            prog="vigil",
+            description=DESCRIPTION,
+            args=["--help" if argument == HELP_ALL else argument for argument in arguments],
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.PositionalMetavarFromFieldName,
+            ),
+            registry=USUAL_OPTIONS if on_one_screen else ALL_OPTIONS,
+        )
+    except SystemExit as ended:
+        if on_one_screen and named and not ended.code:
+            defaults = _defaults(dict(_kinds())[named], recipe)
+            print(further_help(named.removeprefix("vigil "), defaults, Accepted.by(defaults).flags))
+        raise
     return command_line
 
 
-def _check_usage(arguments: Sequence[str], recipe: Recipe) -> None:
-    """Refuse commands and flags that do not exist.
+def _check_usage(arguments: Sequence[str], recipe: Recipe) -> str:
+    """Refuse commands and flags that do not exist; return the command as it is typed, if any is.
 
     Raises:
         UserError: names what is wrong, and what is probably meant.
     """
     known: dict[str, Any] = COMMANDS
-    for number, word in enumerate(arguments):
-        program = " ".join(("vigil", *arguments[:number]))
+    program = "vigil"
+    for number, word in enumerate(arguments, start=1):
         if word in HELP_FLAGS or word.startswith("--tyro-"):
-            return
+            break
         check_command(word, known, program)
-        command = known[word]
-        if not isinstance(command, dict):
+        program, known = f"{program} {word}", known[word]
+        if not isinstance(known, dict):
             accepted = {name: Accepted.by(_defaults(kind, recipe)) for name, kind in _kinds()}
-            check_arguments(f"{program} {word}", arguments[number + 1 :], accepted)
-            return
-        known = command
+            check_arguments(program, arguments[number:], accepted)
+            return program
+    return ""
 
 
 def _kinds() -> Iterator[tuple[str, type[Any]]]:

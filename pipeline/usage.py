@@ -16,7 +16,8 @@ import tyro
 from vigil.extract.errors import UserError
 
 SHORT_FLAGS = {"--out": "-o", "--checkpoint": "-c", "--annotations": "-a"}
-HELP_FLAGS = ("--help", "-h")
+HELP_ALL = "--help-all"
+HELP_FLAGS = ("--help", "-h", HELP_ALL)
 _FLAG = re.compile(r"--?[A-Za-z]")
 _OTHER_WORDS = {
     **dict.fromkeys(("predict", "detect", "infer", "run", "test", "label"), "score"),
@@ -173,7 +174,7 @@ def _remedy(flag: str, command: str, commands: Mapping[str, Accepted]) -> str:
         return f"did you mean {close[0]}?"
     owners = [other for other, accepted in commands.items() if flag in accepted.flags]
     belongs = f"it belongs to {' and '.join(owners)}; " if owners else ""
-    return f"{belongs}{command} --help shows those it has"
+    return f"{belongs}{command} --help-all shows those it has"
 
 
 def _closest(word: str, known: Collection[str]) -> list[str]:

@@ -16,7 +16,7 @@ MISTAKES = [
     ("features verfy F", "vigil features has no command 'verfy': did you mean vigil features ver"),
     ("features predict F", "vigil features has no command 'predict': use one of verify, show, im"),
     ("--quiet extract a", "--quiet comes before the command: put it behind, as in vigil score --"),
-    ("extract a --out b --fast", "vigil extract has no flag --fast: vigil extract --help shows"),
+    ("extract a --out b --fast", "vigil extract has no flag --fast: vigil extract --help-all"),
     ("extract a --model x --out b", "vigil extract has no flag --model: did you mean --backbone?"),
     ("train F --model x --out b", "vigil train has no flag --model: did you mean --method?"),
     ("score a --model x --out b", "vigil score has no flag --model: did you mean --checkpoint?"),
