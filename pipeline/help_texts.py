@@ -56,7 +56,8 @@ def _only_if_usual(kind: type[Any], field: StructFieldSpec) -> StructFieldSpec:
     shown = _with_help(kind, field)
     if is_usual(kind, field.name) and not is_dataclass(field.default):
         return shown
-    return replace(shown, type=Suppress[shown.type])
+    hide: Any = Suppress
+    return replace(shown, type=hide[shown.type])
 
 
 def _paragraph(helptext: str | Callable[[], str | None] | None) -> str | None:

@@ -18,7 +18,7 @@ USUAL: dict[type[Any], str] = {
     "test_share only overwrite",
     options.ReproduceOptions: "name videos features annotations out config only views "
     "allow_missing",
-    options.ScoreOptions: "videos checkpoint out weights views threshold span overwrite dry_run",
+    options.ScoreOptions: "videos checkpoint out views threshold span overwrite dry_run",
     options.CalibrateOptions: "run videos out alarms_per_day camera span overwrite",
     options.FeaturesImportOptions: "sources out backbone crops num_frames fps overwrite",
 }

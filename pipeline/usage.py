@@ -67,9 +67,9 @@ class Accepted:
     def _add(self, defaults: Any) -> None:
         for setting in fields(defaults):
             default = getattr(defaults, setting.name)
-            markers = getattr(setting.type, "__metadata__", ())
-            kind = setting.type.__origin__ if markers else setting.type  # Annotated[kind, *markers]
-            is_list = get_origin(kind) is tuple
+            kind: Any = setting.type
+            markers = getattr(kind, "__metadata__", ())
+            is_list = get_origin(kind.__origin__ if markers else kind) is tuple
             name = setting.name.replace("_", "-")
             if is_dataclass(default):
                 self._add(default)
