@@ -24,11 +24,11 @@ from bench.videos import chosen_videos
 from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder import frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.networks.backbones import Backbone, find_backbone
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.networks.placement import RUNGS, place
 from vigil.extract.networks.weights import load_weights
-from vigil.extract.views import cut_view
 from vigil.pipeline.extraction.command import GPU_BATCH_SIZE
 
 SECTION = "network"

@@ -13,11 +13,12 @@ from bench.options import Options
 from bench.table import Row, shortest_seconds
 from bench.videos import chosen_videos
 from vigil.extract.clips import CLIP_FRAMES
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.networks.backbones import Backbone, find_backbone
 from vigil.extract.networks.hardware import best_precision, select_device
 from vigil.extract.networks.placement import place
 from vigil.extract.networks.weights import load_weights
-from vigil.extract.views import SQUEEZE, WHOLE, cut_view
+from vigil.extract.views import SQUEEZE, WHOLE
 from vigil.pipeline.extraction.command import GPU_BATCH_SIZE
 
 SECTION = "views"

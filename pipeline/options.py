@@ -160,7 +160,8 @@ class TrainOptions:
     """Label files: lists and annotations of the datasets in docs/datasets.md, or CSV with
     video,class. Only classes are read. By default the folder of each video names its class."""
     config: Path | None = None
-    """TOML file with a recipe, such as configs/ucf_crime.toml; flags override it."""
+    """TOML file with a recipe, or the name of one of vigil's, such as joint_plus; flags override
+    it."""
     seed: int = 0
     """Seed for the initial weights, the held-out videos and the batches."""
     views: str = "center"
@@ -231,7 +232,7 @@ class BenchMethodsOptions:
     features: Positional[Path]
     """Folder with the features of the training videos; with --test-share, of all videos."""
     config: Path
-    """TOML file that lists the methods, such as configs/yardstick.toml."""
+    """TOML file that lists the methods, or the name of one of vigil's, such as yardstick."""
     out: Path
     """Folder for the runs, table.md, table.json and table.html."""
     annotations: tuple[Path, ...] = ()
@@ -277,7 +278,7 @@ class ReproduceOptions:
     out: Path = Path("runs/reproduction")
     """Folder for all output."""
     config: Path = Path("configs/table1.toml")
-    """TOML file that lists the methods."""
+    """TOML file that lists the methods, or the name of one of vigil's."""
     only: tuple[str, ...] = ()
     """Names of the rows to train; by default all."""
     train_views: str = "center"
@@ -539,4 +540,13 @@ class DemoOptions:
     """The backbone's weights; auto falls back to random weights, with a warning."""
     seed: int = 0
     """Seed for the videos and the training."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Print the script with which a shell completes commands and flags."""
+
+    shell: Positional[Literal["bash", "zsh", "fish"]]
+    """The shell."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

@@ -9,7 +9,8 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from vigil.extract.errors import UserError
-from vigil.extract.networks.backbones import BACKBONES, PRECISIONS, find_backbone
+from vigil.extract.networks.backbones import BACKBONES, find_backbone
+from vigil.extract.networks.hardware import PRECISIONS
 from vigil.extract.networks.placement import FromPixels
 
 EVERY = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
@@ -115,6 +116,12 @@ def test_flop_are_twice_the_documented_multiplications(name, gmac):
     """S3D's are documented for 16 frames, X3D's in SlowFast's model zoo."""
     backbone = BACKBONES[name]
     assert backbone.count_flop("AvgPool") / 2e9 == pytest.approx(gmac, rel=0.01)
+
+
+@pytest.mark.slow
+@EVERY
+def test_operations_in_the_table_are_those_counted(backbone):
+    assert backbone.gflop == round(backbone.count_flop(backbone.endpoint(None)) / 1e9)
 
 
 @EVERY

@@ -18,6 +18,7 @@ from vigil.extract.decode.decoder import VideoInfo
 from vigil.extract.decode.reader import Clip, Finished, Restart
 from vigil.extract.engine import device, writer
 from vigil.extract.engine.activity import Activity
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import FailedVideo, UserError, VideoError
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.combinations import Network
@@ -26,7 +27,7 @@ from vigil.extract.networks.weights import load_weights
 from vigil.extract.source import SourceVideo, VideoIdentity
 from vigil.extract.store import feature_path, list_features, verify_features
 from vigil.extract.versions import installed_versions
-from vigil.extract.views import VIEW_SETS, cut_view
+from vigil.extract.views import VIEW_SETS
 
 GRID = ClipGrid(64, SPEC.clip_stride)
 HEIGHT, WIDTH = 226, 231

@@ -7,15 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import resize
 
+from vigil.extract.engine.cutting import _squeezed_in_floats, cut_view
 from vigil.extract.errors import UserError
-from vigil.extract.views import (
-    VIEW_SETS,
-    VIEWS,
-    _squeezed_in_floats,
-    cut_view,
-    in_stored_order,
-    view_names,
-)
+from vigil.extract.views import VIEW_SETS, VIEWS, in_stored_order, view_names
 
 CROPS = ["center", "top_left", "top_right", "bottom_left", "bottom_right"]
 IN_ORDER = [*CROPS, *(f"{name}_mirrored" for name in CROPS)]

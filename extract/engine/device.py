@@ -25,10 +25,11 @@ from torch import Tensor
 
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.decode.ring import ClipRing, Slot
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import UserError
 from vigil.extract.networks.combinations import Network
 from vigil.extract.networks.placement import RUNGS, Placed, place
-from vigil.extract.views import WHOLE, cut_view
+from vigil.extract.views import WHOLE
 
 WHOLE_TEST_SIZE = 256, 340
 """Height and width with which networks are tested for the view whole: that of most 4:3 videos."""

@@ -40,12 +40,8 @@ from vigil.extract.engine.journal import JOURNAL_CLIPS
 from vigil.extract.engine.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.engine.writer import Extracted, Writer
 from vigil.extract.errors import FailedVideo
-from vigil.extract.networks.combinations import (
-    Network,
-    feature_parts,
-    joint_weights,
-    require_fit,
-)
+from vigil.extract.networks.choice import require_fit
+from vigil.extract.networks.combinations import Network, feature_parts, joint_weights
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import CHANGED, SourceVideo, size_and_time

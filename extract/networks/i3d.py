@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vigil.extract.networks.layouts import I3D as LAYOUT
+
 # Channels in and out, kernel, stride.
 _CONVOLUTIONS = {
     "Conv3d_1a_7x7": (3, 64, 7, 2),
@@ -38,27 +40,6 @@ _MIXED = {
     "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
-
-LAYOUT = {
-    "Conv3d_1a_7x7": (32, 64),
-    "MaxPool3d_2a_3x3": (32, 64),
-    "Conv3d_2b_1x1": (32, 64),
-    "Conv3d_2c_3x3": (32, 192),
-    "MaxPool3d_3a_3x3": (32, 192),
-    "Mixed_3b": (32, 256),
-    "Mixed_3c": (32, 480),
-    "MaxPool3d_4a_3x3": (16, 480),
-    "Mixed_4b": (16, 512),
-    "Mixed_4c": (16, 512),
-    "Mixed_4d": (16, 512),
-    "Mixed_4e": (16, 528),
-    "Mixed_4f": (16, 832),
-    "MaxPool3d_5a_2x2": (8, 832),
-    "Mixed_5b": (8, 832),
-    "Mixed_5c": (8, 1024),
-    "AvgPool": (7, 1024),
-}
-"""Endpoint -> (time positions, channels) for 64 frames, in the order of the network."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

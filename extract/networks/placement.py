@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.extract.clips import VIEW_SIZE
-from vigil.extract.networks.backbones import PRECISIONS, Backbone, Pixels
+from vigil.extract.networks.backbones import Backbone, Pixels
 from vigil.extract.networks.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
 from vigil.extract.networks.folding import fold_batch_norms
-from vigil.extract.networks.hardware import cpu_has
+from vigil.extract.networks.hardware import PRECISIONS, cpu_has
 from vigil.extract.networks.i3d import I3D
 
 log = logging.getLogger(__name__)

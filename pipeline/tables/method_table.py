@@ -13,7 +13,7 @@ from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import CheckpointError, load_config
 from vigil.pipeline.evaluation.comparison import Difference, Run, paired_difference, spread
 from vigil.pipeline.evaluation.records import read_scores
-from vigil.pipeline.recipe import Recipe, read_toml, recipe_of
+from vigil.pipeline.recipe import Recipe, find_config, read_toml, recipe_of
 from vigil.pipeline.run_folder import BEST, LAST, SCORES_NAME, TEST_SCORES_FOLDER
 from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import Spread
@@ -69,7 +69,7 @@ def load_table(path: Path) -> TableConfig:
     Raises:
         UserError: the file cannot be read or has an invalid setting; names it.
     """
-    content = read_toml(path)
+    content = read_toml(find_config(path))
     content.setdefault("rows", [])
     try:
         config = dacite.from_dict(TableConfig, content, dacite.Config(strict=True))
@@ -103,7 +103,7 @@ def recipe_of_row(config: TableConfig, row: MethodRow, path: Path) -> Recipe:
     Raises:
         UserError: a setting is unknown or invalid; names file, section and key.
     """
-    file = path.parent / row.recipe
+    file = find_config(path).parent / row.recipe
     try:
         content = read_toml(file)
     except UserError as error:
