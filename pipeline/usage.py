@@ -18,7 +18,7 @@ from vigil.extract.errors import UserError
 SHORT_FLAGS = {"--out": "-o", "--checkpoint": "-c", "--annotations": "-a"}
 HELP_ALL = "--help-all"
 HELP_FLAGS = ("--help", "-h", HELP_ALL)
-_FLAG = re.compile(r"--?[A-Za-z]")
+_FLAG = re.compile(r"--?(?!inf$|nan$)[A-Za-z]")
 _OTHER_WORDS = {
     **dict.fromkeys(("predict", "detect", "infer", "run", "test", "label"), "score"),
     **dict.fromkeys(("fit", "learn"), "train"),

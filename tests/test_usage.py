@@ -64,6 +64,7 @@ def test_a_mistake_is_named_with_what_is_meant(arguments, message, capsys):
         "train F --out R --learning_rate 0.1 --no-temporal",
         "evaluate --bootstrap 5 R F --annotations A",
         "weights verify i3d",
+        "extract a --out b --stall-seconds -inf",
         "features verify F --videos a b c",
     ],
 )
