@@ -13,8 +13,7 @@ import torch
 from torch.nn import functional
 
 from bench.table import shortest_seconds
-from vigil.extract.networks.backbones import PRECISIONS
-from vigil.extract.networks.hardware import cpu_is_fast_in
+from vigil.extract.networks.hardware import PRECISIONS, cpu_is_fast_in
 from vigil.extract.versions import installed_versions
 
 # They decide the speed of a network on a CPU.

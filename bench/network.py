@@ -24,11 +24,11 @@ from bench.videos import chosen_videos
 from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder import frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.networks.backbones import Backbone, find_backbone
 from vigil.extract.networks.hardware import select_device
 from vigil.extract.networks.placement import RUNGS, place
 from vigil.extract.networks.weights import load_weights
-from vigil.extract.views import cut_view
 from vigil.pipeline.extraction.command import GPU_BATCH_SIZE
 
 SECTION = "network"
@@ -147,10 +147,15 @@ def find_variants(
 
 def read_view(videos: Path) -> Tensor:
     """(1, 64, 224, 224, 3) uint8, the center of the first clip of a folder's first video."""
+    return cut_view(read_clip(videos), "center")[None]
+
+
+def read_clip(videos: Path) -> Tensor:
+    """(64, H, W, 3) uint8, the first clip of a folder's first video, short side 256."""
     video = min(videos.iterdir())
     info = probe(video)
     decoder = AvDecoder(video, info, *frame_size(info.width, info.height, 256))
     frames = list(islice(decoder, CLIP_FRAMES))
     decoder.close()
     frames += frames[-1:] * (CLIP_FRAMES - len(frames))
-    return cut_view(torch.from_numpy(np.stack(frames)), "center")[None]
+    return torch.from_numpy(np.stack(frames))

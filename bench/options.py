@@ -6,7 +6,9 @@ from typing import Literal, get_args
 
 from tyro.conf import Positional
 
-Section = Literal["network", "decode", "end-to-end", "memory", "start", "combination", "training"]
+Section = Literal[
+    "network", "decode", "end-to-end", "memory", "start", "combination", "training", "views"
+]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
 

@@ -1,7 +1,4 @@
-"""`python -m bench.vigil` is `vigil` with the stand-ins for a network among its backbones.
-
-Decode workers import it too, as the program's main module; it then loads nothing.
-"""
+"""`python -m bench.vigil` is `vigil` with the stand-ins for a network among its backbones."""
 
 import sys
 

@@ -12,7 +12,7 @@ The format is detected from a file's first line or from a row, never from the fi
 * ``TestVideoFile{end+1}.gt_frame = [61:180];``: UCSD's, for Test001, Test002, ...; these count
   frames from 1, and their ranges include the end;
 * ``video,class[,start_frame,end_frame]...``: ours, for your own footage; with or without this
-  header, separated by commas, semicolons or tabs.
+  header or one like ``filename;label``, separated by commas, semicolons or tabs.
 
 Several classes are joined by ``+``, the main one first.
 """
@@ -33,8 +33,12 @@ MAX_CHARACTERS = 1 << 24
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,15}")
 _FILE_NAME = re.compile(r"\.[A-Za-z]\w{1,3}$")
 _TEXT_AFTER_NAME = re.compile(r"\.[A-Za-z]\w{1,3}\s")
-_CSV_HEADER = ["video", "class"]
-_HEADER_START = re.compile(r'"?video"?\s*([,;\t])\s*"?class"?', re.IGNORECASE)
+_VIDEO_COLUMN = re.compile(r"(video|file|clip)s?([ _-]?(name|path|id))?|name|path", re.IGNORECASE)
+_CLASS_COLUMN = re.compile(r"class(es)?([ _-]?name)?|labels?|category", re.IGNORECASE)
+_FRAME_COLUMN = re.compile(
+    r"(start|begin|first|end|stop|last)[ _-]?(frame)?[ _-]?\d*", re.IGNORECASE
+)
+_OTHER_COLUMN = re.compile(r"(start|end|fps|duration|split|num|frame|second|time).*", re.IGNORECASE)
 _UCSD_FILE = re.compile(r"TestVideoFile\s*(?:=|\{)")
 _UCSD_RANGE = re.compile(r"(\d{1,9})\s*:\s*(\d{1,9})")
 _UCSD_ROW = re.compile(r"TestVideoFile\{end\+1\}\.gt_frame\s*=\s*\[([^\]]*)\]\s*;?\s*(?:%.*)?")
@@ -156,8 +160,10 @@ def _num_trailing_numbers(line: str) -> int:
 def _delimiter(lines: Sequence[str]) -> str | None:
     """What separates the cells of a table, from its header or first row; None if spaces do."""
     first = next(filter(None, lines), "")
-    if header := _HEADER_START.match(first):
-        return header[1]
+    for mark in ",;\t":
+        cells = [cell.strip(' "') for cell in first.split(mark)]
+        if len(cells) > 1 and _VIDEO_COLUMN.fullmatch(cells[0]) and _is_column(cells[1]):
+            return mark
     num_numbers = _num_trailing_numbers(first)
     if first.count("\t") == num_numbers + 1 and all("\t" in line for line in lines if line):
         return "\t"
@@ -174,7 +180,7 @@ def _csv_cells(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Ce
             cells = [cell.strip() for cell in row]
             while cells and not cells[-1]:
                 cells.pop()
-            is_header = is_first and [cell.lower() for cell in cells[:2]] == _CSV_HEADER
+            is_header = is_first and _is_header(path, number, cells)
             is_first = is_first and not cells
             if cells and not is_header:
                 yield _Cells(number, cells[0], cells[1] if len(cells) > 1 else None, cells[2:])
@@ -183,6 +189,30 @@ def _csv_cells(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Ce
         raise AnnotationError(
             f"{path}:{number}: broken CSV ({error}): check the quotation marks"
         ) from error
+
+
+def _is_column(cell: str) -> bool:
+    """Whether a cell is the name of a column, and no class of a video."""
+    return any(column.fullmatch(cell) for column in (_CLASS_COLUMN, _FRAME_COLUMN, _OTHER_COLUMN))
+
+
+def _is_header(path: Path, number: int, cells: Sequence[str]) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        AnnotationError: it does, and they are others than ours, or in another order.
+    """
+    if len(cells) < 2 or not (_VIDEO_COLUMN.fullmatch(cells[0]) and _is_column(cells[1])):
+        return False
+    wrong = [cell for cell in cells[2:] if not _FRAME_COLUMN.fullmatch(cell)]
+    if not _CLASS_COLUMN.fullmatch(cells[1]):
+        wrong.insert(0, cells[1])
+    if wrong:
+        raise AnnotationError(
+            f"{path}:{number}: cannot use the column {wrong[0]!r} there: the columns are video, "
+            "class, start_frame, end_frame, in this order and without others"
+        )
+    return True
 
 
 def _ucsd_rows(path: Path, lines: Sequence[str]) -> Iterator[Row]:

@@ -19,6 +19,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseProcess:
     """Start a process that ends with this one, even if this one is killed.
 
+    It does not import the main program, so the target is a function of another module.
     Ctrl-C in a terminal reaches every process. The new one ignores it: its parent ends it.
     """
     process = get_context("spawn").Process(

@@ -1,10 +1,8 @@
-"""Named views: rectangles of a frame, mirrored or not, and cropping them on the device."""
+"""Named views: crops of a frame, or all of it."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
 
 from vigil.extract.clips import VIEW_SIZE
 from vigil.extract.errors import UserError
@@ -35,7 +33,16 @@ _CROPS = {
 _MIRRORED = {f"{name}_mirrored": View(v.down, v.right, True) for name, v in _CROPS.items()}
 
 VIEWS = {**_CROPS, **_MIRRORED}
-"""Every view by name, in the order in which they are stored."""
+"""Every crop by name, in the order in which they are stored."""
+
+SQUEEZE = "squeeze"
+"""All of a frame, brought to 224 x 224: every side is seen, at the cost of one view."""
+
+WHOLE = "whole"
+"""All of a frame at its own size, for networks that take any size."""
+
+_STORED = (*VIEWS, SQUEEZE, WHOLE)
+
 
 VIEW_SETS = {"center": ("center",), "five": tuple(_CROPS), "ten": tuple(VIEWS)}
 
@@ -57,35 +64,18 @@ def view_names(text: str, unnamed: bool = False) -> tuple[str, ...]:
         return VIEW_SETS[text]
     requested = [name.strip() for name in text.split(",")]
     crops = [name for name in requested if unnamed and UNNAMED_CROP.fullmatch(name)]
-    unknown = [name for name in requested if name not in (*VIEWS, *crops)]
+    unknown = [name for name in requested if name not in (*_STORED, *crops)]
     if unknown:
         raise UserError(
             f"unknown view {', '.join(map(repr, unknown))}: use center, five, ten, or names from "
-            + ", ".join(VIEWS)
+            + ", ".join(_STORED)
         )
     return in_stored_order(requested)
 
 
 def in_stored_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Return each view once, in the order of `VIEWS`, then unnamed crops by number."""
-    order = {name: index for index, name in enumerate(VIEWS)}
+    """Return each view once: those in `VIEWS`, squeeze, whole, then unnamed crops by number."""
+    order = {name: index for index, name in enumerate(_STORED)}
     return tuple(
         sorted(set(names), key=lambda name: (order.get(name, len(order)), len(name), name))
     )
-
-
-def cut_view(clip: torch.Tensor, name: str) -> torch.Tensor:
-    """Return the named view of a clip, on the clip's device.
-
-    Args:
-        clip: (T, H, W, 3) uint8, no side below 224 pixels.
-        name: a key of `VIEWS`.
-
-    Returns:
-        (T, 224, 224, 3) uint8; it shares the clip's memory unless it is mirrored.
-    """
-    height, width = clip.shape[1:3]
-    view = VIEWS[name]
-    top, left = view.corner(height, width)
-    cut = clip[:, top : top + VIEW_SIZE, left : left + VIEW_SIZE]
-    return cut.flip(2) if view.mirrored else cut

@@ -6,6 +6,7 @@ They run the code of the commands, print nothing and never exit. What a user can
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,10 +93,9 @@ def score(
         TypeError: an option is unknown.
         OSError: a folder cannot be written.
     """
-    if checkpoint is None:
-        raise UserError("no detector ships with vigil yet: give the folder of a run as checkpoint")
-    with TemporaryDirectory() as folder, told_to(progress or _nobody):
-        given = {"videos": videos, "checkpoint": checkpoint, "out": out or folder, **options}
+    place: AbstractContextManager[Path_] = TemporaryDirectory() if out is None else nullcontext(out)
+    with place as folder, told_to(progress or _nobody):
+        given = {"videos": videos, "checkpoint": checkpoint, "out": folder, **options}
         chosen = options_of(ScoreOptions, given, "score")
         return score_videos(chosen, request_of(chosen))
 

@@ -5,7 +5,6 @@ Exit codes: 0 success · 1 an unexpected error · 2 wrong usage, or no input · 
 """
 
 import errno
-import importlib
 import io
 import logging
 import os
@@ -14,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import reduce
+from importlib import import_module
 from itertools import chain, pairwise
 from operator import or_
 from pathlib import Path
@@ -24,9 +24,12 @@ import tyro
 
 from vigil.extract.errors import UserError
 from vigil.pipeline import options
-from vigil.pipeline.help_texts import OPTION_CLASSES
+from vigil.pipeline.help_texts import ALL_OPTIONS, USUAL_OPTIONS
 from vigil.pipeline.logs import set_up_logging
+from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.recipe import Recipe, starting_recipe
+from vigil.pipeline.short_help import further_help
+from vigil.pipeline.usage import HELP_ALL, HELP_FLAGS, Accepted, check_arguments, check_command
 
 Command = tuple[type[Any], str]
 
@@ -59,6 +62,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify_weights"),
     },
     "demo": (options.DemoOptions, "chains.demo:run_demo"),
+    "completion": (options.CompletionOptions, "completion:run_completion"),
 }
 """Command -> its options and the function that runs it.
 
@@ -136,21 +140,59 @@ def parse(arguments: Sequence[str]) -> Any:
     """Parse the arguments into the options of the command they name; usage errors exit with 2.
 
     Raises:
-        UserError: the recipe given with --config cannot be used.
+        UserError: the recipe given with --config cannot be used, or there is no such command or
+            flag.
     """
-    command_line: Any = tyro.cli(
-        _union(COMMANDS, _recipe_of(arguments)),
-        prog="vigil",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.OmitSubcommandPrefixes,
-            tyro.conf.PositionalMetavarFromFieldName,
-        ),
-        registry=OPTION_CLASSES,
-    )
+    recipe = _recipe_of(arguments)
+    named = _check_usage(arguments, recipe)
+    on_one_screen = not {"-h", "--help"}.isdisjoint(arguments)
+    try:
+        command_line: Any = tyro.cli(
+            _union(COMMANDS, recipe),
+            prog="vigil",
+            description=DESCRIPTION,
+            args=["--help" if argument == HELP_ALL else argument for argument in arguments],
+            config=(
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.OmitSubcommandPrefixes,
+                tyro.conf.PositionalMetavarFromFieldName,
+            ),
+            registry=USUAL_OPTIONS if on_one_screen else ALL_OPTIONS,
+        )
+    except SystemExit as ended:
+        if on_one_screen and named and not ended.code:
+            defaults = _defaults(dict(_kinds())[named], recipe)
+            print(further_help(named.removeprefix("vigil "), defaults, Accepted.by(defaults).flags))
+        raise
     return command_line
+
+
+def _check_usage(arguments: Sequence[str], recipe: Recipe) -> str:
+    """Refuse commands and flags that do not exist; return the command as it is typed, if any is.
+
+    Raises:
+        UserError: names what is wrong, and what is probably meant.
+    """
+    known: dict[str, Any] = COMMANDS
+    program = "vigil"
+    for number, word in enumerate(arguments, start=1):
+        if word in HELP_FLAGS or word.startswith("--tyro-"):
+            break
+        check_command(word, known, program)
+        program, known = f"{program} {word}", known[word]
+        if not isinstance(known, dict):
+            accepted = {name: Accepted.by(_defaults(kind, recipe)) for name, kind in _kinds()}
+            check_arguments(program, arguments[number:], accepted)
+            return program
+    return ""
+
+
+def _kinds() -> Iterator[tuple[str, type[Any]]]:
+    """Yield each command as it is typed, and the type of its options."""
+    for name, command in COMMANDS.items():
+        members = command.items() if isinstance(command, dict) else [("", command)]
+        for member, (kind, _) in members:
+            yield f"vigil {name} {member}".rstrip(), kind
 
 
 def arguments_of(chosen: Any) -> list[str]:
@@ -202,7 +244,7 @@ def _union(commands: dict[str, Any], recipe: Recipe) -> Any:
             continue
         kind, _ = command
         if kind is options.TrainOptions:
-            settings = tyro.conf.subcommand(name, default=replace(_defaults(kind), recipe=recipe))
+            settings = tyro.conf.subcommand(name, default=_defaults(kind, recipe))
         else:
             settings = tyro.conf.subcommand(name)
         alternatives.append(Annotated[kind, settings])
@@ -227,21 +269,31 @@ def _recipe_of(arguments: Sequence[str]) -> Recipe:
     return starting_recipe(None if config is None else Path(config), method)
 
 
-def _defaults(kind: type[Any]) -> Any:
-    """Options with every default; what is required is missing."""
+def _defaults(kind: type[Any], recipe: Recipe | None = None) -> Any:
+    """Options with every default, those of training by a recipe; what is required is missing."""
     required = {
         setting.name: tyro.MISSING
         for setting in fields(kind)
         if setting.default is MISSING and setting.default_factory is MISSING
     }
-    return kind(**required)
+    chosen = kind(**required)
+    return (
+        chosen
+        if recipe is None or kind is not options.TrainOptions
+        else replace(chosen, recipe=recipe)
+    )
 
 
 def run(chosen: Any) -> int:
-    """Run the command that has these options, and return its exit code."""
+    """Run the command that has these options, and return its exit code.
+
+    Raises:
+        UserError: an option is wrong, or the command finds something that the user can put right.
+    """
+    check_options(chosen)
     _, target = _find_command(type(chosen))
     name, _, function = target.partition(":")
-    exit_code: int = getattr(importlib.import_module(f"vigil.pipeline.{name}"), function)(chosen)
+    exit_code: int = getattr(import_module(f"vigil.pipeline.{name}"), function)(chosen)
     return exit_code
 
 

@@ -5,11 +5,12 @@ line; so neither has a list of its own.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
 from inspect import Parameter, formatannotation
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, TypeVar, get_type_hints
 
 import dacite
@@ -93,7 +94,7 @@ def options_of(kind: type[Options], keywords: Mapping[str, Any], function: str) 
     except dacite.WrongTypeError as error:
         name, allowed = (error.field_path or "").rpartition(".")[2], error.field_type
         raise UserError(
-            f"{function}: {name} = {error.value!r} is not allowed: it must be "
+            f"{function}: {name} = {shortened(error.value)} is not allowed: it must be "
             f"{formatannotation(allowed)}"
         ) from error
 
@@ -143,10 +144,11 @@ def _as_path(value: object) -> object:
     return Path(value) if isinstance(value, (str, os.PathLike)) else value
 
 
-def _as_tuple(value: object) -> object:
+def _as_tuple(value: Any) -> object:
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    is_one = isinstance(value, (str, os.PathLike)) or not isinstance(value, Iterable)
+    return (value,) if is_one else tuple(value)
 
 
 def _no_bool(value: object) -> object:

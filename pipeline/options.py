@@ -80,7 +80,8 @@ class ComputeOptions:
     compile: bool = False
     """Compile the network with torch.compile, which takes a minute or more. CUDA only."""
     batch_size: int | None = None
-    """Clip-views in one forward pass; by default 1 on a CPU and 24 on CUDA."""
+    """Clip-views in one forward pass; by default 1 on a CPU and 24 on CUDA (1 with the view whole,
+    since only frames of one size share a pass)."""
     workers: Literal["auto"] | int = "auto"
     """Number of decoding processes, each working on one video or part of one; auto: as many as keep
     the device busy; 0: decode in this process."""
@@ -123,7 +124,8 @@ class ExtractOptions:
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
-    """center, five (with corners), ten (with mirror images), or view names separated by commas."""
+    """center, five (with corners), ten (with mirror images), or view names separated by commas. Two
+    views show the whole frame: squeeze (resized to 224x224) and whole (at its own size, i3d)."""
     segments: int = 32
     """Number of segments, the equal stretches into which each video is divided."""
     clip_stride: int = CLIP_FRAMES
@@ -158,7 +160,8 @@ class TrainOptions:
     """Label files: lists and annotations of the datasets in docs/datasets.md, or CSV with
     video,class. Only classes are read. By default the folder of each video names its class."""
     config: Path | None = None
-    """TOML file with a recipe, such as configs/ucf_crime.toml; flags override it."""
+    """TOML file with a recipe, or the name of one of vigil's, such as joint_plus; flags override
+    it."""
     seed: int = 0
     """Seed for the initial weights, the held-out videos and the batches."""
     views: str = "center"
@@ -229,7 +232,7 @@ class BenchMethodsOptions:
     features: Positional[Path]
     """Folder with the features of the training videos; with --test-share, of all videos."""
     config: Path
-    """TOML file that lists the methods, such as configs/yardstick.toml."""
+    """TOML file that lists the methods, or the name of one of vigil's, such as yardstick."""
     out: Path
     """Folder for the runs, table.md, table.json and table.html."""
     annotations: tuple[Path, ...] = ()
@@ -275,7 +278,7 @@ class ReproduceOptions:
     out: Path = Path("runs/reproduction")
     """Folder for all output."""
     config: Path = Path("configs/table1.toml")
-    """TOML file that lists the methods."""
+    """TOML file that lists the methods, or the name of one of vigil's."""
     only: tuple[str, ...] = ()
     """Names of the rows to train; by default all."""
     train_views: str = "center"
@@ -538,4 +541,13 @@ class DemoOptions:
     """The backbone's weights; auto falls back to random weights, with a warning."""
     seed: int = 0
     """Seed for the videos and the training."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Print the script with which a shell completes commands and flags."""
+
+    shell: Positional[Literal["bash", "zsh", "fish"]]
+    """The shell."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Selection = Literal["auc", "maa", "mean", "last"]
 Section = TypeVar("Section")
+_PACKAGE = Path(__file__).parents[1]
+CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+"""Where vigil's own recipes and tables lie: in the installed package, or in a checkout."""
 SECTIONS = ("model", "loss", "training", "features")
 
 
@@ -132,7 +135,19 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         UserError: names the file, the section and the key, and what is allowed there.
     """
-    return recipe_of(read_toml(path), str(path))
+    return recipe_of(read_toml(find_config(path)), str(path))
+
+
+def find_config(path: Path) -> Path:
+    """A TOML file: the one at a path, or one of vigil's by its name, from any folder.
+
+    ``joint_plus`` and ``configs/joint_plus.toml`` name one of vigil's, unless there is such a file.
+    """
+    is_name = path.suffix == "" and path.name == str(path)
+    if path.is_file() or not (is_name or path == Path("configs", f"{path.stem}.toml")):
+        return path
+    shipped = (folder / f"{path.stem}.toml" for folder in CONFIG_FOLDERS)
+    return next((file for file in shipped if file.is_file()), path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -145,7 +160,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, default=str)  # rejects numbers too long to print
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): give a TOML file") from error
+        names = ", ".join(
+            sorted(file.stem for one in CONFIG_FOLDERS for file in one.glob("*.toml"))
+        )
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): give a TOML file, or one of vigil's by its "
+            f"name: {names}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a TOML file: {error}") from error
     return content

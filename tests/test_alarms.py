@@ -9,16 +9,22 @@ from hypothesis import strategies as st
 
 from vigil.extract.segments import segment_ranges
 from vigil.pipeline.scores.alarms import (
+    ALARM_MEASURES,
+    alarm_curve,
+    alarm_levels,
     alarm_measures,
     alarms_of,
     compare,
+    count_alarms,
     intervals_of,
     num_matched,
     overlap,
+    why_unknown,
 )
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.inference import VideoScores
+from vigil.pipeline.scores.measures import evaluate_videos
 
 FPS = 10
 intervals = st.lists(
@@ -46,7 +52,7 @@ def scored(scores, truth, named=None, seconds_per_segment=2.0):
 
 def measures_of(videos, threshold, weights=None):
     ones = np.ones(len(videos), np.int64) if weights is None else np.array(weights)
-    functions = alarm_measures(videos, threshold, "")
+    functions = alarm_measures(count_alarms(videos, threshold, alarm_levels(videos)))
     return {name: function(ones).value for name, function in functions.items()}
 
 
@@ -110,6 +116,21 @@ def test_what_cannot_be_known_is_undefined():
     measures = measures_of(videos, 0.5)
     assert measures["event_recall"] is None
     assert measures["false_alarms_per_hour"] == pytest.approx(900)
-    functions = alarm_measures([replace(videos[0], segment_seconds=None)], 0.5, "")
-    assert "times of segments" in functions["event_recall"](np.ones(1, np.int64)).undefined
-    assert functions.keys() == measures.keys()
+    assert tuple(measures) == ALARM_MEASURES
+    timeless = [replace(videos[0], segment_seconds=None)]
+    assert "times of segments" in why_unknown(timeless)
+    functions = evaluate_videos(timeless, ["Normal", "Anomaly"], 0.5, 0, 0).measures
+    assert "times of segments" in functions["event_recall"].undefined
+
+
+def test_the_curve_goes_through_the_measures_at_each_threshold():
+    videos = [
+        scored([0.1, 0.9, 0.1, 0.1, 0.6, 0.1], [0, 1, 0, 0, 0, 0]),
+        scored([0.1, 0.7, 0.2, 0.1, 0.1, 0.65], [0, 0, 0, 0, 1, 1]),
+    ]
+    levels = alarm_levels(videos)
+    curve = alarm_curve(count_alarms(videos, 0.6, levels))
+    for level, false_alarms, recall in zip(levels, *curve, strict=True):
+        at = measures_of(videos, level)
+        assert false_alarms == pytest.approx(at["false_alarms_per_hour"])
+        assert recall == pytest.approx(at["event_recall"])

@@ -296,6 +296,26 @@ class TestFormats:
         if header and mark == "\t":
             assert as_tuples(load(header + text))[3] == ("e,f;g.mp4", "Arson", [(3, 4)])
 
+    @pytest.mark.parametrize(
+        "header", ["filename;label", "Video Name;Category;Start Frame;End Frame", "path;class"]
+    )
+    def test_headers_of_other_programs_are_no_videos(self, load, header):
+        assert as_tuples(load(f"{header}\na.mp4;Arson;1;2")) == [("a.mp4", "Arson", [(1, 2)])]
+
+    @pytest.mark.parametrize("mark", [",", ";", "\t"])
+    @pytest.mark.parametrize(
+        ("header", "column"),
+        [
+            ("video,class,start_seconds,end_seconds", "start_seconds"),
+            ("video,class,num_frames,fps", "num_frames"),
+            ("file,start,end,class", "start"),
+        ],
+    )
+    def test_headers_with_other_columns_are_refused(self, load, mark, header, column):
+        message = f"1: cannot use the column '{column}' there: the columns are video, class, sta"
+        with pytest.raises(AnnotationError, match=message):
+            load(f"{header}\na.mp4,Arson,1,2".replace(",", mark))
+
     def test_the_real_table_with_tabs(self, shared_data):
         assert as_tuples(load_annotations([shared_data / "trouble" / "tab_header.csv"])) == [
             ("f0.mp4", "Fighting", [(32, 64)]),

@@ -149,7 +149,7 @@ def test_keywords_and_flags_make_the_same_options():
     assert options_of(
         ScoreOptions,
         {
-            "videos": Path("a"),
+            "videos": (path for path in [Path("a")]),
             "checkpoint": "run",
             "out": Path("out"),
             "threshold": 0.7,

@@ -9,7 +9,8 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from vigil.extract.errors import UserError
-from vigil.extract.networks.backbones import BACKBONES, PRECISIONS, find_backbone
+from vigil.extract.networks.backbones import BACKBONES, find_backbone
+from vigil.extract.networks.hardware import PRECISIONS
 from vigil.extract.networks.placement import FromPixels
 
 EVERY = pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
@@ -37,6 +38,13 @@ def test_i3d_uses_all_frames_scaled_to_minus_1_to_1(views):
     one_pixel = dataclasses.replace(backbone.pixels, size=1)
     normalise = FromPixels(nn.Identity(), one_pixel, torch.float32).normalise
     assert normalise(extremes.expand(1, 2, 1, 1, 3)).unique().tolist() == [-1, 1]
+
+
+def test_only_i3d_sees_frames_at_their_own_size(views):
+    wide = views[..., :180, :, :]
+    for name, backbone in BACKBONES.items():
+        sizes = network_input(backbone, wide).shape[-2:]
+        assert sizes == ((180, 224) if name == "i3d" else backbone.input_shape[-2:])
 
 
 def test_i3d_r50_uses_every_eighth_frame_normalised_as_published(views):
@@ -108,6 +116,12 @@ def test_flop_are_twice_the_documented_multiplications(name, gmac):
     """S3D's are documented for 16 frames, X3D's in SlowFast's model zoo."""
     backbone = BACKBONES[name]
     assert backbone.count_flop("AvgPool") / 2e9 == pytest.approx(gmac, rel=0.01)
+
+
+@pytest.mark.slow
+@EVERY
+def test_operations_in_the_table_are_those_counted(backbone):
+    assert backbone.gflop == round(backbone.count_flop(backbone.endpoint(None)) / 1e9)
 
 
 @EVERY

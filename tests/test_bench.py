@@ -22,6 +22,7 @@ from bench import (
     start,
     table,
     training,
+    views,
 )
 from bench.arithmetic import layers
 from bench.end_to_end import least_cosine
@@ -68,6 +69,17 @@ class TestSections:
         rows = list(training.measure(CHEAP, tmp_path, InputShape(4, 1, 8, 3)))
         assert [row.ratio == 1 for row in rows] == [True, False, False] * 2
         assert all(row.value > 0 for row in rows)
+
+    def test_views(self, tmp_path, monkeypatch):
+        rows = require_ratios(views.measure(CHEAP, tmp_path), 2)
+        assert [row.what for row in rows] == ["center", "squeeze"]
+        pixels = replace(BACKBONES[standin.NAME].pixels, any_size=True)
+        backbone = replace(BACKBONES[standin.NAME], pixels=pixels)
+        monkeypatch.setitem(BACKBONES, standin.NAME, backbone)
+        again = tmp_path / "again"
+        again.mkdir()
+        rows = require_ratios(views.measure(CHEAP, again), 3)
+        assert rows[-1].note.startswith("340x256, ")
 
     @pytest.mark.slow
     def test_combination(self, tmp_path):

@@ -146,6 +146,31 @@ def test_other_measures_are_shown_without_a_new_training(done: BenchMethodsOptio
     assert content["rows"][0]["best"].keys() == {"frame_ap", "frame_auc"}
 
 
+def test_alarms_are_shown_and_counted_in_scores_of_an_earlier_version(
+    done: BenchMethodsOptions,
+) -> None:
+    paths = sorted((done.out / "runs").rglob("judged/*/scores.json"))
+    for path in paths:
+        content = json.loads(path.read_text())
+        for video in content["videos"]:
+            assert video.pop("alarms")["seconds"] > 0
+        path.write_text(json.dumps(content))
+    shown = 'measures = ["false_alarms_per_hour", "event_recall", "frame_auc"]\nreference'
+    done.config.write_text(TABLE.replace("reference", shown))
+    with patch("vigil.pipeline.tables.command.train_model", side_effect=AssertionError):
+        run_bench_methods(done)
+    assert all("alarms" in video for path in paths for video in read(path))
+    heads, _, *rows = (
+        line.split(" | ") for line in (done.out / "table.md").read_text().splitlines()[2:]
+    )
+    assert heads[2] == "false alarms per hour (lower is better)"
+    own, other = (float(row[2].split()[0]) for row in rows)
+    reference = next(row for row in rows if row[-1] == " |")
+    sign = 1 if reference is rows[0] else -1
+    step = next(row[-1] for row in rows if row[-1] != " |")
+    assert float(step.split()[0]) == pytest.approx(sign * (other - own), abs=0.002)
+
+
 def test_the_tables_that_come_with_vigil_can_be_made() -> None:
     tables = [path for path in CONFIGS.glob("*.toml") if "rows" in read_toml(path)]
     assert len(tables) >= 5

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -30,6 +31,7 @@ from vigil.pipeline.cli import COMMANDS, GROUPS, arguments_of, main, parse
 from vigil.pipeline.extraction import pretrained as weights
 from vigil.pipeline.extraction import verification
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe, recipe_of
+from vigil.pipeline.short_help import EXAMPLES
 
 PATHS = [
     [name, *rest]
@@ -72,12 +74,12 @@ WIDTH = 80
 def help_of(monkeypatch):
     """Return a function that returns the help of a command, in boxes `WIDTH` characters wide."""
 
-    def call(command):
+    def call(command, flag="--help-all"):
         output = io.BytesIO()
         # tyro draws boxes only if the encoding is spelled like this.
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "utf-8", write_through=True))
         monkeypatch.setenv("COLUMNS", str(WIDTH))
-        assert exit_code_of([*command.split(), "--help"]) == 0
+        assert exit_code_of([*command.split(), flag]) == 0
         return output.getvalue().decode()
 
     return call
@@ -108,6 +110,52 @@ def test_help_breaks_lines_only_where_the_terminal_ends(command, help_of):
     assert broken_early(said) == []
     assert "(default: )" not in said
     assert "(default: None)" not in said
+
+
+@pytest.mark.parametrize("command", ["", *GROUPS, *map(" ".join, PATHS)])
+def test_the_usual_help_fits_a_screen(command, help_of):
+    lines = help_of(command, "--help").splitlines()
+    assert len(lines) <= 40
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_the_usual_help_names_every_flag(path, help_of):
+    command = " ".join(path)
+    usual, every = help_of(command, "--help"), help_of(command)
+    flags = set(re.findall(r"^│ (?:-\w [^,]*, )?(--[a-z][a-z0-9-]+)", every, re.MULTILINE))
+    assert flags
+    assert flags <= set(re.findall(r"--[a-z][a-z0-9-]+", usual))
+    assert "examples:\n  vigil " in usual
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_examples_can_be_parsed(command):
+    for line in EXAMPLES[command].splitlines():
+        vigil, *arguments = shlex.split(line.partition(" > ")[0], comments=True)
+        assert vigil == "vigil"
+        parse(arguments)
+        assert f"{line} ".startswith(f"vigil {command} ")
+
+
+def test_every_command_has_examples():
+    assert {*EXAMPLES} == {" ".join(path) for path in PATHS}
+
+
+def test_three_flags_are_short():
+    chosen = parse(["score", "a", "-c", "C", "-o", "R"])
+    assert chosen == parse(["score", "a", "--checkpoint", "C", "--out", "R"])
+    assert parse(["train", "F", "-o", "R", "-a", "A", "B"]) == parse(
+        ["train", "F", "--out", "R", "--annotations", "A", "B"]
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed(shell, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in (*COMMANDS, "--checkpoint", "--keep-share"))
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -142,6 +190,8 @@ def test_a_switch_that_turns_something_off_says_so(help_of):
 )
 def test_positional_arguments_have_names(command, names, capsys):
     assert exit_code_of([*command.split(), "--help"]) == 0
+    assert f" {names}" in capsys.readouterr().out.splitlines()[0]
+    assert exit_code_of([*command.split(), "--help-all"]) == 0
     assert capsys.readouterr().out.splitlines()[0].endswith(f" {names}")
 
 
@@ -188,10 +238,8 @@ def test_every_command_has_a_function_that_runs_it(path):
     "arguments",
     [
         [],
-        ["extrct"],
         ["extract"],
         ["extract", "a"],
-        ["extract", "a", "--out", "b", "--fast"],
         ["extract", "a", "--out", "b", "--segments", "x"],
         ["features"],
         ["train", "--seed"],

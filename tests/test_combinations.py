@@ -13,18 +13,14 @@ from torch import nn
 from video_files import draw_frames, encode
 
 from vigil.extract.engine import device
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES, Pixels
-from vigil.extract.networks.combinations import (
-    find_backbones,
-    find_endpoints,
-    load_networks,
-    split_weights,
-)
+from vigil.extract.networks.choice import find_backbones, find_endpoints, split_weights
+from vigil.extract.networks.combinations import load_networks
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.spec import FeaturePart
 from vigil.extract.store import read_features, write_features
-from vigil.extract.views import cut_view
 from vigil.pipeline.cli import main
 from vigil.pipeline.extraction import command as extraction
 

@@ -1,7 +1,7 @@
 """The paired bootstrap, and the scores that it reads."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from vigil.pipeline.evaluation.records import FORMAT, ScoredVideo, StoredScoresE
 from vigil.pipeline.options import CompareOptions
 from vigil.pipeline.run_folder import SCORES_NAME
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.alarms import VideoAlarms
 from vigil.pipeline.scores.measures import MEASURES
 
 
@@ -152,6 +153,28 @@ def test_incomparable_runs_are_refused_with_a_reason(tmp_path, capsys):
     assert "frame_ap undefined: some anomalous videos have no annotated frames" in lines
     told = "the first distinguishes Fighting, Normal, the second Anomaly, Normal"
     assert f"maa undefined: {told}" in lines
+
+
+def test_alarms_are_compared_and_absent_ones_explained(tmp_path, capsys):
+    def with_alarms(run, num_false):
+        own = VideoAlarms(num_false, num_false, 1, 1, (1, 0), (2.0,), 5.0, 3600.0, (1, 0), (1, 0))
+        return [vars(replace(video, alarms=own)) | {"alarms": asdict(own)} for video in run]
+
+    for name, num_false in (("calm", 1), ("loud", 3)):
+        save(tmp_path / name, make_run(0, 0.5))
+        path = tmp_path / name / SCORES_NAME
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps(content | {"videos": with_alarms(make_run(0, 0.5), num_false)}))
+    run_compare(CompareOptions(tmp_path / "calm", tmp_path / "loud", bootstrap=5))
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    told = "1.0000 3.0000 difference -2.0000 low -2.0000 high -2.0000 p "
+    assert lines["false_alarms_per_hour"].startswith(told)
+    assert lines["false_alarms_per_hour"].endswith("(lower is better)")
+    assert not lines["event_recall"].endswith("(lower is better)")
+    assert lines["event_recall_at_1_a_day"].startswith("0.0000 0.0000")
+    save(tmp_path / "early", make_run(0, 0.5))
+    run_compare(CompareOptions(tmp_path / "early", tmp_path / "loud", bootstrap=5))
+    assert "event_recall undefined: no alarms are stored" in capsys.readouterr().out
 
 
 def test_missing_or_damaged_scores_are_named(tmp_path):

@@ -16,9 +16,14 @@ from vigil.extract.damage import Damage
 from vigil.extract.decode import worker
 from vigil.extract.decode.decoder import VideoInfo
 from vigil.extract.decode.reader import Clip, Finished, Restart
-from vigil.extract.engine import writer
+from vigil.extract.engine import device, writer
 from vigil.extract.engine.activity import Activity
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import FailedVideo, UserError, VideoError
+from vigil.extract.networks.backbones import BACKBONES
+from vigil.extract.networks.combinations import Network
+from vigil.extract.networks.placement import place
+from vigil.extract.networks.weights import load_weights
 from vigil.extract.source import SourceVideo, VideoIdentity
 from vigil.extract.store import feature_path, list_features, verify_features
 from vigil.extract.versions import installed_versions
@@ -288,6 +293,81 @@ def test_a_device_out_of_memory_suggests_what_to_do(tmp_path, script):
         UserError, match="lacks memory for batches of 2 clip-views: lower batch_size"
     ):
         run(make_engine(Large(), batch_size=2), tmp_path, "a.mp4")
+
+
+ANY_SIZE = replace(BACKBONE, pixels=replace(BACKBONE.pixels, any_size=True))
+
+
+def any_size_engine(network=None, **changes):
+    (fake,) = make_engine(network).networks
+    return make_engine(networks=(replace(fake, backbone=ANY_SIZE),), **changes)
+
+
+def draw_sized(num_frames, height, width):
+    rng = np.random.default_rng(height)
+    return rng.integers(0, 256, (num_frames, height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("views", [("whole",), ("center", "squeeze", "whole")])
+def test_frames_of_several_sizes_in_one_run(tmp_path, script, batch_size, views):
+    """What a feature is does not depend on the videos around it, nor on the other views."""
+    sizes = {"a.mp4": (256, 341), "b.mp4": (301, 225), "c.mp4": (224, 224), "d.mp4": (256, 455)}
+    for name, size in sizes.items():
+        script[name] = messages_of(name, draw_sized(100, *size))
+    engine = any_size_engine(views=views, batch_size=batch_size, keep_clips=True)
+    assert len(run(engine, tmp_path, *sizes)) == len(sizes)
+    for name, size in sizes.items():
+        video, frames = features_of(tmp_path, name), draw_sized(100, *size)
+        assert video.views == views
+        for features, (start, stop) in zip(video.clip_features, video.clip_frames, strict=True):
+            clip = frames[np.minimum(np.arange(start, start + 64), stop - 1)]
+            expected = [mean_colours(np.asarray(cut_view(torch.tensor(clip), v))) for v in views]
+            np.testing.assert_allclose(features, expected, rtol=1e-6)
+
+
+def test_i3d_sees_whole_frames_in_an_extraction(tmp_path, script):
+    """In 224 x 224 the view whole is the center, bit for bit; elsewhere it is all of the frame."""
+    backbone, endpoint = BACKBONES["i3d"], "MaxPool3d_2a_3x3"
+    module = backbone.build(endpoint).eval().requires_grad_(False)
+    weights = load_weights(module, "random", backbone.sources)
+    sizes = {"small.mp4": (224, 224), "odd.mp4": (225, 261)}
+    for name, size in sizes.items():
+        script[name] = messages_of(name, draw_sized(64, *size))
+    network = Network(backbone, endpoint, module, weights)
+    engine = make_engine(networks=(network,), views=("center", "whole"), keep_clips=True)
+    run(engine, tmp_path, *sizes)
+    center, whole = features_of(tmp_path, "small.mp4").clip_features[0]
+    np.testing.assert_array_equal(center, whole)
+    center, whole = features_of(tmp_path, "odd.mp4").clip_features[0]
+    frames = torch.from_numpy(draw_sized(64, 225, 261)[None, :, :224, :260]).contiguous()
+    expected = place(module, backbone, torch.device("cpu"), "fp32", rungs=["plain"]).run(frames)
+    np.testing.assert_allclose(whole, expected.numpy().ravel(), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(whole, center, rtol=1e-3)
+
+
+def test_frames_too_large_for_the_view_whole_are_refused(tmp_path, script, monkeypatch):
+    monkeypatch.setattr(device, "MAX_BATCH_PIXELS", 2 * 226 * 230)
+    script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
+    assert run(any_size_engine(views=("whole",)), tmp_path, "a.mp4")
+    message = r"a\.mp4: frames of 230x226 pixels, 2 in a batch, are too large .* short_side to 256"
+    with pytest.raises(UserError, match=message):
+        run(any_size_engine(views=("whole",), batch_size=2), tmp_path / "2", "a.mp4")
+
+
+def test_memory_for_whole_frames_also_depends_on_their_size(tmp_path, script):
+    class Large(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError
+
+    script["a.mp4"] = messages_of("a.mp4", draw(64, 0))
+    with pytest.raises(UserError, match="lower batch_size or short_side"):
+        run(any_size_engine(Large(), views=("whole",)), tmp_path, "a.mp4")
+
+
+def test_a_network_of_fixed_size_is_refused_the_view_whole():
+    with pytest.raises(UserError, match="fake cannot use the view 'whole'"):
+        make_engine(views=("center", "whole"))
 
 
 def test_progress_is_reported_clip_by_clip(tmp_path, script):

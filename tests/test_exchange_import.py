@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from test_hostile_files import answers_or_refuses, spoilt
 from torchvision.transforms.functional import ten_crop
 
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import UserError
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import list_features, verify_features
-from vigil.extract.views import VIEWS, cut_view, in_stored_order, view_names
+from vigil.extract.views import VIEWS, in_stored_order, view_names
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.cli import main
 from vigil.pipeline.exchange.foreign_files import CROP_ORDERS, ExchangeError, crop_names, read_rows

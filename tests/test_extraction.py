@@ -507,6 +507,27 @@ class TestWrongUsage:
         ("arguments", "message"),
         [
             (["--views", "middle"], "unknown view 'middle'"),
+            (
+                ["--views", "center,whole"],
+                "fake cannot use the view 'whole', because its frames have any size: use the "
+                "backbone i3d, or the view 'squeeze'",
+            ),
+            (
+                ["--backbone", "swin3d_t+i3d+r3d_18", "--views", "whole"],
+                "swin3d_t, r3d_18 cannot use the view 'whole'",
+            ),
+            (
+                [
+                    "--backbone",
+                    "i3d",
+                    "--endpoint",
+                    "Conv3d_1a_7x7",
+                    "--views",
+                    "whole",
+                    "--compile",
+                ],
+                "--compile compiles for one size of frames: leave it out for --views whole",
+            ),
             (["--endpoint", "fc6"], "fake has no endpoint 'fc6'"),
             (["--short-side", "100"], "short side 100 is smaller than the 224 pixel views"),
             (

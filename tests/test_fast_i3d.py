@@ -139,3 +139,22 @@ def test_a_mean_passes_through_a_pool_to_the_next_bias(state):
 def test_odd_sizes_are_refused(state, shape):
     with pytest.raises(ValueError, match="have an odd size"):
         FastI3D(network(state, "Conv3d_1a_7x7"), torch.float32)(noise(*shape))
+
+
+@pytest.mark.parametrize("endpoint", ["MaxPool3d_3a_3x3", "Mixed_4d", "Mixed_5c", "AvgPool"])
+@pytest.mark.parametrize("size", [(34, 46), (66, 130), (86, 64), (118, 158)])
+def test_maps_of_odd_sizes_match_the_plain_network(state, endpoint, size):
+    plain, views = network(state, endpoint), noise(1, 10, *size)
+    with torch.inference_mode():
+        for stem in STEMS.values():
+            fast = FastI3D(plain, torch.float32, stem)
+            assert relative_error(fast(views), plain_features(plain, views)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(34, 46), (118, 158)])
+def test_the_average_is_over_the_whole_map_and_two_time_positions(state, size):
+    views = noise(1, 24, *size)
+    with torch.inference_mode():
+        means = FastI3D(network(state, "Mixed_5c"), torch.float32)(views)
+        pooled = FastI3D(network(state, "AvgPool"), torch.float32)(views)
+    torch.testing.assert_close(pooled, (means[:, :-1] + means[:, 1:]) / 2, rtol=1e-5, atol=1e-6)

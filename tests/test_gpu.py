@@ -1,5 +1,7 @@
 """Checks that need a GPU: its features, scores and training against the CPU's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,39 @@ def test_an_extraction_gives_the_same_as_on_the_cpu(gpu, tmp_path, num_workers):
         expected = verify_features(feature_path(tmp_path / "cpu", source.name))
         actual = verify_features(feature_path(tmp_path / "gpu", source.name))
         np.testing.assert_allclose(actual.clip_features, expected.clip_features, rtol=1e-5)
+
+
+def test_views_of_whole_frames_are_those_of_the_cpu(gpu, tmp_path):
+    sizes = {"a.mp4": (320, 240), "b.mp4": (240, 426), "c.mp4": (302, 226)}
+    sources = [
+        SourceVideo(encode(tmp_path / name, draw_frames(130, *size)), name)
+        for name, size in sizes.items()
+    ]
+    (fake,) = make_engine().networks
+    pixels = replace(fake.backbone.pixels, any_size=True)
+    networks = (replace(fake, backbone=replace(fake.backbone, pixels=pixels)),)
+    settings = {"networks": networks, "keep_clips": True, "views": ("squeeze", "whole")}
+    list(make_engine(**settings).extract(sources, tmp_path / "cpu"))
+    on_gpu = make_engine(devices=(gpu,), batch_size=2, **settings)
+    assert len(list(on_gpu.extract(sources, tmp_path / "gpu"))) == len(sizes)
+    for name in sizes:
+        expected = verify_features(feature_path(tmp_path / "cpu", name)).clip_features
+        actual = verify_features(feature_path(tmp_path / "gpu", name)).clip_features
+        np.testing.assert_allclose(actual[:, 0], expected[:, 0], atol=0.1)  # colours, 0..255
+        np.testing.assert_allclose(actual[:, 1], expected[:, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(226, 302), (256, 340)])
+def test_i3d_features_of_whole_frames_are_those_of_the_cpu(gpu, size):
+    backbone = BACKBONES["i3d"]
+    network = backbone.build("AvgPool")
+    load_state(network, seeded_state(), "seeded")
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randint(0, 256, (1, 64, *size, 3), dtype=torch.uint8, generator=generator)
+    expected = place(network, backbone, CPU, "fp32", rungs=["plain"]).run(views)
+    placed = place(network, backbone, gpu, "fp16", rungs=["folded"], view_size=size)
+    assert (placed.rung, placed.precision) == ("folded", "fp16")
+    assert relative_error(placed.run(views.to(gpu)).cpu(), expected) < 0.02
 
 
 def test_the_gpu_decodes_the_same_as_the_cpu(gpu, tmp_path):

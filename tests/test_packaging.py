@@ -58,7 +58,7 @@ def test_the_wheel_holds_vigil_and_nothing_else(tmp_path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {f"vigil/{path.relative_to(ROOT)}" for path in python_files(*FOLDERS)}
     templates = {f"vigil/{path.relative_to(ROOT)}" for path in ROOT.glob("pipeline/**/*.html")}
-    assert names == {"vigil/__init__.py"} | expected | templates
+    assert names == {"vigil/__init__.py", "vigil/py.typed"} | expected | templates
 
 
 def test_no_module_is_imported_by_the_bare_name_of_its_folder():

@@ -10,8 +10,9 @@ from precisions import needs_bf16
 from torch import nn
 
 from vigil.extract.networks import placement
-from vigil.extract.networks.backbones import BACKBONES, PRECISIONS
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.networks.fast_i3d import STEMS, FastI3D
+from vigil.extract.networks.hardware import PRECISIONS
 from vigil.extract.networks.i3d import I3D
 from vigil.extract.networks.placement import RUNGS, TOLERANCES, place
 from vigil.extract.networks.weights import load_state, load_weights

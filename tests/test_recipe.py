@@ -11,6 +11,7 @@ from vigil.extract.errors import UserError
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.model.methods import METHODS, find_method
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe
+from vigil.pipeline.tables.method_table import load_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,6 +85,26 @@ def test_errors_in_a_file_are_located_and_explained(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.toml cannot be read \(No such file"):
         load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("name", ["joint_plus", "configs/joint_plus.toml"])
+def test_shipped_recipes_have_names_in_every_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(Path(name)) == load_recipe(ROOT / "configs" / "joint_plus.toml")
+    assert load_table(Path("configs/table1.toml")).dataset == "ucf_crime"
+    own = tmp_path / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text('method = "svm"')
+    assert load_recipe(Path(name)).method == "svm"
+
+
+@pytest.mark.parametrize("name", ["joint_pls", "joint_plus.toml", "other/joint_plus.toml"])
+def test_other_names_are_paths(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"cannot be read .* by its name: .*joint_plus, "):
+        load_recipe(Path(name))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -437,3 +438,12 @@ def test_the_overview_of_an_earlier_run_is_removed_and_results_of_videos_stay(tm
     assert report_of(tmp_path).read_text() == page  # from the files, as from memory
     remove_overview(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["Fighting"]
+
+
+def test_no_event_is_shown_to_last_longer_than_its_video(tmp_path):
+    whole = SegmentScore(0, 260, 0.0, 10.4, 0.9)
+    event = Event(0, 260, 0.0, 10.4, 0.9, "Fighting", 0.25)
+    write_folder(tmp_path, [make_result(segments=(whole,), events=(event,))])
+    times = set(re.findall(r">(\d:\d\d:\d\d)<", report_of(tmp_path).read_text()))
+    assert max(times) == "0:00:11"
+    assert "0:00:10" not in times

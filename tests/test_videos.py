@@ -82,11 +82,33 @@ def test_paths_in_a_list_are_relative_to_it(root, tmp_path):
         f"# my videos\nvideos/b.mp4\n\n  videos/A/a.MP4  \n{outside}\nvideos/../videos/-x.mkv\n"
     )
     assert found(listing) == {
-        "-x.mkv": tmp_path / "videos/../videos/-x.mkv",
         "out.mp4": outside,
+        "videos/-x.mkv": tmp_path / "videos/../videos/-x.mkv",
         "videos/A/a.MP4": root / "A/a.MP4",
         "videos/b.mp4": root / "b.mp4",
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["Fighting/a.mp4", "Normal/b.mp4"], ["Fighting/a.mp4", "Normal/b.mp4"]),
+        (["Fighting/a.mp4"], ["Fighting/a.mp4"]),
+        (["Fighting/a.mp4", "Fighting/b.mp4"], ["Fighting/a.mp4", "Fighting/b.mp4"]),
+        (["cam1/May/a.mp4", "cam2/May/a.mp4"], ["cam1/May/a.mp4", "cam2/May/a.mp4"]),
+        (["a.mp4", "cam/May/b.mp4"], ["far/a.mp4", "far/cam/May/b.mp4"]),
+    ],
+)
+@pytest.mark.parametrize("spelling", ["{root}/far/{file}", "../far/{file}"])
+def test_paths_elsewhere_keep_their_folders(tmp_path, files, names, spelling):
+    listing = tmp_path / "lists" / "list.txt"
+    listing.parent.mkdir()
+    for file in files:
+        (tmp_path / "far" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "far" / file).write_text("")
+    lines = (spelling.format(root=tmp_path, file=file) for file in files)
+    listing.write_text("\n".join(lines))
+    assert list(found(listing)) == names
 
 
 def test_the_wrong_line_of_a_list_is_named(tmp_path, root):
@@ -302,3 +324,26 @@ def test_a_list_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(UserError, match=r"list\.txt cannot be read \(Permission denied\)"):
         found(listing)
+
+
+@pytest.mark.parametrize(
+    ("beside", "plots"),
+    [
+        (("metrics.json", "scores.json"), ""),
+        (("metrics.json", "scores.json"), "figures/Fighting"),
+        (("table.json", "table.md"), "figures/joint"),
+        (("best/config.json",), "figures"),
+    ],
+)
+def test_plots_of_vigil_are_no_video(tmp_path, beside, plots):
+    for name in ("film/1.png", "film/2.png", f"out/{plots}/a.png", f"out/{plots}/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    others = find_videos([str(tmp_path)], ".mp4", picture_fps=25.0)
+    assert len(others.videos) == 2
+    for name in beside:
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).touch()
+    found = find_videos([str(tmp_path)], ".mp4", picture_fps=25.0)
+    assert [video.name for video in found.videos] == ["film"]
+    assert found.num_other_files == 2 + len(beside)

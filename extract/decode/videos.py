@@ -1,12 +1,14 @@
 """Finds the videos that command-line arguments name, each with its name in every output.
 
-A folder that holds pictures and no video file is itself a video, with the folder's name. Links that
+A folder that holds pictures and no video file is itself a video, with the folder's name, unless the
+pictures are plots of vigil's own. Links that
 the user names are followed anywhere. Somebody else may have put links into a folder that is
 searched, so by default those must not lead out of it.
 """
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +26,17 @@ _KINDS = {
     stat.S_IFDIR: "a folder",
 }
 
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
 USUAL_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".ts", ".dav")
+PLOTS_FOLDER = "figures"
+OUTPUTS = (
+    ("metrics.json", "scores.json"),
+    ("table.json", "table.md"),
+    ("best/config.json",),
+    ("last/config.json",),
+)
+"""Files that lie together in a folder of vigil with plots, there or in its `PLOTS_FOLDER`."""
 MAX_NAMED = 6
 """Extensions that a message lists."""
 
@@ -77,7 +89,7 @@ class _Search:
         """Return the names of the files that are frames of the folder."""
         has_videos = any(Path(name).suffix.lower() in self.extensions for name in names)
         has_pictures = any(name.lower().endswith(PICTURE_ENDINGS) for name in names)
-        if has_videos or not has_pictures or not self.with_pictures:
+        if has_videos or not has_pictures or not self.with_pictures or _is_output(folder):
             return set()
         return {picture.name for picture in list_pictures(folder)}
 
@@ -87,6 +99,16 @@ class _Search:
             yield _Found(_relative(path, root), path, root)
         else:
             self.other_files.add(path)
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether the pictures in a folder are plots of vigil."""
+    above = (one.parent for one in (folder, *folder.parents) if one.name == PLOTS_FOLDER)
+    return any(
+        all((place / name).is_file() for name in names)
+        for place in (folder, *above)
+        for names in OUTPUTS
+    )
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -103,8 +125,9 @@ def find_videos(
     """Find the videos in folders, named directly, matching patterns, or listed in text files.
 
     A video's name is its path relative to the folder it was found in. A video named directly gets
-    its file name, and one from a list its path as listed if that is relative. No name leads
-    upwards, so no output lies outside its folder.
+    its file name, and one from a list its path relative to the list's folder. Those that a list
+    names elsewhere keep the folders that differ among them, and at least the last one. No name
+    leads upwards, so no output lies outside its folder.
 
     Args:
         arguments: folders, files, patterns and lists.
@@ -200,6 +223,24 @@ def _unreadable(error: OSError) -> FailedVideo:
     return FailedVideo(str(error.filename), f"the folder cannot be read ({error.strerror})")
 
 
+def check_argument(argument: str) -> None:
+    """Refuse an argument that names nothing: no file, no folder and no pattern.
+
+    Raises:
+        UserError: it does not exist, or is the address of a stream or a page.
+    """
+    path = _as_stored(Path(argument))
+    if path.exists():
+        return
+    if match := _ADDRESS.match(argument):
+        address = re.sub(r"//[^/@]*@", "//", argument)  # without its password
+        record = f"record it into files first, such as with ffmpeg -i {match[0]}... -c copy A.mkv"
+        remedy = "write the path alone" if match[1].lower() == "file" else record
+        raise UserError(f"{address} is an address, and vigil reads files and folders: {remedy}")
+    if not glob.has_magic(argument):
+        raise UserError(f"{argument} does not exist: name a folder of videos, a video or a pattern")
+
+
 def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     """Yield the videos that an argument names."""
     path = _as_stored(Path(argument))
@@ -209,10 +250,10 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
         yield from _listed(path, search)
     elif path.exists():
         yield _Found(path.name, path)
-    elif glob.has_magic(argument):
+    elif glob.has_magic(argument) and not _ADDRESS.match(argument):
         yield from _matching(argument, search)
     else:
-        raise UserError(f"{argument} does not exist: name a folder of videos, a video or a pattern")
+        check_argument(argument)
 
 
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
@@ -256,17 +297,27 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100
+    outside: list[tuple[Path, Path]] = []
     for number, line in enumerate(lines, start=1):
-        listed = Path(line.strip())
         if not line.strip() or line.startswith("#"):
             continue
-        within = not listed.is_absolute() and ".." not in listed.parts
-        file = _as_stored(path.parent / listed)
+        file = _as_stored(path.parent / line.strip())
         # Path's own methods raise if a name is too long.
         is_folder = search.with_pictures and os.path.isdir(file) and list_pictures(file)  # noqa: PTH112
         if not (os.path.isfile(file) or is_folder):  # noqa: PTH113
+            if _ADDRESS.match(line):
+                check_argument(line.strip())
             raise UserError(f"{path}, line {number}: {file} does not exist")
-        yield _Found(_relative(file, path.parent) if within else file.name, file)
+        place = Path(os.path.abspath(file))  # noqa: PTH100
+        if place.is_relative_to(folder):
+            yield _Found(_relative(place, folder), file)
+        else:
+            outside.append((place, file))
+    # The last folder stays in the name even if it is the same for all, since it may be the class.
+    above = [place.parent.parent for place, _ in outside]
+    for place, file in outside:
+        yield _Found(_relative(place, Path(os.path.commonpath(above))), file)
 
 
 def _as_stored(path: Path) -> Path:

@@ -1,10 +1,10 @@
-"""One device at work: clips in, clip features out, in batches of one fixed shape.
+"""One device at work: clips in, clip features out, in batches of one shape per size of views.
 
 A clip is uploaded once and all its views are cut on the device, into batches that mix clips of
-several videos and are padded only at the end. A feature never depends on the rest of its batch. On
-CUDA nothing waits for the host: clips are uploaded during computation, and a batch's features are
-copied back while the next one runs. Legend: B views in a batch, V views of a clip, T frames,
-D = time positions x channels.
+several videos. They are padded only at the end, and where the size of the view whole changes. A
+feature never depends on the rest of its batch. On CUDA nothing waits for the host: clips are
+uploaded during computation, and a batch's features are copied back while the next one runs.
+Legend: B views in a batch, V views of a clip, T frames, D = time positions x channels.
 """
 
 import logging
@@ -25,10 +25,18 @@ from torch import Tensor
 
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.decode.ring import ClipRing, Slot
+from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import UserError
 from vigil.extract.networks.combinations import Network
 from vigil.extract.networks.placement import RUNGS, Placed, place
-from vigil.extract.views import cut_view
+from vigil.extract.views import WHOLE
+
+WHOLE_TEST_SIZE = 256, 340
+"""Height and width with which networks are tested for the view whole: that of most 4:3 videos."""
+
+MAX_BATCH_PIXELS = 2**22
+"""Pixels of a frame times views in a batch; I3D's first layer makes 512 values of each, and some
+kernels count them in 32 bits."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +130,10 @@ def serve(connection: Connection, rings: Sequence[ClipRing], job: DeviceJob) -> 
             raise
         except torch.OutOfMemoryError:
             reason = f"{job.device} lacks memory for batches of {job.batch_size} clip-views"
-            connection.send(DeviceFailed(UserError(f"{reason}: lower batch_size")))
+            remedy = "lower batch_size" + " or short_side" * (WHOLE in job.views)
+            connection.send(DeviceFailed(UserError(f"{reason}: {remedy}")))
+        except UserError as error:
+            connection.send(DeviceFailed(error))
         except Exception:  # of any type; sent as text, because not all of them can be pickled
             connection.send(DeviceFailed(RuntimeError(f"{job.device}: {traceback.format_exc()}")))
 
@@ -176,6 +187,7 @@ class _Device:
                 job.precision,
                 batch_size=job.batch_size,
                 rungs=job.rungs,
+                view_size=WHOLE_TEST_SIZE if WHOLE in job.views else (VIEW_SIZE, VIEW_SIZE),
             )
             for network in job.networks
         ]
@@ -217,13 +229,28 @@ class _Device:
     def _add(self, work: ClipWork) -> None:
         clip, uploaded = self._upload(work)
         for index, name in enumerate(self._job.views):
-            self._batch[len(self._owners)].copy_(cut_view(clip, name))
+            view = cut_view(clip, name)
+            self._fit_batch(view, work.key)
+            self._batch[len(self._owners)].copy_(view)
             self._owners.append((work.key, index))
             if len(self._owners) == self._job.batch_size:
                 self._run_batch()
         self._uploads.append((work, uploaded))
         while self._uploads and _is_done(self._uploads[0][1]):
             self._release()
+
+    def _fit_batch(self, view: Tensor, key: ClipKey) -> None:
+        """Begin a batch of another shape if the view has another size than those in the batch."""
+        if view.shape == self._batch.shape[1:]:
+            return
+        height, width = view.shape[1:3]
+        if height * width * self._job.batch_size >= MAX_BATCH_PIXELS:
+            raise UserError(
+                f"{key[0]}: frames of {width}x{height} pixels, {self._job.batch_size} in a batch, "
+                "are too large for the view whole: set short_side to 256, or lower batch_size"
+            )
+        self._run_batch()
+        self._batch = self._batch.new_zeros((self._job.batch_size, *view.shape))
 
     def _upload(self, work: ClipWork) -> tuple[Tensor, torch.cuda.Event | None]:
         """The clip (T, H, W, 3) on the device, and the event after which its slot is free."""

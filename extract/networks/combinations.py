@@ -11,13 +11,11 @@ from itertools import accumulate
 
 from torch import nn
 
-from vigil.extract.errors import UserError, counted
-from vigil.extract.networks.backbones import Backbone, find_backbone
+from vigil.extract.networks.backbones import Backbone
+from vigil.extract.networks.choice import find_backbones, find_endpoints, split_weights
 from vigil.extract.networks.download import Progress
 from vigil.extract.networks.weights import Weights, load_weights
 from vigil.extract.spec import FeaturePart
-
-JOINT = "+"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,51 +27,6 @@ class Network:
     module: nn.Module
     """Plain, in float32, on the CPU."""
     weights: Weights
-
-
-def find_backbones(name: str) -> tuple[Backbone, ...]:
-    """The backbones of a combination, or the single one of that name.
-
-    Raises:
-        UserError: a backbone does not exist, or is named twice.
-    """
-    names = name.split(JOINT)
-    backbones = tuple(find_backbone(name) for name in names)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"backbone {name!r} repeats {repeated[0]}: name each backbone once")
-    return backbones
-
-
-def find_endpoints(backbones: Sequence[Backbone], text: str | None) -> tuple[str, ...]:
-    """The endpoint of each backbone, from names joined by plus signs; None: the defaults.
-
-    Raises:
-        UserError: there is not one endpoint per backbone, or an endpoint does not exist.
-    """
-    names = [None] * len(backbones) if text is None else text.split(JOINT)
-    if len(names) != len(backbones):
-        raise UserError(
-            f"endpoint {text!r} is for {counted(len(names), 'network')}, not {len(backbones)}: "
-            "give one for each, joined by +, for example Mixed_4d+AvgPool"
-        )
-    return tuple(one.endpoint(name) for one, name in zip(backbones, names, strict=True))
-
-
-def split_weights(text: str, num_networks: int) -> tuple[str, ...]:
-    """The weights of each network: auto or random for all, or one for each, joined by commas.
-
-    Raises:
-        UserError: there is not one per network.
-    """
-    names = tuple(text.split(",")) if num_networks > 1 else (text,)
-    if len(names) == 1 and text.partition(":")[0] in ("auto", "random"):
-        names *= num_networks
-    if len(names) != num_networks:
-        raise UserError(
-            f"weights {text!r} are for {counted(len(names), 'network')}, not {num_networks}: "
-            "give auto, random, or one for each, joined by commas"
-        )
-    return names
 
 
 def load_networks(

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 
 from vigil.extract.errors import UserError
-from vigil.extract.networks.backbones import PRECISIONS
 
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # cuDNN 9.8 to 9.14 computed 16-bit 3-D convolutions wrongly or not at all.
 BROKEN_CUDNN = range(90800, 91500)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vigil.extract.networks.layouts import I3D as LAYOUT
+
 # Channels in and out, kernel, stride.
 _CONVOLUTIONS = {
     "Conv3d_1a_7x7": (3, 64, 7, 2),
@@ -38,27 +40,6 @@ _MIXED = {
     "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
-
-LAYOUT = {
-    "Conv3d_1a_7x7": (32, 64),
-    "MaxPool3d_2a_3x3": (32, 64),
-    "Conv3d_2b_1x1": (32, 64),
-    "Conv3d_2c_3x3": (32, 192),
-    "MaxPool3d_3a_3x3": (32, 192),
-    "Mixed_3b": (32, 256),
-    "Mixed_3c": (32, 480),
-    "MaxPool3d_4a_3x3": (16, 480),
-    "Mixed_4b": (16, 512),
-    "Mixed_4c": (16, 512),
-    "Mixed_4d": (16, 512),
-    "Mixed_4e": (16, 528),
-    "Mixed_4f": (16, 832),
-    "MaxPool3d_5a_2x2": (8, 832),
-    "Mixed_5b": (8, 832),
-    "Mixed_5c": (8, 1024),
-    "AvgPool": (7, 1024),
-}
-"""Endpoint -> (time positions, channels) for 64 frames, in the order of the network."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -133,10 +114,10 @@ def _layer(name: str) -> nn.Module:
 
 
 def clip_features(x: Tensor, endpoint: str) -> Tensor:
-    """(B, T, C) float32 from the last layer's output (B, C, T, H, W)."""
+    """(B, T, C) float32 from the last layer's output (B, C, T, H, W), of any height and width."""
     x = x.float()  # 16-bit average pooling is imprecise, and missing on the CPU
     if endpoint == "AvgPool":
-        x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
+        x = functional.avg_pool3d(x, (2, *x.shape[3:]), stride=1)
     return x.mean(dim=(3, 4)).transpose(1, 2)
 
 
@@ -156,11 +137,12 @@ class I3D(nn.Module):
         """Compute clip features.
 
         Args:
-            x: (B, 3, 64, 224, 224), RGB in [-1, 1].
+            x: (B, 3, 64, H, W), RGB in [-1, 1]; the weights were trained with 224 x 224.
 
         Returns:
             (B, T, C) float32: the endpoint's output averaged over height and width; for `AvgPool`
-            the average over 2 x 7 x 7 with stride 1, that is 7 x 1024 (paper, IV-A).
+            the average over two time positions with stride 1, that is 7 x 1024: over 2 x 7 x 7 for
+            224 x 224 (paper, IV-A).
         """
         for layer in self.children():
             x = layer(x)

@@ -33,15 +33,41 @@ def find_weights(
     Raises:
         WeightsError: there are no weights of that name, or all their sources are out of reach.
     """
+    named = named_sources(text, sources)
+    return _reach(named, progress) if named else Path(text)
+
+
+def named_sources(text: str, sources: Sequence[WeightsSource]) -> list[WeightsSource]:
+    """The sources of the weights that a word means, the best first; none if it is a path.
+
+    Raises:
+        WeightsError: there are no weights of that name.
+    """
     named = [source for source in sources if text in (AUTO, source.name)]
-    if named:
-        return _reach(named, progress)
-    if "/" in text or Path(text).suffix or Path(text).is_file():
-        return Path(text)
+    if named or "/" in text or Path(text).suffix or Path(text).is_file():
+        return named
     names = ", ".join(dict.fromkeys(source.name for source in sources))
     raise WeightsError(
         f"there are no weights {text!r}: use auto, random, one of {names}, or the path of a file"
     )
+
+
+def is_random(weights: str) -> bool:
+    """Whether a word means untrained weights."""
+    return weights == "random" or weights.startswith("random:")
+
+
+def require_file(path: Path) -> None:
+    """Refuse a weights file that is none.
+
+    Raises:
+        WeightsError: it does not exist.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} does not exist: give another file, or get the official weights with vigil "
+            "weights fetch"
+        )
 
 
 def _reach(sources: Sequence[WeightsSource], progress: Progress | None) -> Path:

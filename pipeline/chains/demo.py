@@ -14,8 +14,7 @@ from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, genera
 from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import KINETICS, find_backbone
 from vigil.extract.networks.download import WeightsError, cached_weights
-from vigil.extract.networks.named_weights import AUTO, find_weights
-from vigil.extract.networks.weights import is_random
+from vigil.extract.networks.named_weights import AUTO, find_weights, is_random
 from vigil.model.config import LossConfig, ModelConfig
 from vigil.pipeline.chains.steps import run_step
 from vigil.pipeline.logs import download_progress

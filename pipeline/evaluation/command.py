@@ -133,7 +133,7 @@ def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / METRICS_NAME, content)
-        write_scores(folder, videos, names)
+        write_scores(folder, videos, names, evaluation.alarms)
         record_use(checkpoint, options.features, len(videos))
         draw_evaluation(folder, evaluation, names, chosen)
     for problem in problems:

@@ -22,6 +22,7 @@ from vigil.pipeline.evaluation.records import (
 from vigil.pipeline.options import CompareOptions
 from vigil.pipeline.run_folder import BEST, EVALUATION_FOLDER, SCORES_NAME, TEST_SCORES_FOLDER
 from vigil.pipeline.scores import metrics
+from vigil.pipeline.scores.alarms import ALARM_MEASURES, UNKNOWN_FRAMES, alarm_measures
 from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import IntArray, Measure, Spread
 
@@ -31,7 +32,7 @@ Run = tuple[ScoredVideo, ...]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one method is than another."""
+    """How much higher a measure of one method is than that of another."""
 
     mean: float
     low: float
@@ -58,6 +59,7 @@ def run_compare(options: CompareOptions) -> int:
         print(
             f"{name} {np.mean(one):.4f} {np.mean(other):.4f} difference {found.mean:+.4f} "
             f"low {found.low:+.4f} high {found.high:+.4f} p {found.p_value:.4f}"
+            + (" (lower is better)" if MEASURES[name].lower_is_better else "")
         )
     print(f"num_runs {len(first)} {len(second)}")
     print(f"num_videos {len(first[0])} {len(second[0])}")
@@ -135,7 +137,7 @@ def spread(name: str, runs: Sequence[Run], num_resamples: int, seed: int) -> Spr
 def paired_difference(
     name: str, first: Sequence[Run], second: Sequence[Run], num_resamples: int, seed: int
 ) -> Difference | None:
-    """How much better the first method's runs are in a measure; None if that is undefined.
+    """How much higher a measure of the first method's runs is; None if that is undefined.
 
     A measure of classes is also undefined if the methods do not distinguish the same classes.
 
@@ -200,18 +202,33 @@ def _measure(name: str, run: Run) -> Callable[[IntArray], Measure]:
     of_frames = MEASURES[name].of_frames
     if of_frames is not None:
         if not all(video.frames_known for video in run):
-            return lambda _: Measure(None, "some anomalous videos have no annotated frames")
+            return lambda _: Measure(None, UNKNOWN_FRAMES)
         return partial(of_frames, metrics.rank_frames([video.pieces for video in run]))
     if name == "video_auc":
         peaks = np.array([video.peak_score for video in run])
         is_anomalous = np.array([video.is_anomalous for video in run])
         ranking = metrics.rank_videos(peaks, is_anomalous)
         return lambda weights: metrics.roc_auc(ranking, weights)
+    if name in ALARM_MEASURES:
+        return _alarm_measure(name, run)
     names = sorted({name for video in run for name in (video.class_name, video.label)})
     truth = np.array([names.index(video.class_name) for video in run])
     label = np.array([names.index(video.label) for video in run])
     return lambda weights: metrics.mean_class_accuracy(
         metrics.confusion_matrix(truth, label, len(names), weights)
+    )
+
+
+def _alarm_measure(name: str, run: Run) -> Callable[[IntArray], Measure]:
+    known = [video.alarms for video in run if video.alarms is not None]
+    if len(known) == len(run):
+        return alarm_measures(known)[name]
+    if not all(video.frames_known for video in run):
+        return lambda _: Measure(None, UNKNOWN_FRAMES)
+    return lambda _: Measure(
+        None,
+        "no alarms are stored, because segments have no times or the version was an earlier "
+        "one: run vigil evaluate again",
     )
 
 

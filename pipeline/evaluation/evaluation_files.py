@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vigil.extract.files import NAME_ERRNOS
 from vigil.pipeline.run_folder import FIGURES_FOLDER
 from vigil.pipeline.scores import metrics, plots
+from vigil.pipeline.scores.alarms import HOUR, alarm_curve
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.measures import Evaluation
 from vigil.pipeline.scores.metrics import Curve
@@ -57,6 +58,7 @@ def evaluation_json(
         },
         "roc": _curve_json(curve, "false_positive_rate", "true_positive_rate"),
         "precision_recall": _curve_json(curve, "recall", "precision"),
+        "alarm_curve": _alarm_curve_json(evaluation),
         "counts": {
             "videos": len(videos),
             "anomalous_videos": sum(video.class_index > 0 for video in videos),
@@ -83,7 +85,7 @@ def draw_evaluation(
     class_names: Sequence[str],
     videos: Sequence[EvaluatedVideo],
 ) -> None:
-    """Plot what is defined: ROC, precision and recall, confusion, and each given video."""
+    """Plot what is defined: ROC, precision and recall, confusion, alarms, each given video."""
     auc, ap = (evaluation.measures[name].value for name in ("frame_auc", "frame_ap"))
     plots.plot_confusion(folder / "confusion.png", evaluation.confusion, class_names)
     rates = curve_rates(evaluation.frame_curve)
@@ -93,6 +95,13 @@ def draw_evaluation(
     if ap is not None:
         path = folder / "precision_recall.png"
         plots.plot_precision_recall(path, rates["recall"], rates["precision"], ap)
+    false_alarms, recall = (
+        evaluation.measures[name].value for name in ("false_alarms_per_hour", "event_recall")
+    )
+    if false_alarms is not None and recall is not None:
+        curve = alarm_curve(evaluation.alarms)
+        least = 1 / (sum(one.seconds for one in evaluation.alarms) / HOUR)
+        plots.plot_alarms(folder / "alarms.png", *curve, (false_alarms, recall), least)
     for video in videos:
         scores = video.scores
         curves = {"score": scores.scores, "alpha": scores.alpha, "beta": scores.beta}
@@ -119,6 +128,18 @@ def curve_rates(curve: Curve) -> dict[str, npt.NDArray[np.float64]]:
         "true_positive_rate": recall,
         "recall": recall,
         "precision": found / np.maximum(found + alarms, 1),
+    }
+
+
+def _alarm_curve_json(evaluation: Evaluation) -> dict[str, list[float]] | None:
+    """Event recall against false alarms by ascending threshold; None if that is undefined."""
+    if evaluation.measures["event_recall"].value is None:
+        return None
+    false_alarms, recall = alarm_curve(evaluation.alarms)
+    return {
+        "threshold": evaluation.alarm_levels.tolist(),
+        "false_alarms_per_hour": false_alarms.tolist(),
+        "event_recall": recall.tolist(),
     }
 
 

@@ -9,7 +9,7 @@ Legend: S segments, K classes (normal has index 0).
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from vigil.data.classes import NORMAL
 from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.run_folder import SCORES_NAME, USES_NAME
+from vigil.pipeline.scores.alarms import VideoAlarms
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.metrics import Pieces
 from vigil.pipeline.text_files import read_csv, read_json, write_csv, write_json
@@ -50,6 +51,8 @@ class ScoredVideo:
     num_normal: tuple[int, ...]
     frames_known: bool
     """Whether it is known which frames are anomalous."""
+    alarms: VideoAlarms | None = None
+    """None if frames or times are unknown, and in scores of earlier versions."""
 
     @property
     def pieces(self) -> Pieces:
@@ -75,6 +78,7 @@ def write_scores(
     folder: Path,
     videos: Sequence[EvaluatedVideo],
     class_names: Sequence[str],
+    alarms: Sequence[VideoAlarms],
     made_of: str = "",
 ) -> None:
     """Write the scores of evaluated videos to a folder.
@@ -83,13 +87,16 @@ def write_scores(
         folder: created if missing.
         videos: with truth and scores.
         class_names: of the checkpoint.
+        alarms: of each video; empty if they are unknown.
         made_of: digest of everything the scores depend on, to recognise them later.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     content = []
-    for video in videos:
+    if alarms and len(alarms) != len(videos):
+        raise ValueError(f"{len(alarms)} counts of alarms for {len(videos)} videos")
+    for index, video in enumerate(videos):
         pieces = video.pieces
         content.append(
             {
@@ -101,6 +108,7 @@ def write_scores(
                 "num_anomalous": pieces.num_anomalous.tolist(),
                 "num_normal": pieces.num_normal.tolist(),
                 "frames_known": video.truth is not None,
+                "alarms": asdict(alarms[index]) if alarms else None,
             }
         )
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "made_of": made_of}
@@ -133,6 +141,11 @@ def made_of(folder: Path) -> str | None:
         return str(read_json(folder / SCORES_NAME).get("made_of", ""))
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def lacks_alarms(folder: Path) -> bool:
+    """Whether the scores in a folder are of an earlier version, which did not count alarms."""
+    return any("alarms" not in video for video in read_json(folder / SCORES_NAME).get("videos", ()))
 
 
 def record_use(checkpoint: Checkpoint, features: Path, num_videos: int) -> None:

@@ -85,23 +85,27 @@ def _select(videos: Mapping[str, Files], listed: Path) -> dict[str, Files]:
 def read_counts(path: Path) -> Counts:
     """Read each video's number of frames from a CSV of video,frames or video,frames,fps.
 
+    Semicolons may take the place of the commas.
+
     Raises:
         UserError: the file cannot be read or a line is invalid; names the line.
     """
     counts: defaultdict[str, set[FrameCount]] = defaultdict(set)
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            for number, cells in enumerate(csv.reader(file), start=1):
-                if not cells or tuple(cells) in (COUNT_HEADER, COUNT_HEADER[:2]):
-                    continue
-                video, count = PurePosixPath(composed(cells[0].strip())), _count(cells[1:])
-                if count is None:
-                    raise UserError(
-                        f"{path}, line {number}: write video,frames or video,frames,fps with "
-                        "numbers above 0"
-                    )
-                for name in {str(video), str(video.parent / video.stem), video.name, video.stem}:
-                    counts[name].add(count)
+            lines = file.readlines()
+        mark = ";" if lines and "," not in lines[0] else ","
+        for number, cells in enumerate(csv.reader(lines, delimiter=mark), start=1):
+            if not cells or tuple(cells) in (COUNT_HEADER, COUNT_HEADER[:2]):
+                continue
+            video, count = PurePosixPath(composed(cells[0].strip())), _count(cells[1:])
+            if count is None:
+                raise UserError(
+                    f"{path}, line {number}: write video,frames or video,frames,fps with "
+                    "numbers above 0"
+                )
+            for name in {str(video), str(video.parent / video.stem), video.name, video.stem}:
+                counts[name].add(count)
     except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}): use lines of video,frames") from error
     return counts

@@ -16,24 +16,24 @@ from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
-from vigil.extract.networks.combinations import JOINT, Network, joint_weights, load_networks
+from vigil.extract.networks.choice import JOINT
+from vigil.extract.networks.combinations import Network, joint_weights, load_networks
 from vigil.extract.networks.hardware import choose_precision, select_devices
 from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import feature_path
-from vigil.extract.views import view_names
+from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
+from vigil.pipeline.option_checks import check_compute, requested_spec
 from vigil.pipeline.options import ComputeOptions, ExtractOptions
 from vigil.pipeline.scores.frame_warnings import frame_warnings, read_max_damage
 
 GPU_BATCH_SIZE = 24
-MAX_WORKERS = 1024
-MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 
 WhenReady = Callable[[str, Path], object]
 """Called with the name of a video and its feature file, which is complete."""
@@ -89,24 +89,27 @@ def extract_requested(options: ExtractOptions) -> ExtractionReport:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
     compute = options.compute
+    _require_devices(compute)
     found = find_requested(options.videos, compute)
     with download_progress() as progress:
         networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
-    spec = FeatureSpec(
-        backbone=JOINT.join(network.backbone.name for network in networks),
-        endpoint=JOINT.join(network.endpoint for network in networks),
-        weights_digest=joint_weights(networks).digest,
-        time_pool=options.time_pool,
-        clip_stride=options.clip_stride,
-        num_segments=options.segments,
-        short_side=_short_side(options.short_side),
-        deinterlace=options.deinterlace,
-        frame_rate=_frame_rate(options.frame_rate),
-    )
+    endpoint = JOINT.join(network.endpoint for network in networks)
+    spec = requested_spec(options, endpoint, joint_weights(networks).digest)
     views = view_names(options.views)
     engine = make_engine(networks, spec, views, compute, options.keep_clips)
     with nullcontext() if options.dry_run else locked(options.out):
         return extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
+
+
+def _require_devices(compute: ComputeOptions) -> None:
+    """Refuse what cannot be computed with, before weights are fetched and loaded.
+
+    Raises:
+        UserError: names the option.
+    """
+    devices = select_devices(compute.device)
+    choose_precision(compute.precision, devices)
+    read_max_damage(compute.max_damage)
 
 
 def make_engine(
@@ -119,14 +122,15 @@ def make_engine(
     """The engine for networks with their weights, on the device the options choose.
 
     Raises:
-        UserError: there is no such device, or the batch size is not positive.
+        UserError: there is no such device, the batch size is not positive, or networks or options
+            do not suit the views.
     """
     devices = select_devices(compute.device)
     on_gpu = any(device.type == "cuda" for device in devices)
-    if compute.batch_size is not None and not 1 <= compute.batch_size <= MAX_BATCH_SIZE:
-        raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
-    if compute.workers != "auto" and not 0 <= compute.workers <= MAX_WORKERS:
-        raise UserError(f"{compute.workers} workers are not in 0..{MAX_WORKERS}: use auto")
+    check_compute(compute)
+    if compute.compile and WHOLE in views:
+        raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
+    default_batch_size = GPU_BATCH_SIZE if on_gpu and WHOLE not in views else 1
     return Engine(
         networks=networks,
         spec=spec,
@@ -135,8 +139,8 @@ def make_engine(
         precision=choose_precision(compute.precision, devices),
         decoder=compute.decoder,
         keep_clips=keep_clips,
-        batch_size=compute.batch_size or (GPU_BATCH_SIZE if on_gpu else 1),
-        limits=_worker_limits(compute),
+        batch_size=compute.batch_size or default_batch_size,
+        limits=WorkerLimits(compute.stall_seconds, int(compute.worker_memory_gib * 2**30)),
         max_damage=read_max_damage(compute.max_damage),
         rungs=("compiled", *RUNGS) if compute.compile else RUNGS,
         num_workers=None if compute.workers == "auto" else compute.workers,
@@ -169,34 +173,10 @@ def rebuild_engine(
             f"the features {spec.backbone!r} were {spec.origin}: vigil cannot extract them from "
             "videos; train on features of vigil extract to score videos"
         )
+    _require_devices(compute)
     with download_progress() as progress:
         networks = load_same_networks(spec.backbone, spec.endpoint, used, weights_name, progress)
     return make_engine(networks, spec, views, compute, keep_clips)
-
-
-def _worker_limits(compute: ComputeOptions) -> WorkerLimits:
-    if not compute.stall_seconds >= 1:
-        raise UserError(f"--stall-seconds {compute.stall_seconds:g} is less than 1")
-    if not 0.1 <= compute.worker_memory_gib <= 2**20:
-        raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
-    return WorkerLimits(compute.stall_seconds, int(compute.worker_memory_gib * 2**30))
-
-
-def _short_side(text: str) -> int | None:
-    if text == "native":
-        return None
-    if not text.isdecimal():
-        raise UserError(f"short side {text!r} is not a number of pixels: use 256, or native")
-    return int(text)
-
-
-def _frame_rate(text: str) -> float | None:
-    try:
-        return None if text == "native" else float(text)
-    except ValueError:
-        raise UserError(
-            f"frame rate {text!r} is not a number of frames a second: use 25, or native"
-        ) from None
 
 
 def extract_videos(

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
+from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import BACKBONES, Backbone, find_backbone
-from vigil.extract.networks.combinations import find_backbones, split_weights
+from vigil.extract.networks.choice import find_backbones, split_weights
 from vigil.extract.networks.download import WeightsSource, cached_weights
 from vigil.extract.networks.named_weights import AUTO, cached_first, find_weights
-from vigil.extract.networks.weights import load_weights
 from vigil.pipeline.logs import download_progress, print_table
 from vigil.pipeline.options import (
     ExtractOptions,
@@ -39,7 +40,7 @@ def _rows(backbone: Backbone) -> Iterator[tuple[str, ...]]:
         str(len(backbone.frame_indices)),
         str(backbone.pixels.size),
         f"{time_positions} x {channels}",
-        f"{backbone.count_flop(endpoint) / 1e9:.0f}",
+        str(backbone.gflop or ""),
     )
     for source in backbone.sources:
         path = cached_weights(source)
@@ -85,7 +86,19 @@ def run_fetch(options: WeightsFetchOptions) -> int:
 
 
 def run_verify_weights(options: WeightsVerifyOptions) -> int:
-    """Load weights into their network, and print their digest; nothing is downloaded."""
+    """Load weights into their network, and print their digest; nothing is downloaded.
+
+    Raises:
+        UserError: there is no such backbone, or the file is not of its complete weights.
+    """
+    from vigil.extract.networks.weights import load_weights  # with torch, which takes seconds
+
+    if "/" in options.backbone or Path(options.backbone).suffix:
+        raise UserError(
+            f"{options.backbone} stands where the name of its backbone belongs: write vigil "
+            f"weights verify {DEFAULT_BACKBONE} {options.backbone}, or another name that vigil "
+            "weights list shows"
+        )
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
     text = options.weights

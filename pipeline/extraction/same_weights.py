@@ -5,21 +5,16 @@ from itertools import product
 from pathlib import Path
 
 from vigil.extract.networks.backbones import Backbone
-from vigil.extract.networks.combinations import (
-    Network,
-    find_backbones,
-    joint_weights,
-    load_networks,
-    split_weights,
-)
+from vigil.extract.networks.choice import find_backbones, split_weights
+from vigil.extract.networks.combinations import Network, joint_weights, load_networks
 from vigil.extract.networks.download import (
     Progress,
     UnreachableWeightsError,
     WeightsError,
     WeightsSource,
 )
-from vigil.extract.networks.named_weights import AUTO, cached_first
-from vigil.extract.networks.weights import Weights, is_random
+from vigil.extract.networks.named_weights import AUTO, cached_first, is_random
+from vigil.extract.networks.weights import Weights
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ annotated interval; an interval is found if an alarm overlaps it.
   that is earlier; mean over the intervals found.
 * ``footage_seconds_per_event``: length of all alarms for each interval found.
 
-Legend: N videos, T thresholds, E intervals. Times are in seconds.
+The numbers of alarms per video, `VideoAlarms`, are all that the measures need, so that stored ones
+can be compared. Legend: N videos, T thresholds. Times are in seconds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -30,6 +31,15 @@ IOU_THRESHOLDS = (0.3, 0.5)
 ALARMS_PER_DAY = (1, 5, 20)
 NUM_THRESHOLDS = 100
 HOUR, DAY = 3600.0, 86400.0
+UNKNOWN_FRAMES = "some anomalous videos have no annotated frames"
+LOWER_IS_BETTER = frozenset(
+    {
+        "false_alarms_per_hour",
+        "false_alarms_per_day",
+        "alarm_delay_seconds",
+        "footage_seconds_per_event",
+    }
+)
 
 Interval = tuple[float, float]
 
@@ -49,6 +59,10 @@ class VideoAlarms:
     alarm_seconds: float
     seconds: float
     """Length of the video."""
+    num_false_at: tuple[int, ...] = ()
+    """False alarms at each of T other thresholds."""
+    num_found_at: tuple[int, ...] = ()
+    """Intervals found at these."""
 
 
 def overlap(one: Interval, other: Interval) -> float:
@@ -87,7 +101,7 @@ def compare(alarms: Sequence[Interval], truth: Sequence[Interval], seconds: floa
             for found, interval in zip(hits, truth, strict=True)
             if found
         ),
-        alarm_seconds=sum(stop - start for start, stop in alarms),
+        alarm_seconds=sum((stop - start for start, stop in alarms), 0.0),
         seconds=seconds,
     )
 
@@ -113,57 +127,65 @@ def intervals_of(video: EvaluatedVideo) -> list[Interval]:
     return [(float(start), float(stop)) for start, stop in found]
 
 
-def alarm_measures(
-    videos: Sequence[EvaluatedVideo], threshold: float, unknown: str
-) -> dict[str, VideoMeasure]:
-    """The measures of the module by name.
+def why_unknown(videos: Sequence[EvaluatedVideo]) -> str:
+    """Why the alarms of the videos cannot be compared with intervals; empty if they can."""
+    if any(video.truth is None for video in videos):
+        return UNKNOWN_FRAMES
+    if any(video.segment_seconds is None for video in videos):
+        return "the times of segments are unknown"
+    return ""
 
-    Args:
-        videos: at least one.
-        threshold: the model's own.
-        unknown: why frames cannot be evaluated; empty if they can.
+
+def count_alarms(
+    videos: Sequence[EvaluatedVideo], threshold: float, levels: FloatArray
+) -> tuple[VideoAlarms, ...]:
+    """The alarms of each video at the model's threshold, and at the levels (T,).
+
+    The truth and times of all videos must be known (`why_unknown`).
     """
-    if not unknown and any(video.segment_seconds is None for video in videos):
-        unknown = "the times of segments are unknown"
-    if unknown:
-
-        def undefined(_: IntArray) -> Measure:
-            return Measure(None, unknown)
-
-        return dict.fromkeys(_measures([], []), undefined)
-    truth = [intervals_of(video) for video in videos]
-
-    def at(level: float) -> list[VideoAlarms]:
-        rule = EventRule(level)
-        return [
-            compare(alarms_of(video, rule), known, float(video.segment_seconds[-1, 1]))  # type: ignore[index]
-            for video, known in zip(videos, truth, strict=True)
-        ]
-
-    return _measures(at(threshold), [at(level) for level in _levels(videos)])
+    counted = []
+    for video in videos:
+        if video.segment_seconds is None:
+            raise ValueError("times are unknown")
+        truth, seconds = intervals_of(video), float(video.segment_seconds[-1, 1])
+        own, *others = (
+            compare(alarms_of(video, EventRule(level)), truth, seconds)
+            for level in (threshold, *levels.tolist())
+        )
+        false_at = tuple(other.num_false for other in others)
+        found_at = tuple(other.num_found for other in others)
+        counted.append(replace(own, num_false_at=false_at, num_found_at=found_at))
+    return tuple(counted)
 
 
-def _measures(
-    own: Sequence[VideoAlarms], levels: Sequence[Sequence[VideoAlarms]]
-) -> dict[str, VideoMeasure]:
-    """The measures, from the alarms of N videos at the model's threshold and at T others."""
-    alarms, false, intervals, found = (
-        np.array([getattr(one, name) for one in own])
+def alarm_curve(alarms: Sequence[VideoAlarms]) -> tuple[FloatArray, FloatArray]:
+    """False alarms an hour (T,), and the share of the intervals found (T,), at each threshold."""
+    hours = sum(one.seconds for one in alarms) / HOUR
+    num_intervals = sum(one.num_intervals for one in alarms)
+    false = np.sum([one.num_false_at for one in alarms], axis=0)
+    found = np.sum([one.num_found_at for one in alarms], axis=0)
+    return false / hours, found / num_intervals
+
+
+def alarm_measures(alarms: Sequence[VideoAlarms]) -> dict[str, VideoMeasure]:
+    """The measures of the module by name, from the alarms of N videos."""
+    num_alarms, false, intervals, found = (
+        np.array([getattr(one, name) for one in alarms])
         for name in ("num_alarms", "num_false", "num_intervals", "num_found")
     )
-    seconds = np.array([one.seconds for one in own])
-    matched = np.array([one.num_matched for one in own])
-    delays = np.array([sum(one.delays) for one in own])
-    looked_at = np.array([one.alarm_seconds for one in own])
-    false_at = np.array([[one.num_false for one in level] for level in levels])
-    found_at = np.array([[one.num_found for one in level] for level in levels])
+    seconds = np.array([one.seconds for one in alarms])
+    matched = np.array([one.num_matched for one in alarms])
+    delays = np.array([sum(one.delays) for one in alarms])
+    looked_at = np.array([one.alarm_seconds for one in alarms])
+    false_at = np.array([one.num_false_at for one in alarms])
+    found_at = np.array([one.num_found_at for one in alarms])
 
     def matched_share(row: int, weights: IntArray) -> Measure:
         return _ratio(weights @ matched[:, row], weights @ intervals)
 
     def recall_at(rate: float, weights: IntArray) -> Measure:
-        fits = np.flatnonzero(false_at @ weights <= rate / DAY * (weights @ seconds))
-        best = int((found_at[fits] @ weights).max()) if len(fits) else 0
+        fits = np.flatnonzero(weights @ false_at <= rate / DAY * (weights @ seconds))
+        best = int((weights @ found_at[:, fits]).max()) if len(fits) else 0
         return _ratio(best, weights @ intervals)
 
     return {
@@ -174,14 +196,18 @@ def _measures(
             f"event_recall_iou_{iou}": partial(matched_share, row)
             for row, iou in enumerate(IOU_THRESHOLDS)
         },
-        "event_f1_iou_0.5": lambda w: _ratio(2 * (w @ matched[:, 1]), w @ (intervals + alarms)),
+        "event_f1_iou_0.5": lambda w: _ratio(2 * (w @ matched[:, 1]), w @ (intervals + num_alarms)),
         **{f"event_recall_at_{rate}_a_day": partial(recall_at, rate) for rate in ALARMS_PER_DAY},
         "alarm_delay_seconds": lambda w: _ratio(w @ delays, w @ found),
         "footage_seconds_per_event": lambda w: _ratio(w @ looked_at, w @ found),
     }
 
 
-def _levels(videos: Sequence[EvaluatedVideo]) -> FloatArray:
+ALARM_MEASURES = tuple(alarm_measures([]))
+"""The names of the measures."""
+
+
+def alarm_levels(videos: Sequence[EvaluatedVideo]) -> FloatArray:
     """At most `NUM_THRESHOLDS` thresholds, (T,), closer to each other the higher they are."""
     scores = np.concatenate([video.scores.scores for video in videos])
     shares = np.geomspace(1 / len(scores), 1, NUM_THRESHOLDS)

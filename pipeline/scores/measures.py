@@ -31,10 +31,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.pipeline.scores import metrics
-from vigil.pipeline.scores.alarms import alarm_measures
+from vigil.pipeline.scores.alarms import (
+    ALARM_MEASURES,
+    LOWER_IS_BETTER,
+    VideoAlarms,
+    alarm_levels,
+    alarm_measures,
+    count_alarms,
+    why_unknown,
+)
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo, VideoMeasure
 from vigil.pipeline.scores.localisation import localisation_measures
-from vigil.pipeline.scores.metrics import Curve, IntArray, Measure, Ranking
+from vigil.pipeline.scores.metrics import Curve, FloatArray, IntArray, Measure, Ranking
 
 FALSE_ALARM_THRESHOLD = 0.5
 """The threshold of published false-alarm rates (Sultani et al., CVPR 2018, table 4)."""
@@ -49,6 +57,12 @@ class ComparedMeasure:
     """Its formula, of the ranked frames and how often each video counts; None if not of frames."""
     of_classes: bool = False
     """Whether it depends on the classes that a method distinguishes."""
+    lower_is_better: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title, and which direction is better if that is down."""
+        return f"{self.title} (lower is better)" if self.lower_is_better else self.title
 
 
 MEASURES = {
@@ -57,6 +71,12 @@ MEASURES = {
     "frame_pr_auc": ComparedMeasure("frame PR AUC", metrics.precision_recall_auc),
     "maa": ComparedMeasure("mAA", of_classes=True),
     "video_auc": ComparedMeasure("video AUC"),
+    **{
+        name: ComparedMeasure(
+            name.replace("_", " ").replace("iou", "IoU"), lower_is_better=name in LOWER_IS_BETTER
+        )
+        for name in ALARM_MEASURES
+    },
 }
 """What `vigil compare` prints, in this order, and tables may show; an evaluation reports more."""
 
@@ -90,6 +110,10 @@ class Evaluation:
     """(K, K) videos; rows are the truth."""
     frame_curve: Curve
     """Over the frames with known truth."""
+    alarm_levels: FloatArray
+    """(T,) the thresholds, other than the model's own, at which alarms are counted."""
+    alarms: tuple[VideoAlarms, ...]
+    """Of each video; empty if they are unknown."""
 
     @property
     def undefined(self) -> list[str]:
@@ -118,11 +142,13 @@ def evaluate_videos(
     is_anomalous = true_class > 0
     frames = metrics.rank_frames([video.pieces for video in videos])
     unknown = _unknown_frames(videos)
+    levels, unknown_alarms = alarm_levels(videos), unknown or why_unknown(videos)
+    alarms = () if unknown_alarms else count_alarms(videos, threshold, levels)
     functions = {
         **_frame_measures(frames, is_anomalous, threshold, unknown),
         **_video_measures(videos, true_class, len(class_names), threshold),
         **localisation_measures(videos, len(class_names), unknown),
-        **alarm_measures(videos, threshold, unknown),
+        **_alarm_measures(alarms, unknown_alarms),
     }
     resamples = metrics.resample_videos(is_anomalous, num_resamples, seed)
     labels = np.array([video.label_index for video in videos])
@@ -135,7 +161,15 @@ def evaluate_videos(
         classes=_class_measures(videos, frames, confusion, class_names),
         confusion=confusion,
         frame_curve=metrics.found_at_thresholds(frames),
+        alarm_levels=levels,
+        alarms=alarms,
     )
+
+
+def _alarm_measures(alarms: Sequence[VideoAlarms], unknown: str) -> dict[str, VideoMeasure]:
+    if unknown:
+        return dict.fromkeys(ALARM_MEASURES, lambda _: Measure(None, unknown))
+    return alarm_measures(alarms)
 
 
 def _unknown_frames(videos: Sequence[EvaluatedVideo]) -> str:

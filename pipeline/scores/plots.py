@@ -1,4 +1,4 @@
-"""Plots: ROC, precision-recall, confusion matrix, one video, many methods, fitted densities.
+"""Plots: ROC, precision-recall, alarms, confusion matrix, one video, many methods, densities.
 
 Each function writes one PNG file. matplotlib is imported only then, and its global figures and
 backend are not used.
@@ -67,6 +67,40 @@ def plot_precision_recall(path: Path, recall: FloatArray, precision: FloatArray,
     )
     _label(axes, "recall of anomalous frames", "precision")
     axes.legend(loc="upper right", frameon=False)
+    _save(figure, path)
+
+
+def plot_alarms(
+    path: Path,
+    false_alarms_per_hour: FloatArray,
+    recall: FloatArray,
+    own: tuple[float, float],
+    least_per_hour: float,
+) -> None:
+    """Plot event recall (P,) over false alarms an hour (P,), and the model's own threshold.
+
+    Args:
+        path: PNG file to write.
+        false_alarms_per_hour: of each threshold.
+        recall: share of the annotated intervals found, 0..1.
+        own: both at the model's own threshold.
+        least_per_hour: one false alarm in all the footage, the least that can be seen; none at all
+            is drawn at half of it.
+    """
+    figure = _new_figure(5.5, 4.5)
+    axes = figure.add_subplot()
+    none = least_per_hour / 2
+    axes.axvspan(none / 2, none * 2**0.5, color=CHANCE_COLOR, alpha=0.2, linewidth=0)
+    at = np.maximum(false_alarms_per_hour, none)
+    axes.plot(at, recall, color=SCORE_COLOR, marker=".", markersize=4, label="by threshold")
+    label = f"the model's: {own[0]:.3g} an hour, {own[1]:.2f} found"
+    axes.plot(max(own[0], none), own[1], "D", color=TRUTH_COLOR, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("false alarms per hour (grey: none)")
+    axes.set_ylabel("share of events found")
+    axes.set_xlim(none / 2, max(2 * at.max(), 20 * none))
+    axes.set_ylim(-0.01, 1.01)
+    axes.legend(loc="lower right", frameon=False)
     _save(figure, path)
 
 

@@ -30,11 +30,18 @@ from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.evaluation.command import evaluate_video
 from vigil.pipeline.evaluation.comparison import require_resamples
+from vigil.pipeline.evaluation.records import lacks_alarms, record_use, write_scores
 from vigil.pipeline.evaluation.records import made_of as scores_made_of
-from vigil.pipeline.evaluation.records import record_use, write_scores
 from vigil.pipeline.options import BenchMethodsOptions
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.run_folder import BEST, LAST
+from vigil.pipeline.scores.alarms import (
+    ALARM_MEASURES,
+    VideoAlarms,
+    alarm_levels,
+    count_alarms,
+    why_unknown,
+)
 from vigil.pipeline.tables.method_table import (
     MethodRow,
     TableConfig,
@@ -112,6 +119,9 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
             train, test = split_test(whole, given, options.test_share, seed)
             made_of = _digest(train, test, options)
             if _is_done(run, recipe, made_of, options.overwrite):
+                if _lacks_shown(run, config):
+                    logger.info("%s, seed %d: counting its alarms", row.name, seed)
+                    score_run(run, test, device, options.test_views, made_of)
                 continue
             logger.info("%s, seed %d (of 0 to %d)", row.name, seed, config.seeds - 1)
             if recipe.features not in loaded:
@@ -125,8 +135,7 @@ def run_bench_methods(options: BenchMethodsOptions) -> int:
                 num_failed += 1
                 continue
             trained = time.monotonic()
-            for which in (BEST, LAST):
-                score_test_videos(run, which, test, device, options.test_views, made_of)
+            score_run(run, test, device, options.test_views, made_of)
             times = trained - started, time.monotonic() - trained
             logger.info("trained in %.0f s, evaluated in %.0f s", *times)
         rows = summarise(options.out, config, recipes, options.bootstrap)
@@ -188,6 +197,14 @@ def split_test(
     return whole.only(split.train), whole.only(split.validation)
 
 
+def score_run(
+    run: Path, test: VideoSet, device: torch.device, views: str | None, made_of: str
+) -> None:
+    """Score the test videos with both checkpoints of a run, as `score_test_videos` does."""
+    for which in (BEST, LAST):
+        score_test_videos(run, which, test, device, views, made_of)
+
+
 def score_test_videos(
     run: Path, which: str, test: VideoSet, device: torch.device, views: str | None, made_of: str
 ) -> None:
@@ -204,7 +221,10 @@ def score_test_videos(
         for video, annotation in test.annotations.items()
     ]
     names_of_classes = checkpoint.config.class_names
-    write_scores(scores_folder(run, which), videos, names_of_classes, made_of)
+    alarms: tuple[VideoAlarms, ...] = ()
+    if not why_unknown(videos):
+        alarms = count_alarms(videos, checkpoint.config.threshold, alarm_levels(videos))
+    write_scores(scores_folder(run, which), videos, names_of_classes, alarms, made_of)
     record_use(checkpoint, test.folder, len(videos))
 
 
@@ -306,6 +326,12 @@ def _is_done(run: Path, recipe: Recipe, made_of: str, overwrite: bool) -> bool:
         what = "was made from other features, labels or views" if same else "has other settings"
         raise UserError(f"{run} {what}: train it again with --overwrite, or give another --out")
     return False
+
+
+def _lacks_shown(run: Path, config: TableConfig) -> bool:
+    """Whether the table shows alarms, which an earlier version did not count for this run."""
+    shows_alarms = not set(config.measures).isdisjoint(ALARM_MEASURES)
+    return shows_alarms and any(lacks_alarms(scores_folder(run, which)) for which in (BEST, LAST))
 
 
 def _load(

@@ -13,7 +13,7 @@ from vigil.extract.errors import UserError
 from vigil.pipeline.checkpoint import CheckpointError, load_config
 from vigil.pipeline.evaluation.comparison import Difference, Run, paired_difference, spread
 from vigil.pipeline.evaluation.records import read_scores
-from vigil.pipeline.recipe import Recipe, read_toml, recipe_of
+from vigil.pipeline.recipe import Recipe, find_config, read_toml, recipe_of
 from vigil.pipeline.run_folder import BEST, LAST, SCORES_NAME, TEST_SCORES_FOLDER
 from vigil.pipeline.scores.measures import MEASURES
 from vigil.pipeline.scores.metrics import Spread
@@ -69,7 +69,7 @@ def load_table(path: Path) -> TableConfig:
     Raises:
         UserError: the file cannot be read or has an invalid setting; names it.
     """
-    content = read_toml(path)
+    content = read_toml(find_config(path))
     content.setdefault("rows", [])
     try:
         config = dacite.from_dict(TableConfig, content, dacite.Config(strict=True))
@@ -103,7 +103,7 @@ def recipe_of_row(config: TableConfig, row: MethodRow, path: Path) -> Recipe:
     Raises:
         UserError: a setting is unknown or invalid; names file, section and key.
     """
-    file = path.parent / row.recipe
+    file = find_config(path).parent / row.recipe
     try:
         content = read_toml(file)
     except UserError as error:
@@ -184,7 +184,12 @@ def _to_reference(
     if name == config.reference or not common:
         return {}
     one, other = ([runs[row][seed] for seed in common] for row in (config.reference, name))
-    found = {m: paired_difference(m, one, other, num_resamples, 0) for m in config.measures}
+
+    def better_by(measure: str) -> Difference | None:
+        both = (other, one) if MEASURES[measure].lower_is_better else (one, other)
+        return paired_difference(measure, *both, num_resamples, 0)
+
+    found = {m: better_by(m) for m in config.measures}
     return {m: step for m, step in found.items() if step is not None}
 
 
@@ -207,7 +212,7 @@ def _cells(config: TableConfig, row: TableRow, published: Sequence[str]) -> list
     first = config.measures[0]
     cells = [("method", row.name), ("seeds", str(row.num_runs))]
     for name in config.measures:
-        cells.append((MEASURES[name].title, _mean(row.best.get(name))))
+        cells.append((MEASURES[name].heading, _mean(row.best.get(name))))
         if name != "video_auc":  # omitted to save width; page and JSON have it
             cells.append(("95 %", _range(row.best.get(name))))
         if name == first:

@@ -82,7 +82,7 @@ def write_table_page(
     page = render_page(
         PAGE_NAME,
         title=config.title,
-        measures={name: MEASURES[name].title for name in config.measures},
+        measures={name: MEASURES[name].heading for name in config.measures},
         reference=config.reference,
         sections=sections,
         classifying=[section for section in sections if section.recalls],
@@ -160,7 +160,7 @@ def _panels(
     The figure has room for the first two measures.
     """
     panels = {
-        MEASURES[name].title: [(row.best.get(name), row.published.get(name)) for row in rows]
+        MEASURES[name].heading: [(row.best.get(name), row.published.get(name)) for row in rows]
         for name in config.measures[:2]
     }
     return {title: values for title, values in panels.items() if any(ours for ours, _ in values)}
