@@ -25,7 +25,7 @@ from vigil.pipeline.training.training_data import load_labelled_features
 from vigil.pipeline.training.validation import answer, choose_threshold
 
 PARTS = ("train", "dev")
-CONFIG = Path(__file__).parents[1] / "configs" / "starter.toml"
+CONFIG = "joint_plus"
 RULE = "chosen like that of a training, but on videos of sources that a model was not trained on"
 
 

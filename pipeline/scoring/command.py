@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from vigil.extract.decode.videos import FoundVideos
@@ -18,6 +19,7 @@ from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpo
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
+from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
@@ -108,15 +110,18 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         )
         remove_overview(options.out)
 
+        def score(video: str, path: Path) -> None:
+            scorer.score(video, path)
+            tell("scoring", len(scorer.results) + len(scorer.failures), len(found.videos))
+
         def finish(failed: Sequence[FailedVideo], *warnings: str) -> Results:
             scorer.failures += failed
             seconds = {"total": time.monotonic() - begun, "scoring": scorer.seconds}
             return finish_results(options, scorer, seconds, warnings)
 
+        tell("scoring", 0, len(found.videos))
         try:
-            extraction = extract_videos(
-                found, store, engine, options.overwrite, when_ready=scorer.score
-            )
+            extraction = extract_videos(found, store, engine, options.overwrite, when_ready=score)
         except KeyboardInterrupt:
             done, total = len(scorer.results), counted(len(found.videos), "video")
             finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
