@@ -119,8 +119,8 @@ class ExtractOptions:
     shows, a .pt, .pyth or .safetensors file, or random (untrained, for trying out the program); for
     several networks one each, separated by commas."""
     endpoint: str | None = None
-    """Stop the network at this layer, such as Mixed_4d; by default at its end. For several networks
-    one each: Mixed_4d+AvgPool."""
+    """Stop the network at this layer, such as Mixed_4d, or read several in one pass:
+    Mixed_4d,Mixed_5c; by default at its end. For several networks one each: Mixed_4d+AvgPool."""
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
