@@ -25,7 +25,7 @@ from vigil.pipeline.training.training_data import load_labelled_features
 from vigil.pipeline.training.validation import answer, choose_threshold
 
 PARTS = ("train", "dev")
-CONFIG = "joint_plus"
+CONFIG, ENDPOINTS = "starter", "Mixed_4d,Mixed_5c"
 RULE = "chosen like that of a training, but on videos of sources that a model was not trained on"
 
 
@@ -46,7 +46,7 @@ class Options:
 def main(options: Options) -> None:
     """Extract, train on each part and on both, choose the threshold, and write the starter."""
     features, starter = options.out / "features", options.out / "starter"
-    vigil.extract(options.cctv, features, weights=KINETICS, keep_clips=True)
+    vigil.extract(options.cctv, features, weights=KINETICS, endpoint=ENDPOINTS, keep_clips=True)
 
     def train(folder: Path, name: str) -> Checkpoint:
         out = options.out / "runs" / name

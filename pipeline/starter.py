@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STARTER = Path(__file__).with_name("starter_checkpoint")
+NAME = Path("starter")
+
+
+def checkpoint_folder(given: Path | None) -> Path:
+    """The folder given as a checkpoint; the starter's for None, and for its name if none has it."""
+    return STARTER if given is None or (given == NAME and not given.exists()) else given
 
 
 def is_starter(checkpoint: Path) -> bool:

@@ -34,7 +34,7 @@ from vigil.pipeline.scoring.thresholds import (
     read_threshold,
 )
 from vigil.pipeline.scoring.writers import remove_overview, write_overview
-from vigil.pipeline.starter import STARTER, describe_starter, is_starter
+from vigil.pipeline.starter import checkpoint_folder, describe_starter, is_starter
 
 FEATURES_FOLDER = "features"
 
@@ -78,7 +78,7 @@ def request_of(options: ScoreOptions) -> Request:
     Raises:
         UserError: as in `run_score`.
     """
-    checkpoint = load_checkpoint(options.checkpoint or STARTER, options.which)
+    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
     if is_starter(checkpoint.folder):
         log.info("%s", describe_starter(checkpoint.config.class_names))
     threshold = read_threshold(options.threshold)
