@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import tyro
 from tyro.conf import Positional
@@ -23,6 +24,8 @@ from vigil.pipeline.scores.metrics import FloatArray
 from vigil.pipeline.starter import STARTER
 from vigil.pipeline.training.training_data import load_labelled_features
 from vigil.pipeline.training.validation import answer, choose_threshold
+
+BoolArray = npt.NDArray[np.bool_]
 
 PARTS = ("train", "dev")
 CONFIG, ENDPOINTS = "starter", "Mixed_4d,Mixed_5c"
@@ -72,7 +75,7 @@ def main(options: Options) -> None:
     print(STARTER if options.install else starter)
 
 
-def peaks_of(checkpoint: Checkpoint, features: Path) -> tuple[FloatArray, FloatArray]:
+def peaks_of(checkpoint: Checkpoint, features: Path) -> tuple[FloatArray, BoolArray]:
     """The peak scores of the videos of a folder, and whether they are anomalous by their folder."""
     pooling = checkpoint.config.recipe.features
     bags = load_labelled_features(features, [], checkpoint.config.views, pooling).bags

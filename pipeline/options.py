@@ -346,7 +346,7 @@ class CalibrateOptions:
     """Set the thresholds that keep a rate of alarms, from ordinary footage of your own cameras."""
 
     run: Positional[Path]
-    """Folder of a run or of one of its checkpoints; or starter, for the one that ships with vigil."""
+    """Folder of a run or of one of its checkpoints; starter: the one that ships with vigil."""
     videos: Annotated[OneOrMore, arg(metavar="NORMAL_FOOTAGE...")]
     """Folder of unlabelled everyday footage, named and recorded like that to be scored, and not
     used in training; or whatever else vigil score accepts."""

@@ -227,8 +227,9 @@ def extract_videos(
             print(f"extract {printable(video.name)}")
     else:
         remove_journals(store, [video.name for video in plan.present])
-        for name in report.present if when_ready else ():
-            when_ready(name, feature_path(store, name))
+        if when_ready is not None:
+            for name in report.present:
+                when_ready(name, feature_path(store, name))
         extract_missing(plan.missing, store, engine, report, when_ready)
     return report
 
