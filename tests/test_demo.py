@@ -20,6 +20,12 @@ from vigil.pipeline.options import (
 STEPS = (ExtractOptions, TrainOptions, ScoreOptions, EvaluateOptions)
 
 
+def generate(config, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(config.num_normal):
+        (folder / f"{number}.mp4").touch()
+
+
 @pytest.fixture
 def run_demo(monkeypatch, tmp_path, capsys):
     """Run the command without its steps; return (exit code, lines, standard error, steps)."""
@@ -34,7 +40,7 @@ def run_demo(monkeypatch, tmp_path, capsys):
             return 4 if type(options) is failing else 0
 
         monkeypatch.setattr(cli, "run", step)
-        monkeypatch.setattr(demo, "generate", lambda *_: None)
+        monkeypatch.setattr(demo, "generate", generate)
         folder = tmp_path / "it's here"
         metrics = folder / "run" / "evaluation" / METRICS_NAME
         metrics.parent.mkdir(parents=True, exist_ok=True)

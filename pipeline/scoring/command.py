@@ -116,18 +116,19 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
 
         def finish(failed: Sequence[FailedVideo], *warnings: str) -> Results:
             scorer.failures += failed
-            seconds = {"total": time.monotonic() - begun, "scoring": scorer.seconds}
+            extraction = time.monotonic() - begun - scorer.seconds
+            seconds = {"extraction": extraction, "scoring": scorer.seconds}
             return finish_results(options, scorer, seconds, warnings)
 
         tell("scoring", 0, len(found.videos))
         try:
-            extraction = extract_videos(found, store, engine, options.overwrite, when_ready=score)
+            report = extract_videos(found, store, engine, options.overwrite, when_ready=score)
         except KeyboardInterrupt:
             done, total = len(scorer.results), counted(len(found.videos), "video")
             finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
             log.info("the report shows what is done: %s", options.out / REPORT_NAME)
             raise
-        return finish(extraction.failures)
+        return finish(report.failures)
 
 
 def event_rule(options: ScoreOptions) -> EventRule:
