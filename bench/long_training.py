@@ -64,6 +64,8 @@ class Options:
     config: Path = Path("configs/joint_plus.toml")
     span_frames: tuple[int, ...] = (960,)
     """Lengths of the spans to train on."""
+    folds: int = 2
+    """Folds that choose the threshold; few, to save time."""
     shortest: float = 5.0
     """Minutes of the shortest joined training recording."""
     longest: float = 40.0
@@ -94,7 +96,8 @@ def train(features: Path, span_frames: int, seed: int, out: Path, options: Optio
         UserError: the training failed.
     """
     command = ["train", str(features), "--config", str(options.config), "--seed", str(seed)]
-    command += ["--out", str(out), "--resume", "--span-frames", str(span_frames), "--device", "cpu"]
+    command += ["--out", str(out), "--resume", "--device", "cpu"]
+    command += ["--span-frames", str(span_frames), "--validation-folds", str(options.folds)]
     with redirect_stdout(sys.stderr):
         code = cli.main(command)
     if code:
