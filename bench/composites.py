@@ -110,14 +110,14 @@ class Tally:
         return 3600 * self.num_false / self.seconds
 
 
-def pieces_of(options: Options) -> list[Piece]:
+def pieces_of(features: Path, annotations: Path) -> list[Piece]:
     """The short videos.
 
     Raises:
         UserError: a file has no clips, or none is ordinary.
     """
-    files = list_features(options.features)
-    matching = match_videos(load_annotations([options.annotations]), files)
+    files = list_features(features)
+    matching = match_videos(load_annotations([annotations]), files)
     pieces = [
         _piece(read_features(files[video]), annotation)
         for video, annotation in matching.annotations.items()
@@ -167,15 +167,25 @@ def compose(
 ) -> tuple[VideoFeatures, list[Interval]]:
     """A recording of this length, and its true events in seconds."""
     kinds = {kind: [one for one in pieces if bool(one.anomalous) is kind] for kind in (True, False)}
-    fps = pieces[0].features.fps
-    wanted = minutes * 60 * fps
     num_anomalous = max(1, round(events_per_hour * minutes / 60))
     chosen = [kinds[True][i] for i in _shuffled(len(kinds[True]), num_anomalous, generator)]
+    return fill(chosen, kinds[False], minutes, generator)
+
+
+def fill(
+    chosen: Sequence[Piece],
+    ordinary: Sequence[Piece],
+    minutes: float,
+    generator: np.random.Generator,
+) -> tuple[VideoFeatures, list[Interval]]:
+    """A recording of this length of the chosen videos and ordinary ones, and its true events."""
+    chosen, fps = list(chosen), chosen[0].features.fps
+    wanted = minutes * 60 * fps
     length = sum(one.features.num_frames_decoded for one in chosen)
-    for index in _shuffled(len(kinds[False]), sys.maxsize, generator):
+    for index in _shuffled(len(ordinary), sys.maxsize, generator):
         if length >= wanted:
             break
-        chosen.append(kinds[False][index])
+        chosen.append(ordinary[index])
         length += chosen[-1].features.num_frames_decoded
     order = [chosen[index] for index in generator.permutation(len(chosen))]
     starts = np.cumsum([0, *(one.features.num_frames_decoded for one in order)])
@@ -233,7 +243,7 @@ def main(options: Options) -> int:
     """Print the table."""
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(options.checkpoint)
-    pieces = pieces_of(options)
+    pieces = pieces_of(options.features, options.annotations)
     fps = pieces[0].features.fps
     threshold = checkpoint.config.threshold
     short = [

@@ -1,7 +1,11 @@
-"""Feature files -> bags. Legend: N videos, V views, S segments, D features."""
+"""Feature files -> bags, one of each video, or one of each span of it.
 
-from collections.abc import Mapping, Sequence
+Legend: N videos, R bags, V views, S segments, D features.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,11 @@ import numpy.typing as npt
 from vigil.data.annotations import Annotation
 from vigil.data.classes import class_index
 from vigil.data.pooling import PoolingConfig, segment_features
+from vigil.data.spans import cut, training_spans
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
 from vigil.extract.spec import FeatureSpec, difference
-from vigil.extract.store import VideoFeatures, read_features
+from vigil.extract.store import VideoFeatures, read_features, read_identity
 
 STORED = PoolingConfig()
 
@@ -27,18 +32,20 @@ class BagSet:
     """The bags of many videos: their features, with one label per video."""
 
     features: npt.NDArray[np.floating]
-    """(N, V, S, D) float16, or float32 if any file holds float32; an `np.memmap` if it does not
+    """(R, V, S, D) float16, or float32 if any file holds float32; an `np.memmap` if it does not
     fit in memory."""
     segment_frames: npt.NDArray[np.int64]
-    """(N, S, 2) half-open; a segment may be empty."""
+    """(R, S, 2) half-open ranges of the video's frames; a segment may be empty."""
     class_indices: npt.NDArray[np.int64]
     """(N,), 0 = normal."""
     num_frames: npt.NDArray[np.int64]
-    """(N,) `VideoFeatures.num_frames_seen` of each video."""
+    """(R,) `VideoFeatures.num_frames_seen` of each bag."""
     fps: npt.NDArray[np.float64]
-    """(N,) rate of these frames."""
+    """(R,) rate of these frames."""
     videos: tuple[str, ...]
     """Names, sorted."""
+    num_spans: npt.NDArray[np.int64]
+    """(N,) number of bags of each video, which follow each other; 1 if it is not cut."""
     views: tuple[str, ...]
     spec: FeatureSpec
     time_positions: int
@@ -53,8 +60,13 @@ class BagSet:
     """Where copies of the features are allocated."""
 
     def __len__(self) -> int:
-        """Number of bags."""
+        """Number of videos."""
         return len(self.videos)
+
+    @property
+    def bounds(self) -> npt.NDArray[np.int64]:
+        """(N + 1,); the bags of video i are those from bounds[i] up to bounds[i + 1]."""
+        return np.concatenate([[0], np.cumsum(self.num_spans)])
 
 
 def load_bags(
@@ -73,7 +85,7 @@ def load_bags(
             file.
         class_names: names in the order of their indices, normal first.
         views: names of the views to read, in the order of the result.
-        pooling: how the features of a segment are pooled.
+        pooling: how the features of a segment are pooled, and long videos cut.
         storage: where the features are allocated; None: in memory, or if they do not fit, in a
             file in the system's folder for temporary files.
 
@@ -81,6 +93,7 @@ def load_bags(
         BagError: there are no videos, or specs or shapes differ.
         FeatureFileError: a file is damaged, lacks a view, or holds values that are not finite.
         UnknownClassError: a video's class is not among the names.
+        UserError: a video cannot be cut into spans.
     """
     videos = tuple(sorted(annotations))
     if not videos:
@@ -89,17 +102,19 @@ def load_bags(
     storage = storage or Storage()
     first = read_features(files[videos[0]])
     kind = segment_features(first, views, pooling)
-    features = storage.empty((len(videos), *kind.values.shape), kind.values.dtype)
-    segment_frames = np.empty((len(videos), *first.segment_frames.shape), np.int64)
-    num_frames, fps = np.empty(len(videos), np.int64), np.empty(len(videos))
+    spans = [_spans_of(files[video], pooling.span_frames) for video in videos]
+    num_bags = sum(map(len, spans))
+    features = storage.empty((num_bags, *kind.values.shape), kind.values.dtype)
+    segment_frames = np.empty((num_bags, *first.segment_frames.shape), np.int64)
+    num_frames, fps = np.empty(num_bags, np.int64), np.empty(num_bags)
     precisions, weights_trained = set(), True
-    for row, video in enumerate(videos):
-        content = read_features(files[video]) if row else first
+    contents = chain([first], (read_features(files[video]) for video in videos[1:]))
+    for row, (start, content) in enumerate(_pieces(contents, spans)):
         _check_same_kind(first, content)
         bag = segment_features(content, views, pooling).values
         features = storage.widened(features, row, bag.dtype)
         features[row] = bag
-        segment_frames[row] = content.segment_frames
+        segment_frames[row] = start + content.segment_frames
         num_frames[row] = content.num_frames_seen
         fps[row] = content.spec.frame_rate or content.fps
         precisions.add(content.precision)
@@ -111,6 +126,7 @@ def load_bags(
         num_frames=num_frames,
         fps=fps,
         videos=videos,
+        num_spans=np.array([len(one) for one in spans]),
         views=tuple(views),
         spec=first.spec,
         time_positions=kind.time_positions,
@@ -120,6 +136,20 @@ def load_bags(
         precision="+".join(sorted(precisions)),
         storage=storage,
     )
+
+
+def _spans_of(path: Path, span_frames: int) -> list[tuple[int, int]]:
+    """The ranges of frames of a video's bags; one without an end if videos stay whole."""
+    return training_spans(read_identity(path), span_frames) if span_frames else [(0, 0)]
+
+
+def _pieces(
+    contents: Iterable[VideoFeatures], spans: Sequence[Sequence[tuple[int, int]]]
+) -> Iterator[tuple[int, VideoFeatures]]:
+    """Yield the first frame of each bag, and its features as those of a video of its own."""
+    for content, ranges in zip(contents, spans, strict=True):
+        for start, stop in ranges:
+            yield start, content if len(ranges) == 1 else cut(content, start, stop)
 
 
 def _check_same_kind(first: VideoFeatures, other: VideoFeatures) -> None:

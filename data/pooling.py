@@ -31,6 +31,10 @@ class PoolingConfig:
     window_frames: tuple[int, ...] = (64,)
     """Length of the window over which positions are averaged, in frames as clips have them; the
     features of several windows are concatenated."""
+    span_frames: int = 0
+    """0: a video is one bag. Otherwise videos longer than 1.5 times this number of frames, as clips
+    have them, are cut into overlapping spans of this length, a bag each. This is for training on
+    long videos, and needs features from vigil extract --keep-clips."""
 
     def __post_init__(self) -> None:
         """Reject invalid values.
@@ -47,11 +51,16 @@ class PoolingConfig:
                 f"window_frames = {list(self.window_frames)} is not allowed: it must be one or "
                 "more numbers from 1 up"
             )
+        if self.span_frames < 0:
+            raise ValueError(
+                f"span_frames = {self.span_frames} is not allowed: it must be 0 or the length of a "
+                "span"
+            )
 
     @property
     def needs_clips(self) -> bool:
         """Whether stored clips are needed, not only stored segments."""
-        return self.pooling == "positions"
+        return self.pooling == "positions" or self.span_frames > 0
 
 
 class SegmentFeatures(NamedTuple):
@@ -73,7 +82,7 @@ def segment_features(
         UserError: clips are needed but not stored, or come from several networks.
     """
     stored = content.select_views(views)
-    if not config.needs_clips:
+    if config.pooling == "clips":
         return SegmentFeatures(stored, content.time_positions, content.channels)
     if content.clip_features is None or content.clip_frames is None or content.parts:
         why = "it has several networks" if content.parts else "its clips are not stored"

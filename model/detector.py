@@ -68,6 +68,8 @@ class Detector(nn.Module, ABC):
 
     classifies = False
     """Whether it classifies, or only detects anomalies."""
+    has_epochs = True
+    """Whether it is trained by epochs; if not, it has no parameters and learns only in `fit`."""
 
     def __init__(self, config: Any, loss: Any, shape: InputShape) -> None:
         """Store the settings and build the front end.

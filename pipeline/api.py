@@ -93,8 +93,6 @@ def score(
         TypeError: an option is unknown.
         OSError: a folder cannot be written.
     """
-    if checkpoint is None:
-        raise UserError("no detector ships with vigil yet: give the folder of a run as checkpoint")
     place: AbstractContextManager[Path_] = TemporaryDirectory() if out is None else nullcontext(out)
     with place as folder, told_to(progress or _nobody):
         given = {"videos": videos, "checkpoint": checkpoint, "out": folder, **options}

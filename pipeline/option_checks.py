@@ -15,6 +15,7 @@ from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
 from vigil.pipeline import options
 from vigil.pipeline.run_folder import BEST
+from vigil.pipeline.starter import checkpoint_folder
 
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
@@ -69,7 +70,8 @@ def _check_paths(chosen: Any) -> None:
             raise UserError(f"{path} does not exist: check --annotations")
     for name in ("run", "other", "checkpoint"):
         if (path := getattr(chosen, name, None)) is not None:
-            _check_run(path)
+            may_be_starter = isinstance(chosen, (options.ScoreOptions, options.CalibrateOptions))
+            _check_run(checkpoint_folder(path) if may_be_starter else path)
     if isinstance(features := getattr(chosen, "features", None), Path):
         _check_features(features)
 

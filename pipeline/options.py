@@ -119,8 +119,8 @@ class ExtractOptions:
     shows, a .pt, .pyth or .safetensors file, or random (untrained, for trying out the program); for
     several networks one each, separated by commas."""
     endpoint: str | None = None
-    """Stop the network at this layer, such as Mixed_4d; by default at its end. For several networks
-    one each: Mixed_4d+AvgPool."""
+    """Stop the network at this layer, such as Mixed_4d, or read several in one pass:
+    Mixed_4d,Mixed_5c; by default at its end. For several networks one each: Mixed_4d+AvgPool."""
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"
@@ -307,10 +307,11 @@ class ScoreOptions:
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
     ?, or text files with one path per line."""
-    checkpoint: Path
-    """Folder of a run or of one of its checkpoints; features are extracted with its settings."""
     out: Path
     """Folder for the results; the features are kept in its subfolder features."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; features are extracted with its settings.
+    Without it, the starter that ships with vigil looks for fights and road accidents."""
     weights: str | None = None
     """The backbone's weights file, if it has moved since the training, or a name of weights."""
     views: str = "center"
@@ -345,7 +346,7 @@ class CalibrateOptions:
     """Set the thresholds that keep a rate of alarms, from ordinary footage of your own cameras."""
 
     run: Positional[Path]
-    """Folder of a run or of one of its checkpoints."""
+    """Folder of a run or of one of its checkpoints; starter: the one that ships with vigil."""
     videos: Annotated[OneOrMore, arg(metavar="NORMAL_FOOTAGE...")]
     """Folder of unlabelled everyday footage, named and recorded like that to be scored, and not
     used in training; or whatever else vigil score accepts."""

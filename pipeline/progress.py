@@ -18,7 +18,7 @@ class Progress:
     """How far a call is."""
 
     stage: Stage
-    """A call may go through several stages, one after the other."""
+    """Stages may take turns: a video is scored as soon as it is extracted."""
     done: int
     """Bytes when downloading, videos when extracting and scoring, epochs when training."""
     total: int | None

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 Selection = Literal["auc", "maa", "mean", "last"]
 Section = TypeVar("Section")
-_PACKAGE = Path(__file__).parents[1]
-CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
-"""Where vigil's own recipes and tables lie: in the installed package, or in a checkout."""
+CONFIGS = Path(__file__).parents[1] / "configs"
+"""Vigil's own recipes and tables, in the package."""
 SECTIONS = ("model", "loss", "training", "features")
 
 
@@ -146,8 +145,8 @@ def find_config(path: Path) -> Path:
     is_name = path.suffix == "" and path.name == str(path)
     if path.is_file() or not (is_name or path == Path("configs", f"{path.stem}.toml")):
         return path
-    shipped = (folder / f"{path.stem}.toml" for folder in CONFIG_FOLDERS)
-    return next((file for file in shipped if file.is_file()), path)
+    shipped = CONFIGS / f"{path.stem}.toml"
+    return shipped if shipped.is_file() else path
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -160,9 +159,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, default=str)  # rejects numbers too long to print
     except OSError as error:
-        names = ", ".join(
-            sorted(file.stem for one in CONFIG_FOLDERS for file in one.glob("*.toml"))
-        )
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
         raise UserError(
             f"{path} cannot be read ({error.strerror}): give a TOML file, or one of vigil's by its "
             f"name: {names}"

@@ -39,6 +39,7 @@ vigil train FEATURES -a train.txt -o RUN --method sultani --epochs 50""",
     "reproduce": "vigil reproduce ucf_crime --videos UCF_CRIME --out runs/ucf_crime",
     "calibrate": "vigil calibrate RUN NORMAL_FOOTAGE --out CALIBRATED --alarms-per-day 1",
     "score": """\
+vigil score VIDEOS --out RESULTS
 vigil score VIDEOS --checkpoint RUN --out RESULTS
 vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --device cuda""",
     "report": "vigil report RESULTS",

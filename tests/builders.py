@@ -18,6 +18,7 @@ from vigil.model.joint import JointModel
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointConfig, config_digest, save_checkpoint
 from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.scoring.score_store import Scorer
 
 CLASS_NAMES = ("Normal", "Arson", "Fighting")
 VIEWS = ("center", "top_left")
@@ -113,3 +114,23 @@ def write_checkpoint(run: Path, which="best", threshold=0.5, seed=0, **changes) 
     )
     save_checkpoint(run / which, replace(config, **changes), model)
     return run
+
+
+def score_store(checkpoint, files, folder, threshold=None, **settings):
+    """Score each feature file, {video: path}, into a folder; return the scorer."""
+    scorer = Scorer(checkpoint, folder, threshold, **settings)
+    for video, path in files.items():
+        scorer.score(video, path)
+    return scorer
+
+
+def fake_extraction(report):
+    """A stand-in for `extract_videos`, with the outcome that a report says."""
+
+    def extract_videos(found, store, *arguments, when_ready=None):
+        for name in [*report.present, *(one.video for one in report.extracted)]:
+            if when_ready is not None:
+                when_ready(name, feature_path(store, name))
+        return report
+
+    return extract_videos

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import SPEC, VIEWS, make_features, write_checkpoint, write_store
+from builders import SPEC, VIEWS, make_features, score_store, write_checkpoint, write_store
 from i3d_reference import seeded_state
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -23,13 +23,13 @@ from vigil.pipeline.scores.events import Action, Event, find_events
 from vigil.pipeline.scoring import event_actions
 from vigil.pipeline.scoring.event_actions import likely_actions, seen_in
 from vigil.pipeline.scoring.results import read_result, result_path
-from vigil.pipeline.scoring.score_store import score_store
 
 NAMES = ("abseiling", "busking", "clapping", "dunking", "zumba")
 LAYER = ActionLayer(
     weight=torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),
     bias=torch.tensor([0.5, 0.0, -0.5, 0.25, -3.0]),
     endpoint="AvgPool",
+    channels=3,
 )
 
 
@@ -58,6 +58,16 @@ def test_the_last_layer_is_pooled_as_in_the_network():
     assert np.abs(actual - LAYER.probabilities(features)).max() > 1e-3
 
 
+def test_among_joined_layers_the_last_one_is_read():
+    alone = np.random.default_rng(0).standard_normal((2, 8, 3)).astype(np.float16)
+    others = np.random.default_rng(1).standard_normal((2, 16, 4)).astype(np.float16)
+    joined = np.concatenate([others, alone.repeat(2, axis=1)], axis=2).reshape(2, -1)
+    layer = replace(LAYER, endpoint="Mixed_5c")
+    expected = layer.probabilities(alone.reshape(2, -1))
+    actual = replace(layer, channels=7, step=2).probabilities(joined)
+    np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.fixture(scope="module")
 def state():
     return seeded_state()
@@ -82,6 +92,8 @@ def test_the_layer_is_found_at_its_path_or_in_the_cache(weights, state, tmp_path
         assert layer.endpoint == endpoint
         assert torch.equal(layer.weight, state["logits.conv3d.weight"][:, :, 0, 0, 0])
         assert torch.equal(layer.bias, state["logits.conv3d.bias"])
+    joined = find_action_layer(replace(spec, endpoint="Mixed_4d,Mixed_5c"), str(path))
+    assert (joined.endpoint, joined.channels, joined.step) == ("Mixed_5c", 1536, 2)
     gone = str(tmp_path / "gone.pt")
     assert find_action_layer(spec, gone) is None
     find_action_layer.cache_clear()

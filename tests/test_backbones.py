@@ -124,6 +124,27 @@ def test_operations_in_the_table_are_those_counted(backbone):
     assert backbone.gflop == round(backbone.count_flop(backbone.endpoint(None)) / 1e9)
 
 
+def test_endpoints_are_joined_in_the_order_of_the_network():
+    assert BACKBONES["i3d"].endpoint("Mixed_5c, Mixed_4d") == "Mixed_4d,Mixed_5c"
+    assert BACKBONES["i3d"].shape_of("Mixed_4d,Mixed_5c") == (16, 1536)
+    assert BACKBONES["i3d"].shape_of("AvgPool") == (7, 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "endpoints", "able"),
+    [
+        ("i3d", "Mixed_4d,AvgPool", "Mixed_3b, Mixed_3c, "),
+        ("i3d", "Mixed_4d,Mixed_4d", "Mixed_3b, Mixed_3c, "),
+        ("i3d", "Mixed_4d,", "Mixed_3b, Mixed_3c, "),
+        ("c3d", "fc6,fc6", "none of this backbone"),
+    ],
+)
+def test_endpoints_that_cannot_be_joined_are_refused(name, endpoints, able):
+    said = f"endpoint '{endpoints}' of {name} cannot be read in one pass: join different ones of"
+    with pytest.raises(UserError, match=f"{said} {able}"):
+        BACKBONES[name].endpoint(endpoints)
+
+
 @EVERY
 def test_the_last_endpoint_is_the_default(backbone):
     assert backbone.endpoint(None) == list(backbone.layout)[-1]

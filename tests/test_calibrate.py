@@ -7,7 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import VIEWS, make_features, rewrite_config, write_checkpoint, write_store
+from builders import (
+    VIEWS,
+    fake_extraction,
+    make_features,
+    rewrite_config,
+    score_store,
+    write_checkpoint,
+    write_store,
+)
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import list_features, read_features
@@ -22,7 +30,6 @@ from vigil.pipeline.scoring import thresholds
 from vigil.pipeline.scoring.calibrate import run_calibrate
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
-from vigil.pipeline.scoring.score_store import score_store
 from vigil.pipeline.scoring.thresholds import ordinary_scores, threshold_for
 
 BLOCK_FRAMES = 25
@@ -58,7 +65,7 @@ def extraction(tmp_path, monkeypatch):
 
     for module in (scoring, calibrating):
         monkeypatch.setattr(module, "scoring_engine", lambda config, options: FakeEngine())
-        monkeypatch.setattr(module, "extract_videos", lambda *arguments: report)
+        monkeypatch.setattr(module, "extract_videos", fake_extraction(report))
     return report
 
 
@@ -226,7 +233,7 @@ class TestScoring:
             out = tmp_path / "results"
             extraction.present = write_footage(out / "features", videos_of, 1000, shift)
             videos = (str(tmp_path / "videos"),)
-            assert run_score(ScoreOptions(videos, options.out, out, threshold=threshold)) == 0
+            assert run_score(ScoreOptions(videos, out, options.out, threshold=threshold)) == 0
             return read_results(out)
 
         return call

@@ -20,6 +20,12 @@ from vigil.pipeline.options import (
 STEPS = (ExtractOptions, TrainOptions, ScoreOptions, EvaluateOptions)
 
 
+def generate(config, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(config.num_normal):
+        (folder / f"{number}.mp4").touch()
+
+
 @pytest.fixture
 def run_demo(monkeypatch, tmp_path, capsys):
     """Run the command without its steps; return (exit code, lines, standard error, steps)."""
@@ -34,7 +40,7 @@ def run_demo(monkeypatch, tmp_path, capsys):
             return 4 if type(options) is failing else 0
 
         monkeypatch.setattr(cli, "run", step)
-        monkeypatch.setattr(demo, "generate", lambda *_: None)
+        monkeypatch.setattr(demo, "generate", generate)
         folder = tmp_path / "it's here"
         metrics = folder / "run" / "evaluation" / METRICS_NAME
         metrics.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +75,11 @@ def test_the_logged_commands_are_those_that_ran(run_demo, flags):
     ],
 )
 def test_only_trained_weights_of_the_whole_network_are_used_to_its_end(run_demo, weights, endpoint):
-    _, lines, _, ran = run_demo("--weights", weights)
+    _, lines, noted, ran = run_demo("--weights", weights)
+    if weights == "kinetics400":  # those of the starter, which comes first
+        assert (type(ran[0]), ran.pop(0).checkpoint) == (ScoreOptions, None)
+    else:
+        assert "the starter that ships with vigil is not shown: it needs kinetics400" in noted
     assert (ran[0].weights, ran[0].endpoint) == (weights, endpoint)
     assert f"weights {weights}" + (" (untrained)" if weights == "random" else "") in lines
 

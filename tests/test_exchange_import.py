@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from builders import score_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hostile_files import answers_or_refuses, spoilt
@@ -25,7 +26,6 @@ from vigil.pipeline.exchange.foreign_files import CROP_ORDERS, ExchangeError, cr
 from vigil.pipeline.exchange.sources import FrameCount, files_by_video, find_count, read_counts
 from vigil.pipeline.options import CropOrder
 from vigil.pipeline.scores.events import held_segments
-from vigil.pipeline.scoring.score_store import score_store
 
 fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -534,7 +534,7 @@ class TestUse:
         results = tmp_path / "results"
         checkpoint = load_checkpoint(folder)
         scored = score_store(checkpoint, list_features(store), results, threshold=0.5)
-        assert (len(scored.results), scored.failures) == (6, ())
+        assert (len(scored.results), scored.failures) == (6, [])
         assert scored.results[0].segments[-1].stop_frame == 100
         assert scored.results[0].duration_seconds == pytest.approx(100 / 30)
 

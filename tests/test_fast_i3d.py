@@ -6,6 +6,7 @@ import torch
 from i3d_reference import reference_clip, relative_error, seeded_state
 from precisions import needs_bf16
 
+from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.fast_i3d import STEMS, FastI3D, _expected_mean, _folded
 from vigil.extract.networks.i3d import I3D, LAYOUT
 from vigil.extract.networks.weights import load_state, read_state
@@ -48,6 +49,22 @@ def test_every_endpoint_matches_the_plain_network(state, endpoint):
     assert actual.shape == expected.shape
     assert actual.dtype == torch.float32
     assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("endpoints", ["Mixed_3b,Mixed_3c", "Mixed_3c,Mixed_4f,Mixed_5c"])
+@pytest.mark.parametrize("num_frames", [16, 10])
+def test_joined_endpoints_are_the_single_ones_side_by_side(state, endpoints, num_frames):
+    plain, views = network(state, endpoints), noise(1, num_frames, 32, 32)
+    with torch.inference_mode():
+        single = [plain_features(network(state, one), views) for one in endpoints.split(",")]
+        positions = single[0].shape[1]
+        repeated = [one[:, torch.arange(positions) * one.shape[1] // positions] for one in single]
+        joined = plain_features(plain, views)
+        fast = FastI3D(plain, torch.float32)(views)
+    assert torch.equal(joined, torch.cat(repeated, dim=2))
+    assert relative_error(fast, joined) < 1e-5
+    shape = find_backbone("i3d").shape_of(endpoints)
+    assert shape == (LAYOUT[endpoints.split(",")[0]][0], joined.shape[2])
 
 
 @pytest.mark.parametrize("block", STEMS.values(), ids=STEMS)
@@ -132,7 +149,9 @@ def test_a_mean_passes_through_a_pool_to_the_next_bias(state):
     weight, bias = _folded([plain.Conv3d_2b_1x1])
     mean = _expected_mean(plain.Conv3d_1a_7x7)
     rounding = (weight.bfloat16().double() - weight).flatten(1)
-    torch.testing.assert_close(fast.others[-1].bias, (bias - rounding @ mean).float())
+    torch.testing.assert_close(
+        list(fast.others.values())[-1].bias, (bias - rounding @ mean).float()
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 15, 32, 32), (1, 16, 31, 32), (1, 16, 32, 31)])

@@ -57,8 +57,9 @@ def test_the_wheel_holds_vigil_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {f"vigil/{path.relative_to(ROOT)}" for path in python_files(*FOLDERS)}
-    templates = {f"vigil/{path.relative_to(ROOT)}" for path in ROOT.glob("pipeline/**/*.html")}
-    assert names == {"vigil/__init__.py", "vigil/py.typed"} | expected | templates
+    data = "pipeline/**/*.html", "pipeline/starter_checkpoint/*", "configs/*.toml"
+    expected |= {f"vigil/{path.relative_to(ROOT)}" for one in data for path in ROOT.glob(one)}
+    assert names == {"vigil/__init__.py", "vigil/py.typed"} | expected
 
 
 def test_no_module_is_imported_by_the_bare_name_of_its_folder():

@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import CLASS_NAMES, SPEC, VIEWS, make_features, write_checkpoint, write_store
+from builders import (
+    CLASS_NAMES,
+    SPEC,
+    VIEWS,
+    fake_extraction,
+    make_features,
+    score_store,
+    write_checkpoint,
+    write_store,
+)
 
 from vigil.extract.engine.dispatch import Extracted
 from vigil.extract.errors import FailedVideo, UserError
@@ -14,9 +23,10 @@ from vigil.extract.locks import LockedError, locked
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.weights import load_weights
 from vigil.extract.sealed import FeatureFileError
-from vigil.extract.store import list_features
+from vigil.extract.store import feature_path, list_features
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
+from vigil.pipeline.failures import write_failures
 from vigil.pipeline.options import ComputeOptions, ScoreOptions
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import (
@@ -28,14 +38,14 @@ from vigil.pipeline.scores.video_scoring import (
 from vigil.pipeline.scoring import command as scoring
 from vigil.pipeline.scoring.command import run_score, scoring_engine
 from vigil.pipeline.scoring.results import (
-    ResultsError,
     read_result,
     read_results,
     result_path,
     write_result,
 )
-from vigil.pipeline.scoring.score_store import score_store, video_result
+from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.scoring.thresholds import read_threshold, threshold_for
+from vigil.pipeline.starter import STARTER
 from vigil.pipeline.text_files import read_csv
 
 RULE = EventRule(0.5)
@@ -54,7 +64,7 @@ def test_every_file_gets_the_result_of_the_model(tmp_path, checkpoint):
     scored = score_store(checkpoint, list_features(store), folder, 0.5, sources={"b.mp4": source})
 
     assert [result.video for result in scored.results] == ["Fighting/a.mp4", "b.mp4"]
-    assert scored.failures == ()
+    assert scored.failures == []
     for result, features in zip(scored.results, videos, strict=True):
         assert read_result(result_path(folder, result.video)) == result
         bags = torch.from_numpy(features.features)
@@ -149,26 +159,6 @@ def test_a_file_that_cannot_be_scored_stops_no_other(tmp_path, checkpoint):
     assert not result_path(tmp_path / "results", "other.mp4").exists()
 
 
-def test_an_interrupted_run_leaves_no_overview_of_an_earlier_one(tmp_path, checkpoint, monkeypatch):
-    store = write_store(tmp_path / "features", make_features("a.mp4"), make_features("b.mp4"))
-    folder = tmp_path / "results"
-    folder.mkdir()
-    for name in ("manifest.json", "report.html", "summary.csv", "events.csv", "failures.csv"):
-        (folder / name).write_text("of an earlier run")
-
-    def write_one(folder, result):
-        if result.video == "b.mp4":
-            raise KeyboardInterrupt
-        write_result(folder, result)
-
-    monkeypatch.setattr("vigil.pipeline.scoring.score_store.write_result", write_one)
-    with pytest.raises(KeyboardInterrupt):
-        score_store(checkpoint, list_features(store), folder, 0.5)
-    assert [path.name for path in folder.iterdir()] == ["a.mp4.json"]
-    with pytest.raises(ResultsError, match=r"manifest\.json does not exist: finish vigil score"):
-        read_results(folder)
-
-
 def test_features_of_other_settings_are_refused_by_name(checkpoint):
     other = make_features(spec=replace(SPEC, weights_digest="1" * 64, time_pool="mean"))
     with pytest.raises(
@@ -227,7 +217,7 @@ def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
         tmp_path / "run", spec=spec, weights_name=weights.name, weights_trained=False
     )
     config = load_checkpoint(run).config
-    options = ScoreOptions((), run, tmp_path, views="five", compute=ComputeOptions(device="cpu"))
+    options = ScoreOptions((), tmp_path, run, views="five", compute=ComputeOptions(device="cpu"))
     engine = scoring_engine(config, options)
     assert engine.spec == spec
     assert engine.weights == weights
@@ -265,7 +255,7 @@ def extraction(tmp_path, monkeypatch):
         devices = (torch.device("cpu"),)
 
     monkeypatch.setattr(scoring, "scoring_engine", lambda config, options: FakeEngine())
-    monkeypatch.setattr(scoring, "extract_videos", lambda *arguments: report)
+    monkeypatch.setattr(scoring, "extract_videos", fake_extraction(report))
     return report
 
 
@@ -274,9 +264,13 @@ def test_results_have_the_time_of_day_of_their_names(tmp_path, extraction):
     names = ["gate_2024-05-01_23-59-58.mp4", "b.mp4", "day/01-05-2024_08-30-15.mp4"]
     write_store(tmp_path / "results" / "features", *(make_features(name) for name in names))
     extraction.present = names
+    for name in names:
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
 
     def times(clock):
-        run_score(ScoreOptions((str(tmp_path / "videos"),), run, tmp_path / "results", clock=clock))
+        run_score(ScoreOptions((str(tmp_path / "videos"),), tmp_path / "results", run, clock=clock))
         results = read_results(tmp_path / "results")
         rows = read_csv(tmp_path / "results" / "events.csv")
         page = (tmp_path / "results" / "report.html").read_text()
@@ -302,6 +296,47 @@ def test_results_have_the_time_of_day_of_their_names(tmp_path, extraction):
         times("noon")
 
 
+def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypatch, caplog):
+    run, folder = write_checkpoint(tmp_path / "run", threshold=0.0), tmp_path / "results"
+    store = write_store(folder / "features", make_features("a.mp4"))
+    for name in ("manifest.json", "report.html", "summary.csv", "events.csv", "failures.csv"):
+        (folder / name).write_text("of an earlier run")
+    failure = FailedVideo("gone.mp4", "it is empty", "decord", 0)
+
+    def extract_one(found, store, *arguments, when_ready):
+        assert list(folder.glob("[!.]*.*")) == []  # nothing of the earlier run
+        when_ready("a.mp4", feature_path(store, "a.mp4"))
+        assert (folder / "a.mp4.json").is_file()  # while later videos are extracted
+        write_failures(store, [failure])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "extract_videos", extract_one)
+    with pytest.raises(KeyboardInterrupt), caplog.at_level("INFO"):
+        run_score(ScoreOptions((str(tmp_path / "videos"),), folder, run))
+    results = read_results(folder)
+    assert [result.video for result in results.videos] == ["a.mp4"]
+    assert results.failures == (failure,)
+    assert results.warnings[0] == "Interrupted: 1 of 3 videos were scored."
+    assert "Interrupted: 1 of 3 videos" in (folder / "report.html").read_text()
+    assert f"the report shows what is done: {folder / 'report.html'}" in caplog.text
+    assert list(store.rglob("*.h5"))
+
+
+def test_without_a_checkpoint_the_starter_scores_and_says_what_it_knows(
+    tmp_path, extraction, caplog
+):
+    starter = load_checkpoint(STARTER)
+    assert starter.config.class_names == ("Normal", "Fighting", "RoadAccidents")
+    assert sum(path.stat().st_size for path in STARTER.iterdir()) < 2_000_000
+    assert starter.config.weights_name in {one.name for one in find_backbone("i3d").sources}
+    with caplog.at_level("INFO"):
+        assert run_score(ScoreOptions((str(tmp_path / "videos"),), tmp_path / "results")) == 0
+    said = "it looks for Fighting and RoadAccidents and nothing else"
+    assert said in caplog.text
+    (warning,) = read_results(tmp_path / "results").warnings
+    assert said in warning
+
+
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_folder_of_videos_becomes_a_folder_of_results(tmp_path, extraction, capsys, trained):
     run = write_checkpoint(tmp_path / "run", weights_trained=trained, threshold=0.25)
@@ -311,10 +346,14 @@ def test_a_folder_of_videos_becomes_a_folder_of_results(tmp_path, extraction, ca
     extraction.extracted = [Extracted("a.mp4", make_features("a.mp4"))]
     extraction.present = ["in/b.mp4"]
     extraction.failures = [FailedVideo("gone.mp4", "it is empty", "decord", 0)]
-    options = ScoreOptions((str(tmp_path / "videos"),), run, folder)
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run)
 
     assert run_score(options) == 3
-    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last == str(folder / "report.html")
+    rows = [[cell.strip() for cell in line.strip("│┃").split("│")] for line in table if "│" in line]
+    assert sorted(row[0] for row in rows) == ["a.mp4", "gone.mp4", "in/b.mp4"]
+    assert ["gone.mp4", "failed", "", "", ""] in rows
     outputs = [path for path in folder.rglob("[!.]*") if path.is_file() and path.suffix != ".h5"]
     assert {path.relative_to(folder).as_posix() for path in outputs} == {
         "a.mp4.json",
@@ -351,14 +390,14 @@ def test_if_every_video_failed_the_exit_code_is_4_and_the_report_gives_reasons(
 ):
     run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
     extraction.failures = [FailedVideo("a.mp4", "no frame can be decoded")]
-    assert run_score(ScoreOptions((str(tmp_path / "videos"),), run, folder)) == 4
+    assert run_score(ScoreOptions((str(tmp_path / "videos"),), folder, run)) == 4
     assert "no frame can be decoded" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["results", "results/features"])
 def test_results_and_features_are_locked(tmp_path, extraction, name):
     run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
-    options = ScoreOptions((str(tmp_path / "videos"),), run, folder)
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run)
     with locked(tmp_path / name), pytest.raises(LockedError, match=f"is writing to {tmp_path}"):
         run_score(options)
     assert not (folder / "failures.csv").exists()
@@ -380,7 +419,7 @@ def test_non_finite_features_are_not_blamed_on_the_model(tmp_path, checkpoint):
 
 def test_a_dry_run_writes_nothing(tmp_path, extraction):
     run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
-    options = ScoreOptions((str(tmp_path / "videos"),), run, folder, dry_run=True)
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run, dry_run=True)
     assert run_score(options) == 0
     assert not folder.exists()
 
@@ -413,7 +452,7 @@ def test_a_long_video_without_events_has_the_mean_of_its_places(checkpoint):
 )
 def test_what_an_event_cannot_be_is_refused(tmp_path, flag, value, said):
     run = write_checkpoint(tmp_path / "run")
-    options = ScoreOptions((str(tmp_path),), run, tmp_path / "out", **{flag: value})
+    options = ScoreOptions((str(tmp_path),), tmp_path / "out", run, **{flag: value})
     with pytest.raises(UserError, match=said):
         run_score(options)
     assert not (tmp_path / "out").exists()

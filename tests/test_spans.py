@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vigil.data.pooling import PoolingConfig, segment_features
+from vigil.data.spans import cut, span_starts
 from vigil.extract.clips import ClipGrid
 from vigil.extract.errors import UserError
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.scores.inference import score_views
-from vigil.pipeline.scores.spans import cut, score_spans, seconds_at, span_starts
+from vigil.pipeline.scores.spans import score_spans, seconds_at
 from vigil.pipeline.scores.video_scoring import (
     length_warnings,
     rate_warnings,

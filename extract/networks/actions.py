@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vigil.extract.networks.backbones import find_backbone
+from vigil.extract.networks.backbones import COMMA, find_backbone
 from vigil.extract.networks.download import WeightsError, cached_weights
 from vigil.extract.networks.i3d_conversion import LOGITS
 from vigil.extract.networks.weights import load_state, read_state, state_digest
@@ -34,6 +34,11 @@ class ActionLayer:
     bias: Tensor
     """(A,) float32."""
     endpoint: str
+    """Its input; of endpoints that are joined, the last one."""
+    channels: int
+    """Of a position of a feature, in which the input comes last."""
+    step: int = 1
+    """Positions of a feature from one of the input to the next."""
 
     def probabilities(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """The probability of each action, (..., A), for features (..., D).
@@ -41,8 +46,9 @@ class ActionLayer:
         As in the network, it is the softmax of the logits' mean over time. What the network
         averages over neighbouring positions first counts the outer ones half.
         """
-        by_position = features.reshape(*features.shape[:-1], -1, self.weight.shape[1])
-        positions = torch.from_numpy(by_position.astype(np.float32))
+        by_position = features.reshape(*features.shape[:-1], -1, self.channels)
+        own = by_position[..., :: self.step, -self.weight.shape[1] :]
+        positions = torch.from_numpy(own.astype(np.float32))
         if self.endpoint == UNPOOLED and positions.shape[-2] > 1:
             positions = (positions[..., :-1, :] + positions[..., 1:, :]) / 2
         logits = functional.linear(positions.mean(dim=-2), self.weight, self.bias)
@@ -63,9 +69,10 @@ def find_action_layer(spec: FeatureSpec, weights_name: str) -> ActionLayer | Non
         None for features of another network, of a layer before its end or of another program; for
         weights that no file at hand holds together with 400 logits. The answer is remembered.
     """
-    at_end = spec.backbone == BACKBONE and spec.endpoint in (UNPOOLED, POOLED)
+    endpoint = spec.endpoint.split(COMMA)[-1]
+    at_end = spec.backbone == BACKBONE and endpoint in (UNPOOLED, POOLED)
     # Mixed_5c averaged over all positions has lost what the pool at the end does with them.
-    is_lost = spec.endpoint == UNPOOLED and spec.time_pool == "mean"
+    is_lost = endpoint == UNPOOLED and spec.time_pool == "mean"
     if not at_end or is_lost or spec.origin is not None:
         return None
     for path in (Path(weights_name), *map(cached_weights, find_backbone(BACKBONE).sources)):
@@ -86,11 +93,14 @@ def _read_layer(path: Path, spec: FeatureSpec) -> ActionLayer | None:
         return None
     if weight.shape != WEIGHT_SHAPE or bias.shape != WEIGHT_SHAPE[:1]:
         return None
-    network = find_backbone(BACKBONE).build(spec.endpoint)
+    backbone, endpoint = find_backbone(BACKBONE), spec.endpoint.split(COMMA)[-1]
+    network = backbone.build(spec.endpoint)
     load_state(network, state, str(path))
     if state_digest(network) != spec.weights_digest:
         return None
-    return ActionLayer(weight.flatten(1).float(), bias.float(), spec.endpoint)
+    positions, channels = backbone.shape_of(spec.endpoint)
+    step = positions // backbone.layout[endpoint][0]
+    return ActionLayer(weight.flatten(1).float(), bias.float(), endpoint, channels, step)
 
 
 def action_names() -> tuple[str, ...]:

@@ -54,20 +54,42 @@ class Backbone:
     """Of its published weights, the best first."""
     gflop: int = 0
     """Billions of operations for one clip-view up to the default endpoint; 0 if not counted."""
+    joined: tuple[str, ...] = ()
+    """Endpoints of which several can be read in one pass, joined by commas."""
 
     def endpoint(self, name: str | None) -> str:
         """The endpoint of that name; the default for None.
+
+        Several joined by commas are returned in the order of the network.
 
         Raises:
             UserError: there is no such endpoint; the message lists those available.
         """
         if name is None:
             return list(self.layout)[-1]
+        if COMMA in name:
+            return self._joined(name)
         if name not in self.layout:
             raise UserError(
                 f"{self.name} has no endpoint {name!r}: use one of {', '.join(self.layout)}"
             )
         return name
+
+    def _joined(self, text: str) -> str:
+        names = [name.strip() for name in text.split(COMMA)]
+        wrong = [name for name in names if name not in self.joined]
+        if wrong or len(set(names)) < len(names):
+            able = ", ".join(self.joined) or "none of this backbone"
+            raise UserError(
+                f"endpoint {text!r} of {self.name} cannot be read in one pass: join different "
+                f"ones of {able}"
+            )
+        return COMMA.join(name for name in self.joined if name in names)
+
+    def shape_of(self, endpoint: str) -> tuple[int, int]:
+        """(time positions, channels) of an endpoint's features, or of several joined by commas."""
+        shapes = [self.layout[name] for name in endpoint.split(COMMA)]
+        return max(positions for positions, _ in shapes), sum(channels for _, channels in shapes)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int, int]:
@@ -120,6 +142,7 @@ X3D_S = Pixels(mean=PYTORCHVIDEO.mean, std=PYTORCHVIDEO.std, size=160)
 
 APACHE, BSD = "Apache-2.0", "BSD-3-Clause"
 KINETICS = "kinetics400"
+COMMA = ","
 
 
 def _torchvision(
@@ -180,6 +203,7 @@ _I3D = Backbone(
     layout=layouts.I3D,
     build=partial(_call, "i3d:I3D"),
     gflop=222,
+    joined=tuple(name for name in layouts.I3D if name.startswith("Mixed_")),
     sources=(
         OfficialWeights(
             name="imagenet-kinetics400",

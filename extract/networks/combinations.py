@@ -70,7 +70,7 @@ def joint_weights(networks: Sequence[Network]) -> Weights:
 
 def feature_parts(networks: Sequence[Network], time_pool: str) -> tuple[FeaturePart, ...]:
     """The position of each network's values in a feature."""
-    layouts = [network.backbone.layout[network.endpoint] for network in networks]
+    layouts = [network.backbone.shape_of(network.endpoint) for network in networks]
     if time_pool == "mean":
         layouts = [(1, channels) for _, channels in layouts]
     ends = accumulate(positions * channels for positions, channels in layouts)

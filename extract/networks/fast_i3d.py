@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.extract.networks.folding import folded
-from vigil.extract.networks.i3d import I3D, ConvUnit, MaxPool, Mixed, clip_features, same_padding
+from vigil.extract.networks.i3d import (
+    I3D,
+    ConvUnit,
+    MaxPool,
+    Mixed,
+    clip_features,
+    same_padding,
+    side_by_side,
+)
 
 Block = tuple[int, int, int]
 
@@ -45,17 +53,20 @@ class FastI3D(nn.Module):
         first, *others = plain.children()
         self.first = _First(first, others[:1], precision, block)
         mean = self.first.mean
-        self.others = nn.Sequential()
-        for layer in others[1:]:
-            fast, mean = _fast(layer, mean, precision)
-            self.others.append(fast)
-        self.endpoint = plain.endpoint
+        self.others = nn.ModuleDict()
+        for name, layer in list(plain.named_children())[2:]:
+            self.others[name], mean = _fast(layer, mean, precision)
+        self.endpoints = plain.endpoints
         self.eval()
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, T, H, W, 3) uint8, even sizes -> (B, time positions, C) float32, as `I3D`."""
-        x = self.others(self.first(views))
-        return clip_features(x.relu_(), self.endpoint)
+        x, features = self.first(views), []
+        for name, layer in self.others.items():
+            x = layer(x)
+            if name in self.endpoints[:-1]:
+                features.append(clip_features(x.relu(), name))
+        return side_by_side([*features, clip_features(x.relu_(), self.endpoints[-1])])
 
 
 def _fast(layer: nn.Module, mean: Tensor, precision: torch.dtype) -> tuple[nn.Module, Tensor]:

@@ -121,17 +121,33 @@ def clip_features(x: Tensor, endpoint: str) -> Tensor:
     return x.mean(dim=(3, 4)).transpose(1, 2)
 
 
+def side_by_side(features: Sequence[Tensor]) -> Tensor:
+    """(B, T, sum of C) from several (B, t, C), of which the longest has T positions.
+
+    A position of a deeper layer covers T / t of them, rounded up, and is repeated for each.
+    """
+    if len(features) == 1:
+        return features[0]
+    longest = max(one.shape[1] for one in features)
+    repeated = [one.repeat_interleave(-(-longest // one.shape[1]), dim=1) for one in features]
+    return torch.cat([one[:, :longest] for one in repeated], dim=2)
+
+
 class I3D(nn.Module):
     """I3D up to an endpoint; later layers are not built."""
 
     def __init__(self, endpoint: str = "AvgPool") -> None:
-        """Build the layers up to and including ``endpoint``, a key of `LAYOUT`."""
+        """Build the layers up to and including ``endpoint``.
+
+        Args:
+            endpoint: a key of `LAYOUT`, or several Mixed layers joined by commas, in its order;
+                their features are put side by side.
+        """
         super().__init__()
-        names = list(LAYOUT)
-        for name in names[: names.index(endpoint) + 1]:
+        names, self.endpoints = list(LAYOUT), tuple(endpoint.split(","))
+        for name in names[: names.index(self.endpoints[-1]) + 1]:
             if name != "AvgPool":
                 self.add_module(name, _layer(name))
-        self.endpoint = endpoint
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute clip features.
@@ -144,6 +160,9 @@ class I3D(nn.Module):
             the average over two time positions with stride 1, that is 7 x 1024: over 2 x 7 x 7 for
             224 x 224 (paper, IV-A).
         """
-        for layer in self.children():
+        features = []
+        for name, layer in self.named_children():
             x = layer(x)
-        return clip_features(x, self.endpoint)
+            if name in self.endpoints[:-1]:
+                features.append(clip_features(x, name))
+        return side_by_side([*features, clip_features(x, self.endpoints[-1])])

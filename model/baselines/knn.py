@@ -49,6 +49,7 @@ class Knn(Detector):
     """The training videos and their classes, in memory of a fixed size."""
 
     classifies = True
+    has_epochs = False
     videos: Tensor
     classes: Tensor
     count: Tensor

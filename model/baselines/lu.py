@@ -63,6 +63,7 @@ class LuConfig(FrontConfig):
 class Lu(Detector):
     """The axes, and for each combination the projection onto what it cannot represent."""
 
+    has_epochs = False
     axes: Tensor
     residuals: Tensor
     filled: Tensor

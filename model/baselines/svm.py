@@ -49,6 +49,7 @@ class Svm(Detector):
     """Linear support vector machines, one per class against the others."""
 
     classifies = True
+    has_epochs = False
     weight: Tensor
     bias: Tensor
 

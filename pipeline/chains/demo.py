@@ -1,6 +1,7 @@
 """`vigil demo`: run the whole program on generated videos, and evaluate it on unseen ones.
 
-It runs the commands that a user would run, and prints each of them.
+The starter that ships with vigil scores a few of them first; then a model is trained and evaluated.
+These are the commands that a user would run, and each of them is printed.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, generate
 from vigil.extract.errors import UserError
-from vigil.extract.networks.backbones import find_backbone
+from vigil.extract.networks.backbones import KINETICS, find_backbone
 from vigil.extract.networks.download import WeightsError, cached_weights
 from vigil.extract.networks.named_weights import AUTO, find_weights, is_random
 from vigil.model.config import LossConfig, ModelConfig
@@ -42,6 +43,7 @@ RECIPE = Recipe(
 TRAIN = SyntheticConfig(num_normal=30, num_per_anomaly=15, min_frames=200, max_frames=300)
 TEST = replace(TRAIN, num_normal=12, num_per_anomaly=6)
 TEST_SEED_OFFSET = 1_000_000
+STARTER_STEP = 8  # the starter scores every eighth test video
 
 VERDICT = ("frame_auc", "video_accuracy", "video_auc", "maa", "frame_ap")
 
@@ -67,7 +69,13 @@ def run_demo(options: DemoOptions) -> int:
     log.info("generating videos in %s", options.out / "videos")
     generate(replace(TRAIN, seed=options.seed), train)
     generate(replace(TEST, seed=options.seed + TEST_SEED_OFFSET), test)
+    few = tuple(map(str, sorted(test.rglob("*.mp4"))[::STARTER_STEP]))
+    starter = [ScoreOptions(videos=few, out=options.out / "starter", overwrite=True)]
+    if weights != KINETICS:
+        log.warning("the starter that ships with vigil is not shown: it needs %s", KINETICS)
+        starter = []
     for step in (
+        *starter,
         ExtractOptions(
             videos=(str(train),),
             out=features,
@@ -96,10 +104,10 @@ def run_demo(options: DemoOptions) -> int:
 
 
 def _available(weights: str) -> str:
-    """The requested weights; for ``auto`` the name of those found, else ``random``."""
+    """The requested weights; for ``auto`` those of the starter, others within reach, or random."""
     if weights != AUTO:
         return weights
-    sources = find_backbone(BACKBONE).sources
+    sources = sorted(find_backbone(BACKBONE).sources, key=lambda source: source.name != KINETICS)
     try:
         with download_progress() as progress:
             path = find_weights(AUTO, sources, progress)

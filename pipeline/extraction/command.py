@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from vigil.extract.networks.placement import RUNGS
 from vigil.extract.networks.weights import Weights
 from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
+from vigil.extract.store import feature_path
 from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
@@ -33,6 +34,9 @@ from vigil.pipeline.options import ComputeOptions, ExtractOptions
 from vigil.pipeline.scores.frame_warnings import frame_warnings, read_max_damage
 
 GPU_BATCH_SIZE = 24
+
+WhenReady = Callable[[str, Path], object]
+"""Called with the name of a video and its feature file, which is complete."""
 
 log = logging.getLogger(__name__)
 
@@ -176,11 +180,24 @@ def rebuild_engine(
 
 
 def extract_videos(
-    found: FoundVideos, store: Path, engine: Engine, overwrite: bool = False, dry_run: bool = False
+    found: FoundVideos,
+    store: Path,
+    engine: Engine,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    when_ready: WhenReady | None = None,
 ) -> ExtractionReport:
     """Write the missing feature files, each of them completely or not at all.
 
     The caller holds the lock of the store, except for a dry run, which writes nothing.
+
+    Args:
+        found: the videos.
+        store: folder of the feature files.
+        engine: extracts features.
+        overwrite: replace features of other settings or of another version of a video.
+        dry_run: print what would be extracted instead.
+        when_ready: called with each video and its feature file, those already there first.
 
     Raises:
         UserError: the store holds features of another spec.
@@ -210,12 +227,19 @@ def extract_videos(
             print(f"extract {printable(video.name)}")
     else:
         remove_journals(store, [video.name for video in plan.present])
-        extract_missing(plan.missing, store, engine, report)
+        if when_ready is not None:
+            for name in report.present:
+                when_ready(name, feature_path(store, name))
+        extract_missing(plan.missing, store, engine, report, when_ready)
     return report
 
 
 def extract_missing(
-    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+    videos: Sequence[SourceVideo],
+    store: Path,
+    engine: Engine,
+    report: ExtractionReport,
+    when_ready: WhenReady | None = None,
 ) -> None:
     """Write feature files, replacing existing ones, and add the outcomes to the report.
 
@@ -229,7 +253,7 @@ def extract_missing(
         )
     try:
         if videos:
-            _run(videos, store, engine, report)
+            _run(videos, store, engine, report, when_ready)
     finally:
         report.failures.sort(key=lambda failed: failed.video)
         failures = [*report.failures, *report.earlier]
@@ -238,7 +262,11 @@ def extract_missing(
 
 
 def _run(
-    videos: Sequence[SourceVideo], store: Path, engine: Engine, report: ExtractionReport
+    videos: Sequence[SourceVideo],
+    store: Path,
+    engine: Engine,
+    report: ExtractionReport,
+    when_ready: WhenReady | None,
 ) -> None:
     count = RunningCount(len(videos), len(engine.views))
     spec = engine.spec
@@ -262,6 +290,8 @@ def _run(
                     for warning in frame_warnings(outcome.features):
                         log.warning("%s: %s", outcome.video, warning)
                     report.extracted.append(outcome)
+                    if when_ready is not None:
+                        when_ready(outcome.video, feature_path(store, outcome.video))
     if count.activity.num_clips:
         log.info("%s", count.describe())
 

@@ -65,10 +65,12 @@ def _candidates(backbone: str, used: str) -> list[str]:
 
 
 def _places(backbone: Backbone, used: str) -> list[str]:
-    """The weights used; if their file no longer exists, the names of the published ones."""
+    """The weights used; if they are not a file that exists, the names of the published ones."""
     if is_random(used) or Path(used).is_file():
         return [used]
-    log.warning("weights file %s does not exist: looking for its weights elsewhere", used)
     sources = cached_first(backbone.sources)
+    if used in (names := [source.name for source in sources]):
+        return [used, *(name for name in names if name != used)]
+    log.warning("weights file %s does not exist: looking for its weights elsewhere", used)
     sources.sort(key=lambda source: source.file_name != Path(used).name)
     return list(dict.fromkeys(source.name for source in sources))

@@ -3,26 +3,25 @@
 A model sees every video as S segments. Segments much longer than those of its training hold the
 maximum of many more clips, and the model then overlooks events or finds them everywhere. So a long
 video is scored span by span. Spans overlap by half, and where they overlap, each counts the more
-the farther a place is from the span's ends. A video of up to `WHOLE_SPANS` spans is scored whole.
+the farther a place is from the span's ends. A video of up to `data.spans.WHOLE_SPANS` spans is
+scored whole.
 
 Legend: N frames of a video, V views, S segments of a span, C cells of the timeline, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from vigil.data.pooling import PoolingConfig, segment_features
-from vigil.extract.segments import pool_clips, range_centres, segment_ranges
+from vigil.data.spans import cut, span_starts
+from vigil.extract.segments import range_centres, segment_ranges
 from vigil.extract.store import VideoFeatures
 from vigil.model.detector import Detector
 from vigil.pipeline.scores.inference import MAX_BAGS, VideoScores, score_videos
 from vigil.pipeline.scores.metrics import FloatArray, IntArray
-
-WHOLE_SPANS = 1.5
-"""A video of at most so many spans is scored as a whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,28 +46,6 @@ def whole_timeline(features: VideoFeatures, scores: VideoScores) -> Timeline:
     return Timeline(scores, features.segment_frames, features.segment_seconds, named)
 
 
-def span_starts(num_frames: int, span_frames: int, clip_starts: IntArray) -> list[tuple[int, int]]:
-    """Return the frames at which each span starts and stops: half-open ranges in order.
-
-    Every span starts with a clip, half a span after the one before, and the last one ends with the
-    video. A video of at most `WHOLE_SPANS` spans is one span.
-
-    Args:
-        num_frames: N, 1 or more.
-        span_frames: length of a span, 1 or more.
-        clip_starts: (n,) increasing frames at which clips start, the first of them 0.
-    """
-    if num_frames <= WHOLE_SPANS * span_frames:
-        return [(0, num_frames)]
-    last = int(clip_starts[np.searchsorted(clip_starts[:-1], num_frames - span_frames)])
-    wanted = np.arange(0, last, max(span_frames // 2, 1))
-    starts = np.unique(clip_starts[np.searchsorted(clip_starts, wanted, side="right") - 1])
-    starts = np.append(starts[starts < last], last)
-    stops = np.minimum(starts + span_frames, num_frames)
-    stops[-1] = num_frames
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
-
-
 def seconds_at(features: VideoFeatures, frames: IntArray) -> FloatArray:
     """Return when frames (...) start, in seconds; frame N stands for the video's end.
 
@@ -81,34 +58,6 @@ def seconds_at(features: VideoFeatures, frames: IntArray) -> FloatArray:
     seconds = np.append(features.segment_seconds[:, 0], features.segment_seconds[-1, 1])
     edges, first = np.unique(edges, return_index=True)
     return np.asarray(np.interp(frames, edges, seconds[first]))
-
-
-def cut(features: VideoFeatures, start: int, stop: int) -> VideoFeatures:
-    """Return the features of a span [start, stop) of a video as if it were a video of its own.
-
-    Its frames count from 0, and its segments are pooled from the clips that a video of its length
-    would have. Clips must be stored, and one must begin at ``start``.
-    """
-    if features.clip_features is None or features.clip_frames is None:
-        raise ValueError("a span needs stored clips")
-    grid, num_frames = features.spec.grid, stop - start
-    first = int(np.searchsorted(features.clip_frames[:, 0], start))
-    num_seen = round(num_frames * features.num_frames_seen / features.num_frames_decoded)
-    past = min(first + grid.num_clips(max(num_seen, 1)), len(features.clip_frames))
-    num_seen = min(num_seen, (past - first - 1) * grid.stride + grid.clip_frames)
-    clips = features.clip_features[first:past]
-    clip_frames = np.minimum(features.clip_frames[first:past] - start, num_frames)
-    segment_frames = segment_ranges(num_frames, features.spec.num_segments)
-    pooled = pool_clips(clips, clip_frames, segment_frames)
-    return replace(
-        features,
-        features=np.ascontiguousarray(np.moveaxis(pooled, 0, 1)),
-        segment_frames=segment_frames,
-        clip_features=clips,
-        clip_frames=clip_frames,
-        num_frames_decoded=num_frames,
-        num_frames_sampled=num_seen if features.num_frames_sampled else 0,
-    )
 
 
 def score_spans(
@@ -145,6 +94,24 @@ def score_spans(
         for (start, stop), scores in zip(batch, scored, strict=True):
             blend.add(start, stop, scores, is_first=start == 0, is_last=stop == num_frames)
     return Timeline(blend.scores(), cells, seconds_at(features, cells), blend.named, span_frames)
+
+
+def blend_spans(spans: IntArray, scores: Sequence[VideoScores]) -> tuple[VideoScores, IntArray]:
+    """Return the scores of a video from those of all its spans, and the ranges they are of (C, 2).
+
+    Args:
+        spans: (n, S, 2) the segments of each span, in frames of the video.
+        scores: of each span.
+    """
+    if len(spans) == 1:
+        return scores[0], spans[0]
+    num_frames, span_frames = int(spans[-1, -1, 1]), int(spans[0, -1, 1])
+    cells = _cells(num_frames, span_frames, spans.shape[1])
+    blend = _Blend(cells, len(scores[0].class_probabilities))
+    ranges = zip(spans[:, 0, 0].tolist(), spans[:, -1, 1].tolist(), strict=True)
+    for (start, stop), one in zip(ranges, scores, strict=True):
+        blend.add(start, stop, one, is_first=start == 0, is_last=stop == num_frames)
+    return blend.scores(), cells
 
 
 def _cells(num_frames: int, span_frames: int, num_segments: int) -> IntArray:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from vigil.data.pooling import segment_features
+from vigil.data.spans import WHOLE_SPANS, span_length
 from vigil.extract.errors import UserError
 from vigil.extract.spec import difference
 from vigil.extract.store import VideoFeatures
@@ -16,11 +17,11 @@ from vigil.pipeline.checkpoint import MAX_FACTOR, Checkpoint, CheckpointConfig
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.frame_warnings import frame_warnings
 from vigil.pipeline.scores.inference import score_views, two_class_probabilities
-from vigil.pipeline.scores.spans import WHOLE_SPANS, Timeline, score_spans, whole_timeline
+from vigil.pipeline.scores.spans import Timeline, score_spans, whole_timeline
 
 Span = Literal["auto", "whole"] | float
 """How a video is cut: spans of this many seconds, of the median length of the training videos
-(auto), or not at all (whole)."""
+(auto; or of the spans it was trained on), or not at all (whole)."""
 UNKNOWN_LENGTH_SECONDS = 60.0
 """A longer video may be too long for a checkpoint that does not record its training videos."""
 UNTRAINED_WARNING = (
@@ -118,13 +119,12 @@ def frames_of_span(config: CheckpointConfig, features: VideoFeatures, span: Span
     """The length of a video's spans in its own frames; None: it is scored as a whole."""
     if span == "whole" or (span == "auto" and config.training_lengths is None):
         return None
-    per_frame = features.num_frames_decoded / features.num_frames_seen
-    if span == "auto" and config.training_lengths is not None:
-        wanted = config.training_lengths.median * per_frame
-    else:
-        wanted = float(span) * features.fps
-    # A span that is shorter than a clip would repeat it in all its segments.
-    return max(round(wanted), math.ceil(features.spec.clip_frames * per_frame))
+    lengths = config.training_lengths
+    if span == "auto" and lengths is not None:
+        per_frame = features.num_frames_decoded / features.num_frames_seen
+        usual = config.recipe.features.span_frames or lengths.median
+        return span_length(features, min(usual, lengths.longest) * per_frame)
+    return span_length(features, float(span) * features.fps)
 
 
 def rate_warnings(config: CheckpointConfig, features: VideoFeatures) -> list[str]:

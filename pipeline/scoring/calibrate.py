@@ -44,6 +44,7 @@ from vigil.pipeline.scores.metrics import FloatArray
 from vigil.pipeline.scores.video_scoring import Span, read_span
 from vigil.pipeline.scoring.command import FEATURES_FOLDER, scoring_engine
 from vigil.pipeline.scoring.thresholds import camera_maxima, ordinary_scores
+from vigil.pipeline.starter import checkpoint_folder
 from vigil.pipeline.text_files import write_text
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
     """
     check_options(options)
     span = read_span(options.span)
-    checkpoint = load_checkpoint(options.run, options.which)
+    checkpoint = load_checkpoint(checkpoint_folder(options.run), options.which)
     target = options.out / options.which
     existing = existing_checkpoint(target)
     if existing is not None and load_config(existing).calibration is None:

@@ -4,35 +4,37 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.dispatch import Engine
-from vigil.extract.errors import UserError
+from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.networks.weights import Weights
-from vigil.extract.store import feature_path
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
-from vigil.pipeline.failures import exit_code
+from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
+from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
+from vigil.pipeline.scoring.found_table import print_found
 from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
-from vigil.pipeline.scoring.score_store import ScoredStore, score_store
+from vigil.pipeline.scoring.score_store import Scorer
 from vigil.pipeline.scoring.thresholds import (
     calibration_warnings,
     describe_thresholds,
     read_threshold,
 )
-from vigil.pipeline.scoring.writers import write_overview
+from vigil.pipeline.scoring.writers import remove_overview, write_overview
+from vigil.pipeline.starter import checkpoint_folder, describe_starter, is_starter
 
 FEATURES_FOLDER = "features"
 
@@ -65,6 +67,7 @@ def run_score(options: ScoreOptions) -> int:
         report = extract_videos(request.found, store, request.engine, overwrite, True)
         return report.exit_code
     results = score_videos(options, request)
+    print_found(results)
     print(options.out / REPORT_NAME)
     return exit_code(len(results.failures), len(results.videos))
 
@@ -75,7 +78,9 @@ def request_of(options: ScoreOptions) -> Request:
     Raises:
         UserError: as in `run_score`.
     """
-    checkpoint = load_checkpoint(options.checkpoint, options.which)
+    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    if is_starter(checkpoint.folder):
+        log.info("%s", describe_starter(checkpoint.config.class_names))
     threshold = read_threshold(options.threshold)
     rule, span = event_rule(options), read_span(options.span)
     check_clock(options.clock)
@@ -85,7 +90,9 @@ def request_of(options: ScoreOptions) -> Request:
 
 
 def score_videos(options: ScoreOptions, request: Request) -> Results:
-    """Extract missing features, score every video, and write RESULTS, which are returned.
+    """Score every video as soon as its features are there, and write RESULTS, which are returned.
+
+    If it is interrupted, RESULTS hold what is done.
 
     Raises:
         UserError: another run is writing there, or the features are of other settings.
@@ -93,28 +100,35 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
     """
     checkpoint, threshold, rule, span, found, engine = request
     store = options.out / FEATURES_FOLDER
+    sources = {video.name: video.path for video in found.videos}
     with locked(options.out, store):
         begun = time.monotonic()
-        extraction = extract_videos(found, store, engine, options.overwrite)
-        extracted = time.monotonic()
-        names = {*extraction.present, *(video.video for video in extraction.extracted)}
-        files = {name: feature_path(store, name) for name in sorted(names)}
-        sources = {video.name: video.path for video in found.videos}
         checkpoint.model.to(engine.devices[0])
-        times = recording_times(options.clock, files, sources)
-        scored = score_store(
-            checkpoint, files, options.out, threshold, engine.views, sources, times, span, rule
+        times = recording_times(options.clock, sources, sources)
+        scorer = Scorer(
+            checkpoint, options.out, threshold, engine.views, sources, times, span, rule
         )
-        scored = replace(scored, failures=(*extraction.failures, *scored.failures))
-        timings = {"extraction": extracted - begun, "scoring": time.monotonic() - extracted}
-        warnings = [] if checkpoint.config.weights_trained else [UNTRAINED_WARNING]
-        calibration = checkpoint.config.calibration
-        if calibration is not None and threshold is None:
-            drifted = calibration_warnings(calibration, scored.results, engine.views, options.span)
-            for warning in drifted:
-                log.warning("%s", warning)
-            warnings += drifted
-        return finish_results(options, checkpoint, threshold, scored, timings, warnings)
+        remove_overview(options.out)
+
+        def score(video: str, path: Path) -> None:
+            scorer.score(video, path)
+            tell("scoring", len(scorer.results) + len(scorer.failures), len(found.videos))
+
+        def finish(failed: Sequence[FailedVideo], *warnings: str) -> Results:
+            scorer.failures += failed
+            extraction = time.monotonic() - begun - scorer.seconds
+            seconds = {"extraction": extraction, "scoring": scorer.seconds}
+            return finish_results(options, scorer, seconds, warnings)
+
+        tell("scoring", 0, len(found.videos))
+        try:
+            report = extract_videos(found, store, engine, options.overwrite, when_ready=score)
+        except KeyboardInterrupt:
+            done, total = len(scorer.results), counted(len(found.videos), "video")
+            finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
+            log.info("the report shows what is done: %s", options.out / REPORT_NAME)
+            raise
+        return finish(report.failures)
 
 
 def event_rule(options: ScoreOptions) -> EventRule:
@@ -151,9 +165,7 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOp
 
 def finish_results(
     options: ScoreOptions,
-    checkpoint: Checkpoint,
-    threshold: float | None,
-    scored: ScoredStore,
+    scorer: Scorer,
     timings_seconds: Mapping[str, float],
     warnings: Sequence[str] = (),
 ) -> Results:
@@ -161,29 +173,42 @@ def finish_results(
 
     Args:
         options: options of the command.
-        checkpoint: the checkpoint that scored the videos.
-        threshold: that of the command line, if any.
-        scored: all requested videos, including those that failed before scoring.
+        scorer: with all requested videos, including those that failed before scoring.
         timings_seconds: name of a stage -> its duration.
-        warnings: about all videos, a sentence each.
+        warnings: about all videos, a sentence each; warnings about the detector are added.
     """
-    config, results = checkpoint.config, scored.results
+    config, results = scorer.checkpoint.config, by_peak_score(scorer.results)
+    failures = sorted(scorer.failures, key=lambda failed: failed.video)
     content = {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **describe_thresholds(config, (result.video for result in results), threshold),
+        **describe_thresholds(config, (result.video for result in results), scorer.threshold),
         "settings": as_json(options),
-        "checkpoint": describe_checkpoint(checkpoint),
+        "checkpoint": describe_checkpoint(scorer.checkpoint),
         "versions": installed_versions(),
         "counts": {
-            "videos": len(results) + len(scored.failures),
-            "failed": len(scored.failures),
+            "videos": len(results) + len(failures),
+            "failed": len(failures),
             "with_events": sum(bool(result.events) for result in results),
             "events": sum(len(result.events) for result in results),
             "frames": sum(result.num_frames_decoded for result in results),
         },
         "timings_seconds": dict(timings_seconds),
-        "warnings": list(warnings),
+        "warnings": [*warnings, *_detector_warnings(scorer, options.span)],
     }
-    all_results = Results(content, tuple(by_peak_score(results)), scored.failures)
-    write_overview(options.out, all_results)
-    return all_results
+    finished = Results(content, tuple(results), tuple(failures))
+    write_overview(options.out, finished)
+    return finished
+
+
+def _detector_warnings(scorer: Scorer, span: str) -> list[str]:
+    """What to know of the detector before its scores are trusted, a sentence each."""
+    config = scorer.checkpoint.config
+    warnings = [] if config.weights_trained else [UNTRAINED_WARNING]
+    if is_starter(scorer.checkpoint.folder):
+        warnings.append(describe_starter(config.class_names))
+    if config.calibration is not None and scorer.threshold is None and scorer.views is not None:
+        drifted = calibration_warnings(config.calibration, scorer.results, scorer.views, span)
+        for warning in drifted:
+            log.warning("%s", warning)
+        warnings += drifted
+    return warnings

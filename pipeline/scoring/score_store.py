@@ -5,14 +5,14 @@ Legend: V views, S segments, K classes (normal has index 0).
 
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
-from vigil.pipeline.progress import tell
 from vigil.pipeline.scores.events import (
     Event,
     EventRule,
@@ -34,70 +34,68 @@ from vigil.pipeline.scoring.recorder_names import RecordingTime
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
 from vigil.pipeline.scoring.thresholds import threshold_for
-from vigil.pipeline.scoring.writers import remove_overview
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ScoredStore:
-    """The results of scoring a set of feature files."""
+@dataclass
+class Scorer:
+    """Scores feature files one by one, and writes a JSON file for each into a folder."""
 
-    results: tuple[VideoResult, ...]
-    failures: tuple[FailedVideo, ...]
+    checkpoint: Checkpoint
+    """Its model runs on the device of its weights."""
+    folder: Path
+    """RESULTS."""
+    threshold: float | None = None
+    """Score that opens an event; None for the checkpoint's, which may depend on the camera."""
+    views: Sequence[str] | None = None
+    """Views to average over; None for all views of a file."""
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """Video -> video file, if known, for the links of the report."""
+    times: Mapping[str, RecordingTime] = field(default_factory=dict)
+    """Video -> when its recording starts, if known."""
+    span: Span = "auto"
+    """How long videos are cut."""
+    rule: EventRule = field(default_factory=EventRule)
+    """What counts as an event, but for the threshold."""
+    results: list[VideoResult] = field(default_factory=list)
+    """Of the videos scored so far."""
+    failures: list[FailedVideo] = field(default_factory=list)
+    seconds: float = 0.0
+    """Spent on scoring."""
 
+    def score(self, video: str, path: Path) -> None:
+        """Score a video (path relative to the folder of videos) and write its result.
 
-def score_store(
-    checkpoint: Checkpoint,
-    files: Mapping[str, Path],
-    folder: Path,
-    threshold: float | None = None,
-    views: Sequence[str] | None = None,
-    sources: Mapping[str, Path] | None = None,
-    times: Mapping[str, RecordingTime] | None = None,
-    span: Span = "auto",
-    rule: EventRule = EventRule(),  # noqa: B008  it never changes
-) -> ScoredStore:
-    """Score each feature file and write its result; a failure does not stop the others.
+        A failure is logged and kept, so that it does not stop the others.
 
-    Overview files of an earlier run are removed first, since they are no longer valid.
-
-    Args:
-        checkpoint: its model runs on the device of its weights.
-        files: video (path relative to the folder of videos) -> feature file.
-        folder: RESULTS; a JSON file per video is written there.
-        threshold: score that opens an event; None for the checkpoint's, which may depend on the
-            camera.
-        views: views to average over; None for all views of a file.
-        sources: video -> video file, if known, for the links of the report.
-        times: video -> when its recording starts, if known.
-        span: how long videos are cut.
-        rule: what counts as an event, but for the threshold.
-    """
-    remove_overview(folder)
-    results, failures = [], []
-    for num_done, (video, path) in enumerate(files.items()):
-        tell("scoring", num_done, len(files))
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        begun = time.monotonic()
         try:
-            own, why = threshold_for(checkpoint.config, video, threshold)
-            own_rule = replace(rule, threshold=own)
-            with open_features(path) as features:
-                timeline = score_video(checkpoint, video, features, views, own, span)
-                source = (sources or {}).get(video)
-                result = video_result(
-                    checkpoint, video, features, timeline, own_rule, views, source
-                )
-                result = replace(with_actions(result, features), threshold_rule=why)
-            known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
-            result = with_times_of_day(result, (times or {}).get(video), known_until)
-            write_result(folder, result)
+            result = self._result(video, path)
+            write_result(self.folder, result)
+            self.results.append(result)
         except UserError as error:
             logger.error("%s", error)
-            failures.append(FailedVideo(video, str(error)))
-            continue
-        results.append(result)
-    tell("scoring", len(files), len(files))
-    return ScoredStore(tuple(results), tuple(failures))
+            self.failures.append(FailedVideo(video, str(error)))
+        self.seconds += time.monotonic() - begun
+
+    def _result(self, video: str, path: Path) -> VideoResult:
+        threshold, why = threshold_for(self.checkpoint.config, video, self.threshold)
+        rule = replace(self.rule, threshold=threshold)
+        with open_features(path) as features:
+            timeline = score_video(
+                self.checkpoint, video, features, self.views, threshold, self.span
+            )
+            source = self.sources.get(video)
+            result = video_result(
+                self.checkpoint, video, features, timeline, rule, self.views, source
+            )
+            result = replace(with_actions(result, features), threshold_rule=why)
+        known_until = features.first_jump_seconds if features.num_clock_jumps else math.inf
+        return with_times_of_day(result, self.times.get(video), known_until)
 
 
 def video_result(

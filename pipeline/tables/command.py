@@ -42,6 +42,7 @@ from vigil.pipeline.scores.alarms import (
     count_alarms,
     why_unknown,
 )
+from vigil.pipeline.scores.video_scoring import Span
 from vigil.pipeline.tables.method_table import (
     MethodRow,
     TableConfig,
@@ -56,7 +57,7 @@ from vigil.pipeline.tables.method_table import (
 )
 from vigil.pipeline.tables.table_page import write_table_page
 from vigil.pipeline.text_files import write_json, write_text
-from vigil.pipeline.training.learner import DivergedError
+from vigil.pipeline.training.learner import DivergedError, require_span_choice
 from vigil.pipeline.training.loop import train_model
 from vigil.pipeline.training.training_data import (
     LabelledFeatures,
@@ -216,8 +217,9 @@ def score_test_videos(
     checkpoint = load_checkpoint(run, which)
     checkpoint.model.to(device)
     names = None if views is None else view_names(views, unnamed=True)
+    span: Span = "auto" if checkpoint.config.recipe.features.span_frames else "whole"
     videos = [
-        evaluate_video(checkpoint, annotation, read_features(test.files[video]), names)
+        evaluate_video(checkpoint, annotation, read_features(test.files[video]), names, span)
         for video, annotation in test.annotations.items()
     ]
     names_of_classes = checkpoint.config.class_names
@@ -264,6 +266,8 @@ def _check_videos(
         UserError: a video is in both parts, or views, clips or classes are missing.
     """
     chosen = [name for name in recipes if not options.only or name in options.only]
+    for name in chosen:
+        require_span_choice(recipes[name])
     of_clips = [name for name in chosen if recipes[name].features.needs_clips]
     test = given or whole
     for part, views in ((whole, options.views), (test, options.test_views)):

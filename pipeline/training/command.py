@@ -14,6 +14,7 @@ from vigil.pipeline.run_folder import (
     SPLITS_NAME,
     TENSORBOARD_NAME,
 )
+from vigil.pipeline.training.learner import require_span_choice
 from vigil.pipeline.training.loop import train_model
 from vigil.pipeline.training.training_data import (
     load_labelled_features,
@@ -56,6 +57,7 @@ def train_run(options: TrainOptions) -> CheckpointConfig:
 
 
 def _check_run(options: TrainOptions) -> None:
+    require_span_choice(options.recipe)
     if options.seed < 0:
         raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
     if options.resume and options.overwrite:

@@ -18,16 +18,18 @@ from vigil.data.batches import balanced_batches
 from vigil.extract.errors import UserError
 from vigil.model.detector import Detector, Output
 from vigil.model.losses import class_weights_of
+from vigil.model.methods import METHODS, find_method
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.feeding import fetch, gather
+from vigil.pipeline.training.span_choice import choose_spans
 
 log = logging.getLogger(__name__)
 
 
 class Bags(NamedTuple):
-    """The training split as tensors: one bag for each view of each video."""
+    """The training split as tensors: one bag for each view of each video, or of each span."""
 
     features: Tensor
     """(N, S, D), on the model's device if they fit there, else in memory or in a file."""
@@ -36,6 +38,11 @@ class Bags(NamedTuple):
     is_resident: bool = True
     """Whether the features are in the device's own memory, not backed by a file. Otherwise
     batches are fetched ahead of time."""
+    bounds: npt.NDArray[np.int64] | None = None
+    """(M + 1,); the spans of video m are those from bounds[m] up to bounds[m + 1]; None: no video
+    is cut."""
+    num_views: int = 1
+    """Bags of each span."""
 
 
 class DivergedError(UserError):
@@ -54,7 +61,7 @@ class Learner(NamedTuple):
 
     model: Detector
     optimizer: torch.optim.Adam | None
-    """None for a method without parameters, which is not trained in epochs."""
+    """None for a method without parameters, which is not trained by epochs."""
     scaler: torch.amp.GradScaler
     """Keeps small half-precision gradients from vanishing; disabled without half precision."""
     forward: Callable[[Tensor], Output]
@@ -68,10 +75,13 @@ class Learner(NamedTuple):
 def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
     """The bags of all views, on the device if they fit there."""
     features = where_it_fits(bags.features, device)
-    classes = torch.from_numpy(bags.class_indices.repeat(features.shape[1])).to(device)
+    num_views = features.shape[1]
+    of_spans = bags.class_indices.repeat(bags.num_spans)
+    classes = torch.from_numpy(of_spans.repeat(num_views)).to(device)
     in_file = isinstance(bags.features, np.memmap)
     is_resident = features.device == classes.device and (features.is_cuda or not in_file)
-    return Bags(features.flatten(0, 1), classes, is_resident)
+    bounds = bags.bounds if (bags.num_spans > 1).any() else None
+    return Bags(features.flatten(0, 1), classes, is_resident, bounds, num_views)
 
 
 def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> Tensor:
@@ -86,8 +96,10 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
     """A learner with fresh weights, which depend only on the seed.
 
     Raises:
-        UserError: compilation is requested but does not work on this machine.
+        UserError: compilation is requested but does not work on this machine, or the recipe cuts
+            videos into spans but the method cannot choose among them.
     """
+    require_span_choice(recipe)
     _seed_torch(np.random.default_rng([seed, 0]))
     model = recipe.build(shape).to(device)
     parameters = list(model.parameters())
@@ -109,6 +121,21 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
     return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
 
 
+def require_span_choice(recipe: Recipe) -> None:
+    """Refuse spans for a method that is not trained by epochs, and so has no model to choose with.
+
+    Raises:
+        UserError: names the method and those that allow spans.
+    """
+    if recipe.features.span_frames and not find_method(recipe.method).detector.has_epochs:
+        others = [name for name in METHODS if find_method(name).detector.has_epochs]
+        raise UserError(
+            f"method {recipe.method!r} does not support span_frames = "
+            f"{recipe.features.span_frames}: it is not trained by epochs, in which spans of an "
+            f"anomalous video are chosen; use span_frames = 0 or one of {', '.join(others)}"
+        )
+
+
 def _require_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin)(torch.zeros(2, device=device))
@@ -123,8 +150,9 @@ def _require_compiler(device: torch.device) -> None:
 def train_epoch(
     learner: Learner, bags: Bags, recipe: Recipe, seed: int, epoch: int
 ) -> dict[str, float]:
-    """Train on every bag at least once, and return the mean of each loss over the batches by name.
+    """Train on every video at least once, and return the mean of each loss over its batches.
 
+    A video that is cut takes part with one span, chosen anew by `choose_spans` in every epoch.
     All random numbers derive from the seed and the epoch number, so training can resume after any
     epoch without stored generator states. The device is synchronised only once, at the end. A
     method without parameters has no losses.
@@ -138,11 +166,13 @@ def train_epoch(
     device, training = model.device, recipe.training
     generator = np.random.default_rng([seed, epoch])
     _seed_torch(generator)
+    used = _used_bags(model, bags, np.random.default_rng([seed, epoch, 1]))  # (U,)
+    known = bags.class_indices[used.to(device)]  # (U,)
     sampled = balanced_batches(
-        bags.class_indices.cpu().numpy(), training.num_anomalous, training.num_normal, generator
+        known.cpu().numpy(), training.num_anomalous, training.num_normal, generator
     )
-    class_weights = class_weights_of(bags.class_indices, model.shape.num_classes)
-    rows = torch.from_numpy(sampled)  # (J, B)
+    class_weights = class_weights_of(known, model.shape.num_classes)
+    rows = used[torch.from_numpy(sampled)]  # (J, B)
     classes = bags.class_indices[rows.to(device)]  # (J, B)
     model.begin_epoch(epoch, bags.features, bags.class_indices)
     model.train()
@@ -172,6 +202,17 @@ def train_epoch(
     if not finite:
         raise DivergedError(f"the weights after epoch {epoch} are not finite")
     return dict(zip(names, of_names, strict=True))
+
+
+def _used_bags(model: Detector, bags: Bags, generator: np.random.Generator) -> Tensor:
+    """(U,) int64 bags that an epoch uses: all, or all views of one span of each video."""
+    if bags.bounds is None:
+        return torch.arange(len(bags.features))
+    views = torch.arange(bags.num_views)
+    spans = bags.features.reshape(-1, bags.num_views, *bags.features.shape[1:])
+    classes = bags.class_indices[:: bags.num_views].cpu().numpy()[bags.bounds[:-1]]
+    chosen = choose_spans(model, spans, bags.bounds, classes > 0, generator)
+    return (torch.from_numpy(chosen).unsqueeze(1) * bags.num_views + views).flatten()
 
 
 def resume_state(learner: Learner) -> ResumeState:

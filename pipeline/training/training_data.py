@@ -19,6 +19,7 @@ from vigil.data.bags import STORED, BagSet, load_bags
 from vigil.data.classes import class_index
 from vigil.data.matching import match_videos
 from vigil.data.pooling import PoolingConfig
+from vigil.data.spans import WHOLE_SPANS
 from vigil.data.splits import Split, deal_folds, hold_out
 from vigil.data.storage import Storage
 from vigil.extract.errors import UserError
@@ -81,7 +82,7 @@ def load_labelled_features(
         features: folder of feature files.
         annotations: label files; without any, the name of a video's folder is its class.
         views: names of the views to read.
-        pooling: how a segment's feature is computed.
+        pooling: how a segment's feature is computed, and long videos cut.
         storage: where the features are kept, as for `load_bags`.
 
     Raises:
@@ -95,6 +96,7 @@ def load_labelled_features(
     class_names = class_names_of(matching.annotations.values())
     bags = load_bags(files, matching.annotations, class_names, views, pooling, storage)
     _warn_of_features(bags)
+    _tell_lengths(bags, pooling.span_frames)
     return LabelledFeatures(
         bags=bags,
         annotations=matching.annotations,
@@ -160,16 +162,19 @@ def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
     """The bags of some of the videos."""
     if tuple(videos) == bags.videos:
         return bags
-    row_of = {video: row for row, video in enumerate(bags.videos)}
-    rows = [row_of[video] for video in videos]
+    index_of = {video: index for index, video in enumerate(bags.videos)}
+    indices = [index_of[video] for video in videos]
+    bounds = bags.bounds.tolist()
+    rows = [row for index in indices for row in range(bounds[index], bounds[index + 1])]
     return replace(
         bags,
         features=bags.storage.take(bags.features, rows),
         segment_frames=bags.segment_frames[rows],
-        class_indices=bags.class_indices[rows],
+        class_indices=bags.class_indices[indices],
         num_frames=bags.num_frames[rows],
         fps=bags.fps[rows],
         videos=tuple(videos),
+        num_spans=bags.num_spans[indices],
     )
 
 
@@ -197,12 +202,25 @@ def _warn_of_features(bags: BagSet) -> None:
         logger.warning(
             "the features were computed with untrained weights and carry little information"
         )
+
+
+def _tell_lengths(bags: BagSet, span_frames: int) -> None:
+    if num_cut := int((bags.num_spans > 1).sum()):
+        message = "%d of %d videos are cut into spans, %d in all"
+        logger.info(message, num_cut, len(bags), bags.num_spans[bags.num_spans > 1].sum())
+        return
+    if span_frames:
+        logger.warning(
+            "span_frames = %d changes nothing: no video is longer than %g such spans",
+            span_frames,
+            WHOLE_SPANS,
+        )
     median = float(np.median(bags.num_frames))
     num_long = int((bags.num_frames > MAX_FACTOR * median).sum())
     if median and num_long:
         logger.warning(
             "%s more than %d times as long as the median of %.0f frames: an anomaly is harder to "
-            "find in them, because every video has %d segments",
+            "find in them, because every video has %d segments; --span-frames trains on spans",
             "1 video is" if num_long == 1 else f"{num_long} videos are",
             MAX_FACTOR,
             median,

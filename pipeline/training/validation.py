@@ -1,11 +1,13 @@
 """Evaluate a model on held-out videos, and choose the score threshold there.
 
-Whole videos are evaluated, because training may know only their labels.
-Legend: N videos, V views, S segments, D features of a segment, K classes (normal has index 0).
+Whole videos are evaluated, because training may know only their labels; the scores of a long one
+are blended from those of its spans, as in scoring.
+Legend: N videos, R bags, V views, S segments, D features of a segment, K classes (0 is normal).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ from vigil.pipeline.scores.metrics import (
     rank_videos,
     roc_auc,
 )
+from vigil.pipeline.scores.spans import blend_spans
 from vigil.pipeline.training.learner import DivergedError
 
 FALLBACK_THRESHOLD = 0.5
@@ -84,7 +87,7 @@ def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
     Args:
         model: of any method.
         bags: the held-out videos.
-        features: their features (N, V, S, D), preferably on the model's device.
+        features: their features (R, V, S, D), preferably on the model's device.
 
     Raises:
         DivergedError: the model's scores are not finite.
@@ -99,12 +102,15 @@ def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
     Raises:
         DivergedError: the model's scores are not finite.
     """
-    videos = score_videos(model, features)
-    if not all(video.is_finite for video in videos):
+    scored = score_videos(model, features)
+    if not all(one.is_finite for one in scored):
         raise DivergedError("the scores of the held-out videos are not finite")
-    scored = zip(videos, bags.segment_frames, strict=True)
-    peaks = np.array([peak_score(video.scores, frames) for video, frames in scored])
-    named = np.array([video.class_probabilities.argmax() for video in videos])
+    whole = [
+        blend_spans(bags.segment_frames[first:stop], scored[first:stop])
+        for first, stop in pairwise(bags.bounds.tolist())
+    ]
+    peaks = np.array([peak_score(video.scores, frames) for video, frames in whole])
+    named = np.array([video.class_probabilities.argmax() for video, _ in whole])
     return HeldOutAnswers(peaks, named if model.classifies else None)
 
 
