@@ -191,7 +191,7 @@ def work(options):
             time.sleep(60)
         print("cleaned up")
 show.run_show = work
-sys.exit(cli.main(["features", "show", "x"]))
+sys.exit(cli.main(["features", "show", sys.executable]))
 """
 
 
