@@ -15,7 +15,7 @@ from vigil.pipeline.text_files import read_json
 
 WATCH_SECONDS = 0.05
 EXTRACTED = re.compile(r"\d+ extracted.*, \d+ already extracted, \d+ failed")
-"""The message before scoring."""
+"""The message at the end of extraction."""
 CONTINUING = re.compile(r"continuing .*: (.*) clips are there")
 
 
@@ -46,7 +46,8 @@ def score_killed(
             _wait_until(program, lambda: _size(journal) >= wanted)  # noqa: B023  used at once
             yield _killed(program, "while extracting")
     with running(arguments) as program:
-        _wait_until(program, lambda: EXTRACTED.search(program.messages()))
+        features = feature_path(results / FEATURES_FOLDER, video)
+        _wait_until(program, features.exists)
         program.wait(scoring_seconds / 2)
         yield _killed(program, "while scoring")
     with running(arguments) as program:
