@@ -23,6 +23,7 @@ from vigil.extract.locks import LockedError, locked
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.weights import load_weights
 from vigil.extract.sealed import FeatureFileError
+from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.store import feature_path, list_features
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
@@ -304,9 +305,9 @@ def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypat
     failure = FailedVideo("gone.mp4", "it is empty", "decord", 0)
 
     def extract_one(found, store, *arguments, when_ready):
-        assert list(folder.glob("[!.]*.*")) == []  # nothing of the earlier run
         when_ready("a.mp4", feature_path(store, "a.mp4"))
-        assert (folder / "a.mp4.json").is_file()  # while later videos are extracted
+        # While later videos are extracted; nothing of the earlier run is left.
+        assert [path.name for path in folder.glob("[!.]*.*")] == ["a.mp4.json"]
         write_failures(store, [failure])
         raise KeyboardInterrupt
 
@@ -322,19 +323,56 @@ def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypat
     assert list(store.rglob("*.h5"))
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, UserError("another spec")])
+def test_a_run_that_scores_nothing_leaves_the_results_of_an_earlier_one(
+    tmp_path, extraction, monkeypatch, stop
+):
+    run, folder = write_checkpoint(tmp_path / "run"), tmp_path / "results"
+    write_store(folder / "features", make_features("a.mp4"))
+    extraction.present = ["a.mp4"]
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run)
+    assert run_score(options) == 0
+    earlier = {path: path.read_bytes() for path in folder.glob("[!.]*.*")}
+
+    def extract_none(*arguments, when_ready):
+        raise stop
+
+    monkeypatch.setattr(scoring, "extract_videos", extract_none)
+    with pytest.raises(stop if isinstance(stop, type) else type(stop)):
+        run_score(options)
+    assert {path: path.read_bytes() for path in folder.glob("[!.]*.*")} == earlier
+
+
 def test_without_a_checkpoint_the_starter_scores_and_says_what_it_knows(
     tmp_path, extraction, caplog
 ):
-    starter = load_checkpoint(STARTER)
-    assert starter.config.class_names == ("Normal", "Fighting", "RoadAccidents")
+    config = load_checkpoint(STARTER).config
+    assert config.class_names == ("Normal", "Fighting", "RoadAccidents")
     assert sum(path.stat().st_size for path in STARTER.iterdir()) < 2_000_000
-    assert starter.config.weights_name in {one.name for one in find_backbone("i3d").sources}
+    assert config.weights_name in {one.name for one in find_backbone("i3d").sources}
+    positions, channels = find_backbone("i3d").shape_of(config.spec.endpoint)
+    frames, clip_frames = segment_ranges(80, 32), np.array([[0, 64], [64, 80]])
+    clips = np.random.default_rng(0).random((2, len(VIEWS), positions * channels), np.float32)
+    features = make_features(
+        spec=config.spec,
+        features=pool_clips(clips, clip_frames, frames).swapaxes(0, 1),
+        segment_frames=frames,
+        segment_seconds=frames / 25.0,
+        clip_features=clips,
+        clip_frames=clip_frames,
+        time_positions=positions,
+        channels=channels,
+    )
+    write_store(tmp_path / "results" / "features", features)
+    extraction.present = ["a.mp4"]
     with caplog.at_level("INFO"):
         assert run_score(ScoreOptions((str(tmp_path / "videos"),), tmp_path / "results")) == 0
     said = "it looks for Fighting and RoadAccidents and nothing else"
     assert said in caplog.text
-    (warning,) = read_results(tmp_path / "results").warnings
-    assert said in warning
+    results = read_results(tmp_path / "results")
+    assert said in results.warnings[0]
+    assert list(results.videos[0].class_probabilities) == list(config.class_names)
+    assert results.videos[0].threshold == config.threshold
 
 
 @pytest.mark.parametrize("trained", [True, False])

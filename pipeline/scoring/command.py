@@ -92,7 +92,7 @@ def request_of(options: ScoreOptions) -> Request:
 def score_videos(options: ScoreOptions, request: Request) -> Results:
     """Score every video as soon as its features are there, and write RESULTS, which are returned.
 
-    If it is interrupted, RESULTS hold what is done.
+    If it is interrupted, RESULTS hold what is done, or still an earlier run's if nothing is.
 
     Raises:
         UserError: another run is writing there, or the features are of other settings.
@@ -108,11 +108,12 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         scorer = Scorer(
             checkpoint, options.out, threshold, engine.views, sources, times, span, rule
         )
-        remove_overview(options.out)
 
         def score(video: str, path: Path) -> None:
+            if not scorer.num_done:
+                remove_overview(options.out)  # of an earlier run, whose results are replaced now
             scorer.score(video, path)
-            tell("scoring", len(scorer.results) + len(scorer.failures), len(found.videos))
+            tell("scoring", scorer.num_done, len(found.videos))
 
         def finish(failed: Sequence[FailedVideo], *warnings: str) -> Results:
             scorer.failures += failed
@@ -124,9 +125,10 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         try:
             report = extract_videos(found, store, engine, options.overwrite, when_ready=score)
         except KeyboardInterrupt:
-            done, total = len(scorer.results), counted(len(found.videos), "video")
-            finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
-            log.info("the report shows what is done: %s", options.out / REPORT_NAME)
+            if scorer.num_done:
+                done, total = len(scorer.results), counted(len(found.videos), "video")
+                finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
+                log.info("the report shows what is done: %s", options.out / REPORT_NAME)
             raise
         return finish(report.failures)
 

@@ -64,6 +64,11 @@ class Scorer:
     seconds: float = 0.0
     """Spent on scoring."""
 
+    @property
+    def num_done(self) -> int:
+        """Number of videos scored, or tried."""
+        return len(self.results) + len(self.failures)
+
     def score(self, video: str, path: Path) -> None:
         """Score a video (path relative to the folder of videos) and write its result.
 
