@@ -6,6 +6,8 @@ docs/starter.md says what it was trained on, what to expect of it, and how it is
 from collections.abc import Sequence
 from pathlib import Path
 
+from vigil.pipeline.text_files import read_json
+
 STARTER = Path(__file__).with_name("starter_checkpoint")
 NAME = Path("starter")
 
@@ -15,9 +17,10 @@ def checkpoint_folder(given: Path | None) -> Path:
     return STARTER if given is None or (given == NAME and not given.exists()) else given
 
 
-def is_starter(checkpoint: Path) -> bool:
-    """Whether a checkpoint folder is that of the starter."""
-    return checkpoint.resolve() == STARTER.resolve()
+def is_starter(model_digest: str) -> bool:
+    """Whether a checkpoint has the starter's weights, as its calibrated copies have."""
+    files = read_json(STARTER / "config.json")["file_digests"]
+    return model_digest in files.values()
 
 
 def describe_starter(class_names: Sequence[str]) -> str:

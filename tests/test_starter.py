@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from bench.starter import platt_scale, rescaled
 from vigil.pipeline.checkpoint import load_checkpoint, save_checkpoint
-from vigil.pipeline.starter import STARTER, checkpoint_folder
+from vigil.pipeline.starter import STARTER, checkpoint_folder, is_starter
 
 
 def test_platt_scaling_finds_the_line_behind_the_odds():
@@ -29,6 +29,9 @@ def test_a_rescaled_model_has_the_scaled_odds_and_the_same_classes(tmp_path):
         before = load_checkpoint(STARTER).model(features)
     config, model = rescaled(load_checkpoint(STARTER), 0.5, -1.25)
     save_checkpoint(tmp_path / "scaled", config, model)
+    save_checkpoint(tmp_path / "copy", config, load_checkpoint(STARTER).model)
+    assert is_starter(load_checkpoint(tmp_path / "copy").model_digest)
+    assert not is_starter(load_checkpoint(tmp_path / "scaled").model_digest)
     with torch.inference_mode():
         after = load_checkpoint(tmp_path / "scaled").model(features)
     odds = before.scores.double().logit()

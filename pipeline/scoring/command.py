@@ -79,7 +79,7 @@ def request_of(options: ScoreOptions) -> Request:
         UserError: as in `run_score`.
     """
     checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
-    if is_starter(checkpoint.folder):
+    if is_starter(checkpoint.model_digest):
         log.info("%s", describe_starter(checkpoint.config.class_names))
     threshold = read_threshold(options.threshold)
     rule, span = event_rule(options), read_span(options.span)
@@ -206,7 +206,7 @@ def _detector_warnings(scorer: Scorer, span: str) -> list[str]:
     """What to know of the detector before its scores are trusted, a sentence each."""
     config = scorer.checkpoint.config
     warnings = [] if config.weights_trained else [UNTRAINED_WARNING]
-    if is_starter(scorer.checkpoint.folder):
+    if is_starter(scorer.checkpoint.model_digest):
         warnings.append(describe_starter(config.class_names))
     if config.calibration is not None and scorer.threshold is None and scorer.views is not None:
         drifted = calibration_warnings(config.calibration, scorer.results, scorer.views, span)
