@@ -120,7 +120,8 @@ class ExtractOptions:
     several networks one each, separated by commas."""
     endpoint: str | None = None
     """Stop the network at this layer, such as Mixed_4d, or read several in one pass:
-    Mixed_4d,Mixed_5c; by default at its end. For several networks one each: Mixed_4d+AvgPool."""
+    Mixed_4d,Mixed_5c; by default at its end. Mixed_4d:max is the maximum over the frame instead of
+    the mean. For several networks one each: Mixed_4d+AvgPool."""
     time_pool: Literal["none", "mean"] = "none"
     """mean: average the time positions of a clip's feature."""
     views: str = "center"

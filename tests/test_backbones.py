@@ -128,6 +128,9 @@ def test_endpoints_are_joined_in_the_order_of_the_network():
     assert BACKBONES["i3d"].endpoint("Mixed_5c, Mixed_4d") == "Mixed_4d,Mixed_5c"
     assert BACKBONES["i3d"].shape_of("Mixed_4d,Mixed_5c") == (16, 1536)
     assert BACKBONES["i3d"].shape_of("AvgPool") == (7, 1024)
+    pooled = "Mixed_4d:max,Mixed_4d,Mixed_5c"
+    assert BACKBONES["i3d"].endpoint("Mixed_4d,Mixed_5c,Mixed_4d:max") == pooled
+    assert BACKBONES["i3d"].shape_of(pooled) == (16, 2048)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,7 @@ def test_endpoints_are_joined_in_the_order_of_the_network():
         ("i3d", "Mixed_4d,AvgPool", "Mixed_3b, Mixed_3c, "),
         ("i3d", "Mixed_4d,Mixed_4d", "Mixed_3b, Mixed_3c, "),
         ("i3d", "Mixed_4d,", "Mixed_3b, Mixed_3c, "),
+        ("i3d", "Mixed_4d:min,Mixed_5c", "Mixed_3b, .*, Mixed_5c, each also with :max"),
         ("c3d", "fc6,fc6", "none of this backbone"),
     ],
 )
@@ -152,6 +156,12 @@ def test_the_last_endpoint_is_the_default(backbone):
         assert backbone.endpoint(name) == name
     with pytest.raises(UserError, match=f"{backbone.name} has no endpoint 'fc8': use one of "):
         backbone.endpoint("fc8")
+
+
+def test_the_maximum_over_the_frame_is_of_mixed_layers_only():
+    assert BACKBONES["i3d"].endpoint("Mixed_4d:max") == "Mixed_4d:max"
+    with pytest.raises(UserError, match=r"no endpoint 'AvgPool:max': .* or Mixed_3b:max and the"):
+        BACKBONES["i3d"].endpoint("AvgPool:max")
 
 
 def test_official_weights_are_downloaded_over_https():

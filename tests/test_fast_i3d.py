@@ -51,7 +51,7 @@ def test_every_endpoint_matches_the_plain_network(state, endpoint):
     assert relative_error(actual, expected) < 1e-5
 
 
-@pytest.mark.parametrize("endpoints", ["Mixed_3b,Mixed_3c", "Mixed_3c,Mixed_4f,Mixed_5c"])
+@pytest.mark.parametrize("endpoints", ["Mixed_3b,Mixed_3c", "Mixed_3c,Mixed_4f:max,Mixed_5c"])
 @pytest.mark.parametrize("num_frames", [16, 10])
 def test_joined_endpoints_are_the_single_ones_side_by_side(state, endpoints, num_frames):
     plain, views = network(state, endpoints), noise(1, num_frames, 32, 32)
@@ -65,6 +65,17 @@ def test_joined_endpoints_are_the_single_ones_side_by_side(state, endpoints, num
     assert relative_error(fast, joined) < 1e-5
     shape = find_backbone("i3d").shape_of(endpoints)
     assert shape == (LAYOUT[endpoints.split(",")[0]][0], joined.shape[2])
+
+
+def test_the_maximum_is_over_height_and_width(state):
+    plain, views = network(state, "Mixed_3b:max"), noise(1, 8, 32, 32)
+    maps = []
+    plain.Mixed_3b.register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    with torch.inference_mode():
+        actual = plain_features(plain, views)
+        fast = FastI3D(plain, torch.float32)(views)
+    assert torch.equal(actual, maps[0].amax(dim=(3, 4)).transpose(1, 2))
+    assert relative_error(fast, actual) < 1e-5
 
 
 @pytest.mark.parametrize("block", STEMS.values(), ids=STEMS)

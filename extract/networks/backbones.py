@@ -14,6 +14,7 @@ from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE
 from vigil.extract.errors import UserError
 from vigil.extract.networks import layouts
 from vigil.extract.networks.download import OfficialWeights, WeightsSource
+from vigil.extract.networks.layouts import MAX, layer_of
 from vigil.extract.networks.package_weights import PackagedWeights
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Backbone:
     gflop: int = 0
     """Billions of operations for one clip-view up to the default endpoint; 0 if not counted."""
     joined: tuple[str, ...] = ()
-    """Endpoints of which several can be read in one pass, joined by commas."""
+    """Endpoints of which several can be read in one pass, joined by commas; ``:max`` after a name
+    stands for the maximum over height and width instead of the mean."""
 
     def endpoint(self, name: str | None) -> str:
         """The endpoint of that name; the default for None.
@@ -69,17 +71,19 @@ class Backbone:
             return list(self.layout)[-1]
         if COMMA in name:
             return self._joined(name)
-        if name not in self.layout:
-            raise UserError(
-                f"{self.name} has no endpoint {name!r}: use one of {', '.join(self.layout)}"
-            )
+        if name not in self.layout and name not in self.joined:
+            able = ", ".join(self.layout)
+            if self.joined:
+                able += f", or {self.joined[0]} and the like"
+            raise UserError(f"{self.name} has no endpoint {name!r}: use one of {able}")
         return name
 
     def _joined(self, text: str) -> str:
         names = [name.strip() for name in text.split(COMMA)]
         wrong = [name for name in names if name not in self.joined]
         if wrong or len(set(names)) < len(names):
-            able = ", ".join(self.joined) or "none of this backbone"
+            able = ", ".join(name for name in self.layout if name in self.joined)
+            able = f"{able}, each also with {MAX}" if able else "none of this backbone"
             raise UserError(
                 f"endpoint {text!r} of {self.name} cannot be read in one pass: join different "
                 f"ones of {able}"
@@ -88,7 +92,7 @@ class Backbone:
 
     def shape_of(self, endpoint: str) -> tuple[int, int]:
         """(time positions, channels) of an endpoint's features, or of several joined by commas."""
-        shapes = [self.layout[name] for name in endpoint.split(COMMA)]
+        shapes = [self.layout[layer_of(name)] for name in endpoint.split(COMMA)]
         return max(positions for positions, _ in shapes), sum(channels for _, channels in shapes)
 
     @property
@@ -203,7 +207,7 @@ _I3D = Backbone(
     layout=layouts.I3D,
     build=partial(_call, "i3d:I3D"),
     gflop=222,
-    joined=tuple(name for name in layouts.I3D if name.startswith("Mixed_")),
+    joined=layouts.I3D_JOINED,
     sources=(
         OfficialWeights(
             name="imagenet-kinetics400",

@@ -26,6 +26,7 @@ from vigil.extract.networks.i3d import (
     same_padding,
     side_by_side,
 )
+from vigil.extract.networks.layouts import layer_of
 
 Block = tuple[int, int, int]
 
@@ -61,11 +62,12 @@ class FastI3D(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, T, H, W, 3) uint8, even sizes -> (B, time positions, C) float32, as `I3D`."""
-        x, features = self.first(views), []
+        x = self.first(views)
+        features: list[Tensor] = []
         for name, layer in self.others.items():
             x = layer(x)
-            if name in self.endpoints[:-1]:
-                features.append(clip_features(x.relu(), name))
+            read = (one for one in self.endpoints[:-1] if layer_of(one) == name)
+            features += [clip_features(x.relu(), endpoint) for endpoint in read]
         return side_by_side([*features, clip_features(x.relu_(), self.endpoints[-1])])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.extract.networks.layouts import I3D as LAYOUT
+from vigil.extract.networks.layouts import MAX, layer_of
 
 # Channels in and out, kernel, stride.
 _CONVOLUTIONS = {
@@ -114,11 +115,12 @@ def _layer(name: str) -> nn.Module:
 
 
 def clip_features(x: Tensor, endpoint: str) -> Tensor:
-    """(B, T, C) float32 from the last layer's output (B, C, T, H, W), of any height and width."""
+    """(B, T, C) float32 from its layer's output (B, C, T, H, W), of any height and width."""
     x = x.float()  # 16-bit average pooling is imprecise, and missing on the CPU
     if endpoint == "AvgPool":
         x = functional.avg_pool3d(x, (2, *x.shape[3:]), stride=1)
-    return x.mean(dim=(3, 4)).transpose(1, 2)
+    pooled = x.amax(dim=(3, 4)) if endpoint.endswith(MAX) else x.mean(dim=(3, 4))
+    return pooled.transpose(1, 2)
 
 
 def side_by_side(features: Sequence[Tensor]) -> Tensor:
@@ -140,12 +142,12 @@ class I3D(nn.Module):
         """Build the layers up to and including ``endpoint``.
 
         Args:
-            endpoint: a key of `LAYOUT`, or several Mixed layers joined by commas, in its order;
+            endpoint: a key of `LAYOUT`, or several of `I3D_JOINED` joined by commas, in its order;
                 their features are put side by side.
         """
         super().__init__()
         names, self.endpoints = list(LAYOUT), tuple(endpoint.split(","))
-        for name in names[: names.index(self.endpoints[-1]) + 1]:
+        for name in names[: names.index(layer_of(self.endpoints[-1])) + 1]:
             if name != "AvgPool":
                 self.add_module(name, _layer(name))
 
@@ -156,13 +158,13 @@ class I3D(nn.Module):
             x: (B, 3, 64, H, W), RGB in [-1, 1]; the weights were trained with 224 x 224.
 
         Returns:
-            (B, T, C) float32: the endpoint's output averaged over height and width; for `AvgPool`
-            the average over two time positions with stride 1, that is 7 x 1024: over 2 x 7 x 7 for
-            224 x 224 (paper, IV-A).
+            (B, T, C) float32: the endpoint's output averaged over height and width, or with
+            ``:max`` its maximum over them; for `AvgPool` the average over two time positions with
+            stride 1, that is 7 x 1024: over 2 x 7 x 7 for 224 x 224 (paper, IV-A).
         """
-        features = []
+        features: list[Tensor] = []
         for name, layer in self.named_children():
             x = layer(x)
-            if name in self.endpoints[:-1]:
-                features.append(clip_features(x, name))
+            read = (one for one in self.endpoints[:-1] if layer_of(one) == name)
+            features += [clip_features(x, endpoint) for endpoint in read]
         return side_by_side([*features, clip_features(x, self.endpoints[-1])])

@@ -21,6 +21,21 @@ I3D = {
 }
 """Endpoint -> (time positions, channels) for 64 frames, in the order of the network."""
 
+MAX = ":max"
+"""After the name of a layer: its maximum over height and width instead of the mean."""
+
+I3D_JOINED = tuple(
+    name + pooled for name in I3D if name.startswith("Mixed_") for pooled in (MAX, "")
+)
+"""What can be read in one pass, in order. Of a layer the mean comes last, because Kinetics actions
+are read from the end."""
+
+
+def layer_of(endpoint: str) -> str:
+    """The layer that an endpoint reads."""
+    return endpoint.removesuffix(MAX)
+
+
 C3D = {"fc6": (4, 4096)}
 """The same of C3D."""
 
