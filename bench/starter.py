@@ -33,7 +33,7 @@ from vigil.pipeline.training.validation import answer, choose_threshold
 BoolArray = npt.NDArray[np.bool_]
 
 PARTS = ("train", "dev")
-CONFIG, ENDPOINTS = "starter", "Mixed_4d,Mixed_5c"
+CONFIG, ENDPOINTS = "starter", "Mixed_4d:max,Mixed_4d,Mixed_5c:max,Mixed_5c"
 RULE = "chosen like that of a training, but on videos of sources that a model was not trained on"
 
 
@@ -71,7 +71,7 @@ def main(options: Options) -> None:
     for name, trained in models.items():
         config, model = rescaled(trained, slope, intercept)
         config = replace(config, weights_name=KINETICS, threshold=threshold, threshold_rule=RULE)
-        save_checkpoint(options.out / name, config, model)
+        save_checkpoint(options.out / name, config, model.half())
     if options.install:
         shutil.copytree(options.out / "starter", STARTER, dirs_exist_ok=True)
     for kind, share in (

@@ -135,26 +135,36 @@ class ResumeState(NamedTuple):
 
 
 def save_checkpoint(
-    folder: Path, config: CheckpointConfig, model: Detector, resume: ResumeState | None = None
+    folder: Path,
+    config: CheckpointConfig,
+    model: Detector | Path,
+    resume: ResumeState | None = None,
 ) -> None:
     """Write a checkpoint atomically, replacing the one in the folder, if any.
+
+    Args:
+        folder: where to.
+        config: facts about the model.
+        model: the model, or the `model.safetensors` of another checkpoint, which is copied.
+        resume: what training needs to go on.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
     settle_checkpoint(folder)
     new, previous = _beside(folder, "new"), _beside(folder, "previous")
-    _save_tensors(new / MODEL_NAME, model.state_dict())
+    content = model.read_bytes() if isinstance(model, Path) else _packed(model.state_dict())
+    _write(new / MODEL_NAME, content)
     if resume is not None:
-        _save_tensors(new / OPTIMIZER_NAME, resume.optimizer)
+        _write(new / OPTIMIZER_NAME, _packed(resume.optimizer))
         write_json(new / RESUME_NAME, resume.scaler)
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
+    facts = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(config)}
     if config.calibration is None:
-        del content["calibration"]  # earlier versions read a checkpoint without one
-    content["spec_digest"] = config.spec.digest
-    content["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
-    content["content_digest"] = config_digest(content)
-    write_json(new / CONFIG_NAME, content)
+        del facts["calibration"]  # earlier versions read a checkpoint without one
+    facts["spec_digest"] = config.spec.digest
+    facts["file_digests"] = {path.name: _file_digest(path) for path in sorted(new.iterdir())}
+    facts["content_digest"] = config_digest(facts)
+    write_json(new / CONFIG_NAME, facts)
     # Two folders cannot be swapped atomically on every system. Between the two renames,
     # `existing_checkpoint` finds the last complete checkpoint in `previous`.
     if folder.exists():
@@ -276,7 +286,7 @@ def _read_config(folder: Path) -> tuple[CheckpointConfig, dict[str, str]]:
 
 
 def _load_model(path: Path, config: CheckpointConfig) -> Detector:
-    tensors = _load_tensors(path)
+    tensors = {name: _as_float32(tensor) for name, tensor in _load_tensors(path).items()}
     try:
         with torch.device("meta"):  # no memory: the tensors of the file become the weights
             model = config.recipe.build(config.shape)
@@ -296,6 +306,11 @@ def _load_model(path: Path, config: CheckpointConfig) -> Detector:
         raise _damaged(path, f"it does not fit {CONFIG_NAME}: {'; '.join(sorted(differences)[:3])}")
     model.load_state_dict(tensors, assign=True)
     return model
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """A tensor as models have it; a small checkpoint is stored in 16 bits."""
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def _kind(tensor: Tensor) -> str:
@@ -323,10 +338,13 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"{path} is damaged ({reason}): use another checkpoint or train again")
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _write(path: Path, content: bytes) -> None:
     with replace_file(path) as partial:
-        partial.write_bytes(content)  # unlike save_file, raises OSError on a full disk
+        partial.write_bytes(content)  # unlike safetensors' own save_file, raises OSError
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from vigil.model.config import LossConfig, ModelConfig
 from vigil.model.joint import JointModel
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import (
+    MODEL_NAME,
     CheckpointConfig,
     CheckpointError,
     ResumeState,
@@ -98,6 +99,23 @@ def test_a_checkpoint_is_a_folder_of_plain_formats(run: Path) -> None:
     assert content["spec_digest"] == CONFIG.spec.digest
     assert content["class_names"] == ["Normal", "Arson", "Fighting"]
     assert "front.standardize.mean" in load_file(run / "best" / "model.safetensors")
+
+
+def test_tensors_stored_in_16_bits_are_read_as_float32(run: Path, tmp_path: Path) -> None:
+    known = load_checkpoint(run)
+    rounded = {name: one.half().float() for name, one in known.model.state_dict().items()}
+    save_checkpoint(tmp_path / "small", CONFIG, known.model.half())
+    stored = load_file(tmp_path / "small" / MODEL_NAME)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    for name, tensor in load_checkpoint(tmp_path / "small").model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, rounded[name])
+
+
+def test_a_model_file_is_copied_as_it_is(run: Path, tmp_path: Path) -> None:
+    known = load_checkpoint(run)
+    save_checkpoint(tmp_path / "copy", CONFIG, known.folder / MODEL_NAME)
+    assert load_checkpoint(tmp_path / "copy").model_digest == known.model_digest
 
 
 def test_best_and_last_are_distinguished(run: Path) -> None:

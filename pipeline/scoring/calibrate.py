@@ -19,6 +19,7 @@ from vigil.pipeline.calibration import (
     rate_in_words,
 )
 from vigil.pipeline.checkpoint import (
+    MODEL_NAME,
     Checkpoint,
     existing_checkpoint,
     load_checkpoint,
@@ -222,7 +223,7 @@ def save_calibrated(target: Path, checkpoint: Checkpoint, calibration: Calibrati
         OSError: the disk is full or the folder cannot be written.
     """
     config = replace(checkpoint.config, calibration=calibration)
-    save_checkpoint(target, config, checkpoint.model)
+    save_checkpoint(target, config, checkpoint.folder / MODEL_NAME)
     splits = checkpoint.folder.absolute().parent / SPLITS_NAME
     if splits.is_file():
         write_text(target.parent / SPLITS_NAME, splits.read_text(encoding="utf-8"))
