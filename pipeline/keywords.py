@@ -1,4 +1,4 @@
-"""Keyword arguments to options: what `cli.parse` is to the command line.
+"""Keyword arguments to options: what `arguments.parse` is to the command line.
 
 The keywords are the fields of the options, those of their sections included, as on the command
 line; so neither has a list of its own.

@@ -18,6 +18,7 @@ from vigil.data.synthetic.corpus import SyntheticConfig, generate
 from vigil.extract.errors import FailedVideo
 from vigil.extract.store import list_features
 from vigil.pipeline import api, cli, keywords
+from vigil.pipeline.arguments import parse
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.keywords import options_of, parameters_of
 from vigil.pipeline.options import (
@@ -144,7 +145,7 @@ def test_the_keywords_are_the_fields_of_the_options(name):
 
 def test_keywords_and_flags_make_the_same_options():
     def flags(line):
-        return cli.parse(line.split())
+        return parse(line.split())
 
     assert options_of(
         ScoreOptions,

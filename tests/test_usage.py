@@ -6,7 +6,9 @@ from commands import run_python
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError
 from vigil.pipeline import cli
-from vigil.pipeline.cli import COMMANDS, main, parse
+from vigil.pipeline.arguments import parse
+from vigil.pipeline.cli import main
+from vigil.pipeline.commands import COMMANDS
 
 MISTAKES = [
     ("extrct videos", "vigil has no command 'extrct': did you mean vigil extract?"),
