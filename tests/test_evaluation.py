@@ -28,6 +28,7 @@ from vigil.data.classes import UnknownClassError
 from vigil.extract.errors import UserError
 from vigil.extract.locks import LockedError, locked
 from vigil.extract.segments import segment_ranges
+from vigil.pipeline import cli
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.evaluation.command import (
     EvaluationError,
@@ -233,7 +234,7 @@ def test_many_videos_without_annotation_are_one_warning(options, caplog):
 @pytest.mark.parametrize("name", ["bootstrap", "seed"])
 def test_negative_numbers_are_refused(options, name):
     with pytest.raises(UserError, match=f"{name} -1 is negative: give a number from 0 up"):
-        run_evaluate(replace(options, **{name: -1}))
+        cli.run(replace(options, **{name: -1}))
 
 
 def test_nothing_is_written_into_a_checkpoint(options, monkeypatch):

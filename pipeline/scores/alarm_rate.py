@@ -22,7 +22,6 @@ from scipy.stats import t as student
 from vigil.pipeline.calibration import OrdinaryQuantile
 from vigil.pipeline.scores.metrics import FloatArray
 
-DAY_SECONDS = 86400.0
 CONFIDENCE = 0.95
 LEVELS = (0.5, 0.9)
 """Quantiles of the ordinary maxima at which drift is tested."""
