@@ -7,10 +7,11 @@ They run the code of the commands, print nothing and never exit. What a user can
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import VideoFeatures, read_features
@@ -18,7 +19,7 @@ from vigil.pipeline import checkpoint as checkpoints
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.evaluation.command import EvaluatedRun, evaluate_run
 from vigil.pipeline.extraction.command import ExtractionReport, extract_requested
-from vigil.pipeline.keywords import Options, options_of, parameters_of
+from vigil.pipeline.keywords import Options, in_keywords, options_of, parameters_of
 from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.options import EvaluateOptions, ExtractOptions, ScoreOptions, TrainOptions
 from vigil.pipeline.progress import Listener, Progress, told_to
@@ -52,19 +53,35 @@ Paths: TypeAlias = Path_ | Iterable[Path_]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+KEYWORDS = {
+    name: parameter
+    for kind in (ScoreOptions, ExtractOptions, TrainOptions, EvaluateOptions)
+    for name, parameter in parameters_of(kind).items()
+}
+"""Those of all functions, since the message of one may advise to call another."""
+
+
 def _nobody(progress: Progress) -> None:
     """Take no notice of progress."""
 
 
 def _with_keywords_of(kind: type[Any]) -> Callable[[Function], Function]:
-    """Give a function's signature, which help() shows, the keywords of options for ``options``."""
+    """Give a function the keywords of options: in its signature, which help() shows, and errors."""
 
     def sign(function: Function) -> Function:
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return function(*arguments, **keywords)
+            except UserError as error:
+                error.args = (in_keywords(str(error), KEYWORDS),)
+                raise
+
         own = signature(function)
         named = [one for one in own.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
         rest = [one for name, one in parameters_of(kind).items() if name not in own.parameters]
-        function.__signature__ = own.replace(parameters=[*named, *rest])  # type: ignore[attr-defined]
-        return function
+        call.__signature__ = own.replace(parameters=[*named, *rest])  # type: ignore[attr-defined]
+        return cast(Function, call)
 
     return sign
 
