@@ -47,8 +47,10 @@ reproduce: $(VENV)/ready ## Reproduce the paper's table: UCF_CRIME=videos or FEA
 	  $(if $(filter file,$(origin FEATURES)),,--features $(FEATURES)) \
 	  $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(ARGS)
 
-score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RUN= RESULTS=
-	$(VIGIL) score $(VIDEOS) --checkpoint $(RUN) --out $(RESULTS) $(ARGS)
+# Without RUN, the run that `make train` wrote by default is used, else the starter.
+score: $(VENV)/ready ## Label a folder of videos: VIDEOS= RESULTS= [RUN=, or the starter that ships]
+	$(VIGIL) score $(VIDEOS) --out $(RESULTS) \
+	  $(if $(filter-out file,$(origin RUN))$(wildcard $(RUN)),--checkpoint $(RUN)) $(ARGS)
 
 # One process per core, each with torch on one thread. Each takes up to 2 GB of memory, hence the cap.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

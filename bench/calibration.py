@@ -18,9 +18,9 @@ from scipy.special import expit
 from scipy.stats import betabinom
 
 from bench.table import markdown
-from vigil.pipeline.calibration import CalibratedThreshold, Calibration
+from vigil.pipeline.calibration import DAY_SECONDS, CalibratedThreshold, Calibration
 from vigil.pipeline.options import CalibrateOptions
-from vigil.pipeline.scores.alarm_rate import DAY_SECONDS, Recording, block_maxima, find_drift
+from vigil.pipeline.scores.alarm_rate import Recording, block_maxima, find_drift
 from vigil.pipeline.scores.events import true_runs
 from vigil.pipeline.scores.metrics import FloatArray
 from vigil.pipeline.scoring.calibrate import calibrate

@@ -22,10 +22,11 @@ from vigil.extract.errors import UserError
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.store import VideoFeatures, list_features, read_features
 from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vigil.pipeline.option_values import Span, read_span
 from vigil.pipeline.scores.alarms import Interval, alarms_of, overlap
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.events import EventRule
-from vigil.pipeline.scores.video_scoring import Span, read_span, score_video
+from vigil.pipeline.scores.video_scoring import score_video
 
 FALSE_ALARMS_PER_HOUR = 5.0
 COLUMNS = (

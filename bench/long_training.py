@@ -30,10 +30,10 @@ from vigil.extract.errors import UserError
 from vigil.extract.store import VideoFeatures, feature_path, write_features
 from vigil.pipeline import cli
 from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.option_values import read_span
 from vigil.pipeline.scores.alarms import Interval
 from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.metrics import rank_frames, roc_auc
-from vigil.pipeline.scores.video_scoring import read_span
 
 COLUMNS = (
     "trained on",

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from vigil.data.annotations import Annotation, load_annotations
 from vigil.data.classes import ANOMALY, NORMAL, classes_in_name
 from vigil.data.matching import Matching, NoMatchError, match_videos
+from vigil.extract.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,17 @@ DATASETS: dict[str, PublishedDataset] = {
         ),
     ),
 }
+
+
+def find_dataset(name: str) -> PublishedDataset:
+    """The dataset with this name.
+
+    Raises:
+        UserError: the name is unknown; lists the known ones.
+    """
+    if name not in DATASETS:
+        raise UserError(f"no dataset {name!r}: use one of {', '.join(DATASETS)}")
+    return DATASETS[name]
 
 
 def place_videos(

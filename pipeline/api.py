@@ -5,12 +5,13 @@ They run the code of the commands, print nothing and never exit. What a user can
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import VideoFeatures, read_features
@@ -18,7 +19,8 @@ from vigil.pipeline import checkpoint as checkpoints
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.evaluation.command import EvaluatedRun, evaluate_run
 from vigil.pipeline.extraction.command import ExtractionReport, extract_requested
-from vigil.pipeline.keywords import options_of, parameters_of
+from vigil.pipeline.keywords import Options, in_keywords, options_of, parameters_of
+from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.options import EvaluateOptions, ExtractOptions, ScoreOptions, TrainOptions
 from vigil.pipeline.progress import Listener, Progress, told_to
 from vigil.pipeline.scores.events import Event
@@ -51,21 +53,44 @@ Paths: TypeAlias = Path_ | Iterable[Path_]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+KEYWORDS = {
+    name: parameter
+    for kind in (ScoreOptions, ExtractOptions, TrainOptions, EvaluateOptions)
+    for name, parameter in parameters_of(kind).items()
+}
+"""Those of all functions, since the message of one may advise to call another."""
+
+
 def _nobody(progress: Progress) -> None:
     """Take no notice of progress."""
 
 
 def _with_keywords_of(kind: type[Any]) -> Callable[[Function], Function]:
-    """Give a function's signature, which help() shows, the keywords of options for ``options``."""
+    """Give a function the keywords of options: in its signature, which help() shows, and errors."""
 
     def sign(function: Function) -> Function:
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return function(*arguments, **keywords)
+            except UserError as error:
+                error.args = (in_keywords(str(error), KEYWORDS),)
+                raise
+
         own = signature(function)
         named = [one for one in own.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
         rest = [one for name, one in parameters_of(kind).items() if name not in own.parameters]
-        function.__signature__ = own.replace(parameters=[*named, *rest])  # type: ignore[attr-defined]
-        return function
+        call.__signature__ = own.replace(parameters=[*named, *rest])  # type: ignore[attr-defined]
+        return cast(Function, call)
 
     return sign
+
+
+def _checked(kind: type[Options], keywords: Mapping[str, Any], function: str) -> Options:
+    """Options from keywords, as `options_of` builds them, checked as the command's are."""
+    chosen = options_of(kind, keywords, function)
+    check_options(chosen)
+    return chosen
 
 
 @_with_keywords_of(ScoreOptions)
@@ -96,7 +121,7 @@ def score(
     place: AbstractContextManager[Path_] = TemporaryDirectory() if out is None else nullcontext(out)
     with place as folder, told_to(progress or _nobody):
         given = {"videos": videos, "checkpoint": checkpoint, "out": folder, **options}
-        chosen = options_of(ScoreOptions, given, "score")
+        chosen = _checked(ScoreOptions, given, "score")
         return score_videos(chosen, request_of(chosen))
 
 
@@ -119,7 +144,7 @@ def extract(
     """
     with told_to(progress or _nobody):
         given = {"videos": videos, "out": out, **options}
-        return extract_requested(options_of(ExtractOptions, given, "extract"))
+        return extract_requested(_checked(ExtractOptions, given, "extract"))
 
 
 @_with_keywords_of(TrainOptions)
@@ -149,7 +174,7 @@ def train(
     """
     with told_to(progress or _nobody):
         given = {"features": features, "annotations": annotations, "out": out, **options}
-        chosen = options_of(TrainOptions, given, "train")
+        chosen = _checked(TrainOptions, given, "train")
         train_run(chosen)
         return checkpoints.load_checkpoint(chosen.out)
 
@@ -171,7 +196,7 @@ def evaluate(run: Path_, features: Path_, annotations: Paths, **options: Any) ->
     """
     with told_to(_nobody):
         given = {"run": run, "features": features, "annotations": annotations, **options}
-        return evaluate_run(options_of(EvaluateOptions, given, "evaluate"))
+        return evaluate_run(_checked(EvaluateOptions, given, "evaluate"))
 
 
 def load_features(path: Path_) -> VideoFeatures:

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vigil.extract.errors import UserError
 from vigil.extract.source import composed
 from vigil.model.settings import require
 
+DAY_SECONDS = 86400.0
 FOLDER = "folder"
 NO_CAMERA = "."
 """The camera of videos at the top, and of those that the pattern does not fit."""
@@ -88,6 +90,28 @@ def rate_in_words(alarms_per_day: float) -> str:
     """A rate with its unit: 1 alarm a day, 0.1429 alarms a day."""
     rounded = float(f"{alarms_per_day:.4g}")  # without an exponent in ordinary cases
     return f"{rounded:g} alarm{'s' * (rounded != 1)} a day"
+
+
+def check_asked(alarms_per_day: float, block_seconds: float, camera: str) -> None:
+    """Refuse what is asked of a calibration if no footage can meet it.
+
+    Raises:
+        UserError: names the option, its value and what is allowed.
+    """
+    if not 1 <= block_seconds <= DAY_SECONDS:
+        raise UserError(
+            f"--block-seconds {block_seconds:g} is not a number from 1 to {DAY_SECONDS:g}"
+        )
+    most = DAY_SECONDS / block_seconds
+    if not 0 < alarms_per_day < most:
+        raise UserError(
+            f"--alarms-per-day {alarms_per_day:g} is not above 0 and below {most:g}, the number "
+            f"of blocks of {block_seconds:g} s in a day: ask for fewer, or shorten --block-seconds"
+        )
+    try:
+        check_camera(camera)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
 
 
 def check_camera(rule: str) -> None:

@@ -1,6 +1,6 @@
 """`vigil completion`: print the script with which a shell completes commands and flags."""
 
-from vigil.pipeline.cli import parse
+from vigil.pipeline.arguments import parse
 from vigil.pipeline.options import CompletionOptions
 
 

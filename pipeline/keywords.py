@@ -1,10 +1,11 @@
-"""Keyword arguments to options: what `cli.parse` is to the command line.
+"""Keyword arguments to options: what `arguments.parse` is to the command line.
 
 The keywords are the fields of the options, those of their sections included, as on the command
 line; so neither has a list of its own.
 """
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ Options = TypeVar("Options")
 
 ONLY_COMMANDS = ("dry_run",)
 """Fields that say what a command prints; those of `LogOptions`, too."""
+_FLAG = re.compile(r"(?<![^\s(])--(no-)?([a-z][a-z-]*)(?![\w/-]|\.\w)")
 _TUPLES = tuple[str, ...], tuple[Path, ...]
 
 
@@ -97,6 +99,27 @@ def options_of(kind: type[Options], keywords: Mapping[str, Any], function: str) 
             f"{function}: {name} = {shortened(error.value)} is not allowed: it must be "
             f"{formatannotation(allowed)}"
         ) from error
+
+
+def in_keywords(message: str, parameters: Mapping[str, Parameter]) -> str:
+    """A message of a command, with the keywords in place of its flags.
+
+    ``--min-seconds`` becomes ``min_seconds``, and ``--overwrite``, which takes no value,
+    ``overwrite=True``. The flags of commands without a function here stay as they are.
+
+    Args:
+        message: about flags.
+        parameters: the keywords, by name.
+    """
+
+    def keyword(flag: re.Match[str]) -> str:
+        name = flag[2].replace("-", "_")
+        if name not in parameters:
+            return flag[0]
+        is_switch = isinstance(parameters[name].default, bool)
+        return f"{name}={not flag[1]}" if is_switch else name
+
+    return _FLAG.sub(keyword, message)
 
 
 def _content_of(kind: type[Any], left: dict[str, Any], function: str) -> dict[str, Any]:

@@ -6,22 +6,27 @@ commands find the rest.
 """
 
 import re
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
-from vigil.extract.decode.videos import check_argument
+from vigil.extract.decode.videos import check_search
 from vigil.extract.errors import UserError
 from vigil.extract.spec import FeatureSpec
-from vigil.extract.views import view_names
+from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline import options
-from vigil.pipeline.run_folder import BEST
-from vigil.pipeline.starter import checkpoint_folder
+from vigil.pipeline.calibration import check_asked
+from vigil.pipeline.option_paths import check_paths
+from vigil.pipeline.option_values import check_numbers, read_max_damage, read_span, read_threshold
+from vigil.pipeline.recorder_names import check_clock
 
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
 _OWN_VIEWS_ONLY = (options.ExtractOptions, options.ScoreOptions, options.CalibrateOptions)
 """Commands that extract; the others may read imported features, whose views have no names."""
+
+_WITH_RESAMPLES = (options.CompareOptions, options.BenchMethodsOptions, options.ReproduceOptions)
+"""Commands whose results are intervals; vigil evaluate may leave them out."""
 
 
 def check_options(chosen: Any) -> None:
@@ -31,7 +36,7 @@ def check_options(chosen: Any) -> None:
         UserError: names the option, its value and what is allowed.
     """
     compute = getattr(chosen, "compute", None)
-    _check_paths(chosen)
+    check_paths(chosen)
     for name in ("views", "train_views", "test_views"):
         if (views := getattr(chosen, name, None)) is not None:
             view_names(views, unnamed=not isinstance(chosen, _OWN_VIEWS_ONLY))
@@ -39,13 +44,88 @@ def check_options(chosen: Any) -> None:
         _check_device(getattr(one, "device", "auto"))
     if compute is not None:
         check_compute(compute)
-    if isinstance(chosen, options.ExtractOptions):
-        _check_networks(chosen)
-        requested_spec(chosen, "", "")
+        require_one_size(compute, view_names(getattr(chosen, "views", "center")))
+    _check_networks(chosen)
+    _check_values(chosen)
+    _check_together(chosen)
 
 
-def _check_networks(chosen: options.ExtractOptions) -> None:
+def _check_values(chosen: Any) -> None:
+    """Refuse numbers out of bounds, and texts that stand for no value."""
+    check_numbers(chosen)
+    if isinstance(chosen, _WITH_RESAMPLES) and chosen.bootstrap < 1:
+        raise UserError(
+            f"--bootstrap {chosen.bootstrap} is below 1: give a number of resamples, such as 1000"
+        )
+    if (span := getattr(chosen, "span", None)) is not None:
+        read_span(span)
+    if isinstance(chosen, options.ScoreOptions):
+        read_threshold(chosen.threshold)
+        check_clock(chosen.clock)
+    if isinstance(chosen, options.CalibrateOptions):
+        check_asked(chosen.alarms_per_day, chosen.block_seconds, chosen.camera)
+    if (memory_gib := getattr(chosen, "memory_gib", None)) is not None:
+        from vigil.data.storage import Storage  # with NumPy, which other commands spare
+
+        Storage(memory_gib=memory_gib)
+
+
+def _check_together(chosen: Any) -> None:
+    """Refuse options that contradict or need each other."""
+    match chosen:
+        case options.TrainOptions(resume=True, overwrite=True):
+            raise UserError("--resume continues a run, --overwrite starts over: give only one")
+        case options.FeaturesVerifyOptions(repair=True, videos=()):
+            raise UserError("--repair extracts videos again: give the videos with --videos")
+        case options.FeaturesVerifyOptions() if chosen.videos and not chosen.features.is_dir():
+            raise UserError(f"{chosen.features} is not a folder: --videos checks a whole folder")
+        case options.BenchMethodsOptions():
+            _check_test_videos(chosen)
+        case options.ReproduceOptions():
+            _check_dataset(chosen)
+        case options.DatasetCheckOptions():
+            _find_dataset(chosen.name)
+            check_search(chosen.extensions, None, None)
+
+
+def _check_test_videos(chosen: options.BenchMethodsOptions) -> None:
+    """Refuse test videos that are given in two ways, or not completely."""
+    share, given = chosen.test_share, chosen.test_features is not None
+    if (share is not None) == given or given != bool(chosen.test_annotations):
+        raise UserError(
+            "give --test-features with --test-annotations, or --test-share without them"
+        )
+    if share is not None and not chosen.annotations:
+        raise UserError("--test-share needs --annotations that specify the anomalous frames")
+
+
+def _check_dataset(chosen: options.ReproduceOptions) -> None:
+    """Refuse a dataset that is unknown, or given in two ways, and views that are not extracted."""
+    _find_dataset(chosen.name)
+    if (chosen.videos is None) == (chosen.features is None):
+        raise UserError(
+            "give either --videos or --features: the folder with those of the whole dataset"
+        )
+    views = view_names(chosen.views, unnamed=True)
+    if missing := set(view_names(chosen.train_views, unnamed=True)) - set(views):
+        raise UserError(
+            f"{', '.join(sorted(missing))} of --train-views is not among --views {chosen.views}: "
+            "test on all the views that are trained on, or on more"
+        )
+
+
+def _find_dataset(name: str) -> None:
+    """Refuse a dataset that is not in the table."""
+    from vigil.data.published_datasets import find_dataset  # with NumPy
+
+    find_dataset(name)
+
+
+def _check_networks(chosen: Any) -> None:
     """Refuse networks, endpoints and weights that do not exist."""
+    has_weights = (options.ExtractOptions, options.DemoOptions, options.ReproduceOptions)
+    if not isinstance(chosen, has_weights):
+        return
     # The table imports what downloads, which takes longer than all else here.
     from vigil.extract.networks.choice import (
         check_weights,
@@ -54,48 +134,14 @@ def _check_networks(chosen: options.ExtractOptions) -> None:
         require_fit,
     )
 
+    if not isinstance(chosen, options.ExtractOptions):
+        check_weights(chosen.weights, find_backbones(options.ExtractOptions.backbone))
+        return
     backbones = find_backbones(chosen.backbone)
     find_endpoints(backbones, chosen.endpoint)
     require_fit(backbones, view_names(chosen.views))
     check_weights(chosen.weights, backbones)
-
-
-def _check_paths(chosen: Any) -> None:
-    """Refuse what a command is to read and what is not there."""
-    videos = getattr(chosen, "videos", None)
-    for argument in videos if isinstance(videos, tuple) else ():
-        check_argument(argument)
-    for path in getattr(chosen, "annotations", ()):
-        if not path.exists():
-            raise UserError(f"{path} does not exist: check --annotations")
-    for name in ("run", "other", "checkpoint"):
-        if (path := getattr(chosen, name, None)) is not None:
-            may_be_starter = isinstance(chosen, (options.ScoreOptions, options.CalibrateOptions))
-            _check_run(checkpoint_folder(path) if may_be_starter else path)
-    if isinstance(features := getattr(chosen, "features", None), Path):
-        _check_features(features)
-
-
-def _check_features(path: Path) -> None:
-    """Refuse a place without feature files, with what it holds instead."""
-    from vigil.extract.store import SUFFIX  # with h5py, which a command without features spares
-
-    if not path.exists():
-        raise UserError(f"{path} is not a folder of features: run vigil extract first")
-    if path.is_file() or any(path.rglob(f"*{SUFFIX}")):
-        return
-    remedy = "run vigil extract first"
-    if any(path.rglob("*.npy")) or any(path.rglob("*.npz")):
-        remedy = "run vigil features import first, since its .npy files are those of other programs"
-    elif (path / BEST).is_dir():
-        remedy = "it is a run; put the folder that vigil extract wrote in this place"
-    raise UserError(f"{path} holds no feature files: {remedy}")
-
-
-def _check_run(path: Path) -> None:
-    """Refuse a run or checkpoint that is not there, unless a killed save left it beside."""
-    if not path.exists() and not path.with_name(f".{path.name}.previous").exists():
-        raise UserError(f"{path} does not exist: give the folder that vigil train wrote")
+    requested_spec(chosen, "", "")
 
 
 def _check_device(names: str) -> None:
@@ -108,10 +154,10 @@ def _check_device(names: str) -> None:
 
 
 def check_compute(compute: options.ComputeOptions) -> None:
-    """Refuse numbers that are out of range.
+    """Refuse settings of decoding and computing that are out of range.
 
     Raises:
-        UserError: names the number and the range.
+        UserError: names the setting, its value and the range.
     """
     if compute.batch_size is not None and not 1 <= compute.batch_size <= MAX_BATCH_SIZE:
         raise UserError(f"batch size {compute.batch_size} is not in 1..{MAX_BATCH_SIZE}")
@@ -121,6 +167,18 @@ def check_compute(compute: options.ComputeOptions) -> None:
         raise UserError(f"--stall-seconds {compute.stall_seconds:g} is less than 1")
     if not 0.1 <= compute.worker_memory_gib <= 2**20:
         raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
+    read_max_damage(compute.max_damage)
+    check_search(compute.extensions, compute.picture_fps, compute.input_fps)
+
+
+def require_one_size(compute: options.ComputeOptions, views: Collection[str]) -> None:
+    """Refuse to compile for frames of any size.
+
+    Raises:
+        UserError: says what to leave out.
+    """
+    if compute.compile and WHOLE in views:
+        raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
 
 
 def requested_spec(

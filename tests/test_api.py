@@ -1,8 +1,10 @@
 """`import vigil`: the Python API."""
 
+import ast
 import inspect
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -18,8 +20,10 @@ from vigil.data.synthetic.corpus import SyntheticConfig, generate
 from vigil.extract.errors import FailedVideo
 from vigil.extract.store import list_features
 from vigil.pipeline import api, cli, keywords
+from vigil.pipeline.arguments import parse
 from vigil.pipeline.checkpoint import load_checkpoint
-from vigil.pipeline.keywords import options_of, parameters_of
+from vigil.pipeline.commands import defaults_of, option_types
+from vigil.pipeline.keywords import in_keywords, options_of, parameters_of
 from vigil.pipeline.options import (
     EvaluateOptions,
     ExtractOptions,
@@ -31,6 +35,7 @@ from vigil.pipeline.progress import Progress
 from vigil.pipeline.recipe import Recipe, load_recipe
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.text_files import read_csv
+from vigil.pipeline.usage import HELP_FLAGS, SHORT_FLAGS, Accepted
 
 OPTIONS = {
     "score": ScoreOptions,
@@ -144,7 +149,7 @@ def test_the_keywords_are_the_fields_of_the_options(name):
 
 def test_keywords_and_flags_make_the_same_options():
     def flags(line):
-        return cli.parse(line.split())
+        return parse(line.split())
 
     assert options_of(
         ScoreOptions,
@@ -222,6 +227,69 @@ def test_a_value_that_is_not_allowed_is_named(function, given, said):
 def test_only_what_a_command_prints_is_not_a_keyword():
     names = {one.name for kind in OPTIONS.values() for one in fields(kind)}
     assert set(keywords.ONLY_COMMANDS) <= names
+
+
+# What a function says
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_flag_is_said_as_a_keyword(name):
+    accepted = Accepted.by(defaults_of(OPTIONS[name], Recipe())).flags
+    of_commands = {f"--{one.name}".replace("_", "-") for one in fields(LogOptions)}
+    of_commands |= {*HELP_FLAGS, *SHORT_FLAGS.values(), "--dry-run"}
+    for flag in accepted.keys() - of_commands:
+        keyword = flag.removeprefix("--no-").removeprefix("--").replace("-", "_")
+        assert keyword in inspect.signature(getattr(api, name)).parameters
+        said = keyword if accepted[flag] else f"{keyword}={not flag.startswith('--no-')}"
+        assert in_keywords(f"{flag} 3 is ({flag}): {flag}.", api.KEYWORDS) == (
+            f"{said} 3 is ({said}): {said}."
+        )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "give the numbers with --num-frames",  # of vigil features import
+        "'--out' would be read as a flag",
+        "/videos/--out/a.mp4 and b--out and --out/a.mp4 and --out.mp4 and --out-of-place",
+    ],
+)
+def test_what_is_no_flag_of_a_function_is_said_as_it_is(message):
+    assert in_keywords(message, api.KEYWORDS) == message
+
+
+def test_messages_name_flags_that_exist():
+    known = {flag for kind in option_types() for flag in Accepted.by(defaults_of(kind[1])).flags}
+    of_recipes = {f"--{one}".replace("_", "-") for one in parameters_of(TrainOptions)}
+    found = set()
+    for folder in ("data", "extract", "model", "pipeline"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+                    found |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ast.unparse(node)))
+    assert len(found) > 20
+    assert found <= known | of_recipes
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "said"),
+    [
+        ("score", {"keep_share": 2}, "keep_share 2 is not a share: use 0 to 1, such as 0.5"),
+        ("score", {"compile": True, "views": "whole"}, "compile=True compiles .* out for views wh"),
+        ("extract", {"stall_seconds": 0.5}, "stall_seconds 0.5 is less than 1"),
+        ("extract", {"max_damage": 10}, "max_damage '10' is not a share of frames: use 10% or 0.1"),
+        ("train", {"resume": True, "overwrite": True}, "resume=True .* overwrite=True starts ove"),
+        ("train", {"config": "small", "method": "svm"}, "config already .*: leave out method$"),
+        ("train", {"memory_gib": -1}, "memory_gib -1 is not in"),
+        ("evaluate", {"bootstrap": -1}, "bootstrap -1 is negative"),
+    ],
+)
+def test_a_message_names_what_the_caller_typed(function, given, said, tmp_path):
+    (tmp_path / "a.h5").touch()
+    places = {"score": 1, "extract": 2, "train": 2, "evaluate": 3}[function]
+    arguments = [tmp_path, None, tmp_path / "out"] if function == "train" else [tmp_path] * places
+    with pytest.raises(vigil.UserError, match=f"^{said}"):
+        getattr(vigil, function)(*arguments, **given)
 
 
 # What a function does
@@ -341,7 +409,7 @@ def test_what_can_be_put_right_is_a_user_error(tmp_path, run):
         vigil.score(tmp_path / "none", run)
     with pytest.raises(vigil.UserError, match="holds no checkpoint"):
         vigil.score(tmp_path, tmp_path)
-    with pytest.raises(vigil.UserError, match="keep-share 2"):
+    with pytest.raises(vigil.UserError, match="keep_share 2"):
         vigil.score(tmp_path, run, keep_share=2)
     with pytest.raises(vigil.UserError, match="is not a folder of features"):
         vigil.train(tmp_path / "none", None, tmp_path / "out")
@@ -362,11 +430,11 @@ def test_a_script_scores_in_silence_unless_it_asks_for_messages(corpus, run, tmp
     path = next((corpus / "Explosion").glob("*.mp4"))
     call = f"vigil.score({str(path)!r}, {str(run)!r}, device='cpu', workers=1)"
     program = f"import vigil\nassert len({call}.videos) == 1\n"
-    logging_on = "import logging; logging.basicConfig(level='INFO')\n"
-    for text, said in ((program, False), (logging_on + program, True)):
-        script.write_text(text)
-        ran = run_python(script, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
-        assert ("1 extracted" in ran.stderr) is said
-        assert ("weights are RANDOM" in ran.stderr) is said
-        assert said or ran.stderr == ""
+    ask = "import logging, sys\nprint('asked', file=sys.stderr)\nlogging.basicConfig(level=20)\n"
+    script.write_text(program + ask + program)
+    ran = run_python(script, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stderr
+    before, after = ran.stderr.split("asked\n")
+    assert before == ""
+    assert "1 extracted" in after
+    assert "weights are RANDOM" in after

@@ -12,6 +12,7 @@ import pytest
 from builders import make_features, write_store
 
 from vigil.extract.errors import UserError
+from vigil.pipeline import cli
 from vigil.pipeline.evaluation.command import run_evaluate
 from vigil.pipeline.options import BenchMethodsOptions, EvaluateOptions
 from vigil.pipeline.recipe import read_toml
@@ -297,7 +298,7 @@ def test_errors_in_a_table_are_located(
     ("change", "message"),
     [
         ({"test_share": None}, "give --test-features with --test-annotations, or --test-share"),
-        ({"test_share": 1.0}, "test share 1.0 is not allowed: it must be above 0 and below 1"),
+        ({"test_share": 1.0}, "--test-share 1 is not a share: use one above 0 and below 1"),
         ({"annotations": ()}, "--test-share needs --annotations"),
         ({"bootstrap": 0}, "bootstrap 0 is below 1: give a number of resamples"),
         ({"only": ("svm",)}, "the table has no row svm: use joint, joint without LSTM"),
@@ -307,4 +308,4 @@ def test_wrong_usage_is_reported(
     options: BenchMethodsOptions, change: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        run_bench_methods(replace(options, **change))  # type: ignore[arg-type]
+        cli.run(replace(options, **change))  # type: ignore[arg-type]

@@ -35,6 +35,11 @@ def network():
     return network.eval()
 
 
+@pytest.fixture(scope="module")
+def digest(network):
+    return state_digest(network)
+
+
 @torch.inference_mode()
 def test_every_16_frames_are_processed_independently(network):
     clip = torch.randn(1, 3, 32, 112, 112)
@@ -62,7 +67,7 @@ SEQUENCE = (0, 3, 6, 8, 11, 13, 16, 18)
 
 
 @pytest.mark.parametrize("layout", ["own", "mmaction2", "sequence"])
-def test_public_weights_load_under_the_names_they_have(network, layout, tmp_path):
+def test_public_weights_load_under_the_names_they_have(network, digest, layout, tmp_path):
     state = network.state_dict()
     layers = [name for name, _ in network.named_children()]
     public = {
@@ -78,4 +83,4 @@ def test_public_weights_load_under_the_names_they_have(network, layout, tmp_path
     torch.save(content | {"fc8.weight": torch.zeros(1)}, tmp_path / "c3d.pickle")
     loaded = C3D()
     weights = load_weights(loaded, str(tmp_path / "c3d.pickle"), SOURCES)
-    assert weights.digest == state_digest(network)
+    assert weights.digest == digest

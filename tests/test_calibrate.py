@@ -19,6 +19,7 @@ from builders import (
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import list_features, read_features
+from vigil.pipeline import cli
 from vigil.pipeline.calibration import NO_CAMERA, Calibration, camera_of
 from vigil.pipeline.checkpoint import CheckpointError, load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
@@ -147,7 +148,7 @@ def test_footage_that_is_too_short_is_refused_with_the_hours_that_are_not(option
 )
 def test_options_that_no_footage_can_meet_are_refused(options, changes, message):
     with pytest.raises(UserError) as caught:
-        run_calibrate(replace(options, **changes))
+        cli.run(replace(options, **changes))
     assert message in str(caught.value)
 
 

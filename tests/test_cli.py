@@ -27,7 +27,9 @@ from vigil.extract.networks.backbones import BACKBONES
 from vigil.model.config import ModelConfig
 from vigil.model.methods import METHODS
 from vigil.pipeline import options
-from vigil.pipeline.cli import COMMANDS, GROUPS, arguments_of, main, parse
+from vigil.pipeline.arguments import arguments_of, parse
+from vigil.pipeline.cli import main
+from vigil.pipeline.commands import COMMANDS, GROUPS
 from vigil.pipeline.extraction import pretrained as weights
 from vigil.pipeline.extraction import verification
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe, recipe_of

@@ -19,12 +19,12 @@ from vigil.extract.decode.decoder_av import AvDecoder, read_packets
 from vigil.extract.decode.reader import Finished, ReadingOptions, Restart, read_video
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
+from vigil.pipeline.option_values import read_max_damage
 from vigil.pipeline.scores import frame_warnings as said
 from vigil.pipeline.scores.frame_warnings import (
     DamagedFrames,
     damaged_frames,
     frame_warnings,
-    read_max_damage,
 )
 
 ENCODINGS = {

@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from vigil.pipeline import cli
+from vigil.pipeline.arguments import parse
 from vigil.pipeline.chains import demo
 from vigil.pipeline.evaluation.command import METRICS_NAME
 from vigil.pipeline.options import (
@@ -59,7 +60,7 @@ def test_the_logged_commands_are_those_that_ran(run_demo, flags):
     assert code == 0
     assert lines[:2] == ["frame_auc 0.5000", "video_accuracy 0.5000"]
     logged = [
-        cli.parse([*shlex.split(line), *(one for one in flags if one == "--verbose")])
+        parse([*shlex.split(line), *(one for one in flags if one == "--verbose")])
         for line in re.findall(r"\$ vigil (.*)", noted)
     ]
     assert logged == ran

@@ -28,7 +28,9 @@ from vigil.data.classes import UnknownClassError
 from vigil.extract.errors import UserError
 from vigil.extract.locks import LockedError, locked
 from vigil.extract.segments import segment_ranges
+from vigil.pipeline import cli
 from vigil.pipeline.checkpoint import load_checkpoint
+from vigil.pipeline.evaluation import command as evaluation_command
 from vigil.pipeline.evaluation.command import (
     EvaluationError,
     choose_figures,
@@ -71,6 +73,12 @@ def options(tmp_path):
     return EvaluateOptions(run, store, (truth,), device="cpu", bootstrap=20)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leave out the figures, which take most of the time, in tests of numbers and messages."""
+    monkeypatch.setattr(evaluation_command, "draw_evaluation", lambda *_: None)
+
+
 def write_annotations(path, videos):
     lines = [
         ",".join(map(str, [video, name, *(edge for pair in intervals for edge in pair)]))
@@ -84,6 +92,7 @@ def read_metrics(options):
     return json.loads((options.run / "evaluation" / "metrics.json").read_text())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_equal_a_computation_on_every_frame(options, capsys):
     assert run_evaluate(options) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -203,6 +212,7 @@ def test_a_name_too_long_for_a_figure_loses_only_the_figure(options, caplog, cap
     assert [path.name for path in figures.rglob("*.png")] == ["n2.mp4.png"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_videos_on_one_side_only_are_reported_by_name_and_left_out(options, caplog):
     truth = options.annotations[0]
     text = truth.read_text().replace("Normal/n2.mp4", "Normal/gone.mp4")
@@ -220,6 +230,7 @@ def test_videos_on_one_side_only_are_reported_by_name_and_left_out(options, capl
     assert [record.message for record in caplog.records] == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_many_videos_without_annotation_are_one_warning(options, caplog):
     names = [f"Normal/other{index}.mp4" for index in range(5)]
     write_store(options.features, *map(make_features, names))
@@ -233,7 +244,7 @@ def test_many_videos_without_annotation_are_one_warning(options, caplog):
 @pytest.mark.parametrize("name", ["bootstrap", "seed"])
 def test_negative_numbers_are_refused(options, name):
     with pytest.raises(UserError, match=f"{name} -1 is negative: give a number from 0 up"):
-        run_evaluate(replace(options, **{name: -1}))
+        cli.run(replace(options, **{name: -1}))
 
 
 def test_nothing_is_written_into_a_checkpoint(options, monkeypatch):
@@ -245,6 +256,7 @@ def test_nothing_is_written_into_a_checkpoint(options, monkeypatch):
     assert (options.run / "evaluation" / "metrics.json").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_use_of_annotated_videos_is_recorded_in_the_run(options):
     for _ in range(2):
         run_evaluate(options)
@@ -255,6 +267,7 @@ def test_every_use_of_annotated_videos_is_recorded_in_the_run(options):
     assert {(use["features"], use["num_videos"]) for use in uses} == {(str(options.features), "5")}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_are_kept_to_compare(options):
     run_evaluate(options)
     frames = rank_frames([video.pieces for video in read_runs(options.run)[0]])
@@ -340,6 +353,7 @@ def test_an_interval_well_beyond_the_decoded_frames_is_reported(tmp_path, stop, 
     assert np.flatnonzero(video.truth).tolist() == list(range(70, 80))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_test_videos_much_longer_than_the_training_videos_are_told(options):
     def change(content):
         content["training_lengths"] = {"shortest": 20, "median": 30, "longest": 40, "fps": 25.0}

@@ -637,7 +637,10 @@ class TestTheDisk:
         (tmp_path / "file").write_text("")
         code, said = extract(videos, out=tmp_path / "file")
         assert code == 2
-        assert f"{tmp_path / 'file'} is a file, or one of its parents is: give a folder" in said
+        assert f"--out {tmp_path / 'file'} is a file: give a folder" in said
+        code, said = extract(videos, out=tmp_path / "file" / "below")
+        assert code == 2
+        assert "is a file, or one of its parents is: give a folder" in said
 
 
 # Runs the command with the fake backbone and sends itself a signal after writing part of the

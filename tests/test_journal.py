@@ -131,10 +131,19 @@ def test_parts_whose_clips_are_there_are_not_decoded(tmp_path, video, undisturbe
     assert_undisturbed(tmp_path, undisturbed["parts"])
 
 
+@pytest.fixture(scope="module")
+def store_of_killed(tmp_path_factory, video):
+    """What a killed run of ``whole`` leaves."""
+    store = tmp_path_factory.mktemp("killed")
+    kill_after(9, video, store, "whole")
+    return store
+
+
 @pytest.fixture
-def killed(tmp_path, video):
-    """The journal of a killed run of ``whole``, with 8 clips."""
-    return kill_after(9, video, tmp_path, "whole")
+def killed(tmp_path, video, store_of_killed):
+    """A copy of the journal that it leaves, with 8 clips."""
+    shutil.copytree(store_of_killed, tmp_path, dirs_exist_ok=True)
+    return journal_path(tmp_path, video.name)
 
 
 def record_size(undisturbed):

@@ -11,7 +11,7 @@ from test_report import make_result
 from video_files import draw_frames, encode
 
 from vigil.extract.errors import UserError
-from vigil.pipeline.scoring.recorder_names import RecordingTime, parse_template, time_in_name
+from vigil.pipeline.recorder_names import RecordingTime, parse_template, time_in_name
 from vigil.pipeline.scoring.recording_times import recording_times, with_times_of_day
 from vigil.pipeline.scoring.report import render_report
 from vigil.pipeline.scoring.results import Results, read_result, write_result

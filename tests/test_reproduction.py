@@ -19,8 +19,9 @@ from vigil.data.published_datasets import DATASETS, PublishedDataset, Subset
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
 from vigil.pipeline import cli
+from vigil.pipeline.arguments import parse
 from vigil.pipeline.chains import reproduction
-from vigil.pipeline.cli import main, parse
+from vigil.pipeline.cli import main
 from vigil.pipeline.options import BenchMethodsOptions, DatasetCheckOptions, ExtractOptions
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 from vigil.pipeline.text_files import read_json

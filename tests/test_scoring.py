@@ -25,9 +25,11 @@ from vigil.extract.networks.weights import load_weights
 from vigil.extract.sealed import FeatureFileError
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.store import feature_path, list_features
+from vigil.pipeline import cli
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.failures import write_failures
+from vigil.pipeline.option_values import read_threshold
 from vigil.pipeline.options import ComputeOptions, ScoreOptions
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import (
@@ -45,7 +47,7 @@ from vigil.pipeline.scoring.results import (
     write_result,
 )
 from vigil.pipeline.scoring.score_store import video_result
-from vigil.pipeline.scoring.thresholds import read_threshold, threshold_for
+from vigil.pipeline.scoring.thresholds import threshold_for
 from vigil.pipeline.starter import STARTER
 from vigil.pipeline.text_files import read_csv
 
@@ -489,8 +491,7 @@ def test_a_long_video_without_events_has_the_mean_of_its_places(checkpoint):
     ],
 )
 def test_what_an_event_cannot_be_is_refused(tmp_path, flag, value, said):
-    run = write_checkpoint(tmp_path / "run")
-    options = ScoreOptions((str(tmp_path),), tmp_path / "out", run, **{flag: value})
+    options = ScoreOptions((str(tmp_path),), tmp_path / "out", **{flag: value})
     with pytest.raises(UserError, match=said):
-        run_score(options)
+        cli.run(options)
     assert not (tmp_path / "out").exists()

@@ -15,12 +15,12 @@ from vigil.extract.clips import ClipGrid
 from vigil.extract.errors import UserError
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
+from vigil.pipeline.option_values import read_span
 from vigil.pipeline.scores.inference import score_views
 from vigil.pipeline.scores.spans import score_spans, seconds_at
 from vigil.pipeline.scores.video_scoring import (
     length_warnings,
     rate_warnings,
-    read_span,
     score_video,
 )
 

@@ -37,13 +37,13 @@ from vigil.extract.locks import LockedError, locked
 from vigil.extract.sealed import FeatureFileError
 from vigil.model.methods import find_method
 from vigil.model.settings import InputShape
+from vigil.pipeline import cli
 from vigil.pipeline.checkpoint import ResumeState, TrainingLengths, load_checkpoint, load_config
 from vigil.pipeline.cli import main
 from vigil.pipeline.logs import set_up_logging
 from vigil.pipeline.options import LogOptions, TrainOptions
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.scores.inference import score_videos
-from vigil.pipeline.training.command import run_train
 from vigil.pipeline.training.learner import (
     DivergedError,
     bags_on_device,
@@ -96,7 +96,7 @@ def train(
 ) -> None:
     annotations = () if labels is None else (labels,)
     options = TrainOptions(features, out, annotations, recipe=recipe, device="cpu")
-    run_train(replace(options, **changes))
+    cli.run(replace(options, **changes))
 
 
 def with_training(**changes: Any) -> Recipe:

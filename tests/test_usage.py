@@ -6,7 +6,9 @@ from commands import run_python
 from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError
 from vigil.pipeline import cli
-from vigil.pipeline.cli import COMMANDS, main, parse
+from vigil.pipeline.arguments import parse
+from vigil.pipeline.cli import main
+from vigil.pipeline.commands import COMMANDS
 
 MISTAKES = [
     ("extrct videos", "vigil has no command 'extrct': did you mean vigil extract?"),
@@ -93,6 +95,80 @@ EARLY = [
     ("extract {root} --out F --weights none", "there are no weights 'none': use auto, random, on"),
     ("extract {root} --out F --weights no.pt", "no.pt does not exist: give another file, or get"),
     ("extract {root} --out F --workers -1", "-1 workers are not in 0..1024: use auto"),
+    ("extract {root} --out {root}/a.h5", "a.h5 is a file: give a folder"),
+    (
+        "extract {root} --out F --max-damage 10",
+        "--max-damage '10' is not a share of frames: use 10",
+    ),
+    (
+        "extract {root} --out F --picture-fps 0",
+        "picture_fps 0 is not allowed: use a rate from 0.01",
+    ),
+    ("extract {root} --out F --input-fps nan", "input_fps nan is not allowed: use a rate from 0.0"),
+    ("extract {root} --out F --extensions ,", "',' names no extension: use .mp4,.avi"),
+    ("extract {root} --out F --views whole --compile", "--compile compiles for one size of frames"),
+    ("score {root} --out R --threshold 7", "threshold '7' is not a number from 0 to 1: give one, "),
+    ("score {root} --out R --span x", "span 'x' is not a length: use auto, whole, or a number of "),
+    ("score {root} --out R --clock x", "clock 'x' must be auto, none, creation, or a template wit"),
+    ("score {root} --out R --keep-share 2", "--keep-share 2 is not a share: use 0 to 1, such as 0"),
+    ("score {root} --out R --join-seconds -1", "--join-seconds -1 is not a length: use 0 or more"),
+    ("score {root} --out R --min-seconds inf", "--min-seconds inf is not a length: use 0 or more"),
+    ("score {root} --out R --max-damage x", "--max-damage 'x' is not a share of frames: use 10% o"),
+    (
+        "calibrate starter {root} --out R --span 0",
+        "span '0' is not a length: use auto, whole, or a",
+    ),
+    ("calibrate starter {root} --out R --camera x", "--camera = 'x' is not allowed: it must be fo"),
+    (
+        "calibrate starter {root} --out R --block-seconds 0",
+        "--block-seconds 0 is not a number from",
+    ),
+    (
+        "calibrate starter {root} --out R --alarms-per-day 0",
+        "--alarms-per-day 0 is not above 0 and",
+    ),
+    (
+        "evaluate {root} {root} --annotations {root} --span x",
+        "span 'x' is not a length: use auto, ",
+    ),
+    (
+        "evaluate {root} {root} --annotations {root} --bootstrap -1",
+        "--bootstrap -1 is negative: gi",
+    ),
+    (
+        "evaluate {root} {root} --annotations {root} --seed -1",
+        "--seed -1 is negative: give a numbe",
+    ),
+    ("compare {root} {root} --bootstrap 0", "--bootstrap 0 is below 1: give a number of resamples"),
+    ("train {root} --out R --seed -1", "--seed -1 is negative: give a number from 0 up"),
+    ("train {root} --out R --memory-gib -1", "--memory-gib -1 is not in 0..2^20"),
+    (
+        "train {root} --out R --resume --overwrite",
+        "--resume continues a run, --overwrite starts ov",
+    ),
+    (
+        "bench-methods {root} --config yardstick --out R --annotations {root} --test-share 2",
+        "--test-share 2 is not a share: use one above 0 and below 1",
+    ),
+    (
+        "bench-methods {root} --config yardstick --out R",
+        "give --test-features with --test-annotations, or --test-share without them",
+    ),
+    ("bench-methods {root} --config no --out R", "no cannot be read (No such file or directory): "),
+    (
+        "bench-methods {root} --config yardstick --out R --test-features {root}/none",
+        "none is not a folder of features: run vigil extract first",
+    ),
+    ("features verify {root} --repair", "--repair extracts videos again: give the videos with --v"),
+    ("reproduce ucf --videos {root}", "no dataset 'ucf': use one of ucf_crime, "),
+    ("reproduce ucf_crime", "give either --videos or --features: the folder with those of the who"),
+    (
+        "reproduce ucf_crime --videos {root} --weights none",
+        "there are no weights 'none': use auto,",
+    ),
+    ("dataset check ucf {root}", "no dataset 'ucf': use one of ucf_crime, "),
+    ("demo --weights none", "there are no weights 'none': use auto, random, one of "),
+    ("demo --seed -1", "--seed -1 is negative: give a number from 0 up"),
     (
         "score rtsp://me:secret@cam/1?a=2 --checkpoint {root} --out R",
         "rtsp://cam/1?a=2 is an address, and ",
@@ -159,6 +235,12 @@ def test_a_listed_address_is_told(tmp_path):
         ("extract nowhere --out F", 2),
         ("extract . --out F --views 5 --weights kinetics400", 2),
         ("score nowhere --checkpoint . --out R", 2),
+        ("score . --out R --threshold 7", 2),
+        ("score . --out R --span x", 2),
+        ("score . --out R --clock x", 2),
+        ("demo --seed -1", 2),
+        ("reproduce ucf", 2),
+        ("weights verify my/file.pt", 2),
         ("weights list", 0),
         ("weights fetch nothing", 2),
     ],

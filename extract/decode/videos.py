@@ -140,11 +140,7 @@ def find_videos(
         UserError: an argument does not exist, there are no videos, two videos have the same name,
             or an option is invalid.
     """
-    for name, fps in (("picture_fps", picture_fps), ("input_fps", input_fps)):
-        if fps is not None and not 0.01 <= fps <= 1000:
-            raise UserError(
-                f"{name} {fps:g} is not allowed: use a rate from 0.01 to 1000, usually 25"
-            )
+    check_search(extensions, picture_fps, input_fps)
     search = _Search(_parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
@@ -163,6 +159,20 @@ def find_videos(
             f"holds videos (files ending in {_some(search.extensions)}), or set extensions"
         )
     return FoundVideos(tuple(videos), num_other, tuple(failures), len(search.linked_folders))
+
+
+def check_search(extensions: str, picture_fps: float | None, input_fps: float | None) -> None:
+    """Refuse settings of `find_videos` before anything is searched.
+
+    Raises:
+        UserError: names the setting and what is allowed.
+    """
+    _parse_extensions(extensions)
+    for name, fps in (("picture_fps", picture_fps), ("input_fps", input_fps)):
+        if fps is not None and not 0.01 <= fps <= 1000:
+            raise UserError(
+                f"{name} {fps:g} is not allowed: use a rate from 0.01 to 1000, usually 25"
+            )
 
 
 def _some(extensions: Collection[str]) -> str:

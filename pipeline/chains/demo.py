@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from vigil.data.synthetic.corpus import ANNOTATION_FILE, SyntheticConfig, generate
-from vigil.extract.errors import UserError
 from vigil.extract.networks.backbones import KINETICS, find_backbone
 from vigil.extract.networks.download import WeightsError, cached_weights
 from vigil.extract.networks.named_weights import AUTO, find_weights, is_random
@@ -55,12 +54,7 @@ def run_demo(options: DemoOptions) -> int:
 
     Returns:
         The exit code of the first command that fails, else 0.
-
-    Raises:
-        UserError: the seed is negative.
     """
-    if options.seed < 0:
-        raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
     started = time.monotonic()
     train, test = options.out / "videos" / "train", options.out / "videos" / "test"
     features, run, results = (options.out / name for name in ("features", "run", "results"))

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vigil.data.annotations import load_annotations
+from vigil.data.published_datasets import find_dataset
 from vigil.extract.errors import UserError
 from vigil.extract.store import list_features
-from vigil.extract.views import view_names
 from vigil.pipeline.chains.steps import run_step
-from vigil.pipeline.datasets.check import INCOMPLETE, PROBLEMS_NAME, find_dataset
-from vigil.pipeline.evaluation.comparison import require_resamples
+from vigil.pipeline.datasets.check import INCOMPLETE, PROBLEMS_NAME
 from vigil.pipeline.options import (
     BenchMethodsOptions,
     ComputeOptions,
@@ -84,17 +83,6 @@ def _check_usage(options: ReproduceOptions) -> None:
     names = [row.name for row in config.rows]
     if unknown := sorted(set(options.only) - set(names)):
         raise UserError(f"the table has no row {', '.join(unknown)}: use {', '.join(names)}")
-    require_resamples(options.bootstrap)
-    if (options.videos is None) == (options.features is None):
-        raise UserError(
-            "give either --videos or --features: the folder with those of the whole dataset"
-        )
-    views = view_names(options.views, unnamed=True)
-    if missing := set(view_names(options.train_views, unnamed=True)) - set(views):
-        raise UserError(
-            f"{', '.join(sorted(missing))} of --train-views is not among --views {options.views}: "
-            "test on all the views that are trained on, or on more"
-        )
 
 
 def _rows_of_clips(options: ReproduceOptions) -> list[str]:

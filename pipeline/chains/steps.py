@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vigil.pipeline import cli
+from vigil.pipeline.arguments import arguments_of
 from vigil.pipeline.options import LogOptions
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,6 @@ def run_step(options: Any, logs: LogOptions) -> int:
 
     Its output goes to standard error, because standard output belongs to the calling command.
     """
-    log.info("$ vigil %s", shlex.join(cli.arguments_of(options)))
+    log.info("$ vigil %s", shlex.join(arguments_of(options)))
     with contextlib.redirect_stdout(sys.stderr):
         return cli.run(replace(options, logs=logs))

@@ -6,7 +6,13 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from vigil.data.published_datasets import DATASETS, Placement, PublishedDataset, place_videos
+from vigil.data.published_datasets import (
+    DATASETS,
+    Placement,
+    PublishedDataset,
+    find_dataset,
+    place_videos,
+)
 from vigil.extract.decode.frame_counts import count_frames
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.errors import UserError
@@ -82,17 +88,6 @@ def run_check(options: DatasetCheckOptions) -> int:
     if options.write is not None:
         _write(options.write, placement, checked)
     return INCOMPLETE if checked.problems else 0
-
-
-def find_dataset(name: str) -> PublishedDataset:
-    """The dataset with this name.
-
-    Raises:
-        UserError: the name is unknown; lists the known ones.
-    """
-    if name not in DATASETS:
-        raise UserError(f"no dataset {name!r}: use one of {', '.join(DATASETS)}")
-    return DATASETS[name]
 
 
 def annotation_files(

@@ -30,6 +30,7 @@ from vigil.pipeline.evaluation.evaluation_files import (
     measure_lines,
 )
 from vigil.pipeline.evaluation.records import record_use, write_scores
+from vigil.pipeline.option_values import Span, read_span
 from vigil.pipeline.options import EvaluateOptions
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME, SPLITS_NAME
@@ -37,7 +38,7 @@ from vigil.pipeline.scores.evaluated_video import EvaluatedVideo
 from vigil.pipeline.scores.frame_warnings import MAX_FRAME_MISMATCH, frame_warnings
 from vigil.pipeline.scores.measures import Evaluation, evaluate_videos
 from vigil.pipeline.scores.metrics import Measure
-from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span, score_video
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, score_video
 from vigil.pipeline.text_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,6 @@ def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
     Raises:
         UserError: checkpoint, features or annotations are missing, damaged or do not match.
     """
-    _check_numbers(options)
     checkpoint = load_checkpoint(options.run, options.which)
     checkpoint.model.to(select_device(options.device))
     views = None if options.views is None else view_names(options.views, unnamed=True)
@@ -139,12 +139,6 @@ def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
     for problem in problems:
         logger.warning("%s", problem)
     return EvaluatedRun(evaluation, tuple(videos), names, tuple(problems), folder)
-
-
-def _check_numbers(options: EvaluateOptions) -> None:
-    for name, number in (("bootstrap", options.bootstrap), ("seed", options.seed)):
-        if number < 0:
-            raise UserError(f"{name} {number} is negative: give a number from 0 up")
 
 
 def used_in_training(checkpoint: Checkpoint, videos: Iterable[str]) -> set[str]:

@@ -48,7 +48,6 @@ def run_compare(options: CompareOptions) -> int:
     Raises:
         UserError: a run was not evaluated, or they were evaluated on different videos.
     """
-    require_resamples(options.bootstrap)
     first, second = (read_runs(path) for path in (options.run, options.other))
     for name in MEASURES:
         one, other = (values_of(name, runs) for runs in (first, second))
@@ -64,16 +63,6 @@ def run_compare(options: CompareOptions) -> int:
     print(f"num_runs {len(first)} {len(second)}")
     print(f"num_videos {len(first[0])} {len(second[0])}")
     return 0
-
-
-def require_resamples(number: int) -> None:
-    """Reject a bootstrap without resamples.
-
-    Raises:
-        UserError: the number is below 1.
-    """
-    if number < 1:
-        raise UserError(f"bootstrap {number} is below 1: give a number of resamples, such as 1000")
 
 
 def read_runs(path: Path) -> list[Run]:

@@ -29,9 +29,10 @@ from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
-from vigil.pipeline.option_checks import check_compute, requested_spec
+from vigil.pipeline.option_checks import check_compute, requested_spec, require_one_size
+from vigil.pipeline.option_values import read_max_damage
 from vigil.pipeline.options import ComputeOptions, ExtractOptions
-from vigil.pipeline.scores.frame_warnings import frame_warnings, read_max_damage
+from vigil.pipeline.scores.frame_warnings import frame_warnings
 
 GPU_BATCH_SIZE = 24
 
@@ -109,7 +110,6 @@ def _require_devices(compute: ComputeOptions) -> None:
     """
     devices = select_devices(compute.device)
     choose_precision(compute.precision, devices)
-    read_max_damage(compute.max_damage)
 
 
 def make_engine(
@@ -128,8 +128,7 @@ def make_engine(
     devices = select_devices(compute.device)
     on_gpu = any(device.type == "cuda" for device in devices)
     check_compute(compute)
-    if compute.compile and WHOLE in views:
-        raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
+    require_one_size(compute, views)
     default_batch_size = GPU_BATCH_SIZE if on_gpu and WHOLE not in views else 1
     return Engine(
         networks=networks,

@@ -91,8 +91,6 @@ def run_verify_weights(options: WeightsVerifyOptions) -> int:
     Raises:
         UserError: there is no such backbone, or the file is not of its complete weights.
     """
-    from vigil.extract.networks.weights import load_weights  # with torch, which takes seconds
-
     if "/" in options.backbone or Path(options.backbone).suffix:
         raise UserError(
             f"{options.backbone} stands where the name of its backbone belongs: write vigil "
@@ -101,6 +99,8 @@ def run_verify_weights(options: WeightsVerifyOptions) -> int:
         )
     backbone = find_backbone(options.backbone)
     endpoint = backbone.endpoint(options.endpoint)
+    from vigil.extract.networks.weights import load_weights  # with torch, which takes seconds
+
     text = options.weights
     named = [one for one in cached_first(backbone.sources) if text in (AUTO, one.name)]
     if named:

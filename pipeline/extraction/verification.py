@@ -80,10 +80,6 @@ def run_verify_features(options: FeaturesVerifyOptions) -> int:
     Raises:
         UserError: there are no features or no videos, or the settings for a repair are unknown.
     """
-    if options.repair and not options.videos:
-        raise UserError("--repair extracts videos again: give the videos with --videos")
-    if options.videos and not options.features.is_dir():
-        raise UserError(f"{options.features} is not a folder: --videos checks a whole folder")
     found, compute = FoundVideos((), 0), options.compute
     if options.videos:
         found = find_requested(options.videos, compute)

@@ -1,11 +1,9 @@
 """Damaged frames of a video: warnings, frame ranges and the allowed share."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from vigil.extract.errors import UserError
 from vigil.extract.store import VideoFeatures
 from vigil.pipeline.text_files import clock_time
 
@@ -29,21 +27,6 @@ class DamagedFrames:
     stop_frame: int
     start_seconds: float
     stop_seconds: float
-
-
-def read_max_damage(text: str | None) -> float:
-    """Parse the allowed share of damaged frames, 0..1, from --max-damage; None allows all.
-
-    Raises:
-        UserError: the text is not a share.
-    """
-    if text is None:
-        return 1.0
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)(%?)", text.strip())
-    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
-    if match is None or share > 1 or (share == 1 and not match[2]):
-        raise UserError(f"--max-damage {text!r} is not a share of frames: use 10% or 0.1")
-    return share
 
 
 def frame_warnings(features: VideoFeatures) -> list[str]:

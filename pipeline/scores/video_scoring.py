@@ -3,10 +3,8 @@
 Legend: V views, S segments, K classes (normal has index 0).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from vigil.data.pooling import segment_features
 from vigil.data.spans import WHOLE_SPANS, span_length
@@ -14,14 +12,12 @@ from vigil.extract.errors import UserError
 from vigil.extract.spec import difference
 from vigil.extract.store import VideoFeatures
 from vigil.pipeline.checkpoint import MAX_FACTOR, Checkpoint, CheckpointConfig
+from vigil.pipeline.option_values import Span
 from vigil.pipeline.scores.events import peak_score
 from vigil.pipeline.scores.frame_warnings import frame_warnings
 from vigil.pipeline.scores.inference import score_views, two_class_probabilities
 from vigil.pipeline.scores.spans import Timeline, score_spans, whole_timeline
 
-Span = Literal["auto", "whole"] | float
-"""How a video is cut: spans of this many seconds, of the median length of the training videos
-(auto; or of the spans it was trained on), or not at all (whole)."""
 UNKNOWN_LENGTH_SECONDS = 60.0
 """A longer video may be too long for a checkpoint that does not record its training videos."""
 UNTRAINED_WARNING = (
@@ -32,27 +28,6 @@ UNTRAINED_WARNING = (
 
 class ScoringError(UserError):
     """A video cannot be scored with this checkpoint."""
-
-
-def read_span(text: str) -> Span:
-    """Parse the value of ``--span``.
-
-    Raises:
-        UserError: it is neither auto, whole nor a number of seconds above 0.
-    """
-    if text == "auto":
-        return "auto"
-    if text == "whole":
-        return "whole"
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UserError(
-            f"span {text!r} is not a length: use auto, whole, or a number of seconds above 0"
-        )
-    return seconds
 
 
 def score_video(

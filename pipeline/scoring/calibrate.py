@@ -13,9 +13,9 @@ from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.store import feature_path, open_features
 from vigil.pipeline.calibration import (
+    DAY_SECONDS,
     CalibratedThreshold,
     Calibration,
-    check_camera,
     rate_in_words,
 )
 from vigil.pipeline.checkpoint import (
@@ -30,10 +30,10 @@ from vigil.pipeline.evaluation.command import used_in_training
 from vigil.pipeline.extraction.command import extract_videos, find_requested
 from vigil.pipeline.failures import exit_code
 from vigil.pipeline.logs import print_table
+from vigil.pipeline.option_values import Span, read_span
 from vigil.pipeline.options import CalibrateOptions
 from vigil.pipeline.run_folder import SPLITS_NAME
 from vigil.pipeline.scores.alarm_rate import (
-    DAY_SECONDS,
     Recording,
     allowed_alarms,
     needed_blocks,
@@ -42,7 +42,6 @@ from vigil.pipeline.scores.alarm_rate import (
     threshold_above,
 )
 from vigil.pipeline.scores.metrics import FloatArray
-from vigil.pipeline.scores.video_scoring import Span, read_span
 from vigil.pipeline.scoring.command import FEATURES_FOLDER, scoring_engine
 from vigil.pipeline.scoring.thresholds import camera_maxima, ordinary_scores
 from vigil.pipeline.starter import checkpoint_folder
@@ -61,7 +60,6 @@ def run_calibrate(options: CalibrateOptions) -> int:
         UserError: the footage is too short for the asked rate, there are no videos, or an option,
             the checkpoint or the weights are unusable.
     """
-    check_options(options)
     span = read_span(options.span)
     checkpoint = load_checkpoint(checkpoint_folder(options.run), options.which)
     target = options.out / options.which
@@ -90,26 +88,6 @@ def run_calibrate(options: CalibrateOptions) -> int:
             save_calibrated(target, checkpoint, calibration)
             print_calibration(calibration)
     return exit_code(len(extraction.failures) + len(failures), len(recordings))
-
-
-def check_options(options: CalibrateOptions) -> None:
-    """Refuse options that no footage can meet, before anything is computed.
-
-    Raises:
-        UserError: names the option, its value and what is allowed.
-    """
-    alarms, seconds = options.alarms_per_day, options.block_seconds
-    if not 1 <= seconds <= DAY_SECONDS:
-        raise UserError(f"--block-seconds {seconds:g} is not a number from 1 to {DAY_SECONDS:g}")
-    if not 0 < alarms < DAY_SECONDS / seconds:
-        raise UserError(
-            f"--alarms-per-day {alarms:g} is not above 0 and below {DAY_SECONDS / seconds:g}, the "
-            f"number of blocks of {seconds:g} s in a day: ask for fewer, or shorten --block-seconds"
-        )
-    try:
-        check_camera(options.camera)
-    except ValueError as error:
-        raise UserError(f"--{error}") from error
 
 
 def score_footage(

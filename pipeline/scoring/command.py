@@ -1,7 +1,6 @@
 """`vigil score`: score videos with a checkpoint and write a results folder."""
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.dispatch import Engine
-from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.errors import FailedVideo, counted
 from vigil.extract.locks import locked
 from vigil.extract.networks.weights import Weights
 from vigil.extract.versions import installed_versions
@@ -18,20 +17,20 @@ from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code, read_failures
+from vigil.pipeline.option_values import Span, read_span, read_threshold
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.scores.events import EventRule
-from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
+from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
 from vigil.pipeline.scoring.found_table import print_found
-from vigil.pipeline.scoring.recording_times import check_clock, recording_times
+from vigil.pipeline.scoring.recording_times import recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import Scorer
 from vigil.pipeline.scoring.thresholds import (
     calibration_warnings,
     describe_thresholds,
-    read_threshold,
 )
 from vigil.pipeline.scoring.writers import remove_overview, write_overview
 from vigil.pipeline.starter import checkpoint_folder, describe_starter, is_starter
@@ -82,11 +81,14 @@ def request_of(options: ScoreOptions) -> Request:
     if is_starter(checkpoint.model_digest):
         log.info("%s", describe_starter(checkpoint.config.class_names))
     threshold = read_threshold(options.threshold)
-    rule, span = event_rule(options), read_span(options.span)
-    check_clock(options.clock)
+    rule = EventRule(
+        keep_share=options.keep_share,
+        join_seconds=options.join_seconds,
+        min_seconds=options.min_seconds,
+    )
     found = find_requested(options.videos, options.compute)
     engine = scoring_engine(checkpoint.config, options)
-    return Request(checkpoint, threshold, rule, span, found, engine)
+    return Request(checkpoint, threshold, rule, read_span(options.span), found, engine)
 
 
 def score_videos(options: ScoreOptions, request: Request) -> Results:
@@ -131,26 +133,6 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
                 log.info("the report shows what is done: %s", options.out / REPORT_NAME)
             raise
         return finish(report.failures)
-
-
-def event_rule(options: ScoreOptions) -> EventRule:
-    """What counts as an event by the options of the command, but for the threshold.
-
-    Raises:
-        UserError: one of them is out of range.
-    """
-    rule = EventRule(
-        keep_share=options.keep_share,
-        join_seconds=options.join_seconds,
-        min_seconds=options.min_seconds,
-    )
-    if not 0 <= rule.keep_share <= 1:
-        raise UserError(f"keep-share {rule.keep_share:g} is not a share: use 0 to 1, such as 0.5")
-    for name in ("join_seconds", "min_seconds"):
-        if not 0 <= getattr(rule, name) < math.inf:
-            flag = name.replace("_", "-")
-            raise UserError(f"{flag} {getattr(rule, name):g} is not a length: use 0 or more")
-    return rule
 
 
 def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOptions) -> Engine:

@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from vigil.extract.decode.frame_counts import creation_times
 from vigil.extract.errors import counted
 from vigil.extract.source import SourceVideo
-from vigil.pipeline.scoring.recorder_names import (
+from vigil.pipeline.recorder_names import (
+    AUTO,
+    CREATION,
+    NONE,
     YEARS,
     RecordingTime,
     parse_template,
@@ -20,7 +23,6 @@ from vigil.pipeline.scoring.recorder_names import (
 from vigil.pipeline.scoring.results import VideoResult
 from vigil.pipeline.text_files import clock_time
 
-AUTO, NONE, CREATION = "auto", "none", "creation"
 MAX_SECONDS_OFF, MAX_SHARE_OFF = 10.0, 0.02
 """A recording may differ that much from the length in its name."""
 
@@ -28,16 +30,6 @@ _IS_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 _SOME_DATE = re.compile(r"(?<!\d)\d\d([-_.])\d\d\1(?:19|20)\d\d\D{1,3}\d\d[-_.:]?\d\d")
 
 log = logging.getLogger(__name__)
-
-
-def check_clock(clock: str) -> None:
-    """Refuse a template that is not one, before anything is computed.
-
-    Raises:
-        UserError: names what a template may hold.
-    """
-    if clock not in (AUTO, NONE, CREATION):
-        parse_template(clock)
 
 
 def recording_times(

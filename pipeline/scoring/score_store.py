@@ -13,6 +13,8 @@ from pathlib import Path
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.option_values import Span
+from vigil.pipeline.recorder_names import RecordingTime
 from vigil.pipeline.scores.events import (
     Event,
     EventRule,
@@ -23,14 +25,12 @@ from vigil.pipeline.scores.events import (
 from vigil.pipeline.scores.frame_warnings import damaged_frames
 from vigil.pipeline.scores.spans import Timeline
 from vigil.pipeline.scores.video_scoring import (
-    Span,
     feature_warnings,
     length_warnings,
     rate_warnings,
     score_video,
 )
 from vigil.pipeline.scoring.event_actions import with_actions
-from vigil.pipeline.scoring.recorder_names import RecordingTime
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
 from vigil.pipeline.scoring.thresholds import threshold_for

@@ -5,42 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from vigil.extract.errors import UserError
 from vigil.extract.source import natural_order
 from vigil.extract.store import VideoFeatures
-from vigil.pipeline.calibration import Calibration, camera_of, rate_in_words
+from vigil.pipeline.calibration import DAY_SECONDS, Calibration, camera_of, rate_in_words
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig
+from vigil.pipeline.option_values import Span
 from vigil.pipeline.scores.alarm_rate import (
-    DAY_SECONDS,
     Recording,
     block_maxima,
     find_drift,
 )
 from vigil.pipeline.scores.events import held_segments
 from vigil.pipeline.scores.metrics import FloatArray
-from vigil.pipeline.scores.video_scoring import Span, score_video
+from vigil.pipeline.scores.video_scoring import score_video
 from vigil.pipeline.scoring.results import VideoResult
 
 GIVEN_RULE = "given on the command line"
 DRIFT_P_VALUE = 1e-3
 """A camera whose scores are less probable than that under its calibration carries a warning."""
-
-
-def read_threshold(text: str) -> float | None:
-    """Parse the threshold of the command line; None for ``auto``.
-
-    Raises:
-        UserError: it is not a number from 0 to 1.
-    """
-    if text == "auto":
-        return None
-    try:
-        threshold = float(text)
-    except ValueError:
-        threshold = -1.0
-    if not 0 <= threshold <= 1:
-        raise UserError(f"threshold {text!r} is not a number from 0 to 1: give one, or use auto")
-    return threshold
 
 
 def threshold_for(

@@ -29,9 +29,9 @@ from vigil.extract.store import list_features, read_features, read_identity
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.evaluation.command import evaluate_video
-from vigil.pipeline.evaluation.comparison import require_resamples
 from vigil.pipeline.evaluation.records import lacks_alarms, record_use, write_scores
 from vigil.pipeline.evaluation.records import made_of as scores_made_of
+from vigil.pipeline.option_values import Span
 from vigil.pipeline.options import BenchMethodsOptions
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.run_folder import BEST, LAST
@@ -42,7 +42,6 @@ from vigil.pipeline.scores.alarms import (
     count_alarms,
     why_unknown,
 )
-from vigil.pipeline.scores.video_scoring import Span
 from vigil.pipeline.tables.method_table import (
     MethodRow,
     TableConfig,
@@ -231,16 +230,6 @@ def score_test_videos(
 
 
 def _check(options: BenchMethodsOptions, config: TableConfig) -> None:
-    require_resamples(options.bootstrap)
-    share, given = options.test_share, options.test_features is not None
-    if (share is not None) == given or given != bool(options.test_annotations):
-        raise UserError(
-            "give --test-features with --test-annotations, or --test-share without them"
-        )
-    if share is not None and not 0 < share < 1:
-        raise UserError(f"test share {share} is not allowed: it must be above 0 and below 1")
-    if share is not None and not options.annotations:
-        raise UserError("--test-share needs --annotations that specify the anomalous frames")
     names = [row.name for row in config.rows]
     if unknown := sorted(set(options.only) - set(names)):
         raise UserError(f"the table has no row {', '.join(unknown)}: use {', '.join(names)}")

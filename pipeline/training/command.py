@@ -58,13 +58,7 @@ def train_run(options: TrainOptions) -> CheckpointConfig:
 
 def _check_run(options: TrainOptions) -> None:
     require_span_choice(options.recipe)
-    if options.seed < 0:
-        raise UserError(f"seed {options.seed} is negative: give a number from 0 up")
-    if options.resume and options.overwrite:
-        raise UserError("--resume continues a run, --overwrite starts over: give only one")
     out = options.out
-    if out.is_file():
-        raise UserError(f"--out {out} is a file: give a folder")
     has_run = any(existing_checkpoint(out / which) for which in (BEST, LAST))
     if has_run and not options.resume and not options.overwrite:
         raise UserError(

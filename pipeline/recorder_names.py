@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from vigil.extract.errors import UserError
 from vigil.extract.source import composed
 
+AUTO, NONE, CREATION = "auto", "none", "creation"
 YEARS = range(1990, 2100)
 """No recording is of another year: clocks that were never set begin before 1990."""
 MAX_NAMED_LENGTH = timedelta(hours=25)
@@ -151,6 +152,16 @@ _DIRECTIVES = {
     **{"b": r"[A-Za-z]{3}", "B": r"[A-Za-z]{3,9}", "z": r"Z|[+-]\d\d:?\d\d", "s": r"\d{9,10}"},
 }
 _NEEDED = ({"Y", "m", "d", "H"}, {"y", "m", "d", "H"}, {"Y", "j", "H"})
+
+
+def check_clock(clock: str) -> None:
+    """Refuse a template that is not one, before anything is computed.
+
+    Raises:
+        UserError: names what a template may hold.
+    """
+    if clock not in (AUTO, NONE, CREATION):
+        parse_template(clock)
 
 
 def parse_template(template: str) -> Callable[[str], RecordingTime | None]:
