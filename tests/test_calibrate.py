@@ -16,6 +16,7 @@ from builders import (
     write_checkpoint,
     write_store,
 )
+from video_files import draw_frames, encode
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import list_features, read_features
@@ -132,6 +133,44 @@ def test_footage_that_is_too_short_is_refused_with_the_hours_that_are_not(option
     assert run_calibrate(replace(options, alarms_per_day=1515.79)) == 0
     with pytest.raises(UserError, match=r"0\.1429 alarms a day: give at least 168 hours"):
         run_calibrate(replace(options, alarms_per_day=1 / 7, block_seconds=300))
+
+
+class TestHoursByHeaders:
+    """Before anything is extracted."""
+
+    @pytest.fixture
+    def footage(self, tmp_path, options, monkeypatch):
+        """Two cameras with 4.8 s and 1.6 s; return the options, with which extraction fails."""
+
+        def fail(*_arguments):
+            raise UserError("extraction begins")
+
+        monkeypatch.setattr(calibrating, "scoring_engine", fail)
+        (tmp_path / "videos" / "a.mp4").unlink()
+        for name, repeats in (("gate/0.mp4", 3), ("gate/1.avi", 3), ("yard/0.mkv", 2)):
+            path = tmp_path / "videos" / name
+            path.parent.mkdir(exist_ok=True)
+            encode(path, draw_frames(20, 64, 48) * repeats)
+        return options
+
+    def test_too_few_hours_are_refused(self, footage):
+        with pytest.raises(
+            UserError,
+            match=r"^nothing was extracted, because by the videos' headers 0\.00 hours of "
+            r"footage \(whole blocks of 1 s\) are too short for 8640 alarms a day: give at least "
+            r"0\.1 hours, or ask for at least 14400 alarms a day; if a video lasts longer, ",
+        ):
+            run_calibrate(replace(footage, alarms_per_day=8640))  # 9 blocks, and there are 4 + 1
+
+    @pytest.mark.parametrize("asked", [14400, 12400])  # 5 blocks; 6, which the margin leaves open
+    def test_enough_hours_or_nearly_so_are_extracted(self, footage, asked):
+        with pytest.raises(UserError, match="extraction begins"):
+            run_calibrate(replace(footage, alarms_per_day=asked))
+
+    def test_a_video_without_a_length_decides_nothing(self, footage, tmp_path):
+        encode(tmp_path / "videos" / "gate" / "2.ts", draw_frames(20, 64, 48))
+        with pytest.raises(UserError, match="extraction begins"):
+            run_calibrate(replace(footage, alarms_per_day=1))
 
 
 @pytest.mark.parametrize(
