@@ -92,6 +92,13 @@ def recording(log_odds: FloatArray) -> Recording:
     return Recording(expit(log_odds), np.stack([starts, starts + SEGMENT_SECONDS], axis=1))
 
 
+def is_as_promised(num_alarms: int, num_blocks: int, own: CalibratedThreshold) -> bool:
+    """Whether so many of new blocks with an alarm are in the 95 % interval of a calibration."""
+    expected = betabinom(num_blocks, own.num_alarms, own.num_blocks + 1 - own.num_alarms)
+    low, high = expected.ppf([0.025, 0.975])
+    return bool(low <= num_alarms <= high)
+
+
 def count(later: FloatArray, own: CalibratedThreshold, calibration: Calibration) -> Counted:
     """Count the alarms of a camera in later log-odds."""
     scores = recording(later)
@@ -102,8 +109,6 @@ def count(later: FloatArray, own: CalibratedThreshold, calibration: Calibration)
     assert threshold is not None
     assert overall is not None
     num_alarms = int((maxima >= threshold).sum())
-    expected = betabinom(len(maxima), own.num_alarms, own.num_blocks + 1 - own.num_alarms)
-    low, high = expected.ppf([0.025, 0.975])
 
     def drifts(found: FloatArray) -> bool:
         per_day = DAY_SECONDS / calibration.block_seconds
@@ -114,7 +119,7 @@ def count(later: FloatArray, own: CalibratedThreshold, calibration: Calibration)
         own=num_alarms / num_days,
         overall=int((maxima >= overall).sum()) / num_days,
         events=len(true_runs(scores.scores >= threshold)) / num_days,
-        promised=bool(low <= num_alarms <= high),
+        promised=is_as_promised(num_alarms, len(maxima), own),
         drifts=drifts(maxima),
         finds_shift=drifts(shifted),
     )

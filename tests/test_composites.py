@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import SPEC, make_features, write_store
+from builders import SPEC, make_features, write_checkpoint, write_store
 
-from bench import long_training
-from bench.composites import Piece, compose, pieces_of
+from bench import calibrated_composites, long_training
+from bench.composites import Piece, compose, fill, pieces_of
+from vigil.data.spans import cut
 from vigil.extract.errors import UserError
 from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.store import VideoFeatures, list_features, read_features
+from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.training.training_data import load_labelled_features
 
 CLIP = SPEC.clip_frames
@@ -139,3 +141,59 @@ def test_videos_that_cannot_be_joined_are_refused(features: Path, tmp_path: Path
     write_store(features, make_features("Normal/Normal1.mp4"))
     with pytest.raises(UserError, match=r"Normal1.mp4 has no clips: extract with --keep-clips"):
         pieces_of(features, tmp_path / "one.txt")
+
+
+class TestCalibrated:
+    """Recordings whose thresholds are calibrated."""
+
+    @pytest.mark.parametrize("halve", calibrated_composites.SCENES.values())
+    def test_what_is_counted_has_no_clip_of_the_other_half(self, pieces, halve) -> None:
+        ordinary = [one for one in pieces if not one.anomalous]
+        halves = [
+            sorted(clip for one in half for clip in clips_of(one.features))
+            for half in halve(ordinary, np.random.default_rng(0))
+        ]
+        everything = sorted(clip for one in ordinary for clip in clips_of(one.features))
+        if halve is calibrated_composites.repeat:
+            assert halves == [everything, everything]
+        else:
+            assert sorted(halves[0] + halves[1]) == everything
+            assert all(halves)
+
+    def test_halves_of_a_video_are_cut_in_the_middle(self, pieces) -> None:
+        ordinary = [one for one in pieces if not one.anomalous]
+        halves = calibrated_composites.halve_by_time(ordinary, np.random.default_rng(0))
+        for one, *parts in zip(ordinary, *halves, strict=True):
+            first, second = sorted(list(clips_of(part.features)) for part in parts)
+            assert first + second == list(clips_of(one.features))
+            assert len(second) - len(first) in (0, 1)
+        short = Piece(cut(ordinary[0].features, 0, CLIP), ())
+        with pytest.raises(UserError, match="has one clip and cannot be halved: leave it out"):
+            calibrated_composites.halve_by_time([short], np.random.default_rng(0))
+
+    def test_alarms_asked_and_got(self, pieces, tmp_path, monkeypatch) -> None:
+        """On footage that is the calibrated one, at most k blocks of n have an alarm."""
+        run = write_checkpoint(tmp_path, training_lengths=TrainingLengths(100, 200, 400, FPS))
+        options = calibrated_composites.Options(
+            *[Path()] * 3, (30, 120, 360), block_seconds=5, hours=0.1, minutes=3
+        )
+
+        def same(_, ordinary, minutes, generator):
+            return fill([], ordinary, minutes, np.random.default_rng(0))
+
+        monkeypatch.setattr(calibrated_composites, "fill", same)
+        found = calibrated_composites.measure(
+            load_checkpoint(run), pieces, calibrated_composites.repeat, 0, options
+        )
+        assert list(found) == [30, 120, 360]
+        hours = 2 * 3 / 60
+        for asked, one in found.items():
+            assert one.blocks <= asked
+            assert one.promised
+            assert one.ordinary.seconds / 3600 == pytest.approx(hours, rel=0.2)
+            assert one.eventful.num_events >= 2
+            assert one.shares[0] >= one.shares[1] >= 0
+        assert found[360].blocks >= found[120].blocks >= found[30].blocks
+        row = calibrated_composites.row("again", 30, [found[30], found[30]])
+        assert row.startswith(f"| again | 30 | {found[30].blocks:.1f} | ")
+        assert row.count("|") == len(calibrated_composites.COLUMNS) + 1
