@@ -2,8 +2,7 @@
 
 Recordings joined of ordinary videos are calibrated as the command does it. On others, alarms are
 counted; with anomalous videos between, also what is found of these. The scenes of the others are
-either the same videos in another order; or both are halves of the videos, each cut in the middle;
-or halves of the set of videos, so that the scenes are unknown to the calibration.
+either the same videos in another order, or other halves of the videos, each cut in the middle.
 """
 
 import logging
@@ -113,17 +112,9 @@ def halve_by_time(ordinary: Sequence[Piece], generator: np.random.Generator) -> 
     return halves
 
 
-def halve_by_video(ordinary: Sequence[Piece], generator: np.random.Generator) -> Halves:
-    """Half of the videos, and the others."""
-    order = generator.permutation(len(ordinary)).tolist()
-    middle = len(order) // 2
-    return [ordinary[i] for i in order[:middle]], [ordinary[i] for i in order[middle:]]
-
-
 SCENES: dict[str, Callable[[Sequence[Piece], np.random.Generator], Halves]] = {
     "again": repeat,
     "later": halve_by_time,
-    "others": halve_by_video,
 }
 """What is counted -> the videos to calibrate with, and those to count on."""
 
