@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from scipy.stats import betabinom
 
-from bench.calibration import is_as_promised
 from bench.composites import Piece, Tally, compose, evaluated, fill, pieces_of, tally
 from vigil.data.spans import cut
 from vigil.extract.errors import UserError
 from vigil.extract.store import VideoFeatures
+from vigil.pipeline.calibration import CalibratedThreshold
 from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
 from vigil.pipeline.options import CalibrateOptions
 from vigil.pipeline.scores.alarm_rate import Recording, block_maxima
@@ -125,6 +126,13 @@ def recording(video: EvaluatedVideo) -> Recording:
     if video.segment_seconds is None:
         raise ValueError("times are unknown")
     return Recording(video.scores.scores[held], video.segment_seconds[held])
+
+
+def is_as_promised(num_alarms: int, num_blocks: int, own: CalibratedThreshold) -> bool:
+    """Whether so many of new blocks with an alarm are in the 95 % interval of a calibration."""
+    expected = betabinom(num_blocks, own.num_alarms, own.num_blocks + 1 - own.num_alarms)
+    low, high = expected.ppf([0.025, 0.975])
+    return bool(low <= num_alarms <= high)
 
 
 def measure(

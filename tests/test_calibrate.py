@@ -121,6 +121,7 @@ def test_the_checkpoint_gets_a_threshold_for_each_camera(options, capsys, caplog
     assert calibration.overall.threshold == threshold_above(pooled, 2)
     assert "camera 'yard' uses the threshold of all cameras" in caplog.text
     assert "1 video named like a training video, such as gate/0.mp4" in caplog.text
+    assert "cameras with less than 5 days have intervals that take days as alike" in caplog.text
     rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert [row.split("│")[1].strip() for row in rows] == ["gate", "yard", "(all cameras)"]
 

@@ -32,8 +32,10 @@ from vigil.pipeline.options import CalibrateOptions
 from vigil.pipeline.run_folder import SPLITS_NAME
 from vigil.pipeline.scores.alarm_rate import (
     DAY_SECONDS,
+    MIN_DAYS,
     Recording,
     allowed_alarms,
+    daily_share_interval,
     ordinary_quantiles,
     share_interval,
     threshold_above,
@@ -159,6 +161,12 @@ def calibrate(
                 too_short(own.num_blocks, options),
             )
         cameras[camera] = own
+    if min(one.hours for one in cameras.values()) < 24 * MIN_DAYS:
+        log.info(
+            "cameras with less than %d days have intervals that take days as alike: where they "
+            "differ, the rate varies more",
+            MIN_DAYS,
+        )
     return Calibration(
         alarms_per_day=options.alarms_per_day,
         block_seconds=options.block_seconds,
@@ -184,7 +192,9 @@ def calibrate_threshold(
     threshold = low = high = None
     if num_alarms:
         threshold = threshold_above(maxima, num_alarms)
-        low, high = (per_day * one for one in share_interval(num_blocks, num_alarms))
+        interval = daily_share_interval(maxima, num_alarms, per_day)
+        interval = interval or share_interval(num_blocks, num_alarms)
+        low, high = (per_day * one for one in interval)
         if threshold > 1:
             num_certain = int((maxima >= 1).sum())
             raise UserError(
