@@ -180,7 +180,7 @@ def fill(
     generator: np.random.Generator,
 ) -> tuple[VideoFeatures, list[Interval]]:
     """A recording of this length of the chosen videos and ordinary ones, and its true events."""
-    chosen, fps = list(chosen), chosen[0].features.fps
+    chosen, fps = list(chosen), ordinary[0].features.fps
     wanted = minutes * 60 * fps
     length = sum(one.features.num_frames_decoded for one in chosen)
     for index in _shuffled(len(ordinary), sys.maxsize, generator):

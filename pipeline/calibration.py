@@ -1,6 +1,7 @@
 """The thresholds that `vigil calibrate` stores in a checkpoint, and which camera a video is of."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -84,6 +85,10 @@ class Calibration:
             return own.threshold, f"calibrated on camera {camera!r} for {asked}"
         assert self.overall.threshold is not None
         return self.overall.threshold, f"calibrated on all cameras together for {asked}"
+
+    def thresholds_of(self, videos: Iterable[str]) -> dict[str, float]:
+        """Camera -> the threshold of its videos, for the cameras of these videos."""
+        return {camera_of(video, self.camera): self.threshold_of(video)[0] for video in videos}
 
 
 def rate_in_words(alarms_per_day: float) -> str:

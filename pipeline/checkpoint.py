@@ -112,6 +112,12 @@ class CheckpointConfig:
         require(num_names == num_classes, "number of class names", num_names, str(num_classes))
         require(0 <= self.threshold <= 1, "threshold", self.threshold, "from 0 to 1")
 
+    def threshold_of(self, video: str) -> tuple[float, str]:
+        """The threshold for a video, calibrated or else chosen in training, and its rule."""
+        if self.calibration is None:
+            return self.threshold, self.threshold_rule
+        return self.calibration.threshold_of(video)
+
 
 class Checkpoint(NamedTuple):
     """A trained model and everything about it."""

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, kstest
+from scipy.stats import beta, kstest, norm
+from scipy.stats import t as student
 
 from vigil.pipeline.scores.alarm_rate import (
     LEVELS,
     Recording,
     allowed_alarms,
     block_maxima,
+    daily_share_interval,
     find_drift,
     needed_blocks,
     ordinary_quantiles,
@@ -85,6 +87,45 @@ def test_the_share_of_alarms_has_the_beta_distribution(num_blocks, share):
     assert kstest(shares, promised.cdf).pvalue > 0.01
     low, high = share_interval(num_blocks, num_alarms)
     assert np.mean((shares >= low) & (shares <= high)) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("num_days", [5, 14])
+@pytest.mark.parametrize("day_effect", [0.0, 0.5])
+def test_the_interval_holds_where_days_differ(num_days, day_effect):
+    """The maxima are normal, with a level of the day; so is a block of any day."""
+    rng, held, held_before = np.random.default_rng(4), [], []
+    for _ in range(1000):
+        days = day_effect * rng.standard_normal((num_days, 1))
+        maxima = (rng.standard_normal((num_days, 100)) + days).ravel()
+        num_alarms = allowed_alarms(len(maxima), 0.1)
+        threshold = threshold_above(maxima, num_alarms)
+        share = norm.sf(threshold / math.hypot(1, day_effect))
+        low, high = daily_share_interval(maxima, num_alarms, 100)
+        held.append(low <= share <= high)
+        low, high = share_interval(len(maxima), num_alarms)
+        held_before.append(low <= share <= high)
+    assert np.mean(held) > 0.93  # 0.945 of 5 days that differ by half of the deviation
+    assert (np.mean(held_before) > 0.93) == (day_effect == 0)
+
+
+def test_the_interval_of_days_is_that_of_fewer_independent_blocks():
+    """Of days that are all alarm or none, each is one block; alike ones are as good as theirs."""
+
+    def exact(alarms, number, num_blocks, num_days):
+        size = (student.ppf(0.975, num_blocks - 1) / student.ppf(0.975, num_days - 1)) ** 2
+        alarms, others = size * alarms, size * (number - alarms)
+        return beta.ppf(0.025, alarms, others + 1), beta.ppf(0.975, alarms + 1, others)
+
+    alike = np.tile(np.arange(100) < 10, 30) * 0.5
+    assert daily_share_interval(alike, 300, 100) == pytest.approx(exact(300, 3000, 3000, 30))
+    one_thing = np.repeat(np.arange(12) < 4, 100) * 0.5
+    assert daily_share_interval(one_thing, 400, 100) == pytest.approx(
+        exact(4 * 11 / 12, 11, 1200, 12)  # the variance of a sample is unbiased
+    )
+    assert daily_share_interval(alike[: 4 * 100], 40, 100) is None
+    assert daily_share_interval(np.ones(5), 5, 1) is None
+    low, high = daily_share_interval(np.ones(700), 7, 100)  # ties
+    assert 0 <= low < 0.01 < high < 1
 
 
 def test_ties_give_no_more_alarms_than_promised():

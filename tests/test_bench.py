@@ -93,7 +93,7 @@ class TestSections:
         assert all(row.value > 0 for row in rows)
 
     def test_calibration(self):
-        options = calibration.Options(seeds=2, cameras=2, later_days=2, alarms_per_day=(5, 20))
+        options = calibration.Options(2, 2, later_days=2, long_days=3, alarms_per_day=(5, 20))
         found = calibration.measure(options, num_days=2, day_effect=0)
         assert [len(counted) for counted in found.values()] == [4, 4]
         assert all(one.events > 0 for one in found[20])

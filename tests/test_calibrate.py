@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import (
+    SPEC,
     VIEWS,
     fake_extraction,
     make_features,
@@ -16,14 +17,17 @@ from builders import (
     write_checkpoint,
     write_store,
 )
+from video_files import draw_frames, encode
 
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import list_features, read_features
 from vigil.pipeline import cli
 from vigil.pipeline.calibration import NO_CAMERA, Calibration, camera_of
-from vigil.pipeline.checkpoint import CheckpointError, load_checkpoint
+from vigil.pipeline.checkpoint import CheckpointError, TrainingLengths, load_checkpoint
+from vigil.pipeline.evaluation.calibrated import unlike_calibrated
+from vigil.pipeline.evaluation.command import run_evaluate
 from vigil.pipeline.extraction.command import ExtractionReport
-from vigil.pipeline.options import CalibrateOptions, ScoreOptions
+from vigil.pipeline.options import CalibrateOptions, EvaluateOptions, ScoreOptions
 from vigil.pipeline.scores.alarm_rate import threshold_above
 from vigil.pipeline.scoring import calibrate as calibrating
 from vigil.pipeline.scoring import command as scoring
@@ -118,6 +122,7 @@ def test_the_checkpoint_gets_a_threshold_for_each_camera(options, capsys, caplog
     assert calibration.overall.threshold == threshold_above(pooled, 2)
     assert "camera 'yard' uses the threshold of all cameras" in caplog.text
     assert "1 video named like a training video, such as gate/0.mp4" in caplog.text
+    assert "cameras with less than 5 days have intervals that take days as alike" in caplog.text
     rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert [row.split("│")[1].strip() for row in rows] == ["gate", "yard", "(all cameras)"]
 
@@ -133,6 +138,44 @@ def test_footage_that_is_too_short_is_refused_with_the_hours_that_are_not(option
     assert run_calibrate(replace(options, alarms_per_day=1515.79)) == 0
     with pytest.raises(UserError, match=r"0\.1429 alarms a day: give at least 168 hours"):
         run_calibrate(replace(options, alarms_per_day=1 / 7, block_seconds=300))
+
+
+class TestHoursByHeaders:
+    """Before anything is extracted."""
+
+    @pytest.fixture
+    def footage(self, tmp_path, options, monkeypatch):
+        """Two cameras with 4.8 s and 1.6 s; return the options, with which extraction fails."""
+
+        def fail(*_arguments):
+            raise UserError("extraction begins")
+
+        monkeypatch.setattr(calibrating, "scoring_engine", fail)
+        (tmp_path / "videos" / "a.mp4").unlink()
+        for name, repeats in (("gate/0.mp4", 3), ("gate/1.avi", 3), ("yard/0.mkv", 2)):
+            path = tmp_path / "videos" / name
+            path.parent.mkdir(exist_ok=True)
+            encode(path, draw_frames(20, 64, 48) * repeats)
+        return options
+
+    def test_too_few_hours_are_refused(self, footage):
+        with pytest.raises(
+            UserError,
+            match=r"^nothing was extracted, because by the videos' headers 0\.00 hours of "
+            r"footage \(whole blocks of 1 s\) are too short for 8640 alarms a day: give at least "
+            r"0\.1 hours, or ask for at least 14400 alarms a day; if a video lasts longer, ",
+        ):
+            run_calibrate(replace(footage, alarms_per_day=8640))  # 9 blocks, and there are 4 + 1
+
+    @pytest.mark.parametrize("asked", [14400, 12400])  # 5 blocks; 6, which the margin leaves open
+    def test_enough_hours_or_nearly_so_are_extracted(self, footage, asked):
+        with pytest.raises(UserError, match="extraction begins"):
+            run_calibrate(replace(footage, alarms_per_day=asked))
+
+    def test_a_video_without_a_length_decides_nothing(self, footage, tmp_path):
+        encode(tmp_path / "videos" / "gate" / "2.ts", draw_frames(20, 64, 48))
+        with pytest.raises(UserError, match="extraction begins"):
+            run_calibrate(replace(footage, alarms_per_day=1))
 
 
 @pytest.mark.parametrize(
@@ -297,3 +340,113 @@ def test_asked_and_got(options, tmp_path):
     gate = checkpoint.config.calibration.cameras["gate"]
     low, high = gate.alarms_per_day_low / 86400, gate.alarms_per_day_high / 86400
     assert low < np.mean(alarms) < high
+
+
+class TestEvaluation:
+    """Evaluating a calibrated checkpoint."""
+
+    NAMES = ("gate/0.mp4", "gate/1.mp4", "yard/0.mp4", "roof/0.mp4")
+
+    @pytest.fixture
+    def evaluate(self, options, tmp_path):
+        """Return a function that evaluates a run on new videos of its cameras and another."""
+        assert run_calibrate(replace(options, alarms_per_day=0.3 * 86400)) == 0
+        write_footage(tmp_path / "new", {"gate": 2, "yard": 1, "roof": 1}, first_seed=1000)
+        rows = [f"{name},Fighting,{50 * at},{50 * at + 50}" for at, name in enumerate(self.NAMES)]
+        rows[1] = "gate/1.mp4,Normal"
+        (tmp_path / "truth.csv").write_text("\n".join(rows))
+
+        def call(run, **changes):
+            settings = EvaluateOptions(
+                run, tmp_path / "new", (tmp_path / "truth.csv",), device="cpu", bootstrap=20
+            )
+            assert run_evaluate(replace(settings, **changes)) == 0
+            return json.loads((run / "evaluation" / "metrics.json").read_text())
+
+        return call
+
+    def test_alarms_are_those_at_the_thresholds_of_the_cameras(self, options, evaluate, tmp_path):
+        calibration = load_checkpoint(options.out).config.calibration
+        gate, yard = (calibration.cameras[one].threshold for one in ("gate", "yard"))
+        thresholds = {"gate": gate, "yard": yard, "roof": calibration.overall.threshold}
+        assert len(set(thresholds.values())) == 3
+        found = evaluate(options.out)
+        assert found["calibration"] == {
+            "alarms_per_day": 0.3 * 86400,
+            "block_seconds": 1,
+            "thresholds": thresholds,
+        }
+        checkpoint = load_checkpoint(options.out)
+        files = list_features(tmp_path / "new")
+        scored = score_store(checkpoint, files, tmp_path / "scored", views=VIEWS)
+        num_false = num_found = 0
+        for at, name in enumerate(self.NAMES):
+            [result] = [one for one in scored.results if one.video == name]
+            assert result.threshold == thresholds[name.split("/")[0]]
+            truth = (2.0 * at, 2.0 * at + 2.0) if at != 1 else (0.0, 0.0)
+            hits = [
+                min(one.stop_seconds, truth[1]) > max(one.start_seconds, truth[0])
+                for one in result.events
+            ]
+            num_false += len(hits) - sum(hits)
+            num_found += any(hits)
+        assert num_false
+        assert num_found
+        values = {name: one["value"] for name, one in found["measures"].items()}
+        assert values["false_alarms_per_hour"] == pytest.approx(num_false / (32 / 3600))
+        assert values["event_recall"] == pytest.approx(num_found / 3)
+
+    def test_what_depends_on_no_threshold_is_as_without_a_calibration(self, options, evaluate):
+        with_it, without = evaluate(options.out), evaluate(options.run)
+        assert "calibration" not in without
+        same = {
+            name for name, one in without["measures"].items() if with_it["measures"][name] == one
+        }
+        assert {"frame_auc", "video_auc", "maa", "map_iou_0.5", "false_alarm_rate"} <= same
+        assert {f"event_recall_at_{rate}_a_day" for rate in (1, 5, 20)} <= same
+        assert "false_alarm_rate_at_threshold" not in same
+        assert with_it["alarm_curve"] == without["alarm_curve"]
+
+    def test_every_share_at_a_threshold_is_at_that_of_the_camera(self, options, evaluate):
+        found = evaluate(options.out)
+        thresholds = found["calibration"]["thresholds"]
+        [normal] = [one for one in found["videos"] if one["class"] == "Normal"]
+        flags = [
+            (one["peak_score"] >= thresholds[one["video"].split("/")[0]]) == (one is not normal)
+            for one in found["videos"]
+        ]
+        value = found["measures"]["video_anomaly_accuracy"]["value"]
+        assert value == pytest.approx(np.mean(flags))
+        checkpoint = load_checkpoint(options.out)
+        features = read_features(list_features(options.out.parent / "new")[normal["video"]])
+        scores = ordinary_scores(checkpoint, normal["video"], features, VIEWS, "auto").scores
+        value = found["measures"]["false_alarm_rate_at_threshold"]["value"]
+        assert value == pytest.approx(np.mean(scores >= thresholds["gate"]))
+
+    def test_what_is_unlike_the_calibration_is_told(self, options, evaluate, caplog):
+        with caplog.at_level(logging.INFO):
+            _, problem = evaluate(options.out)["problems"]  # the first: a name of the training
+        assert problem == (
+            "1 camera of the test videos, such as 'roof', had no footage in the calibration: the "
+            "threshold of all cameras is used for their videos"
+        )
+        assert "at thresholds calibrated for 25920 alarms a day: 0." in caplog.text
+        assert "(3 cameras)" in caplog.text
+        problems = evaluate(options.out, views="center")["problems"]
+        assert problems[1].startswith(
+            "some videos are scored with views center, not center, top_left as in the calibration"
+        )
+
+    def test_videos_that_are_cut_otherwise_are_told(self, options, evaluate):
+        trained = load_checkpoint(options.out).config
+        config = replace(trained, training_lengths=TrainingLengths(50, 100, 200, 25.0))
+
+        def told(num_frames, span):
+            frames = SPEC.grid.frame_ranges(num_frames)
+            clips = np.zeros((len(frames), 2, 6), np.float32)
+            video = make_features(num_frames=num_frames, clip_features=clips, clip_frames=frames)
+            return unlike_calibrated(config, video, VIEWS, span)
+
+        assert told(400, "whole") == {"--span whole, not auto"}
+        assert told(400, 8.0) == {"--span 8.0, not auto"}
+        assert told(400, "auto") == told(150, "whole") == told(400, 4.0) == set()

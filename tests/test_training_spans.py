@@ -1,6 +1,7 @@
 """Training on spans of long videos: what is cut, which spans train, and what stays as it was."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint, load_con
 from vigil.pipeline.options import TrainOptions
 from vigil.pipeline.recipe import Recipe, TrainingConfig, load_recipe
 from vigil.pipeline.scores.events import peak_score
-from vigil.pipeline.scores.inference import score_views
+from vigil.pipeline.scores.inference import score_videos, score_views
 from vigil.pipeline.scores.video_scoring import score_video
 from vigil.pipeline.training.command import run_train
 from vigil.pipeline.training.learner import (
@@ -131,24 +132,24 @@ def test_a_selection_takes_all_spans_of_its_videos_and_none_of_others(features: 
         assert len(others.features) + len(held_out.features) == len(bags.features)
 
 
-def test_the_span_with_the_highest_peak_stands_for_an_anomalous_video(features: Path) -> None:
+def test_the_highest_peak_among_half_of_the_spans_stands_for_a_video(features: Path) -> None:
     bags = load(features, IN_SPANS, "center", "top_left")
-    recipe, shape = RECIPE, InputShape(8, 1, 3, 2)
-    model = new_learner(recipe, shape, 3, CPU).model
+    model = new_learner(RECIPE, InputShape(8, 1, 3, 2), 3, CPU).model
     model.fit(torch.from_numpy(bags.features).flatten(0, 1), torch.zeros(0))
-    stored, anomalous = torch.from_numpy(bags.features), bags.class_indices > 0
-    drawn = []
-    for seed in range(40):
-        generator = np.random.default_rng(seed)
-        chosen = choose_spans(model, stored, bags.bounds, anomalous, generator)
-        assert ((bags.bounds[:-1] <= chosen) & (chosen < bags.bounds[1:])).all()
-        drawn.append(chosen)
+    stored, bounds = torch.from_numpy(bags.features), bags.bounds
+    seeds = range(40)
+    drawn = np.array(
+        [choose_spans(model, stored, bounds, np.random.default_rng(seed)) for seed in seeds]
+    )
+    again = choose_spans(model, stored, bounds, np.random.default_rng(0))
+    np.testing.assert_array_equal(again, drawn[0])
     peaks = np.array([score_views(model, bag).scores.max() for bag in bags.features])
-    for video in anomalous.nonzero()[0]:
-        own = slice(*bags.bounds[video : video + 2])
-        assert {chosen[video] for chosen in drawn} == {own.start + int(peaks[own].argmax())}
-    longest = bags.videos.index("Normal/2.mp4")
-    assert len({chosen[longest] for chosen in drawn}) > 5
+    for video, (first, stop) in enumerate(pairwise(bounds.tolist())):
+        ranks = np.argsort(np.argsort(-peaks[first:stop], kind="stable"))
+        chosen = ranks[drawn[:, video] - first]
+        # The best of half is at worst just above the other half; on average it is the best.
+        assert chosen.max() <= (stop - first) // 2
+        assert stop - first < 3 or 10 <= (chosen == 0).sum() <= 34
 
 
 def test_only_the_chosen_spans_train(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,10 +178,13 @@ def test_training_finds_the_spans_with_the_event(features: Path) -> None:
     learner.model.fit(tensors.features, tensors.class_indices)
     for epoch in range(1, 21):
         train_epoch(learner, tensors, RECIPE, 0, epoch)
-    stored, anomalous = torch.from_numpy(bags.features), bags.class_indices > 0
-    chosen = choose_spans(learner.model, stored, bags.bounds, anomalous, np.random.default_rng(0))
-    for video in anomalous.nonzero()[0]:
-        assert bags.features[chosen[video]].max() > 3  # the event; noise alone rarely gets there
+    peaks = [
+        one.scores.max() for one in score_videos(learner.model, torch.from_numpy(bags.features))
+    ]
+    for video in (bags.class_indices > 0).nonzero()[0]:
+        first, stop = bags.bounds[video : video + 2]
+        best = first + int(np.argmax(peaks[first:stop]))
+        assert bags.features[best].max() > 3.5  # the event
 
 
 @pytest.mark.parametrize("name", METHODS)

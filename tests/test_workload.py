@@ -10,7 +10,7 @@ from video_files import draw_frames, encode
 
 from vigil.extract.clips import ClipGrid
 from vigil.extract.decode import promises
-from vigil.extract.decode.promises import Promises, promised_frames
+from vigil.extract.decode.promises import Promises, promised_frames, stated_seconds
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo
@@ -160,6 +160,36 @@ def test_headers_and_first_packets_promise_the_frames(tmp_path, ending):
 def test_a_clock_that_jumps_promises_nothing_absurd(tmp_path, shared_data):
     video = SourceVideo(shared_data / "trouble" / "ts_backward_5h.ts", "a")
     assert promised_frames(video) == pytest.approx(100, 0.3)
+
+
+def test_only_what_headers_state_is_a_length(tmp_path):
+    """Estimates are none, and the frames of a fragment are not those of the file."""
+    frames = draw_frames(40, 320, 240) * 3
+    known = {"a.mp4": 4.8, "a.mkv": 4.8, "a.avi": 4.8, "a.ts": None, "a.h264": None}
+    videos = [SourceVideo(encode(tmp_path / name, frames), name, input_fps=25) for name in known]
+    parts = encode(
+        tmp_path / "parts.mp4",
+        frames,
+        options={"movflags": "frag_keyframe"},
+        codec_options={"g": "25"},
+    )
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        (pictures / f"{number}.jpg").touch()
+    videos += [
+        SourceVideo(parts, "parts"),
+        SourceVideo(tmp_path / "none.mp4", "none"),
+        SourceVideo(pictures, "pictures", picture_fps=4),
+    ]
+    known |= {"parts": 4.8, "none": None, "pictures": 3.0}
+    stated = stated_seconds(videos)
+    assert stated == {
+        name: length and pytest.approx(length, abs=0.05) for name, length in known.items()
+    }
+    assert promised_frames(videos[-3]) < 120  # its first fragment
+    assert stated_seconds([]) == {}
 
 
 def test_promises_of_many_files_among_them_damaged_ones(tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ import random
 import resource
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -32,18 +33,25 @@ NUM_PACKETS = 500
 MAX_RATIO = 5
 """A length is not believed if it promises more than this many times what size and packets do."""
 MEMORY_BYTES = 4 << 30
+RESOLUTION_SECONDS = 0.001
+POLL_SECONDS = 0.01
 _CLOCK_MAY_JUMP = {"mpegts", "mpeg"}
 
 
 class Promises:
     """Reads the promises of videos in a process of its own, which damaged headers may crash."""
 
-    def __init__(self, videos: Sequence[SourceVideo], frame_rate: float | None = None) -> None:
+    def __init__(
+        self,
+        videos: Sequence[SourceVideo],
+        frame_rate: float | None = None,
+        estimate: bool = True,
+    ) -> None:
         """Start reading, in random order, so that those known early stand for all.
 
-        ``frame_rate`` is that of `promised_frames`.
+        ``frame_rate`` and ``estimate`` are those of `promised_frames`.
         """
-        self._frame_rate = frame_rate
+        self._read = partial(promised_frames, frame_rate=frame_rate, estimate=estimate)
         self._waiting = deque(random.Random(0).sample(videos, len(videos)))
         self._process: BaseProcess | None = None
         self._connection: Connection | None = None
@@ -82,13 +90,29 @@ class Promises:
         self._heard = time.monotonic()
         if self._waiting:
             self._connection, theirs = Pipe()
-            work = theirs, tuple(self._waiting), self._frame_rate
+            work = theirs, tuple(self._waiting), self._read
             self._process = spawn(_send_promises, work, "vigil-promises")
             theirs.close()
 
 
+def stated_seconds(videos: Sequence[SourceVideo]) -> dict[str, float | None]:
+    """Name of each video -> the length that its headers state; None if they state none.
+
+    It waits for all of them.
+    """
+    found: dict[str, float | None] = {}
+    with closing(Promises(videos, 1 / RESOLUTION_SECONDS, estimate=False)) as reading:
+        while len(found) < len(videos):
+            for video, number in reading.take():
+                found[video.name] = None if number is None else number * RESOLUTION_SECONDS
+            time.sleep(POLL_SECONDS)
+    return found
+
+
 def _send_promises(
-    connection: Connection, videos: Sequence[SourceVideo], frame_rate: float | None
+    connection: Connection,
+    videos: Sequence[SourceVideo],
+    read: Callable[[SourceVideo], int | None],
 ) -> None:
     os.nice(10)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -97,13 +121,16 @@ def _send_promises(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # the other end is closed
         for video in videos:
-            connection.send(promised_frames(video, frame_rate))
+            connection.send(read(video))
 
 
-def promised_frames(video: SourceVideo, frame_rate: float | None = None) -> int | None:
+def promised_frames(
+    video: SourceVideo, frame_rate: float | None = None, estimate: bool = True
+) -> int | None:
     """Return the number of frames that a video promises; None if it promises nothing.
 
-    With a frame rate, it is the number of frames at that rate.
+    With a frame rate, it is the number of frames at that rate. Without estimates, only what headers
+    state counts, and the most of it.
     """
     try:
         if video.path.is_dir():
@@ -111,7 +138,7 @@ def promised_frames(video: SourceVideo, frame_rate: float | None = None) -> int 
             return expected_samples(num_pictures, video.picture_fps, frame_rate)
         with open_container(video.path) as container:
             stream = best_stream(container)
-            num_frames = _frames_of(container, stream)
+            num_frames = (_frames_of if estimate else _stated_frames)(container, stream)
             fps, _ = stated_rate(container, stream, video.input_fps)
     except (VideoError, OSError, av.error.FFmpegError, MemoryError):
         return None
@@ -128,6 +155,13 @@ def _frames_of(container: InputContainer, stream: VideoStream) -> int | None:
     if by_length is None or by_size is None or by_length > MAX_RATIO * by_size:
         return by_size
     return by_length
+
+
+def _stated_frames(container: InputContainer, stream: VideoStream) -> int | None:
+    """Return the most that headers state; fragmented MP4 counts the frames of one fragment only."""
+    if container.format.name in _CLOCK_MAY_JUMP:
+        return None
+    return max(stream.frames, _frames_by_length(container, stream) or 0) or None
 
 
 def _frames_by_length(container: InputContainer, stream: VideoStream) -> int | None:

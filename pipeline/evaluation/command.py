@@ -24,6 +24,12 @@ from vigil.extract.store import VideoFeatures, list_features, open_features
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import MAX_FACTOR, Checkpoint, CheckpointConfig, load_checkpoint
+from vigil.pipeline.evaluation.calibrated import (
+    calibration_json,
+    calibration_problems,
+    thresholds_in_words,
+    unlike_calibrated,
+)
 from vigil.pipeline.evaluation.evaluation_files import (
     draw_evaluation,
     evaluation_json,
@@ -106,24 +112,30 @@ def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
     if not checkpoint.config.weights_trained:
         problems.append(UNTRAINED_WARNING)
     problems += known_videos(checkpoint, matching.annotations)
+    config = checkpoint.config
     videos: list[EvaluatedVideo] = []
     lengths: list[int] = []
+    unlike: set[str] = set()
     for video, annotation in matching.annotations.items():
         with open_features(files[video]) as features:
             videos.append(evaluate_video(checkpoint, annotation, features, views, span))
             problems += frame_problems(annotation, features)
             lengths.append(features.num_frames_seen)
-    problems += length_problems(checkpoint.config, np.array(lengths), span)
+            unlike |= unlike_calibrated(config, features, views, span)
+    problems += length_problems(config, np.array(lengths), span)
+    problems += calibration_problems(config, matching.annotations, unlike)
     chosen = choose_figures(videos, options.figures)
-    names, threshold = checkpoint.config.class_names, checkpoint.config.threshold
+    names = config.class_names
+    thresholds = np.array([config.threshold_of(video)[0] for video in matching.annotations])
     folder = options.out or checkpoint.folder.absolute().parent / EVALUATION_FOLDER
     with locked(folder):
-        evaluation = evaluate_videos(videos, names, threshold, options.bootstrap, options.seed)
+        evaluation = evaluate_videos(videos, names, thresholds, options.bootstrap, options.seed)
         problems += evaluation.undefined
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             **evaluation_json(evaluation, videos, names),
+            **calibration_json(config, matching.annotations),
             "problems": problems,
             "without_features": list(matching.missing),
             "without_annotation": list(matching.extra),
@@ -138,6 +150,8 @@ def evaluate_run(options: EvaluateOptions) -> EvaluatedRun:
         draw_evaluation(folder, evaluation, names, chosen)
     for problem in problems:
         logger.warning("%s", problem)
+    if config.calibration is not None:
+        logger.info("%s", thresholds_in_words(config.calibration, matching.annotations))
     return EvaluatedRun(evaluation, tuple(videos), names, tuple(problems), folder)
 
 
@@ -195,7 +209,8 @@ def evaluate_video(
         annotation = merge_anomalous(annotation)
     unknown = annotation.is_anomalous and annotation.intervals is None
     video, class_names = annotation.video, checkpoint.config.class_names
-    timeline = score_video(checkpoint, video, features, views, span=span)
+    threshold, _ = checkpoint.config.threshold_of(video)
+    timeline = score_video(checkpoint, video, features, views, threshold, span)
     return EvaluatedVideo(
         video=video,
         class_index=class_index(class_names, annotation.class_name, video),

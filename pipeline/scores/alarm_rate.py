@@ -23,6 +23,8 @@ from vigil.pipeline.calibration import OrdinaryQuantile
 from vigil.pipeline.scores.metrics import FloatArray
 
 CONFIDENCE = 0.95
+MIN_DAYS = 5
+"""Fewer days do not tell how days differ."""
 LEVELS = (0.5, 0.9)
 """Quantiles of the ordinary maxima at which drift is tested."""
 ROUNDING = 1e-9
@@ -99,6 +101,40 @@ def share_interval(num_blocks: int, num_alarms: int) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = beta.ppf([tail, 1 - tail], num_alarms, num_blocks + 1 - num_alarms)
     return float(low), float(high)
+
+
+def daily_share_interval(
+    maxima: FloatArray, num_alarms: int, blocks_per_day: float
+) -> tuple[float, float] | None:
+    """The same interval with days as the sample, since blocks of a day resemble each other.
+
+    The variance of the share is that of its daily values over their number, and so few independent
+    blocks would have it. Student's quantiles of days take the place of those of blocks, since few
+    days tell their variance poorly. Source: Korn, Graubard: Confidence intervals for proportions
+    with small expected number of positive counts estimated from survey data, Survey Methodology 24,
+    1998.
+
+    Args:
+        maxima: (n,) of the blocks, in order of time.
+        num_alarms: k; the k blocks with the highest maxima have an alarm.
+        blocks_per_day: to tell days.
+
+    Returns:
+        None if there are fewer than `MIN_DAYS`, or every block has an alarm.
+    """
+    num_blocks = len(maxima)
+    is_alarm = np.zeros(num_blocks, bool)
+    is_alarm[np.argsort(-maxima, kind="stable")[:num_alarms]] = True
+    daily = _daily_shares(is_alarm, blocks_per_day)
+    if len(daily) < MIN_DAYS or num_alarms == num_blocks:
+        return None
+    share, tail = num_alarms / num_blocks, (1 - CONFIDENCE) / 2
+    quantiles = student.ppf(tail, [num_blocks - 1, len(daily) - 1])
+    variance = max(float(np.var(daily, ddof=1)) / len(daily), share * (1 - share) / num_blocks)
+    size = share * (1 - share) / variance * (quantiles[0] / quantiles[1]) ** 2
+    alarms, others = size * share, size * (1 - share)
+    low = beta.ppf(tail, alarms, others + 1)
+    return float(low), float(beta.ppf(1 - tail, alarms + 1, others))
 
 
 def ordinary_quantiles(maxima: FloatArray, blocks_per_day: float) -> tuple[OrdinaryQuantile, ...]:

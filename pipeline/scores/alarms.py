@@ -3,7 +3,8 @@
 An alarm is an event by the rule of `pipeline.scores.events`. It is false if it overlaps no
 annotated interval; an interval is found if an alarm overlaps it.
 
-* ``false_alarms_per_hour``, ``false_alarms_per_day``: over all footage, at the model's threshold.
+* ``false_alarms_per_hour``, ``false_alarms_per_day``: over all footage, at the model's threshold
+  or the calibrated one of a video's camera.
 * ``event_recall``: share of the intervals found. ``event_recall_iou_0.3``, ``..._0.5``: by an alarm
   with at least this overlap, each alarm for one interval. ``event_f1_iou_0.5``: 2 x found /
   (intervals + alarms) at this overlap.
@@ -137,20 +138,23 @@ def why_unknown(videos: Sequence[EvaluatedVideo]) -> str:
 
 
 def count_alarms(
-    videos: Sequence[EvaluatedVideo], threshold: float, levels: FloatArray
+    videos: Sequence[EvaluatedVideo], threshold: float | FloatArray, levels: FloatArray
 ) -> tuple[VideoAlarms, ...]:
-    """The alarms of each video at the model's threshold, and at the levels (T,).
+    """The alarms of each video at its threshold, and at the levels.
 
-    The truth and times of all videos must be known (`why_unknown`).
+    Args:
+        videos: N, whose truth and times must be known (`why_unknown`).
+        threshold: the model's own, or (N,) one for each video.
+        levels: (T,).
     """
-    counted = []
-    for video in videos:
+    counted, thresholds = [], np.broadcast_to(threshold, len(videos)).tolist()
+    for video, own_threshold in zip(videos, thresholds, strict=True):
         if video.segment_seconds is None:
             raise ValueError("times are unknown")
         truth, seconds = intervals_of(video), float(video.segment_seconds[-1, 1])
         own, *others = (
             compare(alarms_of(video, EventRule(level)), truth, seconds)
-            for level in (threshold, *levels.tolist())
+            for level in (own_threshold, *levels.tolist())
         )
         false_at = tuple(other.num_false for other in others)
         found_at = tuple(other.num_found for other in others)

@@ -4,13 +4,14 @@
   ``frame_auc_anomalous_videos``: ROC AUC over the frames of the anomalous videos only.
 * ``frame_pr_auc``: area under the precision-recall curve, which papers on XD-Violence report as AP.
 * ``false_alarm_rate``: share of the normal videos' frames with a score of at least 0.5;
-  ``false_alarm_rate_at_threshold``: the same at the model's own threshold.
+  ``false_alarm_rate_at_threshold``: the same at the model's own threshold, or at the calibrated one
+  of each video's camera.
 * ``maa``: mean over the classes, normal included, of the share of their videos with the right label
   (the most probable class); ``video_accuracy``: that share over all videos; ``top1_anomalous``:
   over the anomalous videos; ``top1_anomalous_without_normal``: over the anomalous videos, labelled
   with the most probable anomalous class.
 * ``video_auc``: ROC AUC of the videos' peak scores; ``video_anomaly_accuracy``: share of the videos
-  whose peak score is on the right side of the model's threshold.
+  whose peak score is on the right side of that threshold.
 * ``map_iou_0.1`` to ``map_iou_0.5``: average precision of finding a class's intervals with at least
   this overlap, mean over the anomalous classes; ``map_iou_mean``: mean of these.
 * ``video_map``: average precision of ranking the videos by a class's probability, mean over the
@@ -24,7 +25,7 @@ S segments, K classes (normal is 0).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -125,7 +126,7 @@ class Evaluation:
 def evaluate_videos(
     videos: Sequence[EvaluatedVideo],
     class_names: Sequence[str],
-    threshold: float,
+    threshold: float | FloatArray,
     num_resamples: int,
     seed: int,
 ) -> Evaluation:
@@ -134,19 +135,24 @@ def evaluate_videos(
     Args:
         videos: at least one.
         class_names: the model's classes, normal first.
-        threshold: the model's own; a video counts as detected if its peak is at or above it.
+        threshold: the model's own, or (N,) one for each video, which counts as detected if its peak
+            is at or above it.
         num_resamples: number of bootstrap resamples of the videos; 0 gives no intervals.
         seed: seed of the resamples.
     """
     true_class = np.array([video.class_index for video in videos])
     is_anomalous = true_class > 0
-    frames = metrics.rank_frames([video.pieces for video in videos])
+    pieces = [video.pieces for video in videos]
+    frames, thresholds = metrics.rank_frames(pieces), np.broadcast_to(threshold, len(videos))
+    above = metrics.rank_frames(
+        [replace(one, scores=one.scores - at) for one, at in zip(pieces, thresholds, strict=True)]
+    )
     unknown = _unknown_frames(videos)
     levels, unknown_alarms = alarm_levels(videos), unknown or why_unknown(videos)
-    alarms = () if unknown_alarms else count_alarms(videos, threshold, levels)
+    alarms = () if unknown_alarms else count_alarms(videos, thresholds, levels)
     functions = {
-        **_frame_measures(frames, is_anomalous, threshold, unknown),
-        **_video_measures(videos, true_class, len(class_names), threshold),
+        **_frame_measures(frames, above, is_anomalous, unknown),
+        **_video_measures(videos, true_class, len(class_names), thresholds),
         **localisation_measures(videos, len(class_names), unknown),
         **_alarm_measures(alarms, unknown_alarms),
     }
@@ -180,13 +186,15 @@ def _unknown_frames(videos: Sequence[EvaluatedVideo]) -> str:
 
 
 def _frame_measures(
-    frames: Ranking, is_anomalous: npt.NDArray[np.bool_], threshold: float, unknown: str
+    frames: Ranking, above: Ranking, is_anomalous: npt.NDArray[np.bool_], unknown: str
 ) -> dict[str, VideoMeasure]:
+    """The measures of frames, ranked by score and by what it is above the video's threshold."""
+
     def known(measure: VideoMeasure) -> VideoMeasure:
         return (lambda _: Measure(None, unknown)) if unknown else measure
 
-    def false_alarms(at: float) -> VideoMeasure:
-        return lambda weights: metrics.false_alarm_rate(frames, at, weights * ~is_anomalous)
+    def false_alarms(ranking: Ranking, at: float) -> VideoMeasure:
+        return lambda weights: metrics.false_alarm_rate(ranking, at, weights * ~is_anomalous)
 
     return {
         **{
@@ -197,13 +205,13 @@ def _frame_measures(
         "frame_auc_anomalous_videos": known(
             lambda weights: metrics.roc_auc(frames, weights * is_anomalous)
         ),
-        "false_alarm_rate": false_alarms(FALSE_ALARM_THRESHOLD),
-        "false_alarm_rate_at_threshold": false_alarms(threshold),
+        "false_alarm_rate": false_alarms(frames, FALSE_ALARM_THRESHOLD),
+        "false_alarm_rate_at_threshold": false_alarms(above, 0.0),
     }
 
 
 def _video_measures(
-    videos: Sequence[EvaluatedVideo], true_class: IntArray, num_classes: int, threshold: float
+    videos: Sequence[EvaluatedVideo], true_class: IntArray, num_classes: int, thresholds: FloatArray
 ) -> dict[str, VideoMeasure]:
     is_anomalous = true_class > 0
     peaks = np.array([video.peak_score for video in videos])
@@ -213,7 +221,7 @@ def _video_measures(
     labels = partial(metrics.confusion_matrix, true_class, label, num_classes)
     anomalies = partial(metrics.confusion_matrix, true_class, anomaly, num_classes)
     of_classes = [_rank_by_class(videos, index) for index in range(1, num_classes)]
-    found = partial(metrics.confusion_matrix, is_anomalous * 1, (peaks >= threshold) * 1, 2)
+    found = partial(metrics.confusion_matrix, is_anomalous * 1, (peaks >= thresholds) * 1, 2)
     return {
         "maa": lambda weights: metrics.mean_class_accuracy(labels(weights)),
         "video_accuracy": lambda weights: metrics.accuracy(labels(weights)),

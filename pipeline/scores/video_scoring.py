@@ -51,9 +51,8 @@ def score_video(
     names = features.views if views is None else views
     config, model = checkpoint.config, checkpoint.model
     pooling = config.recipe.features
-    span_frames = frames_of_span(config, features, span)
-    is_long = span_frames is not None and features.num_frames_decoded > WHOLE_SPANS * span_frames
-    if is_long and features.clip_features is not None and span_frames is not None:
+    span_frames = cut_length(config, features, span)
+    if span_frames is not None:
         timeline = score_spans(model, features, names, pooling, span_frames)
     else:
         scores = score_views(model, segment_features(features, names, pooling).values)
@@ -90,8 +89,16 @@ def _check_kind(config: CheckpointConfig, video: str, features: VideoFeatures) -
         )
 
 
+def cut_length(config: CheckpointConfig, features: VideoFeatures, span: Span) -> int | None:
+    """The length of the spans that a video is cut into, in its own frames; None: it stays whole."""
+    length = frames_of_span(config, features, span)
+    if length is None or features.clip_features is None:
+        return None
+    return length if features.num_frames_decoded > WHOLE_SPANS * length else None
+
+
 def frames_of_span(config: CheckpointConfig, features: VideoFeatures, span: Span) -> int | None:
-    """The length of a video's spans in its own frames; None: it is scored as a whole."""
+    """The length of spans in a video's own frames; None: every video is scored as a whole."""
     if span == "whole" or (span == "auto" and config.training_lengths is None):
         return None
     lengths = config.training_lengths

@@ -1,7 +1,6 @@
 """`vigil calibrate`: thresholds by camera that keep a rate of alarms, from ordinary footage."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,15 +33,17 @@ from vigil.pipeline.option_values import Span, read_span
 from vigil.pipeline.options import CalibrateOptions
 from vigil.pipeline.run_folder import SPLITS_NAME
 from vigil.pipeline.scores.alarm_rate import (
+    MIN_DAYS,
     Recording,
     allowed_alarms,
-    needed_blocks,
+    daily_share_interval,
     ordinary_quantiles,
     share_interval,
     threshold_above,
 )
 from vigil.pipeline.scores.metrics import FloatArray
 from vigil.pipeline.scoring.command import FEATURES_FOLDER, scoring_engine
+from vigil.pipeline.scoring.footage_hours import check_stated_hours, too_short
 from vigil.pipeline.scoring.thresholds import camera_maxima, ordinary_scores
 from vigil.pipeline.starter import checkpoint_folder
 from vigil.pipeline.text_files import write_text
@@ -68,6 +69,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
         raise UserError(f"--out {options.out} holds a trained checkpoint: give another folder")
     compute = options.compute
     found = find_requested(options.videos, compute)
+    check_stated_hours(found.videos, options)
     engine = scoring_engine(checkpoint.config, options)
     store = options.out / FEATURES_FOLDER
     with locked(options.out, store):
@@ -124,7 +126,7 @@ def calibrate(
     pooled = np.concatenate([maxima for maxima, _ in by_camera.values()])
     overall = calibrate_threshold("all cameras", pooled, options)
     if overall.threshold is None:
-        raise UserError(too_short(overall, options))
+        raise UserError(too_short(overall.num_blocks, options))
     cameras = {}
     for camera, (maxima, rest) in by_camera.items():
         own = calibrate_threshold(f"camera {camera!r}", maxima, options)
@@ -135,9 +137,15 @@ def calibrate(
                 "camera %r uses the threshold of all cameras, which keeps the rate on their "
                 "average only: %s",
                 camera,
-                too_short(own, options),
+                too_short(own.num_blocks, options),
             )
         cameras[camera] = own
+    if min(one.hours for one in cameras.values()) < 24 * MIN_DAYS:
+        log.info(
+            "cameras with less than %d days have intervals that take days as alike: where they "
+            "differ, the rate varies more",
+            MIN_DAYS,
+        )
     return Calibration(
         alarms_per_day=options.alarms_per_day,
         block_seconds=options.block_seconds,
@@ -163,7 +171,9 @@ def calibrate_threshold(
     threshold = low = high = None
     if num_alarms:
         threshold = threshold_above(maxima, num_alarms)
-        low, high = (per_day * one for one in share_interval(num_blocks, num_alarms))
+        interval = daily_share_interval(maxima, num_alarms, per_day)
+        interval = interval or share_interval(num_blocks, num_alarms)
+        low, high = (per_day * one for one in interval)
         if threshold > 1:
             num_certain = int((maxima >= 1).sum())
             raise UserError(
@@ -179,18 +189,6 @@ def calibrate_threshold(
         alarms_per_day_low=low,
         alarms_per_day_high=high,
         quantiles=ordinary_quantiles(maxima, per_day) if num_blocks else (),
-    )
-
-
-def too_short(found: CalibratedThreshold, options: CalibrateOptions) -> str:
-    """Why footage carries no threshold: its hours, those needed, and the rate that it carries."""
-    seconds = options.block_seconds
-    needed = needed_blocks(options.alarms_per_day * seconds / DAY_SECONDS) * seconds / 3600
-    carried = math.ceil(1000 * DAY_SECONDS / seconds / (found.num_blocks + 1)) / 1000
-    return (
-        f"{found.hours:.2f} hours of footage (whole blocks of {seconds:g} s) are too short for "
-        f"{rate_in_words(options.alarms_per_day)}: give at least {math.ceil(10 * needed) / 10:g} "
-        f"hours, or ask for at least {carried:g} alarms a day"
     )
 
 

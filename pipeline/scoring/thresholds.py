@@ -35,9 +35,7 @@ def threshold_for(
     """
     if given is not None:
         return given, GIVEN_RULE
-    if config.calibration is not None:
-        return config.calibration.threshold_of(video)
-    return config.threshold, config.threshold_rule
+    return config.threshold_of(video)
 
 
 def describe_thresholds(
@@ -56,10 +54,7 @@ def describe_thresholds(
     return {
         "threshold": calibration.overall.threshold,
         "threshold_rule": f"calibrated by camera for {rate_in_words(calibration.alarms_per_day)}",
-        "thresholds": {
-            camera_of(video, calibration.camera): calibration.threshold_of(video)[0]
-            for video in videos
-        },
+        "thresholds": calibration.thresholds_of(videos),
     }
 
 

@@ -131,8 +131,8 @@ def require_span_choice(recipe: Recipe) -> None:
         others = [name for name in METHODS if find_method(name).detector.has_epochs]
         raise UserError(
             f"method {recipe.method!r} does not support span_frames = "
-            f"{recipe.features.span_frames}: it is not trained by epochs, in which spans of an "
-            f"anomalous video are chosen; use span_frames = 0 or one of {', '.join(others)}"
+            f"{recipe.features.span_frames}: it is not trained by epochs, each of which "
+            f"chooses spans; use span_frames = 0 or one of {', '.join(others)}"
         )
 
 
@@ -210,8 +210,7 @@ def _used_bags(model: Detector, bags: Bags, generator: np.random.Generator) -> T
         return torch.arange(len(bags.features))
     views = torch.arange(bags.num_views)
     spans = bags.features.reshape(-1, bags.num_views, *bags.features.shape[1:])
-    classes = bags.class_indices[:: bags.num_views].cpu().numpy()[bags.bounds[:-1]]
-    chosen = choose_spans(model, spans, bags.bounds, classes > 0, generator)
+    chosen = choose_spans(model, spans, bags.bounds, generator)
     return (torch.from_numpy(chosen).unsqueeze(1) * bags.num_views + views).flatten()
 
 
