@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 
 from bench.starter import platt_scale, rescaled
-from vigil.pipeline.checkpoint import load_checkpoint, save_checkpoint
+from vigil.pipeline.checkpoint import MODEL_NAME, load_checkpoint, save_checkpoint
 from vigil.pipeline.starter import STARTER, checkpoint_folder, is_starter
 
 
@@ -24,12 +24,14 @@ def test_platt_scaling_finds_the_line_behind_the_odds():
 
 
 def test_a_rescaled_model_has_the_scaled_odds_and_the_same_classes(tmp_path):
-    features = torch.rand(2, 32, 3072, generator=torch.Generator().manual_seed(0))
+    shape = load_checkpoint(STARTER).config.shape
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(2, shape.num_segments, shape.feature_size, generator=generator)
     with torch.inference_mode():
         before = load_checkpoint(STARTER).model(features)
     config, model = rescaled(load_checkpoint(STARTER), 0.5, -1.25)
     save_checkpoint(tmp_path / "scaled", config, model)
-    save_checkpoint(tmp_path / "copy", config, load_checkpoint(STARTER).model)
+    save_checkpoint(tmp_path / "copy", config, STARTER / MODEL_NAME)
     assert is_starter(load_checkpoint(tmp_path / "copy").model_digest)
     assert not is_starter(load_checkpoint(tmp_path / "scaled").model_digest)
     with torch.inference_mode():
