@@ -380,6 +380,8 @@ class ReportOptions:
 
     results: Positional[Path]
     """Folder written by vigil score."""
+    annotations: tuple[Path, ...] = ()
+    """Label files, as for vigil evaluate; the timelines then show the annotated frames, too."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 
