@@ -1,5 +1,3 @@
-"use strict";
-
 /** Puts the parts together: views, filters, what is open and what is chosen. */
 vigil.app = (() => {
   const { h, byId, say } = vigil.dom;
@@ -8,8 +6,18 @@ vigil.app = (() => {
   const narrow = matchMedia("(max-width: 44rem)");
   const CARD_HEIGHT = 122;
 
-  const eventList = vigil.windowed(byId("cards"), { height: () => CARD_HEIGHT, minWidth: 270, gap: 12, draw: cards.draw });
-  const videoList = vigil.windowed(byId("rows"), { height: () => (narrow.matches ? 84 : 46), minWidth: 0, gap: 0, draw: vigil.table.draw });
+  const eventList = vigil.windowed(byId("cards"), {
+    height: () => CARD_HEIGHT,
+    minWidth: 270,
+    gap: 12,
+    draw: cards.draw,
+  });
+  const videoList = vigil.windowed(byId("rows"), {
+    height: () => (narrow.matches ? 84 : 46),
+    minWidth: 0,
+    gap: 0,
+    draw: vigil.table.draw,
+  });
   const isEvents = () => state.get().view !== "videos";
   const list = () => (isEvents() ? eventList : videoList);
   const idOf = (item) => (isEvents() ? item.id : item.reason == null ? String(item.number) : null);
@@ -19,7 +27,10 @@ vigil.app = (() => {
     const now = state.get();
     byId("events").hidden = !isEvents();
     byId("videos").hidden = isEvents();
-    for (const [name, place] of [["events", "to-events"], ["videos", "to-videos"]]) {
+    for (const [name, place] of [
+      ["events", "to-events"],
+      ["videos", "to-videos"],
+    ]) {
       const isHere = (name === "events") === isEvents();
       byId(place).href = state.fragment({ view: name });
       if (isHere) byId(place).setAttribute("aria-current", "page");
@@ -36,7 +47,9 @@ vigil.app = (() => {
     const items = isEvents() ? vigil.filters.events(now) : vigil.filters.videos(now);
     list().set(items);
     byId("table").setAttribute("aria-rowcount", items.length + 1);
-    const total = isEvents() ? vigil.data.events.length : vigil.data.videos.length + vigil.data.failures.length;
+    const total = isEvents()
+      ? vigil.data.events.length
+      : vigil.data.videos.length + vigil.data.failures.length;
     const all = counted(total, isEvents() ? "event" : "video");
     byId("shown").textContent =
       items.length === total ? all : `${items.length.toLocaleString("en")} of ${all}`;
@@ -67,15 +80,20 @@ vigil.app = (() => {
     else vigil.details.close();
     if (id && !video) say("The address names a video that is not here.");
     list().redraw();
-    const index = list().items().findIndex((item) => idOf(item) === id);
+    const index = list()
+      .items()
+      .findIndex((item) => idOf(item) === id);
     if (index >= 0 && !(isNew && !id)) list().reveal(index);
   }
 
   /** Open the next or the previous one of those shown. */
   function step(by) {
-    const items = list().items().filter((item) => idOf(item) !== null);
+    const items = list()
+      .items()
+      .filter((item) => idOf(item) !== null);
     const now = state.get().open;
-    const isOpen = (item) => idOf(item) === now || (!isEvents() && idOf(item) === now.split(".")[0]);
+    const isOpen = (item) =>
+      idOf(item) === now || (!isEvents() && idOf(item) === now.split(".")[0]);
     const index = now ? items.findIndex(isOpen) : -1;
     const next = items[index < 0 ? 0 : index + by];
     if (next) open(idOf(next));
@@ -85,8 +103,11 @@ vigil.app = (() => {
   function showBatch() {
     const { chosen } = cards;
     byId("batch").hidden = !isEvents() || !vigil.data.events.length;
-    byId("num-chosen").textContent = chosen.size ? `${chosen.size.toLocaleString("en")} chosen` : "";
-    for (const button of byId("batch").querySelectorAll("[data-needs]")) button.hidden = !chosen.size;
+    byId("num-chosen").textContent = chosen.size
+      ? `${chosen.size.toLocaleString("en")} chosen`
+      : "";
+    for (const button of byId("batch").querySelectorAll("[data-needs]"))
+      button.hidden = !chosen.size;
     byId("choose-all").hidden = allChosen();
   }
 
@@ -109,27 +130,49 @@ vigil.app = (() => {
   function fillChoices() {
     const option = (value, words = value) => h("option", { value }, words);
     const classes = [...new Set(vigil.data.events.map((event) => event.class))].sort();
-    byId("class").append(...[...classes, ...vigil.data.classes.filter((one) => !classes.includes(one))].map((one) => option(one)));
+    byId("class").append(
+      ...[...classes, ...vigil.data.classes.filter((one) => !classes.includes(one))].map((one) =>
+        option(one),
+      ),
+    );
     byId("camera").append(...[...vigil.data.cameras].sort().map((one) => option(one, camera(one))));
-    byId("camera").closest("label").classList.toggle("useless", vigil.data.cameras.length < 2);
+    byId("camera")
+      .closest("label")
+      .classList.toggle("useless", vigil.data.cameras.length < 2);
   }
 
   let hasTimes = false;
 
   function begin() {
-    hasTimes = [...vigil.data.events].some((event) => event.start_clock) || vigil.data.videos.some((video) => video.recorded_at);
+    hasTimes =
+      [...vigil.data.events].some((event) => event.start_clock) ||
+      vigil.data.videos.some((video) => video.recorded_at);
     fillChoices();
-    byId("filters").addEventListener("input", (input) => change({ [input.target.name]: input.target.value }));
+    byId("filters").addEventListener("input", (input) =>
+      change({ [input.target.name]: input.target.value }),
+    );
     byId("filters").addEventListener("submit", (submit) => submit.preventDefault());
-    byId("clear").addEventListener("click", () => change(Object.fromEntries(state.filters.map((name) => [name, ""]))));
+    byId("clear").addEventListener("click", () =>
+      change(Object.fromEntries(state.filters.map((name) => [name, ""]))),
+    );
     byId("close").addEventListener("click", () => open(""));
     byId("next").addEventListener("click", () => step(1));
     byId("previous").addEventListener("click", () => step(-1));
     byId("choose-all").addEventListener("click", () => cards.choose(eventList.items()));
     byId("choose-none").addEventListener("click", () => cards.choose([...cards.chosen]));
-    byId("export-chosen").addEventListener("click", () => vigil.exchange.save([...cards.chosen], "events-chosen.csv"));
+    byId("export-chosen").addEventListener("click", () =>
+      vigil.exchange.save([...cards.chosen], "events-chosen.csv"),
+    );
     for (const which of ["right", "wrong"]) {
-      byId(`chosen-${which}`).addEventListener("click", () => verdicts.mark([...cards.chosen], which));
+      byId(`chosen-${which}`).addEventListener("click", () =>
+        verdicts.mark([...cards.chosen], which),
+      );
+    }
+    for (const name of ["events", "videos"]) {
+      byId(`to-${name}`).addEventListener("click", (click) => {
+        click.preventDefault();
+        change({ view: name });
+      });
     }
     addEventListener("hashchange", () => {
       state.reread();

@@ -1,5 +1,3 @@
-"use strict";
-
 /** Events as cards. */
 vigil.cards = (() => {
   const { h, svg, name } = vigil.dom;
@@ -57,9 +55,19 @@ vigil.cards = (() => {
             vigil.app.open(event.id);
           },
         },
-        h("span", { class: "first" }, h("strong", {}, event.class), h("span", { class: "number" }, score(event.peak_score))),
+        h(
+          "span",
+          { class: "first" },
+          h("strong", {}, event.class),
+          h("span", { class: "number" }, score(event.peak_score)),
+        ),
         curve(event.video, event.start_seconds, event.stop_seconds),
-        h("span", { class: "second" }, when(event), h("span", { class: "number" }, `at ${clock(event.start_seconds)}`)),
+        h(
+          "span",
+          { class: "second" },
+          when(event),
+          h("span", { class: "number" }, `at ${clock(event.start_seconds)}`),
+        ),
         h(
           "span",
           { class: "third", title: event.video.name },

@@ -1,5 +1,3 @@
-"use strict";
-
 /** Tables as text, as RFC 4180 has them. */
 vigil.csv = (() => {
   const cell = (value) => {

@@ -1,5 +1,3 @@
-"use strict";
-
 /**
  * The data of the report. Scripts that `vigil report` wrote call `vigil.index` once, and
  * `vigil.video` for each video that is opened.

@@ -1,5 +1,3 @@
-"use strict";
-
 /** The pane of one video: player, verdict, timeline, facts, its events, what was left out. */
 vigil.details = (() => {
   const { h, byId, name, say } = vigil.dom;
@@ -77,20 +75,43 @@ vigil.details = (() => {
 
   function facts(details, video) {
     const rows = [
-      ["Peak score", `${score(video.peak_score)}, threshold ${score(details.threshold)}${details.threshold_rule ? ` (${details.threshold_rule})` : ""}`],
-      ["Length", `${clock(video.duration_seconds, true)}, ${details.num_frames} frames of ${details.num_frames_container || "an unknown number"}, ${details.fps.toFixed(2)} a second`],
-      details.num_damaged > 0 && ["Damage", `${counted(details.num_damaged, "damaged frame")}, ${details.num_lost} of them lost`],
-      details.recorded_at && ["Recorded", `from ${details.recorded_at} on (${details.recorded_at_source.replaceAll("_", " ")})`],
+      [
+        "Peak score",
+        `${score(video.peak_score)}, threshold ${score(details.threshold)}${details.threshold_rule ? ` (${details.threshold_rule})` : ""}`,
+      ],
+      [
+        "Length",
+        `${clock(video.duration_seconds, true)}, ${details.num_frames} frames of ${details.num_frames_container || "an unknown number"}, ${details.fps.toFixed(2)} a second`,
+      ],
+      details.num_damaged > 0 && [
+        "Damage",
+        `${counted(details.num_damaged, "damaged frame")}, ${details.num_lost} of them lost`,
+      ],
+      details.recorded_at && [
+        "Recorded",
+        `from ${details.recorded_at} on (${details.recorded_at_source.replaceAll("_", " ")})`,
+      ],
       ["Label", video.label],
-      ["Classes", details.probabilities.slice(0, 4).map(([one, share]) => `${one} ${percent(share)}`).join(", ")],
-      details.truth && ["Annotated as", details.truth.classes.join(" + ") + (details.truth.intervals ? "" : ", frames unknown")],
+      [
+        "Classes",
+        details.probabilities
+          .slice(0, 4)
+          .map(([one, share]) => `${one} ${percent(share)}`)
+          .join(", "),
+      ],
+      details.truth && [
+        "Annotated as",
+        details.truth.classes.join(" + ") + (details.truth.intervals ? "" : ", frames unknown"),
+      ],
       ["Scored", details.span_frames ? `in spans of ${details.span_frames} frames` : "as a whole"],
       ["File", details.source ?? "unknown"],
     ];
     return h(
       "dl",
       { class: "facts" },
-      rows.filter(Boolean).map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, name(text)))),
+      rows
+        .filter(Boolean)
+        .map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, name(text)))),
     );
   }
 
@@ -118,15 +139,31 @@ vigil.details = (() => {
             " ",
             h("strong", {}, event.class),
           ),
-          h("span", { class: "faint number" }, ` ${percent(event.class_probability)}, peak ${score(event.peak_score)}`),
-          vigil.verdicts.kind(event) && h("span", { class: `badge ${vigil.verdicts.kind(event)}` }, vigil.verdicts.words(event)),
-          event.start_clock && h("div", { class: "faint" }, `${event.start_clock} to ${event.stop_clock}`),
+          h(
+            "span",
+            { class: "faint number" },
+            ` ${percent(event.class_probability)}, peak ${score(event.peak_score)}`,
+          ),
+          vigil.verdicts.kind(event) &&
+            h(
+              "span",
+              { class: `badge ${vigil.verdicts.kind(event)}` },
+              vigil.verdicts.words(event),
+            ),
+          event.start_clock &&
+            h("div", { class: "faint" }, `${event.start_clock} to ${event.stop_clock}`),
           seen(event)?.length > 0 &&
             h(
               "div",
-              { class: "faint", title: "Classes of another dataset (Kinetics-400), named by the network that computed the features. A hint, not part of the decision." },
+              {
+                class: "faint",
+                title:
+                  "Classes of another dataset (Kinetics-400), named by the network that computed the features. A hint, not part of the decision.",
+              },
               "the network sees: ",
-              seen(event).map(([action, share]) => `${action} ${share.toFixed(2)}`).join(", "),
+              seen(event)
+                .map(([action, share]) => `${action} ${share.toFixed(2)}`)
+                .join(", "),
             ),
         ),
       ),
@@ -138,7 +175,11 @@ vigil.details = (() => {
     return h(
       "details",
       {},
-      h("summary", {}, `${details.left_out.length} left out, because the classifier sees nothing unusual around them`),
+      h(
+        "summary",
+        {},
+        `${details.left_out.length} left out, because the classifier sees nothing unusual around them`,
+      ),
       h(
         "ul",
         { class: "left-out" },
@@ -146,8 +187,16 @@ vigil.details = (() => {
           h(
             "li",
             {},
-            h("button", { type: "button", class: "link", onclick: () => shown.player.seek(start) }, `${clock(start)} to ${clock(stop, true)}`),
-            h("span", { class: "faint number" }, ` ${kind} ${score(peak)}${time ? `, ${time}` : ""}`),
+            h(
+              "button",
+              { type: "button", class: "link", onclick: () => shown.player.seek(start) },
+              `${clock(start)} to ${clock(stop, true)}`,
+            ),
+            h(
+              "span",
+              { class: "faint number" },
+              ` ${kind} ${score(peak)}${time ? `, ${time}` : ""}`,
+            ),
           ),
         ),
       ),

@@ -1,5 +1,3 @@
-"use strict";
-
 /** Elements. Text always becomes text nodes, so that no name is read as markup. */
 vigil.dom = (() => {
   const SVG = "http://www.w3.org/2000/svg";

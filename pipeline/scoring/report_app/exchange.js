@@ -1,5 +1,3 @@
-"use strict";
-
 /** Events and verdicts as CSV files: out of the browser and back. */
 vigil.exchange = (() => {
   const { h, byId, say } = vigil.dom;
@@ -49,7 +47,10 @@ vigil.exchange = (() => {
 
   /** Have the browser save events as CSV. */
   function save(events, fileName) {
-    const isText = (event) => !/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/.test(event.video.name);
+    const isText = (event) =>
+      !/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/.test(
+        event.video.name,
+      );
     const kept = events.filter(isText);
     const url = URL.createObjectURL(
       new Blob([vigil.csv.format([COLUMNS, ...kept.map(row)])], { type: "text/csv" }),
@@ -62,7 +63,9 @@ vigil.exchange = (() => {
     const without = events.length - kept.length;
     say(
       `${counted(kept.length, "event")} exported to ${fileName}.` +
-        (without ? ` ${counted(without, "event")} left out: the name of the video is not UTF-8.` : ""),
+        (without
+          ? ` ${counted(without, "event")} left out: the name of the video is not UTF-8.`
+          : ""),
     );
   }
 
@@ -76,7 +79,9 @@ vigil.exchange = (() => {
   function importText(text) {
     const [header = [], ...rows] = vigil.csv.parse(text.replace(/^\uFEFF/, ""));
     const at = (name) => header.indexOf(name);
-    const missing = ["video", "start_frame", "stop_frame", "verdict"].filter((name) => at(name) < 0);
+    const missing = ["video", "start_frame", "stop_frame", "verdict"].filter(
+      (name) => at(name) < 0,
+    );
     if (missing.length) throw new Error(`it has no column ${missing[0]}`);
     const known = new Map(vigil.data.events.map((event) => [event.key, event]));
     let [taken, unknown, invalid] = [0, 0, 0];
@@ -89,7 +94,15 @@ vigil.exchange = (() => {
       else if (!event) unknown++;
       else if (verdict || value("note")) {
         const trueClass = verdict === "right" ? value("true_class") || event.class : "";
-        changes.push([event, { verdict, trueClass, note: value("note"), at: value("reviewed_at") || new Date().toISOString() }]);
+        changes.push([
+          event,
+          {
+            verdict,
+            trueClass,
+            note: value("note"),
+            at: value("reviewed_at") || new Date().toISOString(),
+          },
+        ]);
         taken++;
       }
     }

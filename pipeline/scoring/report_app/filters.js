@@ -1,5 +1,3 @@
-"use strict";
-
 /** Which events and videos are shown, and in which order. */
 vigil.filters = (() => {
   const byName = (one, other) => one.name.localeCompare(other.name);
@@ -17,7 +15,8 @@ vigil.filters = (() => {
     oldest: timed(byTime),
     video: inVideo,
   };
-  const number = (name) => (one, other) => (other[name] ?? -1) - (one[name] ?? -1) || byName(one, other);
+  const number = (name) => (one, other) =>
+    (other[name] ?? -1) - (one[name] ?? -1) || byName(one, other);
   const VIDEO_ORDERS = {
     name: byName,
     peak: number("peak_score"),

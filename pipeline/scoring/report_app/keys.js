@@ -1,12 +1,11 @@
-"use strict";
-
 /** The keyboard. Single keys can be turned off, for those who speak to their computer. */
 vigil.keys = (() => {
   const { byId, say } = vigil.dom;
   const PLACE = "vigil keys";
 
   const play = () =>
-    vigil.details.player()?.toggle() || say("Nothing to play: open an event whose video the browser can play.");
+    vigil.details.player()?.toggle() ||
+    say("Nothing to play: open an event whose video the browser can play.");
 
   function focus(id) {
     const field = byId(id);
@@ -29,7 +28,8 @@ vigil.keys = (() => {
 
   const isField = (element) =>
     element.matches("input:not([type=checkbox]), select, textarea, [contenteditable]");
-  const takesSpace = (element) => element.matches("button, a, summary, video, input, [role=slider]");
+  const takesSpace = (element) =>
+    element.matches("button, a, summary, video, input, [role=slider]");
 
   function press(event) {
     const { target, key } = event;

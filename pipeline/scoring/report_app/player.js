@@ -1,5 +1,3 @@
-"use strict";
-
 /** The browser's own player, at a moment of a video; or why it cannot play, and where to look. */
 vigil.player = (() => {
   const { h } = vigil.dom;
@@ -23,7 +21,11 @@ vigil.player = (() => {
           h("p", {}, "Look at ", time, details.source && " of"),
           details.source && h("code", {}, details.source),
           details.link &&
-            h("p", {}, h("a", { href: details.link, target: "_blank", rel: "noreferrer" }, "Open the file")),
+            h(
+              "p",
+              {},
+              h("a", { href: details.link, target: "_blank", rel: "noreferrer" }, "Open the file"),
+            ),
         ),
       );
     }

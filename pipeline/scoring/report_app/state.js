@@ -1,5 +1,3 @@
-"use strict";
-
 /** What is shown, kept in the fragment of the address, so that a view can be sent. */
 vigil.state = (() => {
   const DEFAULTS = {

@@ -1,5 +1,3 @@
-"use strict";
-
 /** Videos as rows of a table; those that failed among them. */
 vigil.table = (() => {
   const { h, byId, name } = vigil.dom;
@@ -36,7 +34,12 @@ vigil.table = (() => {
       "div",
       { ...attributes, class: "row failed" },
       cell("name", name(video.name, { title: video.name })),
-      cell("reason", h("strong", {}, "✗ failed: "), name(video.reason), where.length > 0 && ` (${where.join(", ")})`),
+      cell(
+        "reason",
+        h("strong", {}, "✗ failed: "),
+        name(video.reason),
+        where.length > 0 && ` (${where.join(", ")})`,
+      ),
     );
   }
 
@@ -64,12 +67,24 @@ vigil.table = (() => {
     return h(
       "div",
       { ...attributes, class: `row ${isOpen ? "open" : ""}` },
-      cell("name", h("a", link, name(video.name)), notes.length > 0 && h("span", { class: "notes" }, notes.join(", "))),
+      cell(
+        "name",
+        h("a", link, name(video.name)),
+        notes.length > 0 && h("span", { class: "notes" }, notes.join(", ")),
+      ),
       cell("curves", vigil.cards.curve(video)),
       cell("peak number", score(video.peak_score)),
-      cell("label", video.label, h("span", { class: "faint number" }, ` ${percent(video.label_probability)}`)),
+      cell(
+        "label",
+        video.label,
+        h("span", { class: "faint number" }, ` ${percent(video.label_probability)}`),
+      ),
       cell("events number", String(video.events.length), h("span", { class: "unit" }, " events")),
-      cell("damage number", video.num_damaged ? String(video.num_damaged) : "–", h("span", { class: "unit" }, " damaged")),
+      cell(
+        "damage number",
+        video.num_damaged ? String(video.num_damaged) : "–",
+        h("span", { class: "unit" }, " damaged"),
+      ),
       cell("length number", clock(video.duration_seconds, true)),
     );
   }

@@ -1,5 +1,3 @@
-"use strict";
-
 /**
  * The timeline of a video: time to the right, score 0 to 1 upwards, with the threshold, events,
  * damage and truth, and a curve for each class. A click or an arrow key seeks.
@@ -55,7 +53,11 @@ vigil.timeline = (() => {
     const marks = [];
     for (let time = Math.ceil(from / step) * step; time <= to; time += step) {
       const share = (time - from) / (to - from || 1);
-      const mark = h("time", { class: share > 0.93 ? "last" : share < 0.02 ? "first" : "" }, clock(time));
+      const mark = h(
+        "time",
+        { class: share > 0.93 ? "last" : share < 0.02 ? "first" : "" },
+        clock(time),
+      );
       mark.style.left = `${100 * share}%`;
       marks.push(mark);
     }
@@ -86,7 +88,13 @@ vigil.timeline = (() => {
       drawing(
         "scores",
         events.map((event) =>
-          block(event === open ? "event open" : "event", [event.start_seconds, event.stop_seconds], 0, 100, 2),
+          block(
+            event === open ? "event open" : "event",
+            [event.start_seconds, event.stop_seconds],
+            0,
+            100,
+            2,
+          ),
         ),
         (details.truth?.intervals ?? []).map((range) => block("truth", range, 0, 7, 2)),
         svg("line", { class: "threshold", x1: 0, x2: COLUMNS, y1: level, y2: level }),
@@ -98,7 +106,10 @@ vigil.timeline = (() => {
           "div",
           { class: "class-row" },
           h("bdi", {}, name),
-          drawing("class-score", svg("path", { class: "area", d: path(details.edges, values, window, true) })),
+          drawing(
+            "class-score",
+            svg("path", { class: "area", d: path(details.edges, values, window, true) }),
+          ),
         ),
       ),
       ticks(window, width),
@@ -198,7 +209,9 @@ vigil.timeline = (() => {
 
     function show(other) {
       window = other;
-      drawings.replaceChildren(...draw(details, events, open, window, slider.clientWidth || 600).flat());
+      drawings.replaceChildren(
+        ...draw(details, events, open, window, slider.clientWidth || 600).flat(),
+      );
       move(now);
     }
 

@@ -1,5 +1,3 @@
-"use strict";
-
 /**
  * The reviewer's verdicts: event -> right or wrong, the true class if it is another, a note, and
  * when. They are kept in this browser's storage, under the address of this page.
@@ -21,7 +19,9 @@ vigil.verdicts = (() => {
     try {
       localStorage.setItem(PLACE, JSON.stringify([...all]));
     } catch (error) {
-      vigil.dom.say(`The browser keeps no verdicts (${error.message}): export them before you leave.`);
+      vigil.dom.say(
+        `The browser keeps no verdicts (${error.message}): export them before you leave.`,
+      );
     }
     for (const listener of listeners) listener();
   }
@@ -45,7 +45,10 @@ vigil.verdicts = (() => {
   /** Mark events right or wrong, or neither. */
   const mark = (events, verdict) =>
     setEach(
-      events.map((event) => [event, { verdict, trueClass: verdict === "right" ? event.class : "" }]),
+      events.map((event) => [
+        event,
+        { verdict, trueClass: verdict === "right" ? event.class : "" },
+      ]),
     );
 
   /** right, wrong, or the verdict that the event is of another class; "" without one. */

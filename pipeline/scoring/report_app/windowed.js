@@ -1,5 +1,3 @@
-"use strict";
-
 /**
  * A long list of which only the part near the window is in the page.
  *
