@@ -26,6 +26,7 @@ from vigil.pipeline.scoring.report.page import REPORT_NAME, write_report
 from vigil.pipeline.scoring.results import Results, SegmentScore, VideoResult, by_peak_score
 
 CHROMIUM = "/usr/bin/chromium"
+FLAGS = ("--no-sandbox", "--disable-gpu")
 CLASSES = ("Normal", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents", "Shoplifting")
 THRESHOLD = 0.5
 NUM_SEGMENTS, FPS = 32, 25.0
@@ -63,12 +64,12 @@ def draw_results(num_videos: int, seed: int = 0) -> Results:
 
 
 def draw_video(number: int, rng: np.random.Generator) -> VideoResult:
-    """The result of one video of minutes, in a folder per camera, with 0 to 6 events."""
+    """The result of one video of minutes, in a folder per camera, with 0 to 8 events."""
     begun = datetime(2024, 5, 1) + timedelta(seconds=int(rng.integers(0, 7 * 86400)))
     name = f"camera{rng.integers(1, 13):02}/{begun:%Y-%m-%d_%H-%M-%S}_{number:05}.mp4"
     step = int(rng.integers(40, 200))
     scores = rng.beta(2, 9, NUM_SEGMENTS)
-    for _ in range(rng.integers(0, 7)):
+    for _ in range(rng.integers(0, 9)):
         at, length = int(rng.integers(0, NUM_SEGMENTS)), int(rng.integers(1, 4))
         scores[at : at + length] = rng.uniform(THRESHOLD, 1, scores[at : at + length].shape)
     shares = rng.dirichlet(np.full(len(CLASSES), 0.4), NUM_SEGMENTS)
@@ -130,7 +131,7 @@ def draw_event(
 def browser_page() -> Iterator[Page]:
     """A page of Debian's Chromium."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser.new_page(viewport={"width": 1400, "height": 900})
         browser.close()
 

@@ -16,6 +16,9 @@ from vigil.pipeline.scoring.report.page import REPORT_NAME, write_report
 from vigil.pipeline.scoring.results import Results, SegmentScore, by_peak_score
 
 CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ("--no-sandbox", "--disable-gpu")
+PATIENCE = 120_000
+"""Milliseconds; a busy machine may need many."""
 HOSTILE = "gate/<img src=x onerror=alert(1)>.mp4"
 SEGMENTS, SEGMENT_FRAMES, FPS = 10, 10, 25.0
 
@@ -60,7 +63,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,7 @@ def report(tmp_path_factory):
 def page(chromium, report):
     """The report without verdicts; nothing may be logged, fail, or be asked of a network."""
     context = chromium.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     complaints, requests = [], []
     page.on("console", lambda message: complaints.append(message.text))
@@ -123,7 +127,7 @@ def shown(page):
 
 def until(page, condition):
     """Wait for a condition; Playwright's own polling needs eval, which the page forbids."""
-    for _ in range(400):
+    for _ in range(PATIENCE // 25):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(25)

@@ -81,7 +81,7 @@ def _video_row(
 
 
 def _event_row(number: int, event: Event, classes: _Words) -> list[object]:
-    row = [
+    row: list[object] = [
         number,
         event.start_frame,
         event.stop_frame,

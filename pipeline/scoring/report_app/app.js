@@ -13,7 +13,7 @@ vigil.app = (() => {
     draw: cards.draw,
   });
   const videoList = vigil.windowed(byId("rows"), {
-    height: () => (narrow.matches ? 84 : 46),
+    height: () => (narrow.matches ? 78 : 46),
     minWidth: 0,
     gap: 0,
     draw: vigil.table.draw,

@@ -79,7 +79,11 @@ vigil.table = (() => {
         video.label,
         h("span", { class: "faint number" }, ` ${percent(video.label_probability)}`),
       ),
-      cell("events number", String(video.events.length), h("span", { class: "unit" }, " events")),
+      cell(
+        "events number",
+        String(video.events.length),
+        h("span", { class: "unit" }, video.events.length === 1 ? " event" : " events"),
+      ),
       cell(
         "damage number",
         video.num_damaged ? String(video.num_damaged) : "–",
