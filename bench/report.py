@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu")
 CLASSES = ("Normal", "Assault", "Burglary", "Explosion", "Fighting", "RoadAccidents", "Shoplifting")
 THRESHOLD = 0.5
 NUM_SEGMENTS, FPS = 32, 25.0
-NUM_FILTERS = 5
-"""Times that each filter is measured; the median counts."""
+NUM_TRIES = 5
+"""Times that everything in the browser is measured; the fastest counts."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +137,14 @@ def browser_page() -> Iterator[Page]:
 
 def measure_page(page: Page, address: str) -> Iterator[tuple[str, str]]:
     """Figures of the report in a browser, each with its name."""
-    begun = time.monotonic()
-    page.goto(address)
-    page.wait_for_selector("[data-ready]", state="attached")
-    yield "seconds until it can be used", f"{time.monotonic() - begun:.2f}"
+    opened = []
+    for _ in range(NUM_TRIES):
+        page.goto("about:blank")
+        begun = time.monotonic()
+        page.goto(address)
+        page.wait_for_selector("[data-ready]", state="attached")
+        opened.append(time.monotonic() - begun)
+    yield "seconds until it can be used", f"{min(opened):.2f}"
     yield "elements in the page", str(page.evaluate("document.querySelectorAll('*').length"))
     for what, changes in {
         "class": {"class": "Fighting"},
@@ -151,9 +154,10 @@ def measure_page(page: Page, address: str) -> Iterator[tuple[str, str]]:
         "name": {"q": "2024-05-03"},
         "the other view": {"view": "videos"},
     }.items():
-        took = [page.evaluate(CHANGE, changes) for _ in range(NUM_FILTERS)]
-        yield f"milliseconds to filter by {what}", f"{median(took):.0f}"
-    yield "seconds to scroll to the end", f"{page.evaluate(SCROLL) / 1000:.2f}"
+        took = [page.evaluate(CHANGE, changes) for _ in range(NUM_TRIES)]
+        yield f"milliseconds to filter by {what}", f"{min(took):.0f}"
+    scrolled = [page.evaluate(SCROLL) / 1000 for _ in range(NUM_TRIES)]
+    yield "seconds to scroll to the end", f"{min(scrolled):.2f}"
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     metrics = session.send("Performance.getMetrics")
@@ -184,7 +188,7 @@ SCROLL = """async () => {
 
 def main(options: Options) -> None:
     """Print a figure a line."""
-    print(*describe(select_device("cpu")), sep="\n")
+    print(*describe(select_device("cpu"), "bench.report"), sep="\n")
     results = draw_results(options.videos, options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)

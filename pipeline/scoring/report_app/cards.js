@@ -59,6 +59,7 @@ vigil.cards = (() => {
           "span",
           { class: "first" },
           h("strong", {}, event.class),
+          verdict && h("span", { class: `badge ${verdict}` }, vigil.verdicts.words(event)),
           h("span", { class: "number" }, score(event.peak_score)),
         ),
         curve(event.video, event.start_seconds, event.stop_seconds),
@@ -75,7 +76,6 @@ vigil.cards = (() => {
           name(fileName(event.video.name), { class: "file" }),
         ),
       ),
-      verdict && h("span", { class: `badge ${verdict}` }, vigil.verdicts.words(event)),
       h(
         "label",
         { class: "choose" },

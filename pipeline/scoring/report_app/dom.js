@@ -1,5 +1,6 @@
 /** Elements. Text always becomes text nodes, so that no name is read as markup. */
 vigil.dom = (() => {
+  const SECONDS_SAID = 8;
   const SVG = "http://www.w3.org/2000/svg";
 
   function fill(element, attributes, children) {
@@ -21,11 +22,17 @@ vigil.dom = (() => {
   /** A name from outside, isolated from the direction of the text around it. */
   const name = (text, attributes = {}) => h("bdi", attributes, text);
 
-  /** Tell something to everyone, those who do not see the page included. */
+  let leaving;
+
+  /** Tell something for a while to everyone, those who do not see the page included. */
   function say(text) {
     const status = byId("status");
     status.textContent = text;
-    status.hidden = !text;
+    status.hidden = false;
+    clearTimeout(leaving);
+    leaving = setTimeout(() => {
+      status.hidden = true;
+    }, SECONDS_SAID * 1000);
   }
 
   return { h, svg, byId, name, say };
