@@ -159,6 +159,13 @@ def test_events_are_sorted_and_filtered_and_the_address_says_how(page):
     assert page.input_value("[name=sort]") == "newest"
     page.click("#clear")
     assert len(shown(page)) == 4
+    strange = "#sort=constructor&order=__proto__&reviewed=toString&kind=valueOf&open=9.9&view=x"
+    page.goto(page.url.split("#")[0] + strange)
+    page.reload()
+    page.wait_for_selector("html[data-ready]", state="attached")
+    assert shown(page) == [*all_events, ("Fighting", "0.700")]
+    assert page.is_hidden("#pane")
+    page.goto(page.url.split("#")[0] + "#")
     page.select_option("#camera", "gate")
     page.fill("#q", "PLAYS")
     assert [score for _, score in shown(page)] == ["0.900", "0.700"]

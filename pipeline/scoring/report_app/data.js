@@ -33,7 +33,6 @@ const vigil = {};
       event.class = index.classes[event.class];
       event.number = event.video.events.push(event);
       event.id = `${event.video.number}.${event.number}`;
-      event.key = `${event.video.name}\n${event.start_frame}-${event.stop_frame}`;
     }
     const failures = objects(index.failure_columns, index.failures);
     for (const failure of failures) {

@@ -21,7 +21,9 @@ vigil.details = (() => {
         words,
         h("kbd", {}, key),
       );
-    const others = vigil.data.classes.filter((one) => one !== event.class && one !== NORMAL);
+    const others = [...new Set([...vigil.data.classes, trueClass])].filter(
+      (one) => one && one !== event.class && one !== NORMAL,
+    );
     return h(
       "div",
       { class: "verdict", role: "group", "aria-label": "Verdict" },

@@ -83,7 +83,7 @@ vigil.exchange = (() => {
       (name) => at(name) < 0,
     );
     if (missing.length) throw new Error(`it has no column ${missing[0]}`);
-    const known = new Map(vigil.data.events.map((event) => [event.key, event]));
+    const known = new Map(vigil.data.events.map((event) => [vigil.verdicts.keyOf(event), event]));
     let [taken, unknown, invalid] = [0, 0, 0];
     const changes = [];
     for (const cells of rows) {

@@ -1,7 +1,8 @@
 /** Which events and videos are shown, and in which order. */
 vigil.filters = (() => {
-  const byName = (one, other) => one.name.localeCompare(other.name);
-  const byTime = (one, other) => (one.start_clock < other.start_clock ? -1 : 1);
+  const byText = (one, other) => (one < other ? -1 : Number(one > other));
+  const byName = (one, other) => byText(one.name, other.name);
+  const byTime = (one, other) => byText(one.start_clock, other.start_clock);
   const inVideo = (one, other) =>
     one.video.number - other.video.number || one.start_frame - other.start_frame;
   const timed = (compare) => (one, other) =>
@@ -18,19 +19,23 @@ vigil.filters = (() => {
   const number = (name) => (one, other) =>
     (other[name] ?? -1) - (one[name] ?? -1) || byName(one, other);
   const VIDEO_ORDERS = {
-    name: byName,
     peak: number("peak_score"),
-    label: (one, other) => (one.label ?? "").localeCompare(other.label ?? "") || byName(one, other),
+    name: byName,
+    label: (one, other) => byText(one.label ?? "", other.label ?? "") || byName(one, other),
     events: (one, other) => other.events.length - one.events.length || byName(one, other),
     damage: number("num_damaged"),
     length: number("duration_seconds"),
   };
   const sorted = new Map();
 
+  /** What a table has under a name from the address; its first entry if there is none. */
+  const entry = (table, name) =>
+    Object.hasOwn(table, name) ? table[name] : Object.values(table)[0];
+
   function order(kind, items, orders, name) {
     const key = `${kind} ${name}`;
     const reversed = name.startsWith("-");
-    const compare = orders[name.replace("-", "")] ?? Object.values(orders)[0];
+    const compare = entry(orders, name.replace("-", ""));
     if (!sorted.has(key))
       sorted.set(key, [...items].sort(reversed ? (a, b) => compare(b, a) : compare));
     return sorted.get(key);
@@ -64,7 +69,7 @@ vigil.filters = (() => {
   function events(state) {
     const [from, to] = [minutesOf(state.from), minutesOf(state.to)];
     const [words, least] = [state.q.toLowerCase(), Number(state.score) || 0];
-    const isAsked = REVIEWED[state.reviewed] ?? REVIEWED[""];
+    const isAsked = entry(REVIEWED, state.reviewed);
     return order("events", vigil.data.events, EVENT_ORDERS, state.sort).filter(
       (event) =>
         event.peak_score >= least &&
@@ -72,7 +77,7 @@ vigil.filters = (() => {
         (!state.camera || event.video.camera === state.camera) &&
         (!words || event.video.search.includes(words)) &&
         inHours(event.start_clock, from, to) &&
-        isAsked(vigil.verdicts.kind(event)),
+        (!state.reviewed || isAsked(vigil.verdicts.kind(event))),
     );
   }
 
@@ -88,8 +93,8 @@ vigil.filters = (() => {
 
   function videos(state) {
     const [words, least] = [state.q.toLowerCase(), Number(state.score) || 0];
-    const isKind = KINDS[state.kind] ?? KINDS[""];
-    const isAsked = REVIEWED[state.reviewed] ?? REVIEWED[""];
+    const isKind = entry(KINDS, state.kind);
+    const isAsked = entry(REVIEWED, state.reviewed);
     const all = [...vigil.data.videos, ...vigil.data.failures];
     const [from, to] = [minutesOf(state.from), minutesOf(state.to)];
     return order("videos", all, VIDEO_ORDERS, state.order).filter(

@@ -28,14 +28,15 @@ vigil.verdicts = (() => {
 
   const now = () => `${new Date().toISOString().slice(0, 19)}Z`;
   const NONE = { verdict: "", trueClass: "", note: "", at: "" };
-  const get = (event) => all.get(event.key) ?? NONE;
+  const keyOf = (event) => `${event.video.name}\n${event.start_frame}-${event.stop_frame}`;
+  const get = (event) => all.get(keyOf(event)) ?? NONE;
 
   /** Change verdicts, given as [event, changes], keeping what the changes do not name. */
   function setEach(pairs) {
     for (const [event, changes] of pairs) {
       const changed = { ...get(event), at: now(), ...changes };
-      if (changed.verdict || changed.note) all.set(event.key, changed);
-      else all.delete(event.key);
+      if (changed.verdict || changed.note) all.set(keyOf(event), changed);
+      else all.delete(keyOf(event));
     }
     write();
   }
@@ -69,5 +70,14 @@ vigil.verdicts = (() => {
     for (const listener of listeners) listener();
   });
 
-  return { get, set, setEach, mark, kind, words, onChange: (listener) => listeners.push(listener) };
+  return {
+    keyOf,
+    get,
+    set,
+    setEach,
+    mark,
+    kind,
+    words,
+    onChange: (listener) => listeners.push(listener),
+  };
 })();

@@ -26,8 +26,8 @@ vigil.windowed = (container, { height, minWidth, gap, draw }) => {
     const size = shape();
     const top = -container.getBoundingClientRect().top;
     container.style.height = `${Math.ceil(items.length / size.columns) * size.step}px`;
-    const first = Math.max(0, Math.floor((top - innerHeight) / size.step)) * size.columns;
-    const last = Math.ceil((top + 2 * innerHeight) / size.step) * size.columns;
+    const first = Math.max(0, Math.floor((top - innerHeight / 2) / size.step)) * size.columns;
+    const last = Math.ceil((top + 1.5 * innerHeight) / size.step) * size.columns;
     const now = new Map();
     for (let index = first; index < Math.min(last, items.length); index++) {
       const element = drawn.get(index) ?? draw(items[index], index, items.length);
