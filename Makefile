@@ -72,6 +72,7 @@ check: lint types layers ## Check lint, types and layers, which every change mus
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome ci --error-on-warnings
 
 types: $(VENV)/ready
 	$(BIN)/mypy
@@ -82,6 +83,7 @@ layers: $(VENV)/ready
 format: $(VENV)/ready ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/biome check --write
 
 bench: $(VENV)/ready ## Measure extraction on this machine, as ratios in one run
 	$(BIN)/python -m bench $(ARGS)

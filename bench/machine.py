@@ -20,13 +20,13 @@ from vigil.extract.versions import installed_versions
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
 
 
-def describe(device: torch.device) -> list[str]:
-    """Lines `name: value` about machine, versions, date and command."""
+def describe(device: torch.device, program: str = "bench") -> list[str]:
+    """Lines `name: value` about machine, versions, date and command, which names the program."""
     processor, flags = _processor()
     found = [name for name in INSTRUCTION_SETS if name in flags]
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     facts = {
-        "command": "python -m bench " + shlex.join(sys.argv[1:]),
+        "command": shlex.join(["python", "-m", program, *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{processor}, {num_cores()} cores, {gigabytes:.0f} GB",
         "instructions": " ".join(found) or "none of " + " ".join(INSTRUCTION_SETS),

@@ -81,7 +81,7 @@ def text_rows(path: Path) -> Iterator[Row]:
     Raises:
         AnnotationError: names the file and line, the problem and the remedy.
     """
-    lines = _read_lines(path)
+    lines = [line.strip() for line in read_text(path).split("\n")]
     if any(_UCSD_FILE.match(line) for line in lines[:10]):
         yield from _ucsd_rows(path, lines)
         return
@@ -114,7 +114,12 @@ def class_names_of_path(video: str) -> tuple[str, ...]:
     return (canonical_class(folder),)
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_text(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        AnnotationError: it cannot be read, is not UTF-8 text, or is too long.
+    """
     try:
         with path.open(encoding="utf-8-sig") as file:
             text = file.read(MAX_CHARACTERS + 1)
@@ -131,7 +136,7 @@ def _read_lines(path: Path) -> list[str]:
         raise AnnotationError(f"{path} has more than {MAX_CHARACTERS} characters: split it")
     if "\0" in text:
         raise AnnotationError(f"{path} is binary: give a text file of annotations")
-    return [line.strip() for line in text.split("\n")]
+    return text
 
 
 def _spaced_cells(path: Path, lines: Sequence[str]) -> Iterator[_Cells]:

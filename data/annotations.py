@@ -1,7 +1,8 @@
 """Annotation files -> `Annotation`: what is known of each video.
 
 `data.annotation_rows` lists the formats of text files, `data.annotation_arrays` those of arrays and
-masks; without any file, folder names are the classes.
+masks, and `data.annotation_verdicts` reads verdicts of a reviewer; without any file, folder names
+are the classes.
 
 Frames count from 0 and ranges are half-open. Rows of one video in one file are combined; several
 files must agree. Overlapping intervals are joined, because the truth is a set of frames. In every
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from vigil.data.annotation_arrays import array_rows, is_array
 from vigil.data.annotation_rows import AnnotationError, Row, class_names_of_path, text_rows
+from vigil.data.annotation_verdicts import is_verdicts, verdict_rows
 from vigil.data.classes import ANOMALY, NORMAL, doubtful_classes
 
 log = logging.getLogger(__name__)
@@ -203,7 +205,7 @@ def frame_truth(annotation: Annotation, num_frames: int) -> npt.NDArray[np.bool_
 def _read_file(path: Path) -> list[Annotation]:
     """Read one annotation per video path, combining several rows of one video."""
     found: dict[str, list[Annotation]] = defaultdict(list)
-    for row in array_rows(path) if is_array(path) else text_rows(path):
+    for row in _rows(path):
         try:
             found[row.video].append(_from_row(row))
         except AnnotationError as error:
@@ -211,6 +213,12 @@ def _read_file(path: Path) -> list[Annotation]:
     if not found:
         raise AnnotationError(f"{path} lists no videos: give a file with one video per line")
     return [_combine(annotations) for annotations in found.values()]
+
+
+def _rows(path: Path) -> Iterable[Row]:
+    if is_array(path):
+        return array_rows(path)
+    return verdict_rows(path) if is_verdicts(path) else text_rows(path)
 
 
 def _combine(annotations: Sequence[Annotation]) -> Annotation:

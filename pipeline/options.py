@@ -158,8 +158,9 @@ class TrainOptions:
     out: Path
     """Folder for the run: checkpoints, logs and the split."""
     annotations: tuple[Path, ...] = ()
-    """Label files: lists and annotations of the datasets in docs/datasets.md, or CSV with
-    video,class. Only classes are read. By default the folder of each video names its class."""
+    """Label files: lists and annotations of the datasets in docs/datasets.md, CSV with video,class,
+    or verdicts exported from a report. Only classes are read. By default the folder of each video
+    names its class."""
     config: Path | None = None
     """TOML file with a recipe, or the name of one of vigil's, such as joint_plus; flags override
     it."""
@@ -354,6 +355,9 @@ class CalibrateOptions:
     out: Path
     """Folder for the calibrated copy of the checkpoint, to be given to vigil score; the features
     are kept in its subfolder features."""
+    annotations: tuple[Path, ...] = ()
+    """Label files, such as verdicts exported from a report: videos that they give any class but
+    Normal are left out."""
     alarms_per_day: float = 1.0
     """Alarms a day that each camera may give in ordinary times."""
     camera: str = "folder"
@@ -381,6 +385,8 @@ class ReportOptions:
 
     results: Positional[Path]
     """Folder written by vigil score."""
+    annotations: tuple[Path, ...] = ()
+    """Label files, as for vigil evaluate; the timelines then show the annotated frames, too."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 

@@ -855,3 +855,69 @@ class TestTruth:
     def test_merge_keeps_what_is_known(self):
         unknown, known = (Annotation("a", "Arson", i) for i in (None, (Interval(1, 2),)))
         assert merge(unknown, known) == merge(known, unknown) == merge(known, known) == known
+
+
+class TestVerdicts:
+    """A reviewer's verdicts on events, as a report exports them, say what videos are."""
+
+    HEADER = "video,start_frame,stop_frame,peak_score,class,events_in_video,verdict,true_class,note"
+
+    def read(self, tmp_path, *lines):
+        path = tmp_path / "verdicts.csv"
+        path.write_text("\r\n".join([self.HEADER, *lines]) + "\r\n")
+        return load_annotations([path])
+
+    def test_a_right_event_gives_its_class_and_frames_if_all_are_reviewed(self, tmp_path):
+        assert self.read(
+            tmp_path,
+            "in/a.mp4,10,20,0.7,Fighting,3,right,Fighting,",
+            "in/a.mp4,30,40,0.9,Fighting,3,right,Arson,",
+            'in/a.mp4,50,60,0.8,Fighting,3,wrong,,"a note, of\r\ntwo lines"',
+            "b.mp4,10,20,0.7,Fighting,2,right,,",
+        ) == [
+            Annotation(
+                "in/a.mp4",
+                "Arson",
+                (Interval(10, 20), Interval(30, 40)),
+                other_classes=("Fighting",),
+            ),
+            Annotation("b.mp4", "Fighting", None),
+        ]
+
+    def test_a_video_is_normal_only_if_every_event_is_wrong(self, tmp_path, caplog):
+        assert self.read(
+            tmp_path,
+            "a.mp4,10,20,0.7,Fighting,2,wrong,,",
+            "a.mp4,30,40,0.7,Fighting,2,wrong,,",
+            "b.mp4,10,20,0.7,Fighting,2,wrong,,",
+            "c.mp4,10,20,0.7,Fighting,1,,,only a note",
+        ) == [Annotation("a.mp4", "Normal", ())]
+        assert "left out 2 videos without a right event" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("a.mp4,10,20,0.7,Fighting,1,good,,", r":2: verdict 'good' is not right, wrong, or"),
+            ("a.mp4,10,20,0.7,Fighting,1,right,Normal,", ":2: an event that is Normal is wrong"),
+            (
+                "a.mp4,x,20,0.7,Fighting,1,right,,",
+                ":2: invalid literal .*export the verdicts",
+            ),
+            ("a.mp4,10,20", ":2: has more or fewer cells than the header"),
+            ("a.mp4,10,20,0.7,Fighting,1,,,", "says of no video what it is"),
+            ("a.mp4,20,20,0.7,Fighting,1,right,,", ":2: frames 20 to 20 are not an interval"),
+        ],
+    )
+    def test_what_it_refuses(self, tmp_path, line, message):
+        with pytest.raises(AnnotationError, match=message):
+            self.read(tmp_path, line)
+
+    def test_an_event_has_one_verdict(self, tmp_path):
+        with pytest.raises(AnnotationError, match=r":3: repeats the event of .*:2"):
+            self.read(tmp_path, *["a.mp4,1,2,0.7,Fighting,1,wrong,,"] * 2)
+
+    def test_a_file_without_its_columns_is_refused(self, tmp_path):
+        path = tmp_path / "verdicts.csv"
+        path.write_text("video,verdict,events_in_video\na.mp4,right,1\n")
+        with pytest.raises(AnnotationError, match="has no column start_frame"):
+            load_annotations([path])

@@ -19,6 +19,7 @@ from builders import (
 )
 from video_files import draw_frames, encode
 
+from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.store import list_features, read_features
 from vigil.pipeline import cli
@@ -450,3 +451,23 @@ class TestEvaluation:
         assert told(400, "whole") == {"--span whole, not auto"}
         assert told(400, 8.0) == {"--span 8.0, not auto"}
         assert told(400, "auto") == told(150, "whole") == told(400, 4.0) == set()
+
+
+def test_incidents_in_the_footage_are_left_out(tmp_path, options, caplog):
+    for name in ("gate/0.mp4", "gate/1.mp4", "yard/0.mp4"):
+        path = tmp_path / "footage" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    verdicts = tmp_path / "verdicts.csv"
+    columns = "video,start_frame,stop_frame,peak_score,class,events_in_video,verdict,true_class"
+    lines = ["gate/0.mp4,1,2,0.9,Theft,1,right,Theft", "yard/0.mp4,1,2,0.9,Theft,1,wrong,"]
+    verdicts.write_text("\n".join([columns, *lines]))
+    found = find_videos([str(tmp_path / "footage")], "mp4")
+    with caplog.at_level(logging.INFO):
+        ordinary = calibrating.without_incidents(found, [verdicts])
+    assert [video.name for video in ordinary.videos] == ["gate/1.mp4", "yard/0.mp4"]
+    assert "left out 1 video with another class than Normal" in caplog.text
+    assert calibrating.without_incidents(found, []) == found
+    only = replace(found, videos=found.videos[:1])
+    with pytest.raises(UserError, match="call every video anomalous: give ordinary footage"):
+        calibrating.without_incidents(only, [verdicts])

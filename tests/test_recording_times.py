@@ -13,7 +13,8 @@ from video_files import draw_frames, encode
 from vigil.extract.errors import UserError
 from vigil.pipeline.recorder_names import RecordingTime, parse_template, time_in_name
 from vigil.pipeline.scoring.recording_times import recording_times, with_times_of_day
-from vigil.pipeline.scoring.report import render_report
+from vigil.pipeline.scoring.report.details import details_of
+from vigil.pipeline.scoring.report.index import index_of
 from vigil.pipeline.scoring.results import Results, read_result, write_result
 
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2090, 1, 1)).map(
@@ -196,10 +197,12 @@ def test_events_and_pages_carry_times_of_day(tmp_path):
     assert read_result(tmp_path / "Fighting" / "a.mp4.json") == result
     manifest = {"created_at": "", "checkpoint": {"path": ""}, "threshold": 0.5}
     manifest |= {"warnings": [], "versions": {}}
-    page = render_report(Results(manifest, (result, plain), ()), tmp_path)
-    assert "recorded from <time>2024-12-31 23:59:59+00:00</time> on (name)" in page
-    assert "<td><time>2025-01-01 00:00:00+00:00</time> to <time>" in page
-    assert page.count("Time of day") == 1
+    details = details_of(result, tmp_path, None)
+    assert details["recorded_at"] == "2024-12-31 23:59:59+00:00"
+    assert details["recorded_at_source"] == "name"
+    first, second = index_of(Results(manifest, (result, plain), ()))["events"]
+    clocks = ["2025-01-01 00:00:00+00:00", "2025-01-01 00:00:01+00:00"]
+    assert sorted([first[8:], second[8:]]) == [[], clocks]
 
 
 def test_times_after_a_jump_of_the_clock_are_not_known():

@@ -2,28 +2,22 @@
 
 import csv
 import json
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 
 import numpy as np
 import pytest
+from report_files import read_details, read_index
 
-from vigil.extract.errors import FailedVideo
+from vigil.extract.errors import FailedVideo, UserError
 from vigil.pipeline.failures import FAILURES_NAME, FailuresError, write_failures
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.scores.events import Action, Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
-from vigil.pipeline.scoring.report import (
-    REPORT_NAME,
-    columns_of,
-    draw_ticks,
-    draw_timeline,
-    run_report,
-    video_link,
-    write_report,
-)
+from vigil.pipeline.scoring.report.command import run_report
+from vigil.pipeline.scoring.report.details import details_of, video_link
+from vigil.pipeline.scoring.report.index import curve_of
+from vigil.pipeline.scoring.report.page import PROGRAM, REPORT_NAME, SCRIPTS, STYLES, write_report
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
     Results,
@@ -148,7 +142,7 @@ def test_segment_classes_read_back_and_older_files_have_none(tmp_path):
     assert read_result(path) == make_result()
 
 
-def test_every_event_has_its_own_class_in_table_and_page(tmp_path):
+def test_every_event_has_its_own_class_in_table_and_report(tmp_path):
     events = (
         Event(0, 10, 0.0, 0.4, 0.8, "Arson", 0.625),
         Event(10, 20, 0.4, 0.8, 0.9, "Fighting", 0.375),
@@ -157,23 +151,21 @@ def test_every_event_has_its_own_class_in_table_and_page(tmp_path):
     rows = read_rows(tmp_path / "events.csv")
     expected = [("Arson", "0.625000"), ("Fighting", "0.375000")]
     assert [(row["class"], row["class_probability"]) for row in rows] == expected
-    text = " ".join(read_page(report_of(tmp_path)).text.split())
-    assert "Arson 62.5%" in text
-    assert "Fighting 37.5%" in text
-    titles = [block.title for block in draw_timeline(make_result(events=events)).events]
-    assert titles == ["0:00:00 to 0:00:01: Arson", "0:00:00 to 0:00:01: Fighting"]
+    report_of(tmp_path)
+    shown = read_index(tmp_path)["events"]
+    assert [(row["class"], row["class_probability"]) for row in shown] == [
+        ("Arson", 0.625),
+        ("Fighting", 0.375),
+    ]
 
 
-def test_the_page_tells_as_a_hint_what_the_network_sees(tmp_path):
+def test_the_report_has_what_the_network_sees_and_the_tables_have_not(tmp_path):
     seen = (Action("wrestling", 0.17), Action("<b>busking</b>", 0.0849))
     event = Event(0, 10, 0.0, 0.4, 0.8, "Arson", 0.625)
     write_folder(tmp_path, [make_result(events=(replace(event, actions=seen), event))])
-    html = report_of(tmp_path).read_text()
-    text = " ".join(read_page(report_of(tmp_path)).text.split())
-    assert text.count("the network sees") == 1
-    assert "Arson 62.5% the network sees: wrestling 0.17, <b>busking</b> 0.08" in text
-    assert 'title="Classes of another dataset (Kinetics-400)' in html
-    assert "<b>busking" not in html
+    report_of(tmp_path)
+    expected = [[["wrestling", 0.17], ["<b>busking</b>", 0.0849]], []]
+    assert read_details(tmp_path)["actions"] == expected
     assert "wrestling" not in (tmp_path / "events.csv").read_text()
 
 
@@ -203,7 +195,7 @@ def test_every_name_survives_in_the_tables(tmp_path):
     }
 
 
-def test_hostile_names_do_nothing_in_the_page(tmp_path):
+def test_hostile_names_are_text_in_the_scripts_and_the_page(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
     results = []
@@ -217,56 +209,109 @@ def test_hostile_names_do_nothing_in_the_page(tmp_path):
     write_folder(folder, results, [["<img src=x>.mp4", "<b>no</b>", "decord", 7]])
     page = read_page(report_of(folder))
 
-    allowed = "html head meta title style body header h1 h2 h3 p span dl div dt dd main table"
-    allowed += " thead tbody tr th td a bdi svg line path rect article time ul li footer"
-    assert set(page.tags) <= set(allowed.split())
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    links = [value for name, value in page.attributes if name in ("href", "src")]
-    assert {link[0] for link in links} == {"#", "."}
-    for text in [*HOSTILE, "<img src=x>.mp4", "<b>no</b>", "<b>first</b>", "<i>x</i>"]:
-        assert text.replace("/", "_") in page.text.replace("/", "_")
+    assert not {"b", "i", "img", "style"} & {*page.tags}
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name == "style"]
+    assert "<b>first</b>" in page.text
+    index = read_index(folder)
+    assert [row["video"] for row in index["videos"]] == sorted(HOSTILE)
+    assert {row["label"] for row in index["videos"]} == {"<i>x</i>"}
+    (failure,) = index["failures"]
+    assert failure == {
+        "video": "<img src=x>.mp4",
+        "camera": ".",
+        "reason": "<b>no</b>",
+        "decoder": "decord",
+        "frame": 7,
+    }
+    for number, name in enumerate(sorted(HOSTILE)):
+        details = read_details(folder, number)
+        assert details["source"].endswith(name.replace("/", "_"))
+        assert details["link"].startswith("./../videos/")
+
+
+def test_no_name_is_a_key_which_could_be_the_prototype_of_an_object(tmp_path):
+    classes = {"label": "__proto__", "class_probabilities": {"__proto__": 1.0}}
+    event = Event(10, 20, 0.4, 0.8, 0.9, "__proto__", 0.25, {"__proto__": 1.0})
+    by_segment = {"Normal": (0.5, 0.5, 0.5), "__proto__": (0.5, 0.5, 0.5)}
+    write_folder(
+        tmp_path,
+        [
+            make_result(
+                "__proto__", events=(event,), segment_class_probabilities=by_segment, **classes
+            )
+        ],
+    )
+    report_of(tmp_path)
+
+    def keys(value):
+        if isinstance(value, dict):
+            yield from value
+        for one in value.values() if isinstance(value, dict) else value:
+            if isinstance(one, (dict, list)):
+                yield from keys(one)
+
+    found = {*keys(read_index(tmp_path)), *keys(read_details(tmp_path))}
+    assert "__proto__" not in found
+    assert found
 
 
 def test_what_was_left_out_is_listed(tmp_path):
     place = Event(300, 400, 12.0, 16.0, 0.987, "Fighting", 0.25)
     write_folder(tmp_path, [make_result("low.mp4", 0.2, left_out=(place,))])
-    page = " ".join(read_page(report_of(tmp_path)).text.split())
-    assert "No events. 1 left out, because the classifier sees nothing unusual" in page
-    assert "0:00:12 0.987" in page
+    report_of(tmp_path)
+    assert read_details(tmp_path)["left_out"] == [[12.0, 16.0, 0.987, "Fighting", None]]
+    assert [row["num_left_out"] for row in read_index(tmp_path)["videos"]] == [1]
 
 
-def test_nothing_in_the_page_comes_from_elsewhere(tmp_path):
+def test_nothing_in_the_report_comes_from_elsewhere(tmp_path):
     write_folder(tmp_path, [make_result()])
-    text = report_of(tmp_path).read_text()
-    for outside in ("http:", "https:", "//", "url(", "@import", "<script", "<link", "<img"):
-        assert outside not in text.replace("http-equiv", "")
-    policy = dict(read_page(tmp_path / "report.html").attributes)["content"]
+    page = read_page(report_of(tmp_path))
+    links = [value for name, value in page.attributes if name in ("href", "src")]
+    own = [f"report/{name}" for name in (*STYLES, *SCRIPTS, "index.js")]
+    assert sorted(link for link in links if not link.startswith("#")) == sorted(own)
+    policy = next(value for _, value in page.attributes if value and "default-src" in value)
     assert set(policy.split("; ")) == {
         "default-src 'none'",
-        "style-src 'unsafe-inline'",
+        *(f"{kind}-src 'self' file:" for kind in ("script", "style", "img", "media")),
         "base-uri 'none'",
         "form-action 'none'",
     }
+    for name in (*STYLES, *SCRIPTS):
+        text = (PROGRAM / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        for outside in ("http:", "https:", "url(", "@import", "innerHTML", "eval(", "fetch("):
+            assert outside not in text, name
 
 
-def test_the_page_shows_videos_by_peak_score_events_warnings_and_failures(tmp_path):
+def test_every_file_of_the_program_is_loaded(tmp_path):
+    assert {path.name for path in PROGRAM.iterdir()} == {*STYLES, *SCRIPTS}
+
+
+def test_the_report_has_videos_events_warnings_and_failures(tmp_path):
     results = [
         make_result("low.mp4", 0.2),
-        make_result("high.mp4", 0.8, num_frames_damaged=3, warnings=("Damaged frames: 3.",)),
+        make_result("in/high.mp4", 0.8, num_frames_damaged=3, warnings=("Damaged frames: 3.",)),
     ]
     write_folder(tmp_path, results, [["gone.mp4", "no frame decodes", "pyav", None]])
-    page = read_page(report_of(tmp_path))
-    assert page.text.index("high.mp4") < page.text.index("low.mp4")
-    for expected in (
-        "gone.mp4",
-        "no frame decodes",
-        "Damaged frames: 3.",
-        "The weights are untrained & mean nothing.",
-        "No events.",
-        "Fighting 25.0%",
-    ):
-        assert expected in " ".join(page.text.split())
-    assert page.tags.count("article") == 2
+    text = " ".join(read_page(report_of(tmp_path)).text.split())
+    assert "The weights are untrained & mean nothing." in text
+    index = read_index(tmp_path)
+    high, low = index["videos"]
+    assert (high["video"], high["camera"], high["peak_score"]) == ("in/high.mp4", "in", 0.8)
+    assert (high["num_damaged"], high["num_warnings"]) == (3, 1)
+    assert (low["video"], low["camera"], low["label"]) == ("low.mp4", ".", "Normal")
+    (event,) = index["events"]
+    assert event == {
+        "video": "in/high.mp4",
+        "start_frame": 10,
+        "stop_frame": 20,
+        "start_seconds": 0.4,
+        "stop_seconds": 0.8,
+        "peak_score": 0.8,
+        "class": "Fighting",
+        "class_probability": 0.25,
+    }
+    assert index["failures"][0]["reason"] == "no frame decodes"
+    assert read_details(tmp_path, 0)["warnings"] == ["Damaged frames: 3."]
 
 
 def test_the_command_writes_the_page_again_and_prints_its_path(tmp_path, capsys):
@@ -276,17 +321,20 @@ def test_the_command_writes_the_page_again_and_prints_its_path(tmp_path, capsys)
     assert (tmp_path / "report.html").is_file()
 
 
-def test_a_folder_where_every_video_failed_still_has_a_page(tmp_path):
+def test_a_folder_where_every_video_failed_still_has_a_report(tmp_path):
     write_folder(tmp_path, [], [["a.mp4", "empty file"]])
-    page = read_page(report_of(tmp_path))
-    assert "empty file" in page.text
-    assert "article" not in page.tags
+    report_of(tmp_path)
+    index = read_index(tmp_path)
+    assert (index["videos"], index["events"]) == ([], [])
+    assert index["failures"][0]["reason"] == "empty file"
 
 
-def test_the_page_shows_only_the_videos_of_the_manifest(tmp_path):
-    write_folder(tmp_path, [make_result("old.mp4")])
+def test_the_report_has_only_the_videos_of_the_manifest(tmp_path):
+    write_folder(tmp_path, [make_result("old.mp4"), make_result("older.mp4")])
     write_folder(tmp_path, [make_result("new.mp4")])
     assert [video.video for video in read_results(tmp_path).videos] == ["new.mp4"]
+    assert [row["video"] for row in read_index(tmp_path)["videos"]] == ["new.mp4"]
+    assert [path.name for path in (tmp_path / "report" / "videos").iterdir()] == ["0.js"]
 
 
 def test_links_are_relative_and_only_to_existing_videos(tmp_path):
@@ -301,50 +349,40 @@ def test_links_are_relative_and_only_to_existing_videos(tmp_path):
         assert video_link(nowhere, folder) is None
 
 
-def test_timeline_draws_scores_over_time_without_empty_segments():
-    timeline = draw_timeline(make_result(peak=0.75))
-    assert timeline.line == "M0.00 90.00 L500.00 90.00 L500.00 25.00 L1000.00 25.00"
-    assert timeline.threshold_y == "50.00"
-    assert [(event.x, event.width) for event in timeline.events] == [("500.00", "500.00")]
-    assert [column.title for column in timeline.columns] == [
-        "0:00:00 to 0:00:01: score 0.100",
-        "0:00:00 to 0:00:01: score 0.750",
+def test_details_have_scores_over_time_without_empty_segments(tmp_path):
+    details = details_of(make_result(peak=0.75), tmp_path, None)
+    assert (details["edges"], details["scores"]) == ([0.0, 0.4, 0.8], [0.1, 0.75])
+    assert details["threshold"] == 0.5
+    of_segments = {"Normal": (0.5, 0.2, 0.0), "Arson": (0.5, 0.0, 1.0), "Fighting": (0.0, 0.8, 0.0)}
+    result = make_result(peak=0.75, segment_class_probabilities=of_segments)
+    assert details_of(result, tmp_path, None)["class_scores"] == [
+        ("Fighting", [0.0, 0.75]),
+        ("Arson", [0.1, 0.0]),
     ]
 
 
-@pytest.mark.parametrize("num_segments", [999, 1000, 1001, 2500])
-def test_a_long_timeline_is_drawn_in_columns_that_hide_no_peak(tmp_path, num_segments):
-    scores = np.random.default_rng(0).random(num_segments).tolist()
+def test_segments_whose_frames_are_unknown_have_no_curve(tmp_path):
+    result = make_result(segments=(SegmentScore(0, 0, 0.0, 0.0, 0.9),), events=())
+    write_folder(tmp_path, [result])
+    report_of(tmp_path)
+    assert (read_details(tmp_path)["edges"], read_details(tmp_path)["scores"]) == ([], [])
+    assert read_index(tmp_path)["videos"][0]["curve"] == ""
+
+
+@pytest.mark.parametrize("num_segments", [1, 31, 32, 33, 2500])
+def test_a_small_curve_hides_no_peak(num_segments):
+    scores = np.random.default_rng(0).random(num_segments)
     segments = tuple(
         SegmentScore(10 * i, 10 * i + 10, 36.0 * i, 36.0 * i + 36, score)
-        for i, score in enumerate(scores)
+        for i, score in enumerate(scores.tolist())
     )
-    columns = columns_of(segments)
-    assert len(columns) == min(num_segments, 1000)
-    assert columns == list(segments) or num_segments > 1000
-    assert (columns[0].start_seconds, columns[-1].stop_seconds) == (0, 36 * num_segments)
-    assert all(one.stop_seconds == other.start_seconds for one, other in pairwise(columns))
-    for column in columns:
-        inside = [
-            score
-            for segment, score in zip(segments, scores, strict=True)
-            if column.start_frame <= segment.start_frame < column.stop_frame
-        ]
-        assert 1 <= len(inside) <= 3
-        assert column.score == max(inside)
-    write_folder(tmp_path, [make_result(segments=segments)])
-    page = read_page(report_of(tmp_path))
-    assert page.attributes.count(("class", "hover")) == len(columns)
-    assert read_result(result_path(tmp_path, "Fighting/a.mp4")).segments == segments
-
-
-@pytest.mark.parametrize("seconds", [0.0, 0.04, 1.0, 7.99, 61.0, 3600.0, 86400.0, 1e7])
-def test_ticks_are_few_and_inside(seconds):
-    ticks = draw_ticks(seconds)
-    assert 1 <= len(ticks) <= 8
-    assert [float(tick.x) for tick in ticks] == sorted({float(tick.x) for tick in ticks})
-    assert float(ticks[0].x) == 0
-    assert float(ticks[-1].x) <= 100
+    curve = curve_of(make_result(segments=segments))
+    assert len(curve) == min(num_segments, 32)
+    digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    assert digits in (PROGRAM / "cards.js").read_text()
+    levels = [digits.index(digit) for digit in curve]
+    edges = np.arange(len(curve)) * num_segments // len(curve)
+    assert levels == np.rint(63 * np.maximum.reduceat(scores, edges)).tolist()
 
 
 def test_clock_time():
@@ -353,28 +391,32 @@ def test_clock_time():
     assert clock_time(3600 * 25 + 61) == "25:01:01"
 
 
-def test_damage_is_marked_at_its_place_with_a_visible_width(tmp_path):
-    # The drawing is 1000 wide for 0.8 s: a mark of the least width, 3, is 0.0024 s.
-    damage = (
-        DamagedFrames(2, 2, 0.08, 0.08),
-        DamagedFrames(4, 9, 0.16, 0.36),
-        DamagedFrames(10, 10, 0.362, 0.362),
-        DamagedFrames(12, 12, 0.366, 0.366),
-    )
-    result = make_result(damage=damage, num_frames_damaged=8)
-    marks = draw_timeline(result).damage
-    assert [(mark.x, mark.width) for mark in marks] == [
-        ("100.00", "3.00"),
-        ("200.00", "252.50"),
-        ("457.50", "3.00"),
-    ]
-    assert marks[0].title == "0:00:00 to 0:00:01: damaged frames"
-    write_folder(tmp_path, [result])
-    page = read_page(report_of(tmp_path))
-    assert page.attributes.count(("class", "damage")) == 2 * len(marks)
-    assert "marked along the bottom: damaged frames" in page.text
+def test_damage_has_its_place(tmp_path):
+    damage = (DamagedFrames(2, 2, 0.08, 0.08), DamagedFrames(4, 9, 0.16, 0.36))
+    write_folder(tmp_path, [make_result(damage=damage, num_frames_damaged=6, num_frames_lost=1)])
+    text = read_page(report_of(tmp_path)).text
+    details = read_details(tmp_path)
+    assert details["damage"] == [[0.08, 0.08], [0.16, 0.36]]
+    assert (details["num_damaged"], details["num_lost"]) == (6, 1)
+    assert "damaged1" in "".join(text.split())
     write_folder(tmp_path, [make_result()])
-    assert "damaged" not in read_page(report_of(tmp_path)).text
+    assert "damaged1" not in "".join(read_page(report_of(tmp_path)).text.split())
+
+
+def test_the_truth_is_shown_if_it_is_given(tmp_path):
+    write_folder(tmp_path, [make_result("a.mp4"), make_result("b.mp4"), make_result("c.mp4")])
+    labels = tmp_path / "labels.csv"
+    labels.write_text("a.mp4,Fighting,5,15\nb.mp4,Normal\nd.mp4,Arson,1,2\n")
+    assert run_report(ReportOptions(tmp_path, (labels,))) == 0
+    shown = [read_details(tmp_path, number)["truth"] for number in range(3)]
+    assert shown == [
+        {"classes": ["Fighting"], "intervals": [[0.2, 0.6]]},
+        {"classes": ["Normal"], "intervals": []},
+        None,
+    ]
+    labels.write_text("d.mp4,Arson,1,2\n")
+    with pytest.raises(UserError, match="none of the annotated videos"):
+        run_report(ReportOptions(tmp_path, (labels,)))
 
 
 def test_a_folder_without_finished_results_is_refused(tmp_path):
@@ -428,24 +470,22 @@ def test_every_format_writes_its_file_and_no_other_whatever_the_names(tmp_path, 
     results = tuple(by_peak_score(make_result(video=video) for video in HOSTILE))
     failures = (FailedVideo(HOSTILE[2], "a reason"),)
     WRITERS[name](tmp_path / name, Results(MANIFEST, results, failures))
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    folder = {"report"} if name == REPORT_NAME else set()
+    assert {path.name for path in tmp_path.iterdir()} == {name, *folder}
     assert (tmp_path / name).stat().st_size > 0
 
 
 def test_the_overview_of_an_earlier_run_is_removed_and_results_of_videos_stay(tmp_path):
     write_folder(tmp_path, [make_result()])
-    page = (tmp_path / REPORT_NAME).read_text()
-    assert report_of(tmp_path).read_text() == page  # from the files, as from memory
+    pictures = tmp_path / "report" / "pictures"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    report_of(tmp_path)
+    assert {path: path.read_bytes() for path in files} == before  # from the files, as from memory
     remove_overview(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["Fighting"]
-
-
-def test_no_event_is_shown_to_last_longer_than_its_video(tmp_path):
-    whole = SegmentScore(0, 260, 0.0, 10.4, 0.9)
-    event = Event(0, 260, 0.0, 10.4, 0.9, "Fighting", 0.25)
-    write_folder(tmp_path, [make_result(segments=(whole,), events=(event,))])
-    page = report_of(tmp_path).read_text()
-    lengths = re.findall(r'class="number">(\d:\d\d:\d\d)<', page)
-    start, stop = re.findall(r"<td><time>(\d:\d\d:\d\d)</time></td>", page)
-    assert (start, stop) == ("0:00:00", "0:00:11")
-    assert set(lengths) == {"0:00:11"}
+    write_folder(tmp_path, [make_result()])
+    pictures.mkdir()
+    (pictures / "0.jpg").touch()  # no part of what is written again
+    remove_overview(tmp_path)
+    assert [path.name for path in (tmp_path / "report").rglob("*")] == ["pictures", "0.jpg"]

@@ -11,7 +11,7 @@ from vigil.extract.files import LOCK_NAME
 from vigil.extract.store import SUFFIX
 from vigil.pipeline.checkpoint import CONFIG_NAME
 from vigil.pipeline.run_folder import TENSORBOARD_NAME
-from vigil.pipeline.scoring.report import REPORT_NAME
+from vigil.pipeline.scoring.report.page import REPORT_NAME
 from vigil.pipeline.scoring.results import MANIFEST_NAME
 
 TIMES = frozenset({"created_at", "content_digest"})

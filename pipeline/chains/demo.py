@@ -26,7 +26,7 @@ from vigil.pipeline.options import (
 )
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.run_folder import EVALUATION_FOLDER, METRICS_NAME
-from vigil.pipeline.scoring.report import REPORT_NAME
+from vigil.pipeline.scoring.report.page import REPORT_NAME
 
 BACKBONE = "i3d"
 # Without training the last layers see nothing. The first ones see motion and light, which make up

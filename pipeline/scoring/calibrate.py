@@ -1,13 +1,16 @@
 """`vigil calibrate`: thresholds by camera that keep a rate of alarms, from ordinary footage."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from vigil.data.annotations import load_annotations
+from vigil.data.matching import match_videos
+from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.store import feature_path, open_features
@@ -68,7 +71,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
     if existing is not None and load_config(existing).calibration is None:
         raise UserError(f"--out {options.out} holds a trained checkpoint: give another folder")
     compute = options.compute
-    found = find_requested(options.videos, compute)
+    found = without_incidents(find_requested(options.videos, compute), options.annotations)
     check_stated_hours(found.videos, options)
     engine = scoring_engine(checkpoint.config, options)
     store = options.out / FEATURES_FOLDER
@@ -90,6 +93,28 @@ def run_calibrate(options: CalibrateOptions) -> int:
             save_calibrated(target, checkpoint, calibration)
             print_calibration(calibration)
     return exit_code(len(extraction.failures) + len(failures), len(recordings))
+
+
+def without_incidents(found: FoundVideos, label_files: Sequence[Path]) -> FoundVideos:
+    """The same videos without those that label files give any class but normal.
+
+    Raises:
+        UserError: the files name none of the videos, or all of them are left out.
+    """
+    if not label_files:
+        return found
+    names = [video.name for video in found.videos]
+    labels = match_videos(load_annotations(label_files), names).annotations
+    ordinary = tuple(
+        video
+        for video in found.videos
+        if video.name not in labels or not labels[video.name].is_anomalous
+    )
+    if not ordinary:
+        raise UserError("the annotations call every video anomalous: give ordinary footage, too")
+    num_left_out = len(names) - len(ordinary)
+    log.info("left out %s with another class than Normal", counted(num_left_out, "video"))
+    return replace(found, videos=ordinary)
 
 
 def score_footage(

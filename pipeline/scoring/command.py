@@ -25,7 +25,7 @@ from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
 from vigil.pipeline.scoring.found_table import print_found
 from vigil.pipeline.scoring.recording_times import recording_times
-from vigil.pipeline.scoring.report import REPORT_NAME
+from vigil.pipeline.scoring.report.page import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import Scorer
 from vigil.pipeline.scoring.thresholds import (

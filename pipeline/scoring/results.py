@@ -98,15 +98,24 @@ class VideoResult:
         """Reject results that cannot be shown.
 
         Raises:
-            ValueError: there are no segments, or the label has no probability.
+            ValueError: there are no segments, the label has no probability, or a class has not one
+                for each segment.
         """
         if not self.segments or self.label not in self.class_probabilities:
             raise ValueError("it has no segments, or no probability for its label")
+        by_class = self.segment_class_probabilities or {}
+        if any(len(one) != len(self.segments) for one in by_class.values()):
+            raise ValueError("its class probabilities are not one for each segment")
 
     @property
     def duration_seconds(self) -> float:
         """The end of the last segment."""
         return max(segment.stop_seconds for segment in self.segments)
+
+    @property
+    def held_segments(self) -> list[SegmentScore]:
+        """The segments that hold frames, in order of time."""
+        return [one for one in self.segments if one.stop_frame > one.start_frame]
 
     @property
     def label_probability(self) -> float:
@@ -149,6 +158,11 @@ class Results:
     videos: tuple[VideoResult, ...]
     """By decreasing peak score."""
     failures: tuple[FailedVideo, ...]
+
+    @property
+    def by_name(self) -> list[VideoResult]:
+        """The videos in the order of the manifest: by name."""
+        return sorted(self.videos, key=lambda result: result.video)
 
     @property
     def warnings(self) -> tuple[str, ...]:

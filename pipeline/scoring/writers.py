@@ -10,7 +10,7 @@ from pathlib import Path
 from vigil.extract.files import make_folder, sync
 from vigil.pipeline.failures import FAILURES_NAME, write_failures
 from vigil.pipeline.scoring.csv_tables import write_events, write_summary
-from vigil.pipeline.scoring.report import REPORT_NAME, write_report
+from vigil.pipeline.scoring.report.page import REPORT_NAME, remove_report, write_report
 from vigil.pipeline.scoring.results import MANIFEST_NAME, Results, write_manifest
 
 WRITERS: dict[str, Callable[[Path, Results], object]] = {
@@ -34,4 +34,5 @@ def remove_overview(folder: Path) -> None:
     make_folder(folder)
     for name in (MANIFEST_NAME, *WRITERS):
         (folder / name).unlink(missing_ok=True)
+    remove_report(folder / REPORT_NAME)
     sync(folder)
