@@ -14,6 +14,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import view_names
 from vigil.pipeline import options
+from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.run_folder import BEST
 from vigil.pipeline.starter import checkpoint_folder
 
@@ -39,6 +40,8 @@ def check_options(chosen: Any) -> None:
         _check_device(getattr(one, "device", "auto"))
     if compute is not None:
         check_compute(compute)
+    if isinstance(chosen, (options.ScoreOptions, options.ReportOptions)):
+        read_formats(chosen.format)
     if isinstance(chosen, options.ExtractOptions):
         _check_networks(chosen)
         requested_spec(chosen, "", "")

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
 from vigil.pipeline.scoring.found_table import print_found
@@ -50,6 +51,7 @@ class Request(NamedTuple):
     span: Span
     found: FoundVideos
     engine: Engine
+    formats: tuple[str, ...]
 
 
 def run_score(options: ScoreOptions) -> int:
@@ -68,7 +70,7 @@ def run_score(options: ScoreOptions) -> int:
         return report.exit_code
     results = score_videos(options, request)
     print_found(results)
-    print(options.out / REPORT_NAME)
+    print(shown(options.out, request.formats))
     return exit_code(len(results.failures), len(results.videos))
 
 
@@ -84,9 +86,10 @@ def request_of(options: ScoreOptions) -> Request:
     threshold = read_threshold(options.threshold)
     rule, span = event_rule(options), read_span(options.span)
     check_clock(options.clock)
+    formats = read_formats(options.format)
     found = find_requested(options.videos, options.compute)
     engine = scoring_engine(checkpoint.config, options)
-    return Request(checkpoint, threshold, rule, span, found, engine)
+    return Request(checkpoint, threshold, rule, span, found, engine, formats)
 
 
 def score_videos(options: ScoreOptions, request: Request) -> Results:
@@ -98,7 +101,7 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         UserError: another run is writing there, or the features are of other settings.
         OSError: the disk is full or the folder cannot be written.
     """
-    checkpoint, threshold, rule, span, found, engine = request
+    checkpoint, threshold, rule, span, found, engine, formats = request
     store = options.out / FEATURES_FOLDER
     sources = {video.name: video.path for video in found.videos}
     with locked(options.out, store):
@@ -106,7 +109,7 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         checkpoint.model.to(engine.devices[0])
         times = recording_times(options.clock, sources, sources)
         scorer = Scorer(
-            checkpoint, options.out, threshold, engine.views, sources, times, span, rule
+            checkpoint, options.out, threshold, engine.views, sources, times, span, rule, formats
         )
 
         def score(video: str, path: Path) -> None:
@@ -128,9 +131,15 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
             if scorer.num_done:
                 done, total = len(scorer.results), counted(len(found.videos), "video")
                 finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
-                log.info("the report shows what is done: %s", options.out / REPORT_NAME)
+                holder = "report shows" if "html" in formats else "results hold"
+                log.info("the %s what is done: %s", holder, shown(options.out, formats))
             raise
         return finish(report.failures)
+
+
+def shown(folder: Path, formats: Collection[str]) -> Path:
+    """Where to look at results: the report, or RESULTS if it was not asked for."""
+    return folder / REPORT_NAME if "html" in formats else folder
 
 
 def event_rule(options: ScoreOptions) -> EventRule:
@@ -198,7 +207,7 @@ def finish_results(
         "warnings": [*warnings, *_detector_warnings(scorer, options.span)],
     }
     finished = Results(content, tuple(results), tuple(failures))
-    write_overview(options.out, finished)
+    write_overview(options.out, finished, scorer.formats)
     return finished
 
 

@@ -1,4 +1,4 @@
-"""`vigil report`: an HTML page made from the JSON files of a RESULTS folder."""
+"""`report.html`: an HTML page of all results."""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
-from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.pages import render_page
 from vigil.pipeline.scores.events import Event
-from vigil.pipeline.scoring.results import Results, SegmentScore, VideoResult, read_results
+from vigil.pipeline.scoring.results import Results, SegmentScore, VideoResult
 from vigil.pipeline.text_files import clock_time, write_text
 
 REPORT_NAME = "report.html"
@@ -57,21 +56,6 @@ class VideoSection:
     link: str | None
     """Relative URL of the video file; None if the file does not exist."""
     likely_classes: tuple[tuple[str, float], ...]
-
-
-def run_report(options: ReportOptions) -> int:
-    """Write the page of a RESULTS folder again, and print its path.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        ResultsError: the folder does not hold finished results.
-    """
-    path = options.results / REPORT_NAME
-    write_report(path, read_results(options.results))
-    print(path)
-    return 0
 
 
 def write_report(path: Path, results: Results) -> None:
