@@ -20,6 +20,7 @@ from vigil.pipeline.starter import checkpoint_folder
 
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
+MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
 _OWN_VIEWS_ONLY = (options.ExtractOptions, options.ScoreOptions, options.CalibrateOptions)
 """Commands that extract; the others may read imported features, whose views have no names."""
@@ -42,6 +43,7 @@ def check_options(chosen: Any) -> None:
         check_compute(compute)
     if isinstance(chosen, (options.ScoreOptions, options.ReportOptions)):
         read_formats(chosen.format)
+        check_clips(chosen)
     if isinstance(chosen, options.ExtractOptions):
         _check_networks(chosen)
         requested_spec(chosen, "", "")
@@ -124,6 +126,22 @@ def check_compute(compute: options.ComputeOptions) -> None:
         raise UserError(f"--stall-seconds {compute.stall_seconds:g} is less than 1")
     if not 0.1 <= compute.worker_memory_gib <= 2**20:
         raise UserError(f"--worker-memory-gib {compute.worker_memory_gib:g} is not in 0.1..2^20")
+
+
+def check_clips(chosen: options.ScoreOptions | options.ReportOptions) -> None:
+    """Refuse a margin that is out of range, and clips that cannot be encoded.
+
+    Raises:
+        UserError: names the margin and the range, or what to install.
+    """
+    if not 0 <= chosen.clip_margin <= MAX_MARGIN_SECONDS:
+        raise UserError(
+            f"clip margin {chosen.clip_margin:g} is not in 0..{MAX_MARGIN_SECONDS} seconds: use 5"
+        )
+    if chosen.clips:
+        from vigil.extract.decode.excerpt_tracks import require_encoder  # loads FFmpeg
+
+        require_encoder()
 
 
 def requested_spec(

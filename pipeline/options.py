@@ -335,6 +335,10 @@ class ScoreOptions:
     format: str = ",".join(DEFAULT_FORMATS)
     """Formats of the results, separated by commas: json (always written), csv, html, parquet, srt,
     vtt, edl, chapters, cvat, label-studio, coco."""
+    clips: bool = False
+    """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    clip_margin: float = 5.0
+    """Seconds before and after an event that belong to its clip."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"
@@ -387,6 +391,10 @@ class ReportOptions:
     format: str = "html"
     """Formats to write, separated by commas: csv, html, parquet, srt, vtt, edl, chapters, cvat,
     label-studio, coco."""
+    clips: bool = False
+    """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    clip_margin: float = 5.0
+    """Seconds before and after an event that belong to its clip."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 
 

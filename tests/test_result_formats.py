@@ -461,6 +461,7 @@ class TestParquet:
             "stop_clock": None,
             "class_shares": [("Fighting", 0.75), ("火災", 0.25)],
             "actions": [("wrestling", 0.5)],
+            "clip": None,
         }
         segments = parquet.read_table(tmp_path / "segments.parquet").to_pylist()
         assert len(segments) == len(known.segments) + len(other.segments)

@@ -12,7 +12,7 @@ from vigil.extract.errors import FailedVideo
 from vigil.pipeline.calibration import CalibratedThreshold, Calibration
 from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.options import ScoreOptions
-from vigil.pipeline.scores.events import Action, Event, EventRule
+from vigil.pipeline.scores.events import Action, Event, EventClip, EventRule
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring import command as scoring
 from vigil.pipeline.scoring.command import run_score
@@ -56,6 +56,7 @@ KINDS = {
     "none": {},
     "an event": {"events": (EVENT,), "label": "Fighting", "peak_score": 0.75},
     "actions": {"events": (replace(EVENT, actions=(Action("wrestling", 0.5),)),)},
+    "clip": {"events": (replace(EVENT, clip=EventClip("clips/a/1.mp4", "clips/a/1.jpg", 0.5)),)},
     "time of day": {
         "events": (replace(EVENT, **CLOCK),),
         "recorded_at": CLOCK["start_clock"],
@@ -84,6 +85,7 @@ def test_the_schemas_are_schemas(schema):
         (VideoResult, RESULT),
         (Event, RESULT["$defs"]["event"]),
         (Action, RESULT["$defs"]["action"]),
+        (EventClip, RESULT["$defs"]["clip"]),
         (SegmentScore, RESULT["$defs"]["segment"]),
         (DamagedFrames, RESULT["$defs"]["damage"]),
         (EventRule, RESULT["$defs"]["rule"]),

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +19,14 @@ from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code, read_failures
+from vigil.pipeline.option_checks import check_clips
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING, Span, read_span
+from vigil.pipeline.scoring.clips import add_clips, lacks_clips
 from vigil.pipeline.scoring.found_table import print_found
 from vigil.pipeline.scoring.recording_times import check_clock, recording_times
 from vigil.pipeline.scoring.report import REPORT_NAME
@@ -58,7 +61,7 @@ def run_score(options: ScoreOptions) -> int:
     """Extract missing features, score every video, write RESULTS and print the report's path.
 
     Returns:
-        The exit code: 0, 3 if some videos failed, or 4 if all did.
+        The exit code: 0, 3 if some videos failed or lack clips, or 4 if all failed.
 
     Raises:
         UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
@@ -71,7 +74,8 @@ def run_score(options: ScoreOptions) -> int:
     results = score_videos(options, request)
     print_found(results)
     print(shown(options.out, request.formats))
-    return exit_code(len(results.failures), len(results.videos))
+    num_without_clips = sum(lacks_clips(result) for result in results.videos)
+    return exit_code(len(results.failures) + num_without_clips, len(results.videos))
 
 
 def request_of(options: ScoreOptions) -> Request:
@@ -80,6 +84,7 @@ def request_of(options: ScoreOptions) -> Request:
     Raises:
         UserError: as in `run_score`.
     """
+    check_clips(options)
     checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
     if is_starter(checkpoint.model_digest):
         log.info("%s", describe_starter(checkpoint.config.class_names))
@@ -134,7 +139,16 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
                 holder = "report shows" if "html" in formats else "results hold"
                 log.info("the %s what is done: %s", holder, shown(options.out, formats))
             raise
-        return finish(report.failures)
+        results = finish(report.failures)
+        return with_clips(options, results, formats) if options.clips else results
+
+
+def with_clips(options: ScoreOptions, results: Results, formats: Collection[str]) -> Results:
+    """Write the clips of all events, and the files that name them again."""
+    videos = add_clips(options.out, results.videos, options.clip_margin)
+    clipped = replace(results, videos=tuple(videos))
+    write_overview(options.out, clipped, formats)
+    return clipped
 
 
 def shown(folder: Path, formats: Collection[str]) -> Path:

@@ -167,8 +167,9 @@ class Results:
         return [*({**row, "failure": None} for row in rows), *failed]
 
     def event_table(self) -> list[dict[str, Any]]:
-        """A row per event: the video and what an `Event` says, without shares and actions."""
-        names = [one.name for one in fields(Event) if one.name not in ("class_shares", "actions")]
+        """A row per event: the video and what an `Event` says, without what has parts itself."""
+        left_out = "class_shares", "actions", "clip"
+        names = [one.name for one in fields(Event) if one.name not in left_out]
         return [
             {"video": result.video, **{name: getattr(event, name) for name in names}}
             for result in self.videos
@@ -212,6 +213,9 @@ def write_result(folder: Path, result: VideoResult) -> None:
         OSError: the disk is full or the folder cannot be written.
     """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
+    for event in (*content["events"], *content["left_out"]):
+        if event["clip"] is None:
+            del event["clip"]
     path = result_path(folder, result.video)
     if path == folder / MANIFEST_NAME:
         raise ResultsError(f"{path} is reserved for the list of all results: rename the video")

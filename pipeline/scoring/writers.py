@@ -13,6 +13,7 @@ from typing import NamedTuple
 from vigil.extract.files import make_folder, sync
 from vigil.pipeline.failures import FAILURES_NAME, write_failures
 from vigil.pipeline.result_formats import DEFAULT_FORMATS
+from vigil.pipeline.scoring.clips import remove_clips
 from vigil.pipeline.scoring.csv_tables import write_events, write_summary
 from vigil.pipeline.scoring.formats.chapters import write_chapters
 from vigil.pipeline.scoring.formats.coco import write_coco
@@ -74,9 +75,9 @@ VIDEO_WRITERS = {
 
 
 def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> None:
-    """Write the JSON file of a video and its files of these formats; remove those of others.
+    """Write the JSON file of a video and its files of these formats; remove others and clips.
 
-    The others are of an earlier run, and may say something else.
+    Those are of an earlier run, and may say something else.
 
     Raises:
         ResultsError: the video's name cannot be used for its files.
@@ -86,6 +87,7 @@ def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> 
         path = video_path(folder, result.video, suffix)
         if writer.format not in formats and os.path.isfile(path):  # noqa: PTH113  (is_file raises)
             path.unlink()
+    remove_clips(folder, result.video)
     _check_name(folder, result.video, formats)
     write_result(folder, result)
     write_beside(folder, result, formats)

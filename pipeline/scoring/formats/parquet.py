@@ -31,6 +31,7 @@ _EVENTS = {
     "stop_clock": "string",
     "class_shares": "probabilities",
     "actions": "probabilities",
+    "clip": "string",
 }
 _SEGMENTS = {
     "video": "string",
@@ -61,6 +62,7 @@ def _event_rows(results: Results) -> Iterator[dict[str, Any]]:
                 "class": valid_text(event.class_name),
                 "class_shares": shares,
                 "actions": [(one.name, one.probability) for one in event.actions],
+                "clip": valid_text(event.clip.path) if event.clip else None,
             }
 
 
