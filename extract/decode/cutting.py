@@ -59,7 +59,9 @@ def write_excerpts(cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Written | str]]:
 
 def _write_all(connection: Connection, cuts: Sequence[Cut]) -> None:
     """Send what was written for each excerpt, why it was not, or None now and then as a beat."""
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(10)
     beaten = time.monotonic()
