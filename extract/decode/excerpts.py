@@ -123,26 +123,33 @@ def write_excerpt(
         return _encode_counted(source, excerpt, _pictures(source, beat))
     with open_container(source.path) as container:
         stream = best_stream(container)
-        if not _is_timed(container, stream, source):
-            clocked = not container.format.flags & NO_TIMESTAMPS
-            frames = _all_frames(container, stream, beat)
-            return _encode_counted(source, excerpt, frames, clocked)
-        part = _Part(container, stream, excerpt, beat)
-        if part.may_copy:
-            with suppress(VideoError, av.error.FFmpegError):  # it is encoded instead
-                return part.write(copy=True)
-        return part.write(copy=False)
+        if _is_timed(container, stream, source):
+            with suppress(_ClockJumpsError):
+                part = _Part(container, stream, excerpt, beat)
+                if part.may_copy:
+                    with suppress(VideoError, av.error.FFmpegError):  # it is encoded instead
+                        return part.write(copy=True)
+                return part.write(copy=False)
+    with open_container(source.path) as container:
+        frames = _all_frames(container, best_stream(container), beat)
+        clocked = not container.format.flags & NO_TIMESTAMPS
+        return _encode_counted(source, excerpt, frames, clocked)
+
+
+class _ClockJumpsError(Exception):
+    """The times in a file are not those of its timeline."""
 
 
 def _is_timed(container: InputContainer, stream: VideoStream, source: Source) -> bool:
-    """Whether the times in a file are those of its timeline."""
+    """Whether the times in a file are those of its timeline, as far as it states its length."""
     if container.format.flags & NO_TIMESTAMPS or not stream.time_base:
         return False
-    if not (container.format.flags & TIMES_MAY_JUMP or container.format.name == "avi"):
-        return True
     ticks = stream.duration
     seconds = float(ticks * stream.time_base) if ticks else (container.duration or 0) / av.time_base
-    return abs(seconds - source.duration_seconds) <= SAME_SECONDS
+    more = source.duration_seconds - seconds
+    if container.format.flags & TIMES_MAY_JUMP or container.format.name == "avi":
+        return abs(more) <= SAME_SECONDS
+    return not seconds or more <= SAME_SECONDS  # shorter than it says: it breaks off
 
 
 class _Part:
@@ -158,7 +165,7 @@ class _Part:
         self._container, self._video, self._excerpt, self._beat = container, video, excerpt, beat
         sound = container.streams.best("audio")
         self._sound = sound if isinstance(sound, AudioStream) and sound.codec_context else None
-        self._unit = video.time_base or Fraction(1)
+        self._unit, self._latest = video.time_base or Fraction(1), -math.inf
         first = next(_all_frames(container, video, beat), None)
         if first is None:
             raise VideoError("no frame of it can be decoded")
@@ -201,13 +208,18 @@ class _Part:
         return found
 
     def _go_to(self, place: float | None) -> None:
+        self._latest = -math.inf
         if place is None:
             self._container.seek(min(self._container.start_time or 0, 0), backward=True)
         else:
             self._container.seek(int(place / self._unit), stream=self._video)
 
     def _packets(self, *streams: Any) -> "Iterator[Packet[Any]]":
-        """Yield packets from where the file is; a damaged place ends them."""
+        """Yield packets from where the file is; a damaged place ends them.
+
+        Raises:
+            _ClockJumpsError: another recording follows, as in files that were joined.
+        """
         packets = self._container.demux(*streams)
         while True:
             self._beat()
@@ -215,6 +227,11 @@ class _Part:
                 packet = next(packets)
             except (StopIteration, IndexError, av.error.FFmpegError):
                 return
+            if packet.stream.index == self._video.index and packet.dts is not None:
+                time = float(packet.dts * self._unit)
+                if time < self._latest - SAME_SECONDS:
+                    raise _ClockJumpsError
+                self._latest = max(self._latest, time)
             if packet.size:
                 yield packet
 
