@@ -23,7 +23,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "reproduce": (options.ReproduceOptions, "chains.reproduction:run_reproduce"),
     "calibrate": (options.CalibrateOptions, "scoring.calibrate:run_calibrate"),
     "score": (options.ScoreOptions, "scoring.command:run_score"),
-    "report": (options.ReportOptions, "scoring.report.command:run_report"),
+    "report": (options.ReportOptions, "scoring.report_command:run_report"),
     "features": {
         "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),
         "show": (options.FeaturesShowOptions, "extraction.show:run_show"),

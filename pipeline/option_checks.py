@@ -18,9 +18,11 @@ from vigil.pipeline.calibration import check_asked
 from vigil.pipeline.option_paths import check_paths
 from vigil.pipeline.option_values import check_numbers, read_max_damage, read_span, read_threshold
 from vigil.pipeline.recorder_names import check_clock
+from vigil.pipeline.result_formats import read_formats
 
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
+MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
 _OWN_VIEWS_ONLY = (options.ExtractOptions, options.ScoreOptions, options.CalibrateOptions)
 """Commands that extract; the others may read imported features, whose views have no names."""
@@ -48,6 +50,9 @@ def check_options(chosen: Any) -> None:
     _check_networks(chosen)
     _check_values(chosen)
     _check_together(chosen)
+    if isinstance(chosen, (options.ScoreOptions, options.ReportOptions)):
+        read_formats(chosen.format)
+        check_clips(chosen)
 
 
 def _check_values(chosen: Any) -> None:
@@ -179,6 +184,22 @@ def require_one_size(compute: options.ComputeOptions, views: Collection[str]) ->
     """
     if compute.compile and WHOLE in views:
         raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
+
+
+def check_clips(chosen: options.ScoreOptions | options.ReportOptions) -> None:
+    """Refuse a margin that is out of range, and clips that cannot be encoded.
+
+    Raises:
+        UserError: names the margin and the range, or what to install.
+    """
+    if not 0 <= chosen.clip_margin <= MAX_MARGIN_SECONDS:
+        raise UserError(
+            f"clip margin {chosen.clip_margin:g} is not in 0..{MAX_MARGIN_SECONDS} seconds: use 5"
+        )
+    if chosen.clips:
+        from vigil.extract.decode.excerpt_tracks import require_encoder  # loads FFmpeg
+
+        require_encoder()
 
 
 def requested_spec(

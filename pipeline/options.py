@@ -13,6 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder_table import AUTO, DECODER_NAMES
 from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.result_formats import DEFAULT_FORMATS
 
 
 def _one_or_more(values: list[str]) -> tuple[str, ...]:
@@ -333,6 +334,13 @@ class ScoreOptions:
     clock: str = "auto"
     """Time of day at which recordings start. auto: from names as recorders write them; creation:
     from containers; a template such as %d-%m-%Y_%H-%M-%S: from names; or none."""
+    format: str = ",".join(DEFAULT_FORMATS)
+    """Formats of the results, separated by commas: json (always written), csv, html, parquet, srt,
+    vtt, edl, chapters, cvat, label-studio, coco."""
+    clips: bool = False
+    """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    clip_margin: float = 5.0
+    """Seconds before and after an event that belong to its clip."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"
@@ -381,10 +389,17 @@ class CalibrateOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write the report of a results folder again."""
+    """Write the report of a results folder again, or other formats of its results."""
 
     results: Positional[Path]
     """Folder written by vigil score."""
+    format: str = "html"
+    """Formats to write, separated by commas: csv, html, parquet, srt, vtt, edl, chapters, cvat,
+    label-studio, coco."""
+    clips: bool = False
+    """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    clip_margin: float = 5.0
+    """Seconds before and after an event that belong to its clip."""
     annotations: tuple[Path, ...] = ()
     """Label files, as for vigil evaluate; the timelines then show the annotated frames, too."""
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)

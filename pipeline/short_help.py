@@ -41,8 +41,10 @@ vigil train FEATURES -a train.txt -o RUN --method sultani --epochs 50""",
     "score": """\
 vigil score VIDEOS --out RESULTS
 vigil score VIDEOS --checkpoint RUN --out RESULTS
-vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --device cuda""",
-    "report": "vigil report RESULTS",
+vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --format html,srt""",
+    "report": """\
+vigil report RESULTS
+vigil report RESULTS --format srt,parquet""",
     "features verify": "vigil features verify FEATURES --videos VIDEOS --repair",
     "features show": "vigil features show FEATURES",
     "features import": "vigil features import RTFM_FEATURES --out FEATURES --crops rtfm",

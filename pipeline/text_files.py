@@ -21,7 +21,7 @@ def write_text(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8", errors="surrogateescape"))
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     """Atomically write JSON that any parser accepts: ASCII, no NaN, indented by two spaces.
 
     Raises:

@@ -26,7 +26,7 @@ from vigil.extract.store import feature_path, read_features, read_identity, veri
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState, config_digest, load_checkpoint
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.recipe import Recipe, load_recipe
-from vigil.pipeline.scoring.report.command import run_report
+from vigil.pipeline.scoring.report_command import run_report
 from vigil.pipeline.scoring.results import MANIFEST_NAME, read_results, result_path
 from vigil.pipeline.training.learner import new_learner, restore
 

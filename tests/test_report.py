@@ -14,10 +14,10 @@ from vigil.pipeline.failures import FAILURES_NAME, FailuresError, write_failures
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.scores.events import Action, Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
-from vigil.pipeline.scoring.report.command import run_report
 from vigil.pipeline.scoring.report.details import details_of, video_link
 from vigil.pipeline.scoring.report.index import curve_of
 from vigil.pipeline.scoring.report.page import PROGRAM, REPORT_NAME, SCRIPTS, STYLES, write_report
+from vigil.pipeline.scoring.report_command import run_report
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
     Results,
@@ -407,7 +407,7 @@ def test_the_truth_is_shown_if_it_is_given(tmp_path):
     write_folder(tmp_path, [make_result("a.mp4"), make_result("b.mp4"), make_result("c.mp4")])
     labels = tmp_path / "labels.csv"
     labels.write_text("a.mp4,Fighting,5,15\nb.mp4,Normal\nd.mp4,Arson,1,2\n")
-    assert run_report(ReportOptions(tmp_path, (labels,))) == 0
+    assert run_report(ReportOptions(tmp_path, annotations=(labels,))) == 0
     shown = [read_details(tmp_path, number)["truth"] for number in range(3)]
     assert shown == [
         {"classes": ["Fighting"], "intervals": [[0.2, 0.6]]},
@@ -467,9 +467,11 @@ def test_failures_read_back_as_written(tmp_path):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_writes_its_file_and_no_other_whatever_the_names(tmp_path, name):
+    if WRITERS[name].format == "parquet":
+        pytest.importorskip("pyarrow")
     results = tuple(by_peak_score(make_result(video=video) for video in HOSTILE))
     failures = (FailedVideo(HOSTILE[2], "a reason"),)
-    WRITERS[name](tmp_path / name, Results(MANIFEST, results, failures))
+    WRITERS[name].write(tmp_path / name, Results(MANIFEST, results, failures))
     folder = {"report"} if name == REPORT_NAME else set()
     assert {path.name for path in tmp_path.iterdir()} == {name, *folder}
     assert (tmp_path / name).stat().st_size > 0

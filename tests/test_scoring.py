@@ -300,6 +300,24 @@ def test_results_have_the_time_of_day_of_their_names(tmp_path, extraction):
         times("noon")
 
 
+def test_formats_are_those_that_were_asked_for(tmp_path, extraction, capsys):
+    run, folder = write_checkpoint(tmp_path / "run", threshold=0.0), tmp_path / "results"
+    write_store(folder / "features", make_features("a.mp4"))
+    extraction.present = ["a.mp4"]
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run)
+
+    def score(formats):
+        run_score(replace(options, format=formats))
+        shown = capsys.readouterr().out.splitlines()[-1]
+        return shown, {path.name for path in folder.glob("[!.]*.*")}
+
+    always = {"a.mp4.json", "failures.csv", "manifest.json"}
+    everything = always | {"summary.csv", "events.csv", "report.html"}
+    assert score(options.format) == (str(folder / "report.html"), everything)
+    assert score("vtt,coco") == (str(folder), always | {"a.mp4.vtt", "coco.json"})
+    assert score("csv") == (str(folder), everything - {"report.html"})
+
+
 def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypatch, caplog):
     run, folder = write_checkpoint(tmp_path / "run", threshold=0.0), tmp_path / "results"
     store = write_store(folder / "features", make_features("a.mp4"))

@@ -37,6 +37,8 @@ OUTPUTS = (
     ("last/config.json",),
 )
 """Files that lie together in a folder of vigil with plots, there or in its `PLOTS_FOLDER`."""
+EXCERPTS_MARK = ".vigil-clips"
+"""A file in a folder of excerpts, which are no videos to be found."""
 MAX_NAMED = 6
 """Extensions that a message lists."""
 
@@ -269,6 +271,9 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
     """Yield every video below a folder except hidden ones; links to folders are not followed."""
     for parent, folders, files in os.walk(folder, onerror=search.unreadable.append):
+        if EXCERPTS_MARK in files:
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent, name) for name in folders)
         search.linked_folders.update(path for path in paths if path.is_symlink())

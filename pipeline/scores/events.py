@@ -42,6 +42,18 @@ class Action:
 
 
 @dataclass(frozen=True)
+class EventClip:
+    """An event and some seconds around it, as files of their own."""
+
+    path: str
+    """Of an MP4 file, relative to RESULTS, with forward slashes."""
+    sheet: str
+    """Of a JPEG with frames of the event."""
+    start_seconds: float
+    """When it starts, from the first frame of the video on."""
+
+
+@dataclass(frozen=True)
 class Event:
     """A predicted interval of a video, with its class and scores."""
 
@@ -63,6 +75,8 @@ class Event:
     stop_clock: str | None = None
     actions: tuple[Action, ...] = ()
     """The most probable first; empty if none is likely, or the features cannot tell."""
+    clip: EventClip | None = None
+    """None if clips were not asked for, or this one could not be written."""
 
 
 def true_runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,10 @@ from vigil.pipeline.option_values import Span, read_span, read_threshold
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
+from vigil.pipeline.scoring.clips import add_clips, lacks_clips
 from vigil.pipeline.scoring.found_table import print_found
 from vigil.pipeline.scoring.recording_times import recording_times
 from vigil.pipeline.scoring.report.page import REPORT_NAME
@@ -49,13 +52,14 @@ class Request(NamedTuple):
     span: Span
     found: FoundVideos
     engine: Engine
+    formats: tuple[str, ...]
 
 
 def run_score(options: ScoreOptions) -> int:
     """Extract missing features, score every video, write RESULTS and print the report's path.
 
     Returns:
-        The exit code: 0, 3 if some videos failed, or 4 if all did.
+        The exit code: 0, 3 if some videos failed or lack clips, or 4 if all failed.
 
     Raises:
         UserError: there are no videos, or the checkpoint, threshold or weights are unusable.
@@ -67,8 +71,9 @@ def run_score(options: ScoreOptions) -> int:
         return report.exit_code
     results = score_videos(options, request)
     print_found(results)
-    print(options.out / REPORT_NAME)
-    return exit_code(len(results.failures), len(results.videos))
+    print(shown(options.out, request.formats))
+    num_without_clips = sum(lacks_clips(result) for result in results.videos)
+    return exit_code(len(results.failures) + num_without_clips, len(results.videos))
 
 
 def request_of(options: ScoreOptions) -> Request:
@@ -86,9 +91,10 @@ def request_of(options: ScoreOptions) -> Request:
         join_seconds=options.join_seconds,
         min_seconds=options.min_seconds,
     )
+    formats = read_formats(options.format)
     found = find_requested(options.videos, options.compute)
     engine = scoring_engine(checkpoint.config, options)
-    return Request(checkpoint, threshold, rule, read_span(options.span), found, engine)
+    return Request(checkpoint, threshold, rule, read_span(options.span), found, engine, formats)
 
 
 def score_videos(options: ScoreOptions, request: Request) -> Results:
@@ -100,7 +106,7 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         UserError: another run is writing there, or the features are of other settings.
         OSError: the disk is full or the folder cannot be written.
     """
-    checkpoint, threshold, rule, span, found, engine = request
+    checkpoint, threshold, rule, span, found, engine, formats = request
     store = options.out / FEATURES_FOLDER
     sources = {video.name: video.path for video in found.videos}
     with locked(options.out, store):
@@ -108,7 +114,7 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         checkpoint.model.to(engine.devices[0])
         times = recording_times(options.clock, sources, sources)
         scorer = Scorer(
-            checkpoint, options.out, threshold, engine.views, sources, times, span, rule
+            checkpoint, options.out, threshold, engine.views, sources, times, span, rule, formats
         )
 
         def score(video: str, path: Path) -> None:
@@ -130,9 +136,24 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
             if scorer.num_done:
                 done, total = len(scorer.results), counted(len(found.videos), "video")
                 finish(read_failures(store), f"Interrupted: {done} of {total} were scored.")
-                log.info("the report shows what is done: %s", options.out / REPORT_NAME)
+                holder = "report shows" if "html" in formats else "results hold"
+                log.info("the %s what is done: %s", holder, shown(options.out, formats))
             raise
-        return finish(report.failures)
+        results = finish(report.failures)
+        return with_clips(options, results, formats) if options.clips else results
+
+
+def with_clips(options: ScoreOptions, results: Results, formats: Collection[str]) -> Results:
+    """Write the clips of all events, and the files that name them again."""
+    videos = add_clips(options.out, results.videos, options.clip_margin)
+    clipped = replace(results, videos=tuple(videos))
+    write_overview(options.out, clipped, formats)
+    return clipped
+
+
+def shown(folder: Path, formats: Collection[str]) -> Path:
+    """Where to look at results: the report, or RESULTS if it was not asked for."""
+    return folder / REPORT_NAME if "html" in formats else folder
 
 
 def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOptions) -> Engine:
@@ -180,7 +201,7 @@ def finish_results(
         "warnings": [*warnings, *_detector_warnings(scorer, options.span)],
     }
     finished = Results(content, tuple(results), tuple(failures))
-    write_overview(options.out, finished)
+    write_overview(options.out, finished, scorer.formats)
     return finished
 
 

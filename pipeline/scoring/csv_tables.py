@@ -18,12 +18,17 @@ def write_summary(path: Path, results: Results) -> None:
 
 
 def write_events(path: Path, results: Results) -> None:
-    """Write a row per event, the videos by decreasing peak score."""
+    """Write a row per event, the videos by decreasing peak score; if there are clips, name them."""
+    has_clips = any(event.clip for result in results.videos for event in result.events)
     write_csv(
         path,
         "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
-        "peak_score class class_probability start_clock stop_clock",
-        ([result.video, *_event_row(one)] for result in results.videos for one in result.events),
+        "peak_score class class_probability start_clock stop_clock" + " clip" * has_clips,
+        (
+            [result.video, *_event_row(one), *[one.clip.path if one.clip else ""] * has_clips]
+            for result in results.videos
+            for one in result.events
+        ),
     )
 
 

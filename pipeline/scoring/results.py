@@ -1,7 +1,8 @@
 """RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,8 +181,9 @@ class Results:
         return [*({**row, "failure": None} for row in rows), *failed]
 
     def event_table(self) -> list[dict[str, Any]]:
-        """A row per event: the video and what an `Event` says, without shares and actions."""
-        names = [one.name for one in fields(Event) if one.name not in ("class_shares", "actions")]
+        """A row per event: the video and what an `Event` says, without what has parts itself."""
+        left_out = "class_shares", "actions", "clip"
+        names = [one.name for one in fields(Event) if one.name not in left_out]
         return [
             {"video": result.video, **{name: getattr(event, name) for name in names}}
             for result in self.videos
@@ -191,7 +193,30 @@ class Results:
 
 def result_path(folder: Path, video: str) -> Path:
     """The result file of a video: ``<folder>/<video path relative to its root>.json``."""
-    return path_below(folder, video + SUFFIX)
+    return video_path(folder, video, SUFFIX)
+
+
+def video_path(folder: Path, video: str, suffix: str) -> Path:
+    """A file about a video: ``<folder>/<video path relative to its root><suffix>``."""
+    return path_below(folder, video + suffix)
+
+
+@contextmanager
+def usable_name(path: Path) -> Iterator[None]:
+    """Run a block that writes a file about a video.
+
+    Raises:
+        ResultsError: the video's name cannot be used for the file.
+        OSError: anything else that the block raises, such as a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NAME_ERRNOS:
+            raise
+        raise ResultsError(
+            f"{path} cannot be written ({error.strerror}): rename the video"
+        ) from error
 
 
 def write_result(folder: Path, result: VideoResult) -> None:
@@ -202,17 +227,14 @@ def write_result(folder: Path, result: VideoResult) -> None:
         OSError: the disk is full or the folder cannot be written.
     """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
+    for event in (*content["events"], *content["left_out"]):
+        if event["clip"] is None:
+            del event["clip"]
     path = result_path(folder, result.video)
     if path == folder / MANIFEST_NAME:
         raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
-    try:
+    with usable_name(path):
         write_json(path, content)
-    except OSError as error:
-        if error.errno not in NAME_ERRNOS:
-            raise
-        raise ResultsError(
-            f"{path} cannot be written ({error.strerror}): rename the video"
-        ) from error
 
 
 def read_result(path: Path) -> VideoResult:

@@ -6,7 +6,7 @@ Legend: V views, S segments, K classes (normal has index 0).
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.option_values import Span
 from vigil.pipeline.recorder_names import RecordingTime
+from vigil.pipeline.result_formats import DEFAULT_FORMATS
 from vigil.pipeline.scores.events import (
     Event,
     EventRule,
@@ -32,15 +33,16 @@ from vigil.pipeline.scores.video_scoring import (
 )
 from vigil.pipeline.scoring.event_actions import with_actions
 from vigil.pipeline.scoring.recording_times import with_times_of_day
-from vigil.pipeline.scoring.results import SegmentScore, VideoResult, write_result
+from vigil.pipeline.scoring.results import SegmentScore, VideoResult
 from vigil.pipeline.scoring.thresholds import threshold_for
+from vigil.pipeline.scoring.writers import write_video
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Scorer:
-    """Scores feature files one by one, and writes a JSON file for each into a folder."""
+    """Scores feature files one by one, and writes the result of each into a folder."""
 
     checkpoint: Checkpoint
     """Its model runs on the device of its weights."""
@@ -58,6 +60,8 @@ class Scorer:
     """How long videos are cut."""
     rule: EventRule = field(default_factory=EventRule)
     """What counts as an event, but for the threshold."""
+    formats: Collection[str] = DEFAULT_FORMATS
+    """In which results are written."""
     results: list[VideoResult] = field(default_factory=list)
     """Of the videos scored so far."""
     failures: list[FailedVideo] = field(default_factory=list)
@@ -80,7 +84,7 @@ class Scorer:
         begun = time.monotonic()
         try:
             result = self._result(video, path)
-            write_result(self.folder, result)
+            write_video(self.folder, result, self.formats)
             self.results.append(result)
         except UserError as error:
             logger.error("%s", error)

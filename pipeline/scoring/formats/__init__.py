@@ -1,0 +1,1 @@
+"""The formats of results besides JSON, tables and the report: a module each."""
