@@ -416,7 +416,15 @@ def test_the_truth_is_shown_if_it_is_given(tmp_path):
     ]
     labels.write_text("d.mp4,Arson,1,2\n")
     with pytest.raises(UserError, match="none of the annotated videos"):
-        run_report(ReportOptions(tmp_path, (labels,)))
+        run_report(ReportOptions(tmp_path, annotations=(labels,)))
+
+
+def test_the_truth_is_not_given_to_other_formats(tmp_path):
+    write_folder(tmp_path, [make_result("a.mp4")])
+    labels = tmp_path / "labels.csv"
+    labels.write_text("a.mp4,Normal\n")
+    with pytest.raises(UserError, match="add html to --format"):
+        run_report(ReportOptions(tmp_path, annotations=(labels,), format="csv"))
 
 
 def test_a_folder_without_finished_results_is_refused(tmp_path):
