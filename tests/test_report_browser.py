@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from test_report import MANIFEST, make_result
@@ -10,7 +12,7 @@ from video_files import draw_frames, encode
 
 from vigil.data.annotations import Annotation, Interval, load_annotations
 from vigil.extract.errors import FailedVideo
-from vigil.pipeline.scores.events import Action, Event
+from vigil.pipeline.scores.events import Action, Event, EventClip
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report.page import REPORT_NAME, write_report
 from vigil.pipeline.scoring.results import Results, SegmentScore, by_peak_score
@@ -234,6 +236,26 @@ def test_a_video_that_cannot_be_played_is_named_with_its_moment(page, score, why
     assert page.locator("img").count() == 0  # names are text
     page.locator(".slider").press("End")
     assert "Look at 0:00:04" in text.inner_text()
+
+
+def test_the_clip_of_an_event_plays_where_the_video_cannot(page, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    name = "clips/yard #1.mp4/1.mp4"
+    (tmp_path / name).parent.mkdir(parents=True)
+    encode(tmp_path / name, draw_frames(50, 64, 64))
+    one = replace(event(6, 7, 0.8), clip=EventClip(name, f"{name}.jpg", 1.0))
+    found = result("yard #1.mp4", one, source=str(tmp_path / "text.mp4"))
+    write_report(tmp_path / REPORT_NAME, Results(MANIFEST, (found,), ()), {})
+    page.goto((tmp_path / REPORT_NAME).as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    open_event(page, "Fighting", "0.800")
+    time = "document.querySelector('video').currentTime"
+    until(page, f"{time} > 0")
+    assert page.evaluate(time) == pytest.approx(1.4)  # 2.4 in the video
+    assert "cannot play this file. This is the clip of the event." in page.inner_text("#pane")
+    assert page.get_by_role("link", name="Clip").get_attribute("href") == "./" + quote(name)
+    page.locator(".slider").press("Home")
+    assert page.evaluate(time) == 0
 
 
 def test_every_key(page):

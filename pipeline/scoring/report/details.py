@@ -50,9 +50,17 @@ def details_of(result: VideoResult, folder: Path, truth: Annotation | None) -> d
         "damage": [[one.start_seconds, one.stop_seconds] for one in result.damage],
         "actions": [[[one.name, one.probability] for one in e.actions] for e in result.events],
         "shares": [[*event.class_shares.items()] for event in result.events],
+        "clips": [_clip(event) for event in result.events],
         "left_out": [_place(event) for event in result.left_out],
         "truth": None if truth is None else _truth(truth, result),
     }
+
+
+def _clip(event: Event) -> dict[str, object] | None:
+    """Where the clip of an event is, beside the page, and the second at which it starts."""
+    if event.clip is None:
+        return None
+    return {"link": _url(event.clip.path), "start": event.clip.start_seconds}
 
 
 def _place(event: Event) -> list[object]:
@@ -102,4 +110,8 @@ def video_link(source: str | None, folder: Path) -> str | None:
     if source is None or not os.path.isfile(source):  # noqa: PTH113  (Path.is_file may raise)
         return None
     relative = os.path.relpath(Path(source).resolve(), folder.resolve())
-    return "./" + quote(os.fsencode(relative))
+    return _url(relative)
+
+
+def _url(path: str) -> str:
+    return "./" + quote(os.fsencode(path))

@@ -120,6 +120,7 @@ vigil.details = (() => {
   function eventList(video, details, open) {
     if (!video.events.length) return h("p", { class: "faint" }, "No events.");
     const seen = (event) => details.actions[event.number - 1];
+    const clipOf = (event) => details.clips[event.number - 1];
     return h(
       "ol",
       { class: "events" },
@@ -154,6 +155,12 @@ vigil.details = (() => {
             ),
           event.start_clock &&
             h("div", { class: "faint" }, `${event.start_clock} to ${event.stop_clock}`),
+          clipOf(event) &&
+            h(
+              "div",
+              {},
+              h("a", { href: clipOf(event).link, target: "_blank", rel: "noreferrer" }, "Clip"),
+            ),
           seen(event)?.length > 0 &&
             h(
               "div",
@@ -209,7 +216,9 @@ vigil.details = (() => {
     const length = video.duration_seconds;
     const seek = (seconds) => shown.player.seek(seconds);
     const timeline = vigil.timeline.make(details, video.events, event, length, seek);
-    const player = vigil.player.make(details, length, event?.start_seconds ?? 0, timeline.move);
+    const start = event?.start_seconds ?? 0;
+    const clip = event && details.clips[event.number - 1];
+    const player = vigil.player.make(details, length, start, timeline.move, clip);
     const verdict = h("div", { id: "verdict" }, event && verdictBar(event));
     const list = h("div", { id: "event-list" }, eventList(video, details, event));
     shown = { video, event, details, player };
@@ -224,7 +233,7 @@ vigil.details = (() => {
       h("h3", {}, "About this video"),
       facts(details, video),
     );
-    timeline.move(event?.start_seconds ?? 0);
+    timeline.move(start);
   }
 
   /** Show a video, at an event if one is given. */

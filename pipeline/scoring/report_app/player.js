@@ -3,15 +3,27 @@ vigil.player = (() => {
   const { h } = vigil.dom;
   const { clock } = vigil.words;
 
-  /** As {element, seek(seconds), toggle()}; onTime(seconds) is called as time goes by. */
-  function make(details, length, start, onTime) {
+  /**
+   * As {element, seek(seconds), toggle()}; onTime(seconds) is called as time goes by.
+   *
+   * If the browser cannot play the video, it plays the clip of the event, if there is one.
+   */
+  function make(details, length, start, onTime, clip) {
     let moment = start;
+    let offset = 0; // seconds of the video before the file that plays
+    let isClip = false;
     const place = h("div", { class: "player" });
     const time = h("time", { class: "moment" }, clock(start));
     const differs = h("p", { class: "warning", hidden: true });
     let video = null;
 
     function cannot(why) {
+      if (clip && !isClip) {
+        isClip = true;
+        differs.textContent = `${why} This is the clip of the event.`;
+        differs.hidden = false;
+        return play(clip.link, clip.start);
+      }
       video = null;
       place.replaceChildren(
         h(
@@ -32,9 +44,13 @@ vigil.player = (() => {
 
     function begin() {
       if (!video.videoWidth) return cannot("This browser cannot show the pictures of this file.");
-      video.currentTime = moment;
+      video.currentTime = moment - offset;
       const measured = video.duration;
-      if (Number.isFinite(measured) && Math.abs(measured - length) > Math.max(2, 0.02 * length)) {
+      if (
+        !isClip &&
+        Number.isFinite(measured) &&
+        Math.abs(measured - length) > Math.max(2, 0.02 * length)
+      ) {
         differs.textContent =
           `The browser plays ${clock(measured, true)} of this file, its frames last ` +
           `${clock(length, true)}: times in the player may differ.`;
@@ -42,35 +58,34 @@ vigil.player = (() => {
       }
     }
 
-    if (!details.link) {
-      cannot(
-        details.source
-          ? "The video is not where it was when it was scored."
-          : "The results do not say where the video is.",
-      );
-    } else {
+    function play(link, from) {
+      offset = from;
       video = h("video", {
-        src: details.link,
+        src: link,
         controls: true,
         muted: true,
         playsinline: true,
         preload: "metadata",
-        "aria-label": "The video",
+        "aria-label": isClip ? "The clip of the event" : "The video",
         onloadedmetadata: begin,
         onerror: () => cannot("This browser cannot play this file."),
         ontimeupdate: () => {
-          moment = video?.currentTime ?? moment;
+          if (video) moment = video.currentTime + offset;
           onTime(moment);
         },
       });
       video.muted = true;
-      place.append(video);
+      place.replaceChildren(video);
     }
+
+    if (details.link) play(details.link, 0);
+    else if (details.source) cannot("The video is not where it was when it was scored.");
+    else cannot("The results do not say where the video is.");
 
     function seek(seconds) {
       moment = seconds;
       time.textContent = clock(seconds);
-      if (video?.readyState) video.currentTime = seconds;
+      if (video?.readyState) video.currentTime = seconds - offset;
       onTime(seconds);
     }
 
