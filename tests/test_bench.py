@@ -1,5 +1,6 @@
 """Benchmarks: every section at a tiny size, and the measuring tools."""
 
+import sys
 from dataclasses import replace
 
 import av
@@ -138,12 +139,13 @@ class TestSections:
             raise UserError("no more")
 
         monkeypatch.setattr(decode, "measure", fail)
+        monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu"])
         out = tmp_path / "results" / "table.txt"
         with pytest.raises(UserError, match="no more"):
             program.main(Options(sections=("decode",), device="cpu", out=out))
         printed = capsys.readouterr().out
         assert printed == out.read_text()
-        assert printed.startswith("command: python -m bench ")
+        assert printed.startswith("command: python -m bench --device cpu\n")
         assert "| decode  | a figure |  12.3 | frames/s |  1.00 | a note |" in printed
 
 
