@@ -1,6 +1,7 @@
 """The streams of an excerpt: packets of a file become packets of an MP4 file, copied or encoded."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -39,7 +40,7 @@ def require_encoder() -> None:
             ) from None
 
 
-class Track:
+class Track(ABC):
     """One stream of an excerpt, from packets of the file to packets of the MP4 file."""
 
     AFTER_SECONDS = 5.0
@@ -62,11 +63,11 @@ class Track:
         self._unit = stream.time_base or Fraction(1)
         self._out = out or output.add_stream_from_template(stream)
 
+    @abstractmethod
     def take(self, packet: "Packet[Any]") -> None:
         """Use a packet of the stream."""
-        raise NotImplementedError
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027  (copies hold nothing back)
         """Write what is held back."""
 
     def is_past(self, packet: "Packet[Any]") -> bool:
