@@ -16,7 +16,7 @@ from vigil.extract.damage import Damage
 from vigil.extract.decode import worker
 from vigil.extract.decode.decoder import VideoInfo
 from vigil.extract.decode.reader import Clip, Finished, Restart
-from vigil.extract.engine import device, writer
+from vigil.extract.engine import device, dispatch, writer
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import FailedVideo, UserError, VideoError
@@ -425,6 +425,20 @@ def test_stopping_early_leaves_no_threads_or_partial_files(tmp_path, script):
     outcomes.close()
     assert not own_threads()
     assert {path.suffix for path in tmp_path.iterdir()} == {".h5"}
+
+
+def test_videos_that_come_while_it_runs_are_extracted_by_the_same_devices(
+    tmp_path, script, monkeypatch
+):
+    monkeypatch.setattr(dispatch, "WATCH_SECONDS", 0.01)
+    for seed, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        script[name] = messages_of(name, draw(64, seed))
+    a, b, c = (SourceVideo(Path("videos", name), name) for name in script)
+    answers = iter([[], [b], [], [c], None])
+    outcomes = [one.video for one in make_engine().extract([a], tmp_path, more=answers.__next__)]
+    assert sorted(outcomes) == ["a.mp4", "b.mp4", "c.mp4"]
+    assert list(answers) == [], "it was asked until there were no more, and never again"
+    assert not own_threads()
 
 
 def own_threads():

@@ -8,6 +8,7 @@ next one if that is slower, so memory grows with neither the number of videos no
 
 import itertools
 import logging
+import math
 import os
 import time
 from collections import deque
@@ -95,6 +96,7 @@ class Engine:
         videos: Sequence[SourceVideo],
         store: Path,
         watch: Callable[[Activity], None] = lambda activity: None,
+        more: Callable[[], Sequence[SourceVideo] | None] = lambda: None,
     ) -> Generator[Extracted | FailedVideo]:
         """Write the feature files of videos, the largest first; yield the outcome of each.
 
@@ -102,6 +104,8 @@ class Engine:
             videos: to extract.
             store: folder of feature files.
             watch: called with the activity so far whenever a device returns a clip.
+            more: asked about once a second for videos to extract as well, none of them in progress;
+                None: there will be no more, and it is not asked again.
 
         Raises:
             OSError: a feature file could not be written; those before it are complete.
@@ -113,7 +117,7 @@ class Engine:
             pool = stack.enter_context(closing(self._pool()))
             devices = stack.enter_context(closing(Devices(self._jobs(), pool.rings)))
             writer = stack.enter_context(closing(Writer(store)))
-            yield from _Run(self, pool, devices, writer, watch).extract(videos)
+            yield from _Run(self, pool, devices, writer, watch).extract(videos, more)
 
     def _pool(self) -> WorkerPool:
         grid, short_side = self.spec.grid, self.spec.short_side
@@ -189,27 +193,41 @@ class _Run:
         self._queue: deque[Task] = deque()
         self._numbers = itertools.count()
 
-    def extract(self, videos: Sequence[SourceVideo]) -> Iterator[Extracted | FailedVideo]:
-        for source in sorted(videos, key=num_bytes, reverse=True):
-            video = OpenVideo(source, self._writer.store, self._engine.provenance)
-            with suppress(OSError):
-                video.size_and_time = size_and_time(source.path)
-            self._videos[source.name] = video
-            self._queue.append(self._task(source, may_split=self._pool.limit > 1))
-        self._resume()
-        while self._videos or self._writer.num_waiting:
+    def extract(
+        self, videos: Sequence[SourceVideo], more: Callable[[], Sequence[SourceVideo] | None]
+    ) -> Iterator[Extracted | FailedVideo]:
+        self._add(videos)
+        asked_at: float | None = -math.inf
+        while self._videos or self._writer.num_waiting or asked_at is not None:
+            if asked_at is not None and time.monotonic() - asked_at >= WATCH_SECONDS:
+                further = more()
+                asked_at = None if further is None else time.monotonic()
+                self._add(further or ())
             while self._queue and self._pool.assign(self._queue[0]):
                 self._queue.popleft()
-            if not self._tasks and not self._devices.num_clips and not self._writer.num_waiting:
+            is_idle = not self._devices.num_clips and not self._writer.num_waiting
+            if self._videos and not self._tasks and is_idle:
                 raise RuntimeError(f"clips of {', '.join(self._videos)} were lost")
             sources = self._pool.connections + self._devices.connections
             for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
                 yield from self._handle(connection)
             self._pool.watch()
 
-    def _resume(self) -> None:
+    def _add(self, videos: Sequence[SourceVideo]) -> None:
+        """Queue videos, the largest first."""
+        added = []
+        for source in sorted(videos, key=num_bytes, reverse=True):
+            video = OpenVideo(source, self._writer.store, self._engine.provenance)
+            with suppress(OSError):
+                video.size_and_time = size_and_time(source.path)
+            self._videos[source.name] = video
+            self._queue.append(self._task(source, may_split=self._pool.limit > 1))
+            added.append(video)
+        self._resume(added)
+
+    def _resume(self, videos: Sequence[OpenVideo]) -> None:
         """Take over the journals of earlier runs, once it is known how the devices compute."""
-        for video in self._videos.values():
+        for video in videos:
             # If the video cannot be read now, its journal may be of use later.
             if video.size_and_time is not None and video.journal.path.exists():
                 self._devices.await_all()
