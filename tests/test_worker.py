@@ -95,7 +95,7 @@ def start(kind):
         runner = threading.Thread(target=run, daemon=True)
         runner.start()
     else:
-        runner = spawn(worker_process, (there, ring, OPTIONS, Pulse(), 1 << 30), "vigil-worker")
+        runner = spawn(worker_process, (there, ring, OPTIONS, Pulse(), 1 << 30, 10), "vigil-worker")
         there.close()
     with here:
         yield Line(here, ring, runner)

@@ -12,16 +12,15 @@ import av.logging
 import numpy as np
 import numpy.typing as npt
 from av.codec.hwaccel import HWAccel
-from av.filter import Graph
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vigil.extract.damage import Damage, DamageLog
+from vigil.extract.decode.conversion import Converter
 from vigil.extract.decode.decoder import MAX_FRAMES, VideoInfo, best_stream, open_container
 from vigil.extract.decode.interlacing import AUTO, Deinterlacer
-from vigil.extract.decode.orientation import Orientation, orientation
 from vigil.extract.decode.packets import NO_PTS, PacketLog, exact_seconds
 from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
@@ -37,9 +36,6 @@ depends on missing ones."""
 HOLE = bytes(32)
 """Zeros in place of data. H.264 (7.4.1) and HEVC (7.4.2) allow at most two in a row within a unit,
 and FFmpeg may decode more without an error; after a unit there may be any number."""
-
-MAX_GRAPHS = 8
-"""Kinds of frames, by format, size and orientation, for which filters are cached."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class AvDecoder:
             VideoError: the file cannot be opened as a video.
         """
         self.info = info
-        self._size = width, height
+        self._converter = Converter(width, height, info.orientation)
         self._pts = array("q")
         self._damage = DamageLog()
         self._num_frames = 0
@@ -90,8 +86,6 @@ class AvDecoder:
         self._is_interlaced = False
         self._is_over = False
         """Whether the codec has returned every frame."""
-        self._graphs: dict[tuple[str, int, int, Orientation], Graph] = {}
-        self._orientation = info.orientation
         self._codec = self._open(path, hardware)
         self._deinterlacer = Deinterlacer(deinterlace, self._codec.name)
 
@@ -213,17 +207,7 @@ class AvDecoder:
             picture: the same, deinterlaced.
         """
         self._pts.append(NO_PTS if frame.pts is None else frame.pts)
-        self._orientation = orientation(frame, self._orientation)
-        kind = picture.format.name, picture.width, picture.height, self._orientation
-        if kind not in self._graphs:
-            if len(self._graphs) == MAX_GRAPHS:
-                self._graphs.clear()
-            self._graphs[kind] = _conversion(picture, kind[-1], *self._size)
-        self._graphs[kind].vpush(picture)
-        width, height = self._size
-        plane = self._graphs[kind].vpull().planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        return rows[:, : 3 * width].reshape(height, width, 3)
+        return self._converter.pixels(frame, picture)
 
     @property
     def _time_base(self) -> Fraction:
@@ -288,33 +272,6 @@ class NvdecDecoder(AvDecoder):
             self.close()
             codec = self._codec.name
             raise VideoError(f"NVIDIA GPUs cannot decode {codec}: use the decoder auto", self.name)
-
-
-def _conversion(frame: VideoFrame, shown: Orientation, width: int, height: int) -> Graph:
-    """Build the filters that turn frames of this kind upright, resize them and make them RGB.
-
-    They are decord's filters, in its order: `VideoFrame.reformat` would shift the chroma of resized
-    frames, and change 10-bit colours.
-    """
-    # FFmpeg scales to packed RGB of odd width without vector instructions. By way of planar RGB it
-    # takes half the time, and the pixels are the same if several rows are combined into one.
-    upright_height = frame.width if shown.swaps_sides else frame.height
-    is_reduced = 8 * height <= 7 * upright_height
-    by_planes = [("format", "gbrp")] if is_reduced and width % 2 else []
-    graph = Graph()
-    graph.threads = 1
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-    )
-    filters: list[tuple[str, str | None]] = [
-        *shown.filters,
-        ("scale", f"{width}:{height}:flags=bilinear"),
-        *by_planes,
-        ("format", "rgb24"),
-        ("buffersink", None),
-    ]
-    graph.link_nodes(source, *(graph.add(*named) for named in filters)).configure()
-    return graph
 
 
 def read_packets(path: Path) -> tuple[PacketLog, Fraction]:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.extract.decode.decoder_table import AUTO, check_decoder, load_decoders
+from vigil.extract.decode.live import LiveClip, LiveSource, PieceBegun, PieceEnded, read_stream
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import (
@@ -62,6 +63,14 @@ class Task:
 
 
 @dataclass(frozen=True)
+class StreamTask:
+    """A stream to read until its piece ends."""
+
+    number: int
+    source: LiveSource
+
+
+@dataclass(frozen=True)
 class Release:
     """Tells the worker that the clip in a slot is no longer needed."""
 
@@ -79,6 +88,16 @@ class ClipReady:
     decode_seconds: float
     """Without the time spent waiting for a free slot."""
     decoder: str
+    seconds: npt.NDArray[np.float64] | None = None
+    """As in `LiveClip`, for the clip of a stream."""
+
+
+@dataclass(frozen=True)
+class StreamNews:
+    """A piece of a stream has begun, or has ended with the task."""
+
+    task: int
+    news: PieceBegun | PieceEnded
 
 
 @dataclass(frozen=True)
@@ -125,6 +144,7 @@ def worker_process(
     options: ReadingOptions,
     pulse: Pulse,
     memory_bytes: int,
+    niceness: int,
 ) -> NoReturn:
     """Run a worker in a spawned process, and exit without waiting for decoder threads.
 
@@ -138,9 +158,7 @@ def worker_process(
     limit = required if most == resource.RLIM_INFINITY else min(required, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # On two cores, a busy process cost the network more than half its speed, and one at this
-    # niceness a tenth. While the network waits, this process has the core.
-    os.nice(10)
+    os.nice(niceness)
     run_worker(connection, ring, options, pulse)
     os._exit(0)
 
@@ -160,7 +178,7 @@ def run_worker(
         while True:
             task = line.next_task()
             _do(task, line, options)
-            if task.part is not None:
+            if isinstance(task, StreamTask) or task.part is not None:
                 # PyAV's frames are in cycles with their side data, and keep memory of the part's
                 # decoder; over the parts of a day of video, that came to 400 MB.
                 gc.collect()
@@ -168,17 +186,22 @@ def run_worker(
         return
 
 
-def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
-    """Read a video; report any error, so that the worker can read the next one."""
+def _do(task: Task | StreamTask, line: "_Line", options: ReadingOptions) -> None:
+    """Read a video or a stream; report any error, so that the worker can go on."""
     try:
-        for message in _messages(task, line, options):
+        messages: Iterator[object]
+        if isinstance(task, StreamTask):
+            messages = _live_messages(task, line, options)
+        else:
+            messages = _messages(task, line, options)
+        for message in messages:
             line.send(message)
     except _DisconnectedError:
         raise
     except VideoError as error:
         line.send(TaskFailed(task.number, error.reason, error.decoder, error.frame_index))
     except Exception as error:
-        log.debug("%s", task.video.name, exc_info=True)
+        log.debug("%s", task, exc_info=True)
         reason = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
             reason = "it needs more memory than a worker may use: raise worker_memory_gib"
@@ -208,6 +231,22 @@ def _messages(
                 yield TaskFinished(task.number, read)
 
 
+def _live_messages(
+    task: StreamTask, line: "_Line", options: ReadingOptions
+) -> Iterator[ClipReady | StreamNews]:
+    started = time.perf_counter()
+    clip_index = 0
+    for read in read_stream(task.source, options, line.new_clip, line.pulse):
+        if not isinstance(read, LiveClip):
+            yield StreamNews(task.number, read)
+            continue
+        spent = time.perf_counter() - started - line.take_waited_seconds()
+        slot, decoder = line.ring.take(), line.pulse.decoder
+        yield ClipReady(task.number, clip_index, slot, spent, decoder, read.seconds)
+        clip_index += 1
+        started = time.perf_counter()
+
+
 def _read(
     task: Task, line: "_Line", options: ReadingOptions
 ) -> Iterator[Clip | Restart | SplitVideo | Finished]:
@@ -231,7 +270,7 @@ class _Line:
     def __init__(self, connection: Connection, ring: ClipRing, pulse: Pulse) -> None:
         self.ring, self.pulse = ring, pulse
         self._connection = connection
-        self._tasks: deque[Task] = deque()
+        self._tasks: deque[Task | StreamTask] = deque()
         self._waited_seconds = 0.0
 
     def send(self, message: object) -> None:
@@ -240,7 +279,7 @@ class _Line:
         except OSError as error:
             raise _DisconnectedError from error
 
-    def next_task(self) -> Task:
+    def next_task(self) -> Task | StreamTask:
         """Wait for a task."""
         while not self._tasks:
             self._receive()
@@ -277,5 +316,5 @@ class _Line:
         match message:
             case Release():
                 self.ring.release(message.slot)
-            case Task():
+            case Task() | StreamTask():
                 self._tasks.append(message)

@@ -28,6 +28,7 @@ from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,
     Restarted,
+    StreamNews,
     Task,
     TaskFailed,
     TaskFinished,
@@ -38,6 +39,7 @@ from vigil.extract.engine.assembly import OpenVideo, Provenance
 from vigil.extract.engine.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from vigil.extract.engine.device_group import Devices
 from vigil.extract.engine.journal import JOURNAL_CLIPS
+from vigil.extract.engine.live import LiveStreams
 from vigil.extract.engine.pool import WATCH_SECONDS, WorkerDied, WorkerLimits, WorkerPool
 from vigil.extract.engine.writer import Extracted, Writer
 from vigil.extract.errors import FailedVideo
@@ -97,6 +99,7 @@ class Engine:
         store: Path,
         watch: Callable[[Activity], None] = lambda activity: None,
         more: Callable[[], Sequence[SourceVideo] | None] = lambda: None,
+        live: LiveStreams | None = None,
     ) -> Generator[Extracted | FailedVideo]:
         """Write the feature files of videos, the largest first; yield the outcome of each.
 
@@ -106,6 +109,7 @@ class Engine:
             watch: called with the activity so far whenever a device returns a clip.
             more: asked about once a second for videos to extract as well, none of them in progress;
                 None: there will be no more, and it is not asked again.
+            live: cameras to follow beside the videos, with the same devices.
 
         Raises:
             OSError: a feature file could not be written; those before it are complete.
@@ -115,11 +119,16 @@ class Engine:
         load_decoders(self.decoder)
         with ExitStack() as stack:
             pool = stack.enter_context(closing(self._pool()))
-            devices = stack.enter_context(closing(Devices(self._jobs(), pool.rings)))
+            live = live or LiveStreams((), lambda *_: None)
+            live.start(self._reading, self.limits, len(pool.rings), self.provenance.dtype)
+            stack.enter_context(closing(live))
+            rings = [*pool.rings, *live.rings]
+            devices = stack.enter_context(closing(Devices(self._jobs(), rings)))
             writer = stack.enter_context(closing(Writer(store)))
-            yield from _Run(self, pool, devices, writer, watch).extract(videos, more)
+            yield from _Run(self, pool, live, devices, writer, watch).extract(videos, more)
 
-    def _pool(self) -> WorkerPool:
+    @property
+    def _reading(self) -> ReadingOptions:
         grid, short_side = self.spec.grid, self.spec.short_side
         options = ReadingOptions(
             grid,
@@ -131,6 +140,10 @@ class Engine:
         )
         if self.clips_per_part is not None:
             options = replace(options, clips_per_part=self.clips_per_part)
+        return options
+
+    def _pool(self) -> WorkerPool:
+        options = self._reading
         if self.num_workers is None:
             num_cores = len(os.sched_getaffinity(0))
             return WorkerPool(options, max(1, num_cores - len(self.devices)), self.limits)
@@ -177,11 +190,12 @@ class _Run:
         self,
         engine: Engine,
         pool: WorkerPool,
+        live: LiveStreams,
         devices: Devices,
         writer: Writer,
         watch: Callable[[Activity], None],
     ) -> None:
-        self._engine, self._pool, self._devices = engine, pool, devices
+        self._engine, self._pool, self._live, self._devices = engine, pool, live, devices
         self._writer, self._watch = writer, watch
         self._activity = Activity(num_devices=len(engine.devices))
         self._videos: dict[str, OpenVideo] = {}
@@ -198,7 +212,12 @@ class _Run:
     ) -> Iterator[Extracted | FailedVideo]:
         self._add(videos)
         asked_at: float | None = -math.inf
-        while self._videos or self._writer.num_waiting or asked_at is not None:
+        while (
+            self._videos
+            or self._writer.num_waiting
+            or asked_at is not None
+            or not self._live.are_over
+        ):
             if asked_at is not None and time.monotonic() - asked_at >= WATCH_SECONDS:
                 further = more()
                 asked_at = None if further is None else time.monotonic()
@@ -208,7 +227,8 @@ class _Run:
             is_idle = not self._devices.num_clips and not self._writer.num_waiting
             if self._videos and not self._tasks and is_idle:
                 raise RuntimeError(f"clips of {', '.join(self._videos)} were lost")
-            sources = self._pool.connections + self._devices.connections
+            self._live.watch()
+            sources = self._pool.connections + self._live.connections + self._devices.connections
             for connection in wait([*sources, self._writer.connection], WATCH_SECONDS):
                 yield from self._handle(connection)
             self._pool.watch()
@@ -246,15 +266,19 @@ class _Run:
         elif connection in self._devices.connections:
             message = self._devices.receive(connection)
             if isinstance(message, ClipTaken):
-                self._pool.release(message.worker, message.slot_index)
+                pool = self._live if self._live.is_mine(message.worker) else self._pool
+                pool.release(message.worker, message.slot_index)
                 self._feed_devices()
-            elif message is not None:
+            elif message is not None and not self._live.keep(message):
                 self._keep(message)
+        elif connection in self._live.connections:
+            self._live.receive(connection)
+            self._feed_devices()
         elif connection in self._pool.connections:
             worker, news = self._pool.receive(connection)
             if isinstance(news, ClipReady):
                 self._forward(worker, news)
-            elif news is not None and news.task in self._tasks:
+            elif not (news is None or isinstance(news, StreamNews)) and news.task in self._tasks:
                 yield from self._conclude(news)
 
     def _forward(self, worker: int, clip: ClipReady) -> None:
@@ -277,10 +301,24 @@ class _Run:
         self._feed_devices()
 
     def _feed_devices(self) -> None:
-        while self._clips and self._devices.have_room:
+        # Only what a device can begin with is sent of streams: the rest may still be dropped.
+        while self._devices.num_clips <= self._num_at_once and (clip := self._live.next_clip()):
+            self._devices.send(clip)
+        while self._clips and self._devices.have_room and self._is_turn_of_videos:
             self._devices.send(self._clips.popleft())
-        if not self._tasks and not self._clips:
+        if not self._clips and (not self._tasks or not self._live.are_over):
             self._devices.flush()
+
+    @property
+    def _num_at_once(self) -> int:
+        """Clips in the batches that the devices compute at the same time."""
+        engine = self._engine
+        return max(1, engine.batch_size // len(engine.views)) * len(engine.devices)
+
+    @property
+    def _is_turn_of_videos(self) -> bool:
+        """Whether clips of videos may be sent; they must not make those of cameras wait long."""
+        return self._live.are_over or self._devices.num_clips <= self._num_at_once
 
     def _keep(self, clip: ClipDone) -> None:
         """Store a clip's features, and update how many workers the devices need."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
+from vigil.extract.decode.live import PieceBegun
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.ring import ClipRing
@@ -15,6 +16,8 @@ from vigil.extract.decode.worker import (
     ClipReady,
     Release,
     Restarted,
+    StreamNews,
+    StreamTask,
     Task,
     TaskFailed,
     TaskFinished,
@@ -31,7 +34,11 @@ MEMORY_SIGNALS = (signal.SIGABRT, signal.SIGKILL)
 MAX_TASKS = 200
 """Tasks after which a worker is replaced, because decoders leak memory on damaged videos."""
 
-Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed
+NICENESS = 10
+"""Of workers that may wait for the network. On two cores, a busy process cost it more than half its
+speed, and one at this niceness a tenth. While the network waits, a worker has the core."""
+
+Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed | StreamNews
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class WorkerPool:
     """Run the only worker in a thread of this process, for debugging."""
     num_wanted: int = 1
     """How many may run; a worker is started only when there is a task for it."""
+    niceness: int = NICENESS
     _workers: list[_Worker] = field(default_factory=list)
     _watched_at: float = field(default_factory=time.monotonic)
 
@@ -130,7 +138,7 @@ class WorkerPool:
         stopped = [worker for worker in idle if worker.connection is None]
         return next((worker for worker in stopped if worker.num_held == 0), None)
 
-    def assign(self, task: Task) -> bool:
+    def assign(self, task: Task | StreamTask) -> bool:
         """Assign a task to a worker; return False if none is free."""
         worker = self._free()
         if worker is None:
@@ -155,7 +163,8 @@ class WorkerPool:
             worker.runner = threading.Thread(target=run, name="vigil-worker", daemon=True)
             worker.runner.start()
             return
-        arguments = theirs, worker.ring, self.options, worker.pulse, self.limits.memory_bytes
+        limits = self.limits.memory_bytes, self.niceness
+        arguments = theirs, worker.ring, self.options, worker.pulse, *limits
         worker.runner = spawn(worker_process, arguments, "vigil-worker")
         theirs.close()
 
@@ -172,7 +181,7 @@ class WorkerPool:
             return index, self._report_death(worker)
         if isinstance(message, ClipReady):
             worker.num_held += 1
-        elif not isinstance(message, Restarted):
+        elif not (isinstance(message, Restarted) or _is_beginning(message)):
             worker.task = None
         return index, message
 
@@ -217,7 +226,11 @@ class WorkerPool:
         _send(worker, Release(slot_index))
 
 
-def _send(worker: _Worker, message: Task | Release) -> None:
+def _is_beginning(message: Message) -> bool:
+    return isinstance(message, StreamNews) and isinstance(message.news, PieceBegun)
+
+
+def _send(worker: _Worker, message: Task | StreamTask | Release) -> None:
     """Send a message; a worker's death is noticed when its messages are read."""
     if worker.connection is None:
         return
