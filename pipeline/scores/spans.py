@@ -85,7 +85,7 @@ def score_spans(
     num_frames = features.num_frames_decoded
     spans = span_starts(num_frames, span_frames, features.clip_frames[:, 0])
     cells = _cells(num_frames, span_frames, features.spec.num_segments)
-    blend = _Blend(cells, model.shape.num_classes)
+    blend = Blend(cells, model.shape.num_classes)
     step = max(1, MAX_BAGS // len(views))
     for first in range(0, len(spans), step):
         batch = spans[first : first + step]
@@ -107,7 +107,7 @@ def blend_spans(spans: IntArray, scores: Sequence[VideoScores]) -> tuple[VideoSc
         return scores[0], spans[0]
     num_frames, span_frames = int(spans[-1, -1, 1]), int(spans[0, -1, 1])
     cells = _cells(num_frames, span_frames, spans.shape[1])
-    blend = _Blend(cells, len(scores[0].class_probabilities))
+    blend = Blend(cells, len(scores[0].class_probabilities))
     ranges = zip(spans[:, 0, 0].tolist(), spans[:, -1, 1].tolist(), strict=True)
     for (start, stop), one in zip(ranges, scores, strict=True):
         blend.add(start, stop, one, is_first=start == 0, is_last=stop == num_frames)
@@ -122,10 +122,11 @@ def _cells(num_frames: int, span_frames: int, num_segments: int) -> IntArray:
     return np.stack([edges[:-1], edges[1:]], axis=1)
 
 
-class _Blend:
+class Blend:
     """The weighted mean of the scores of overlapping spans, in each cell of a timeline."""
 
     def __init__(self, cells: IntArray, num_classes: int) -> None:
+        """Begin with no span, for cells (C, 2) in frames of the video."""
         self._centres = range_centres(cells)
         self._weights = np.zeros(len(cells))
         self._sums = np.zeros((len(cells), 1 + 2 * num_classes))
@@ -157,7 +158,9 @@ class _Blend:
 
     @property
     def _means(self) -> FloatArray:
-        return np.asarray(self._sums / self._weights[:, np.newaxis])
+        """0 where there is no span."""
+        weights = self._weights[:, np.newaxis]
+        return np.divide(self._sums, weights, out=np.zeros_like(self._sums), where=weights > 0)
 
     @property
     def named(self) -> FloatArray:
