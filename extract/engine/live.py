@@ -193,8 +193,8 @@ class LiveStreams:
         seen = SeenClip(clip.clip_index, clip.seconds, None)
         camera.pending.append(_Pending(camera.piece, seen, is_known=False))
         camera.waiting.append(ClipWork(key, self._first + worker, clip.slot))
-        if self._when_late == "keep-all":
-            return
+        if self._when_late == "keep-all" or camera.source.can_end:
+            return  # the worker waits for a slot
         if clip.clip_index % camera.thinning:
             self._drop(camera, newest=True)
         if len(camera.waiting) <= MAX_WAITING:

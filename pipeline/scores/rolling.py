@@ -154,15 +154,16 @@ class RollingTimeline:
         grid = self._kind.spec.grid
         first = start // grid.stride
         indices = np.arange(first, first + grid.num_clips(stop - start))
-        computed = [index for index in indices.tolist() if self._clips.get(index) is not None]
+        clips = {index: self._clips.get(index) for index in indices.tolist()}
+        computed = {index: clip for index, clip in clips.items() if clip is not None}
         if not computed:
             return None
-        nearest = [min(computed, key=lambda other: abs(other - index)) for index in indices]
+        nearest = [min(computed, key=lambda other: abs(other - index)) for index in clips]
         starts = indices * grid.stride
         stops = np.minimum(starts + grid.clip_frames, self.num_frames)
         whole = replace(
             self._kind,
-            clip_features=np.stack([self._clips[index] for index in nearest]),
+            clip_features=np.stack([computed[index] for index in nearest]),
             clip_frames=np.stack([starts, stops], axis=1) - start,
             num_frames_decoded=stop - start,
         )

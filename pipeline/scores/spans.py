@@ -11,8 +11,10 @@ Legend: N frames of a video, V views, S segments of a span, C cells of the timel
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from vigil.data.pooling import PoolingConfig, segment_features
@@ -37,6 +39,28 @@ class Timeline:
     """(C, K) class probabilities of the video or the spans around each place."""
     span_frames: int | None = None
     """Length of a span; None: the video was scored as a whole."""
+
+    def cells(self, first: int, stop: int | None = None) -> "Timeline":
+        """Some of its cells, as a timeline without attentions."""
+        return self._of([column[first:stop] for column in self._columns])
+
+    def followed_by(self, other: "Timeline") -> "Timeline":
+        """The cells of both."""
+        pairs = zip(self._columns, other._columns, strict=True)
+        return other._of([np.concatenate(pair) for pair in pairs])
+
+    @property
+    def _columns(self) -> list[npt.NDArray[Any]]:
+        of_segments = self.scores.segment_class_probabilities
+        columns = [self.frames, self.seconds, self.named, self.scores.scores]
+        return columns if of_segments is None else [*columns, of_segments]
+
+    def _of(self, columns: Sequence[npt.NDArray[Any]]) -> "Timeline":
+        frames, seconds, named, scores, *of_segments = columns
+        classes = named[scores.argmax()] if len(scores) else np.zeros(named.shape[1])
+        probabilities = of_segments[0] if of_segments else None
+        video = VideoScores(scores, classes, segment_class_probabilities=probabilities)
+        return Timeline(video, frames, seconds, named, self.span_frames)
 
 
 def whole_timeline(features: VideoFeatures, scores: VideoScores) -> Timeline:

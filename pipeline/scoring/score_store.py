@@ -121,10 +121,7 @@ def video_result(
     of_segments = scores.segment_class_probabilities
     probabilities = dict(zip(names, scores.class_probabilities.tolist(), strict=True))
     frames, seconds = timeline.frames, timeline.seconds
-    scored = scores.scores, frames, seconds, rule, probabilities, names[0], of_segments
-    candidates = events = find_events(*scored)
-    if checkpoint.config.recipe.classifies:
-        events = find_events(*scored, timeline.named)
+    candidates, events = events_of(checkpoint, timeline, rule)
     if timeline.span_frames is not None and not events:
         probabilities = dict(zip(names, timeline.named.mean(axis=0).tolist(), strict=True))
     warnings = (
@@ -165,6 +162,21 @@ def video_result(
         spec_digest=features.spec.digest,
         warnings=warnings,
     )
+
+
+def events_of(
+    checkpoint: Checkpoint, timeline: Timeline, rule: EventRule
+) -> tuple[tuple[Event, ...], tuple[Event, ...]]:
+    """Candidates for events, and those of them that the classifier does not take for normal."""
+    names, scores = checkpoint.config.class_names, timeline.scores
+    probabilities = dict(zip(names, scores.class_probabilities.tolist(), strict=True))
+    of_segments = scores.segment_class_probabilities
+    ranges = timeline.frames, timeline.seconds
+    scored = scores.scores, *ranges, rule, probabilities, names[0], of_segments
+    candidates = find_events(*scored)
+    if not checkpoint.config.recipe.classifies:
+        return candidates, candidates
+    return candidates, find_events(*scored, timeline.named)
 
 
 def disagreements(

@@ -1,0 +1,272 @@
+"""Streams of cameras: scored while they run, with alarms, and results in stretches of minutes."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
+from vigil.extract.engine.dispatch import Engine
+from vigil.extract.engine.live import LiveStreams, Piece, SeenClip, WhenLate
+from vigil.extract.errors import UserError
+from vigil.extract.source import VideoIdentity
+from vigil.extract.store import VideoFeatures
+from vigil.pipeline.checkpoint import Checkpoint
+from vigil.pipeline.option_values import Span
+from vigil.pipeline.recorder_names import RecordingTime
+from vigil.pipeline.scores.events import EventRule
+from vigil.pipeline.scores.rolling import RollingTimeline, Update
+from vigil.pipeline.scores.video_scoring import frames_of_span
+from vigil.pipeline.scoring.recording_times import with_times_of_day
+from vigil.pipeline.scoring.results import VideoResult
+from vigil.pipeline.scoring.score_store import video_result
+from vigil.pipeline.watching.alarm import Alarm
+from vigil.pipeline.watching.ledger import Ledger
+from vigil.pipeline.watching.metrics import Gauges
+from vigil.pipeline.watching.stream_events import StreamEvents
+
+STRETCH_SECONDS = 600.0
+"""A stream has a result for each stretch of at least so long, up to a quiet place."""
+LONGEST_STRETCH_SECONDS = 3600.0
+"""A stretch without a quiet place ends here, which cuts an event in the results, not in alarms."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How streams are scored."""
+
+    rule: Callable[[str], tuple[EventRule, str]]
+    """Camera -> what counts as an event, and where its threshold comes from, in words."""
+    span: Span = "auto"
+    when_late: WhenLate = "drop-oldest"
+
+
+class StreamFollower:
+    """Hears the news of cameras, and turns them into alarms and results."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        engine: Engine,
+        sources: Sequence[LiveSource],
+        settings: StreamSettings,
+        ledger: Ledger,
+        keep: Callable[[VideoResult], None],
+        gauges: Gauges,
+    ) -> None:
+        """Prepare to follow cameras; `live` connects to them.
+
+        Args:
+            checkpoint: its model runs on the device of its weights.
+            engine: computes the features.
+            sources: the cameras.
+            settings: how they are scored.
+            ledger: gets alarms.
+            keep: gets the result of every stretch.
+            gauges: are set for `/metrics`.
+
+        Raises:
+            UserError: streams cannot be scored with this checkpoint; names the remedy.
+        """
+        self._checkpoint, self._engine, self._settings = checkpoint, engine, settings
+        self._ledger, self._keep, self._gauges = ledger, keep, gauges
+        self._pieces: dict[str, _PieceScorer] = {}
+        self._can_end = {source.name for source in sources if source.can_end}
+        self._orphans = {source.name: ledger.open_events(source.name) for source in sources}
+        """Events that were open when their camera was last seen."""
+        if sources:
+            self._require_spans()
+        self.live = LiveStreams(sources, self._hear, settings.when_late)
+
+    def _require_spans(self) -> None:
+        if self._engine.spec.frame_rate is not None:
+            raise UserError(
+                f"the checkpoint samples {self._engine.spec.frame_rate:g} frames a second, which "
+                "vigil watch cannot do with streams yet: let a recorder write files into a folder, "
+                "or train on features without --frame-rate"
+            )
+        if self._span_frames(self._kind("", PieceBegun(0, 25, 0, 0))) is None:
+            raise UserError(
+                "streams are scored in spans, and the checkpoint does not record how long its "
+                "training videos were: use --span SECONDS, or train again"
+            )
+
+    def check(self) -> None:
+        """Close events of cameras that have not come back; to be called every few seconds."""
+        now = time.time()
+        for camera, alarms in self._orphans.items():
+            if alarms and camera not in self._pieces:
+                closing = StreamEvents(self._checkpoint, EventRule(), camera, now, alarms)
+                self._ledger.record_alarms(closing.close_inherited(now))
+                self._orphans[camera] = closing.open_alarms()
+
+    def _hear(self, piece: Piece, news: PieceBegun | SeenClip | PieceEnded) -> None:
+        camera, _ = piece
+        match news:
+            case PieceBegun():
+                log.info("%s: %dx%d, %.3g frames a second", camera, *_shape(news))
+                self._gauges.set("vigil_camera_up", 1, camera=camera)
+                self._pieces[camera] = self._begin(camera, news)
+            case SeenClip():
+                self._clip(camera, news)
+            case PieceEnded():
+                log.warning("%s: %s", camera, news.reason)
+                self._gauges.set("vigil_camera_up", 0, camera=camera)
+                if scorer := self._pieces.pop(camera, None):
+                    self._ledger.record_alarms(self._guarded(camera, scorer.finish))
+                    left = scorer.events.open_alarms()
+                    if camera in self._can_end:
+                        self._ledger.record_alarms([replace(one, is_open=False) for one in left])
+                    else:
+                        self._orphans[camera] = left
+
+    def _clip(self, camera: str, clip: SeenClip) -> None:
+        self._gauges.beat(camera)
+        self._gauges.add("vigil_clips_total", 1, camera=camera)
+        self._gauges.add("vigil_clips_dropped_total", clip.features is None, camera=camera)
+        if scorer := self._pieces.get(camera):
+            self._ledger.record_alarms(self._guarded(camera, lambda: scorer.add(clip)))
+            lag = time.time() - scorer.began_at - float(clip.seconds[-1])
+            self._gauges.set("vigil_lag_seconds", lag, camera=camera)
+
+    def _guarded(self, camera: str, step: Callable[[], list[Alarm]]) -> list[Alarm]:
+        """Do a step; a piece that cannot be scored is given up, and the next one is tried."""
+        try:
+            return step()
+        except UserError as error:
+            log.error("%s: %s", camera, error)
+            self._pieces.pop(camera, None)
+            return []
+
+    def _begin(self, camera: str, begun: PieceBegun) -> "_PieceScorer":
+        kind = self._kind(camera, begun)
+        span = self._span_frames(kind)
+        assert span is not None  # checked at the start
+        model, config = self._checkpoint.model, self._checkpoint.config
+        timeline = RollingTimeline(model, kind, kind.views, config.recipe.features, span)
+        rule, why = self._settings.rule(camera)
+        inherited = self._orphans.pop(camera, [])
+        events = StreamEvents(self._checkpoint, rule, camera, begun.began_at, inherited)
+        return _PieceScorer(self._checkpoint, camera, kind, timeline, events, rule, why, self._keep)
+
+    def _span_frames(self, kind: VideoFeatures) -> int | None:
+        return frames_of_span(self._checkpoint.config, kind, self._settings.span)
+
+    def _kind(self, camera: str, begun: PieceBegun) -> VideoFeatures:
+        """Features like those of a piece, without arrays."""
+        made = self._engine.provenance
+        time_positions, channels = made.feature_layout
+        return VideoFeatures(
+            features=np.empty((len(made.views), 0, made.parts[-1].stop), made.dtype),
+            segment_frames=np.empty((0, 2), np.int64),
+            segment_seconds=np.empty((0, 2)),
+            views=made.views,
+            spec=made.spec,
+            time_positions=time_positions,
+            channels=channels,
+            parts=made.parts if len(made.parts) > 1 else (),
+            weights_name=made.weights.name,
+            weights_trained=made.weights.trained,
+            precision=self._engine.precision,
+            device="",
+            decoder="pyav",
+            video=VideoIdentity(camera, 0, 0, ""),
+            fps=begun.fps,
+            width=begun.width,
+            height=begun.height,
+            num_frames_decoded=1,
+        )
+
+
+class _PieceScorer:
+    """One piece of one camera while it runs."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        camera: str,
+        kind: VideoFeatures,
+        timeline: RollingTimeline,
+        events: StreamEvents,
+        rule: EventRule,
+        threshold_rule: str,
+        keep: Callable[[VideoResult], None],
+    ) -> None:
+        self._checkpoint, self._camera, self._kind = checkpoint, camera, kind
+        self._timeline, self.events = timeline, events
+        self._rule, self._threshold_rule, self._keep = rule, threshold_rule, keep
+        self._kept_until = 0.0
+        """Seconds of the piece that are in results."""
+        self._unseen: list[tuple[float, float]] = []
+        """Of the others, those that were dropped."""
+
+    @property
+    def began_at(self) -> float:
+        """When the piece began, in seconds since 1970."""
+        return self.events.time_at(0).timestamp()
+
+    def add(self, clip: SeenClip) -> list[Alarm]:
+        """Take the next clip, and return messages."""
+        if clip.features is None:
+            self._unseen.append((float(clip.seconds[0]), float(clip.seconds[-1])))
+        return self._take(self._timeline.add(clip.seconds, clip.features))
+
+    def finish(self) -> list[Alarm]:
+        """Take the end of the piece, and return messages."""
+        alarms = self._take(self._timeline.finish())
+        if self.events.timeline is not None and len(self.events.timeline.frames):
+            self._write(len(self.events.timeline.frames))
+        return alarms
+
+    def _take(self, update: Update | None) -> list[Alarm]:
+        if update is None:
+            return []
+        alarms = self.events.take(update)
+        kept = self.events.timeline
+        assert kept is not None
+        lasts = float(kept.seconds[-1, 1]) - self._kept_until
+        if lasts >= STRETCH_SECONDS:
+            # What the end of the piece may revise is kept back: a span.
+            first, stop = kept.frames[0, 0], kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
+            old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
+            num_cells = self.events.quiet_cells(old)
+            if not num_cells and lasts >= LONGEST_STRETCH_SECONDS and stop > first:
+                num_cells = int(np.searchsorted(kept.seconds[:, 1], old))
+            if num_cells:
+                self._write(num_cells)
+        return [*alarms, *self.events.close_inherited(time.time())]
+
+    def _write(self, num_cells: int) -> None:
+        """Make the result of the oldest cells."""
+        dropped = self.events.drop(num_cells)
+        start, stop = float(dropped.seconds[0, 0]), float(dropped.seconds[-1, 1])
+        first, num_frames = int(dropped.frames[0, 0]), int(np.ptp(dropped.frames))
+        own = replace(dropped, frames=dropped.frames - first, seconds=dropped.seconds - start)
+        kind = replace(
+            self._kind,
+            num_frames_decoded=num_frames,
+            segment_frames=own.frames,
+            segment_seconds=own.seconds,
+        )
+        began = self.events.time_at(start)
+        name = f"{self._camera}/{began:%Y-%m-%d}/{began:%H-%M-%S}"
+        result = video_result(self._checkpoint, name, kind, own, self._rule)
+        unseen = sum(max(0.0, min(b, stop) - max(a, start)) for a, b in self._unseen)
+        self._unseen = [one for one in self._unseen if one[1] > stop]
+        warnings = result.warnings
+        if unseen:
+            warnings += (
+                f"{unseen / (stop - start):.0%} of it was not looked at, because the device was "
+                "late: scores there are those of what is nearest.",
+            )
+        result = replace(result, threshold_rule=self._threshold_rule, warnings=warnings)
+        self._keep(with_times_of_day(result, RecordingTime(began, "stream")))
+        self._kept_until = stop
+
+
+def _shape(begun: PieceBegun) -> tuple[int, int, float]:
+    return begun.width, begun.height, begun.fps
