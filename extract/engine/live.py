@@ -33,8 +33,9 @@ from vigil.extract.engine.pool import WorkerDied, WorkerLimits, WorkerPool
 WhenLate: TypeAlias = Literal["drop-oldest", "sparser", "keep-all"]
 """What to do with clips for which the devices have no time."""
 
-MAX_WAITING = 2
-"""Clips of a camera that may wait for a device: half of a ring's slots."""
+MAX_WAITING = 1
+"""Clips of a camera that may wait for a device. Of the four slots of its ring, the device holds at
+most two, and one must be free for the worker, which would otherwise stop reading."""
 CALM_CLIPS = 16
 """After so many clips in time, a thinned camera is thinned half as much."""
 MAX_THINNING = 16

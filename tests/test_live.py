@@ -1,0 +1,352 @@
+"""Running streams: read in pieces, like files, and followed by the engine."""
+
+import http.server
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_backbone import SPEC, MeanColour, make_engine
+from video_files import draw_frames, encode
+
+from vigil.extract.clips import ClipGrid
+from vigil.extract.decode import live as reading
+from vigil.extract.decode.live import (
+    LiveClip,
+    LiveSource,
+    PieceBegun,
+    PieceEnded,
+    read_stream,
+    require_stream,
+)
+from vigil.extract.decode.reader import Clip, ReadingOptions, read_video
+from vigil.extract.decode.ring import Slot
+from vigil.extract.decode.worker import ClipReady, StreamNews
+from vigil.extract.engine import live as following
+from vigil.extract.engine.device import ClipDone
+from vigil.extract.engine.live import LiveStreams, SeenClip
+from vigil.extract.engine.pool import WorkerLimits
+from vigil.extract.errors import VideoError
+from vigil.extract.source import SourceVideo
+from vigil.extract.store import feature_path, verify_features
+
+OPTIONS = ReadingOptions(ClipGrid(8, 4), None)
+PASSWORD = "s3cret"
+
+
+def file_source(path, name="front"):
+    return LiveSource(name, f"file://{path}")
+
+
+@pytest.fixture
+def video(tmp_path):
+    return encode(tmp_path / "a.mp4", draw_frames(30))
+
+
+@contextmanager
+def http_stream(*answers):
+    """Serve one body after the other to whoever asks; then nothing but errors."""
+    left = list(answers)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not left:
+                self.send_error(503)
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(left.pop(0))
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://viewer:{PASSWORD}@127.0.0.1:{server.server_port}/stream"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def transport_stream(path, frames, times=None):
+    options = {"container_format": "mpegts", "times": times}
+    return encode(path, frames, codec="mpeg2video", **options).read_bytes()
+
+
+def test_a_file_read_as_a_stream_has_the_clips_and_times_of_the_file(video):
+    begun, *clips, ended = read_stream(file_source(video), OPTIONS)
+    *expected, finished = read_video(SourceVideo(video, "a"), OPTIONS)
+    assert isinstance(begun, PieceBegun)
+    assert (begun.width, begun.height, begun.fps) == (256, 240, 25)
+    assert begun.began_at == pytest.approx(time.time(), abs=60)
+    assert all(isinstance(clip, Clip) for clip in expected)
+    for live, clip in zip(clips, expected, strict=True):
+        np.testing.assert_array_equal(live.pixels, clip.pixels)
+    seconds = np.concatenate([clip.seconds for clip in clips])
+    np.testing.assert_allclose(seconds, finished.timestamps, atol=1e-6)
+    assert ended == PieceEnded(reading.ENDED, 30)
+
+
+def test_a_piece_ends_where_the_clock_jumps(tmp_path):
+    times = [*range(0, 400, 40), *range(60_000, 60_400, 40)]
+    path = encode(tmp_path / "a.mkv", draw_frames(20), times=times)
+    *_, clip, ended = read_stream(file_source(path), OPTIONS)
+    assert "jumped by +59.6 s" in ended.reason
+    assert ended.num_frames == 10
+    assert isinstance(clip, LiveClip), "the frames before it count"
+
+
+def test_a_piece_ends_where_the_picture_changes_its_size(tmp_path):
+    small = transport_stream(tmp_path / "a.ts", draw_frames(20))
+    large = transport_stream(tmp_path / "b.ts", draw_frames(20, 320, 256))
+    both = tmp_path / "both.ts"
+    both.write_bytes(small + large)
+    *_, ended = read_stream(file_source(both), OPTIONS)
+    assert ended.reason == "the picture changed to 320x256 pixels"
+    assert 15 <= ended.num_frames <= 20
+
+
+def test_what_cannot_be_read_never_begins_and_names_no_password(tmp_path):
+    with http_stream() as address:
+        (refused,) = read_stream(LiveSource("front", address), OPTIONS)
+        assert PASSWORD not in repr(LiveSource("front", address))
+    (gone,) = read_stream(LiveSource("front", address, connect_seconds=2), OPTIONS)
+    for ended in (refused, gone):
+        assert ended.num_frames == 0
+        assert PASSWORD not in ended.reason
+        assert "127.0.0.1" not in ended.reason
+    assert "refused" in gone.reason
+    (tmp_path / "a.txt").write_text("no video")
+    (nothing,) = read_stream(file_source(tmp_path / "a.txt"), OPTIONS)
+    assert nothing.num_frames == 0
+
+
+@pytest.mark.parametrize("address", ["ftp://a/b", "concat:a|b", "/etc/passwd", "", "data:video"])
+def test_only_addresses_of_streams_are_opened(address):
+    with pytest.raises(VideoError, match="rtsp://"):
+        require_stream(address)
+
+
+def test_http_never_leads_to_a_file(tmp_path, video):
+    """A playlist on a server must not make vigil open files of this machine."""
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{video}\n#EXT-X-ENDLIST\n"
+    with http_stream(playlist.encode(), playlist.encode()) as address:
+        news = list(read_stream(LiveSource("front", address, silence_seconds=2), OPTIONS))
+    assert [type(one) for one in news] == [PieceEnded]
+
+
+def follow(engine, store, sources, videos=(), **settings):
+    """Everything heard of cameras, camera by camera."""
+    heard = {source.name: [] for source in sources}
+    live = LiveStreams(
+        sources, lambda piece, news: heard[piece[0]].append((piece[1], news)), **settings
+    )
+    outcomes = list(engine.extract(videos, store, live=live))
+    return heard, outcomes
+
+
+def test_cameras_and_videos_share_an_engine(tmp_path, video):
+    other = encode(tmp_path / "b.mp4", draw_frames(90, seed=1))
+    engine = make_engine(spec=replace(SPEC, short_side=None), keep_clips=True, num_workers=1)
+    videos = [SourceVideo(path, path.name) for path in (video, other)]
+    sources = [file_source(video, "a"), file_source(other, "b"), file_source(other, "a.mp4")]
+    heard, outcomes = follow(engine, tmp_path / "f", sources, videos)
+    assert {one.video for one in outcomes} == {"a.mp4", "b.mp4"}
+    for name, file in (("a", "a.mp4"), ("b", "b.mp4"), ("a.mp4", "b.mp4")):
+        (_, begun), *clips, (_, ended) = heard[name]
+        assert isinstance(begun, PieceBegun)
+        assert isinstance(ended, PieceEnded)
+        assert [clip.index for _, clip in clips] == list(range(len(clips)))
+        expected = verify_features(feature_path(tmp_path / "f", file)).clip_features
+        np.testing.assert_array_equal([clip.features for _, clip in clips], expected)
+
+
+class SlowColour(MeanColour):
+    def forward(self, x):
+        time.sleep(0.06)
+        return super().forward(x)
+
+
+@pytest.fixture
+def paced(monkeypatch):
+    """Streams with a clip every 5 ms, which a slow device cannot keep up with."""
+
+    def stream(source, options, new_clip, pulse):
+        yield PieceBegun(time.time(), 25.0, 256, 240)
+        for number in range(24):
+            time.sleep(0.005)
+            new_clip((64, 240, 256, 3))[:] = number
+            yield LiveClip(np.empty(0), np.arange(32) / 25 + number)
+        yield PieceEnded("the camera hung up", 24 * 32)
+
+    monkeypatch.setattr("vigil.extract.decode.worker.read_stream", stream)
+    monkeypatch.setattr(following, "FIRST_PAUSE", 1000.0)
+
+
+@pytest.mark.parametrize("when_late", ["drop-oldest", "sparser", "keep-all"])
+def test_a_late_device_gets_what_the_rule_says(tmp_path, paced, monkeypatch, when_late):
+    heard = []
+    live = LiveStreams(
+        [LiveSource("front", "rtsp://nowhere")], lambda _, news: heard.append(news), when_late
+    )
+    ended = lambda: heard and isinstance(heard[-1], PieceEnded)  # noqa: E731
+
+    def more():
+        if not ended():
+            return ()
+        live.stop()
+        return None
+
+    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
+    in_thread(monkeypatch)
+    engine = make_engine(SlowColour())
+    assert list(engine.extract((), tmp_path, more=more, live=live)) == []
+    clips = [news for news in heard if isinstance(news, SeenClip)]
+    assert [clip.index for clip in clips] == list(range(24)), "every clip is told, in order"
+    seen = [clip.index for clip in clips if clip.features is not None]
+    for index in seen:
+        assert (clips[index].features == index).all(), "features are those of the clip"
+    if when_late == "keep-all":
+        assert len(seen) == 24
+    if when_late == "drop-oldest":
+        assert seen[-1] == 23, "the newest are kept"
+
+
+class NoPool:
+    """A pool of workers that only notes which slots are free again."""
+
+    rings = connections = ()
+
+    def __init__(self, *_, **__):
+        self.released = []
+
+    def assign(self, _task):
+        return True
+
+    def watch(self):
+        pass
+
+    def release(self, _worker, slot):
+        self.released.append(slot)
+
+    def receive(self, message):
+        return 0, message
+
+
+def computed(monkeypatch, when_late, num_clips, clips_per_result):
+    """Which clips a device computes that is done with one for every so many that arrive."""
+    monkeypatch.setattr(following, "WorkerPool", NoPool)
+    heard = []
+    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda _, news: heard.append(news), when_late)
+    live.start(OPTIONS, WorkerLimits(), 0, np.float32)
+    live.watch()
+    live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
+    busy = None
+    for index in range(num_clips):
+        if busy and index % clips_per_result == 0:
+            assert live.keep(ClipDone(busy.key, np.full((1, 2), busy.key[2]), 0, 0))
+            busy = None
+        live.receive(ClipReady(0, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
+        busy = busy or live.next_clip()
+    live.stop()
+    if busy:
+        live.keep(ClipDone(busy.key, np.full((1, 2), busy.key[2]), 0, 0))
+    assert live.are_over
+    _, *clips, ended = heard
+    assert isinstance(ended, PieceEnded)
+    assert [clip.index for clip in clips] == list(range(num_clips)), "each is told, in order"
+    seen = [clip.index for clip in clips if clip.features is not None]
+    assert all((clips[index].features == index).all() for index in seen)
+    released = live._pool.released
+    assert sorted([*released, *seen]) == list(range(num_clips)), "each slot is free once"
+    return seen
+
+
+def test_in_time_every_clip_is_computed(monkeypatch):
+    for rule in ("drop-oldest", "sparser", "keep-all"):
+        assert len(computed(monkeypatch, rule, 50, 1)) == 50
+
+
+def test_a_late_device_gets_the_newest_clips(monkeypatch):
+    seen = computed(monkeypatch, "drop-oldest", 60, 3)
+    assert set(np.diff(seen)[2:]) == {3}
+
+
+def test_a_late_device_gets_clips_at_regular_distances(monkeypatch):
+    seen = computed(monkeypatch, "sparser", 80, 3)
+    steps = np.diff(seen)[4:]
+    assert np.median(steps) == 4, "the least power of two that leaves time enough"
+    assert set(steps) <= {2, 4}, "now and then, less is tried"
+
+
+def test_a_camera_is_thinned_less_when_there_is_time_again(monkeypatch):
+    monkeypatch.setattr(following, "CALM_CLIPS", 4)
+    seen = computed(monkeypatch, "sparser", 400, 2)
+    assert 150 <= len(seen) <= 200
+
+
+def in_thread(monkeypatch):
+    """Run the workers of streams in threads of this process."""
+    make = following.WorkerPool
+    monkeypatch.setattr(
+        following,
+        "WorkerPool",
+        lambda *arguments, **settings: make(*arguments, **settings | {"in_thread": True}),
+    )
+
+
+def test_a_camera_that_hangs_up_is_called_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(following, "FIRST_PAUSE", 0.01)
+    in_thread(monkeypatch)
+    bodies = [transport_stream(tmp_path / f"{n}.ts", draw_frames(70, seed=n)) for n in range(2)]
+    heard = []
+    with http_stream(*bodies) as address:
+        live = LiveStreams(
+            [LiveSource("front", address)], lambda piece, news: heard.append((piece, news))
+        )
+
+        def more():
+            if sum(isinstance(news, PieceEnded) for _, news in heard) < 2:
+                return ()
+            live.stop()
+            return None
+
+        list(make_engine().extract((), tmp_path, more=more, live=live))
+    begun = [piece for piece, news in heard if isinstance(news, PieceBegun)]
+    assert begun == [("front", 0), ("front", 1)]
+    for number in range(2):
+        indices = [
+            n.index for (_, piece), n in heard if piece == number and isinstance(n, SeenClip)
+        ]
+        assert indices == list(range(len(indices)))
+        assert indices
+
+
+def test_pauses_grow_while_a_camera_is_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(following, "FIRST_PAUSE", 0.004)
+    in_thread(monkeypatch)
+    calls = []
+
+    def nothing(source, *_):
+        calls.append(time.monotonic())
+        yield PieceEnded("Connection refused", 0)
+
+    monkeypatch.setattr("vigil.extract.decode.worker.read_stream", nothing)
+    monkeypatch.setattr(following, "LAST_PAUSE", 0.064)
+    live = LiveStreams([LiveSource("front", "rtsp://nowhere")], pytest.fail)
+
+    def more():
+        if len(calls) < 8:
+            return ()
+        live.stop()
+        return None
+
+    list(make_engine().extract((), tmp_path, more=more, live=live))
+    pauses = np.diff(calls)
+    assert pauses[-1] >= 0.032
+    assert pauses[:2].min() >= 0.002
