@@ -132,13 +132,13 @@ class StreamEvents:
         start = self.time_at(event.start_seconds)
         if before is None:
             before = self._continued(event, start)
-        now, seen = time.time(), float(self.timeline.seconds[-1, 1])
+        now = time.time()
         stop = self.time_at(event.stop_seconds)
         name = event_id(self._camera, start, self._began.isoformat(), event.start_frame)
         return Alarm(
             event=name if before is None else before.event,
             sequence=0,
-            is_open=event.stop_seconds + self._rule.join_seconds >= seen,
+            is_open=event.stop_seconds + self._rule.join_seconds >= self._undecided_from,
             camera=self._camera,
             video=None,
             label=event.class_name,
@@ -152,6 +152,14 @@ class StreamEvents:
             detected_at=datetime.fromtimestamp(now, UTC).isoformat(),
             lag_seconds=round(now - stop.timestamp(), 3),
         )
+
+    @property
+    def _undecided_from(self) -> float:
+        """From when on what comes may still become an event, or go on with one."""
+        assert self.timeline is not None
+        seconds, scores = self.timeline.seconds, self.timeline.scores.scores
+        is_quiet = np.flatnonzero(scores < self._rule.keep_threshold)
+        return float(seconds[is_quiet[-1], 1] if len(is_quiet) else seconds[0, 0])
 
     def _continued(self, event: Event, start: datetime) -> Alarm | None:
         """The inherited event that an event goes on with."""
