@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Literal, TypeAlias
 
@@ -56,6 +56,8 @@ class SeenClip:
     """(n,) times of the frames that no clip before it has shown, since the piece began."""
     features: npt.NDArray[np.floating] | None
     """(V, D); None: there was no time for it, and it was dropped."""
+    arrived_at: float
+    """When its last frame had been read, in seconds since 1970."""
 
 
 Piece: TypeAlias = tuple[str, int]
@@ -191,7 +193,7 @@ class LiveStreams:
         """Queue a clip for the devices, or drop one if they are late."""
         assert clip.seconds is not None  # every clip of a stream has them
         key = camera.source.name, -1 - camera.piece, clip.clip_index
-        seen = SeenClip(clip.clip_index, clip.seconds, None)
+        seen = SeenClip(clip.clip_index, clip.seconds, None, time.time())
         camera.pending.append(_Pending(camera.piece, seen, is_known=False))
         camera.waiting.append(ClipWork(key, self._first + worker, clip.slot))
         if self._when_late == "keep-all" or camera.source.can_end:
@@ -223,7 +225,7 @@ class LiveStreams:
         for pending in camera.pending:
             news = pending.news
             if isinstance(news, SeenClip) and (pending.piece, news.index) == (-1 - attempt, index):
-                pending.news = SeenClip(index, news.seconds, features)
+                pending.news = replace(news, features=features)
                 pending.is_known = True
 
     def _end(self, camera: _Camera, ended: PieceEnded) -> None:

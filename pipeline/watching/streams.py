@@ -1,6 +1,7 @@
 """Streams of cameras: scored while they run, with alarms, and results in stretches of minutes."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from vigil.pipeline.watching.stream_events import StreamEvents
 
 STRETCH_SECONDS = 600.0
 """A stream has a result for each stretch of at least so long, up to a quiet place."""
+MAX_DRIFT = 2e-4
+"""By which the clock of a camera may be slow, as a share of the time."""
 LONGEST_STRETCH_SECONDS = 3600.0
 """A stretch without a quiet place ends here, which cuts an event in the results, not in alarms."""
 
@@ -130,8 +133,7 @@ class StreamFollower:
         self._gauges.add("vigil_clips_dropped_total", clip.features is None, camera=camera)
         if scorer := self._pieces.get(camera):
             self._ledger.record_alarms(self._guarded(camera, lambda: scorer.add(clip)))
-            lag = time.time() - scorer.began_at - float(clip.seconds[-1])
-            self._gauges.set("vigil_lag_seconds", lag, camera=camera)
+            self._gauges.set("vigil_lag_seconds", scorer.lag(clip), camera=camera)
 
     def _guarded(self, camera: str, step: Callable[[], list[Alarm]]) -> list[Alarm]:
         """Do a step; a piece that cannot be scored is given up, and the next one is tried."""
@@ -199,15 +201,23 @@ class _PieceScorer:
         self._checkpoint, self._camera, self._kind = checkpoint, camera, kind
         self._timeline, self.events = timeline, events
         self._rule, self._threshold_rule, self._keep = rule, threshold_rule, keep
+        self._clock, self._shown = math.inf, 0.0
+        """The clock of this machine when the first frame was shown, and the last frame so far."""
         self._kept_until = 0.0
         """Seconds of the piece that are in results."""
         self._unseen: list[tuple[float, float]] = []
         """Of the others, those that were dropped."""
 
-    @property
-    def began_at(self) -> float:
-        """When the piece began, in seconds since 1970."""
-        return self.events.time_at(0).timestamp()
+    def lag(self, clip: SeenClip) -> float:
+        """Seconds from when the last frame of a clip was shown until now.
+
+        A frame counts as shown when it could have been read: as long after the first one as the
+        stream says, the least delay so far taken for none.
+        """
+        shown = float(clip.seconds[-1])
+        drifted = self._clock + MAX_DRIFT * (shown - self._shown)
+        self._clock, self._shown = min(drifted, clip.arrived_at - shown), shown
+        return time.time() - self._clock - shown
 
     def add(self, clip: SeenClip) -> list[Alarm]:
         """Take the next clip, and return messages."""
