@@ -1,0 +1,155 @@
+"""The files that were dealt with, by name, size and time, so that a restart reads none of them again.
+
+The ledger knows recordings by their content and decides what is scored. This is its index by file,
+in an SQLite file beside it: where it lacks a file, that file is read, and the ledger asked.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+SEEN_NAME = "seen.sqlite"
+BEFORE = "before"
+"""Outcome of a file that was there at the first start with --from-now."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS files (
+    name BLOB PRIMARY KEY, folder BLOB NOT NULL, camera BLOB NOT NULL, path BLOB NOT NULL,
+    num_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, outcome TEXT NOT NULL,
+    reason TEXT NOT NULL, num_events INTEGER NOT NULL, result_bytes INTEGER NOT NULL,
+    done_at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS by_folder ON files (folder);
+CREATE INDEX IF NOT EXISTS with_result ON files (done_at) WHERE result_bytes > 0;
+CREATE INDEX IF NOT EXISTS by_outcome ON files (outcome, num_events > 0, done_at);
+"""
+_COLUMNS = "name, camera, path, num_bytes, modified_ns, outcome, reason, num_events, result_bytes"
+
+
+@dataclass(frozen=True)
+class SeenFile:
+    """A file that was dealt with."""
+
+    name: str
+    """In RESULTS."""
+    camera: str
+    path: str
+    num_bytes: int
+    modified_ns: int
+    outcome: str
+    """As in the ledger, or `BEFORE`."""
+    reason: str = ""
+    num_events: int = 0
+    result_bytes: int = 0
+    """Of its files in RESULTS; 0 if there are none, or none any more."""
+
+
+class SeenFiles:
+    """The index of one RESULTS folder; any thread may use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it; one that is damaged is made anew, since the ledger has what counts."""
+        self._lock = threading.Lock()
+        self.is_new = not path.exists()
+        try:
+            self._database = _open(path)
+        except sqlite3.DatabaseError:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._database = _open(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._database.close()
+
+    def in_folder(self, folder: str) -> dict[str, tuple[int, int]]:
+        """Name -> size and time (ns) of the files known in a folder, without those below it."""
+        rows = self._all(
+            "SELECT name, num_bytes, modified_ns FROM files WHERE folder = ?", os.fsencode(folder)
+        )
+        return {os.fsdecode(name): (num_bytes, modified) for name, num_bytes, modified in rows}
+
+    def record(self, files: Sequence[SeenFile], done_at: float) -> None:
+        """Note that files are dealt with."""
+        rows = [
+            (
+                os.fsencode(one.name),
+                os.fsencode(str(PurePosixPath(one.name).parent)),
+                os.fsencode(one.camera),
+                os.fsencode(one.path),
+                *(one.num_bytes, one.modified_ns, one.outcome, one.reason),
+                *(one.num_events, one.result_bytes, done_at),
+            )
+            for one in files
+        ]
+        with self._lock, self._database:
+            self._database.executemany(
+                f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 11)})", rows
+            )
+
+    def newest(self, outcome: str, with_events: bool, number: int) -> list[SeenFile]:
+        """The files of an outcome that were dealt with last, in the order in which they were.
+
+        Scored ones whose results were removed do not count.
+        """
+        rows = self._all(
+            f"SELECT {_COLUMNS} FROM files WHERE outcome = ? AND (num_events > 0) = ? "
+            "AND (outcome != 'scored' OR result_bytes > 0) ORDER BY done_at DESC LIMIT ?",
+            outcome,
+            with_events,
+            number,
+        )
+        return [_file(row) for row in reversed(rows)]
+
+    def oldest_results(self) -> Iterator[tuple[float, SeenFile]]:
+        """Yield the files with results, the oldest first, each with when it was dealt with."""
+        after = (-1.0, b"")
+        while rows := self._all(
+            f"SELECT done_at, {_COLUMNS} FROM files WHERE result_bytes > 0 "
+            "AND (done_at, name) > (?, ?) ORDER BY done_at, name LIMIT 100",
+            *after,
+        ):
+            yield from ((row[0], _file(row[1:])) for row in rows)
+            after = rows[-1][0], rows[-1][1]
+
+    def total_bytes(self) -> int:
+        """Size of all results."""
+        (total,) = self._all("SELECT COALESCE(SUM(result_bytes), 0) FROM files")[0]
+        return int(total)
+
+    def forget_results(self, files: Sequence[SeenFile]) -> None:
+        """Note that the results of files are removed; forget the files that are gone as well."""
+        with self._lock, self._database:
+            for one in files:
+                gone = not os.path.lexists(one.path)
+                change = "DELETE FROM files" if gone else "UPDATE files SET result_bytes = 0"
+                self._database.execute(f"{change} WHERE name = ?", (os.fsencode(one.name),))
+
+    def cameras(self) -> set[str]:
+        """The cameras of all known files."""
+        return {os.fsdecode(row[0]) for row in self._all("SELECT DISTINCT camera FROM files")}
+
+    def path_of(self, name: str) -> str | None:
+        """Where a file lay when it was dealt with; None if it is not known."""
+        rows = self._all("SELECT path FROM files WHERE name = ?", os.fsencode(name))
+        return os.fsdecode(rows[0][0]) if rows else None
+
+    def _all(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")  # what is lost is found out again
+    database.executescript(_TABLES)
+    return database
+
+
+def _file(row: tuple) -> SeenFile:  # type: ignore[type-arg]
+    name, camera, path, *rest = row
+    return SeenFile(os.fsdecode(name), os.fsdecode(camera), os.fsdecode(path), *rest)
