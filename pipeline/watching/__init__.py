@@ -1,0 +1,1 @@
+"""Live: recordings and streams are scored as they come, and alarms are raised."""
