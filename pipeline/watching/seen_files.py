@@ -1,7 +1,7 @@
-"""The files that were dealt with, by name, size and time, so that a restart reads none of them again.
+"""The files that were dealt with, by name, size and time: a restart reads none of them again.
 
-The ledger knows recordings by their content and decides what is scored. This is its index by file,
-in an SQLite file beside it: where it lacks a file, that file is read, and the ledger asked.
+The ledger knows recordings by their content and decides what is scored. This index beside it is by
+file: if it lacks one, that file is read, and the ledger is asked.
 """
 
 import os
@@ -9,7 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 SEEN_NAME = "seen.sqlite"
 BEFORE = "before"
@@ -17,11 +17,10 @@ BEFORE = "before"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
-    name BLOB PRIMARY KEY, folder BLOB NOT NULL, camera BLOB NOT NULL, path BLOB NOT NULL,
+    name BLOB PRIMARY KEY, camera BLOB NOT NULL, path BLOB NOT NULL,
     num_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, outcome TEXT NOT NULL,
-    reason TEXT NOT NULL, num_events INTEGER NOT NULL, result_bytes INTEGER NOT NULL,
+    reason BLOB NOT NULL, num_events INTEGER NOT NULL, result_bytes INTEGER NOT NULL,
     done_at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS by_folder ON files (folder);
 CREATE INDEX IF NOT EXISTS with_result ON files (done_at) WHERE result_bytes > 0;
 CREATE INDEX IF NOT EXISTS by_outcome ON files (outcome, num_events > 0, done_at);
 """
@@ -65,29 +64,21 @@ class SeenFiles:
         with self._lock:
             self._database.close()
 
-    def in_folder(self, folder: str) -> dict[str, tuple[int, int]]:
-        """Name -> size and time (ns) of the files known in a folder, without those below it."""
-        rows = self._all(
-            "SELECT name, num_bytes, modified_ns FROM files WHERE folder = ?", os.fsencode(folder)
-        )
-        return {os.fsdecode(name): (num_bytes, modified) for name, num_bytes, modified in rows}
+    def is_known(self, name: str, num_bytes: int, modified_ns: int) -> bool:
+        """Whether a file of this name, size and time was dealt with."""
+        query = "SELECT 1 FROM files WHERE name = ? AND num_bytes = ? AND modified_ns = ?"
+        return bool(self._all(query, os.fsencode(name), num_bytes, modified_ns))
 
-    def record(self, files: Sequence[SeenFile], done_at: float) -> None:
-        """Note that files are dealt with."""
-        rows = [
-            (
-                os.fsencode(one.name),
-                os.fsencode(str(PurePosixPath(one.name).parent)),
-                os.fsencode(one.camera),
-                os.fsencode(one.path),
-                *(one.num_bytes, one.modified_ns, one.outcome, one.reason),
-                *(one.num_events, one.result_bytes, done_at),
-            )
-            for one in files
-        ]
+    def record(self, file: SeenFile, done_at: float) -> None:
+        """Note that a file is dealt with."""
+        values = (
+            *map(os.fsencode, (file.name, file.camera, file.path)),
+            *(file.num_bytes, file.modified_ns, file.outcome, os.fsencode(file.reason)),
+            *(file.num_events, file.result_bytes, done_at),
+        )
         with self._lock, self._database:
-            self._database.executemany(
-                f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * 11)})", rows
+            self._database.execute(
+                f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(values))})", values
             )
 
     def newest(self, outcome: str, with_events: bool, number: int) -> list[SeenFile]:
@@ -151,5 +142,4 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _file(row: tuple) -> SeenFile:  # type: ignore[type-arg]
-    name, camera, path, *rest = row
-    return SeenFile(os.fsdecode(name), os.fsdecode(camera), os.fsdecode(path), *rest)
+    return SeenFile(*(os.fsdecode(one) if isinstance(one, bytes) else one for one in row))
