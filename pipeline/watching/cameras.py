@@ -40,6 +40,8 @@ class Camera:
     """Score that opens an event; None: as for all cameras."""
     settle_seconds: float | None = None
     """How long a file must be unchanged; None: as for all cameras."""
+    silent_minutes: float | None = None
+    """/healthz reports a camera of which no recording was scored for so long; None: never."""
     limits: CameraLimits = field(default_factory=CameraLimits)
 
     @property
@@ -77,6 +79,7 @@ class _Entry:
     quiet_hours: str = ""
     events_per_hour: int | None = None
     settle_seconds: float | None = None
+    silent_minutes: float | None = None
 
 
 def read_cameras(addresses: Sequence[str], file: Path | None, results: Path) -> Cameras:
@@ -166,12 +169,20 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
         raise UserError(f"{where}: {error}") from error
     if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", entry.name):
         raise UserError(f"{where}: a name must not be empty, start with a dot or hold a slash")
-    threshold, settle = entry.threshold, entry.settle_seconds
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UserError(f"{where}: threshold = {threshold:g} is not a number from 0 to 1")
-    if settle is not None and not 0 <= settle < math.inf:
-        raise UserError(f"{where}: settle_seconds = {settle:g} is not a length: use 0 or more")
-    return Camera(entry.name, os.path.expanduser(entry.address), threshold, settle, limits)  # noqa: PTH111
+    if entry.threshold is not None and not 0 <= entry.threshold <= 1:
+        raise UserError(f"{where}: threshold = {entry.threshold:g} is not a number from 0 to 1")
+    for name in ("settle_seconds", "silent_minutes"):
+        value = getattr(entry, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"{where}: {name} = {value:g} is not a length of time: use 0 or more")
+    return Camera(
+        entry.name,
+        os.path.expanduser(entry.address),  # noqa: PTH111  (not yet a path)
+        entry.threshold,
+        entry.settle_seconds,
+        entry.silent_minutes,
+        limits,
+    )
 
 
 def _number(value: object) -> object:

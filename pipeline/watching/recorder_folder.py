@@ -36,6 +36,10 @@ MAX_READ_AHEAD = 8
 log = logging.getLogger(__name__)
 
 
+class _Stopped(Exception):  # noqa: N818 - it is not an error
+    """The thread is to end while it reads a file."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """A file that is complete."""
@@ -155,6 +159,8 @@ class RecorderFolders:
                 self._settle()
                 while self._ready.qsize() < MAX_READ_AHEAD and self._complete:
                     self._read_oldest()
+        except _Stopped:
+            pass
         except BaseException as error:  # the thread that takes them raises it
             self._error = error
 
@@ -175,8 +181,9 @@ class RecorderFolders:
                 return
             self._searching, self._search_seconds = self.search.everything(), 0.0
         is_first = self._searched_at is None
+        is_left = is_first and self.from_now and self.seen.is_new
         for found in self._searching:
-            if is_first and self.from_now and self.seen.is_new:
+            if is_left:
                 self._leave(found)
             else:
                 self._consider(found)
@@ -188,6 +195,7 @@ class RecorderFolders:
         now = time.monotonic()
         self._next_search = now + max(SEARCH_SECONDS, self._search_seconds / MAX_SHARE)
         if is_first:
+            self.seen.note_search()
             self._searched_at = now
 
     def _consider(self, found: FoundFile) -> None:
@@ -234,7 +242,7 @@ class RecorderFolders:
         _, name, watched = heapq.heappop(self._complete)
         camera, path = self._open[name], watched.path
         try:
-            identity = identify(SourceVideo(path, name))
+            identity = identify(SourceVideo(path, name), self._require_running)
         except VideoError as error:
             self._give_up(name, path, error)
             return
@@ -243,6 +251,10 @@ class RecorderFolders:
             self._growing[name] = watched  # it has changed since
             return
         self._ready.put(Recording(camera, name, path, *size_and_time, identity.digest))
+
+    def _require_running(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
 
     def _give_up(self, name: str, path: Path, error: Exception) -> None:
         """Forget a file that cannot be read; if it is still there, the next search finds it."""

@@ -4,6 +4,7 @@ The ledger knows recordings by their content and decides what is scored. This in
 file: if it lacks one, that file is read, and the ledger is asked.
 """
 
+import logging
 import os
 import sqlite3
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 SEEN_NAME = "seen.sqlite"
 BEFORE = "before"
 """Outcome of a file that was there at the first start with --from-now."""
+
+log = logging.getLogger(__name__)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS files (
@@ -51,7 +54,6 @@ class SeenFiles:
     def __init__(self, path: Path) -> None:
         """Open or create it; one that is damaged is made anew, since the ledger has what counts."""
         self._lock = threading.Lock()
-        self.is_new = not path.exists()
         try:
             self._database = _open(path)
         except sqlite3.DatabaseError:
@@ -63,6 +65,16 @@ class SeenFiles:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has searched all folders yet."""
+        return not self._all("PRAGMA user_version")[0][0]
+
+    def note_search(self) -> None:
+        """Note that a run has searched all folders."""
+        with self._lock, self._database:
+            self._database.execute("PRAGMA user_version = 1")
 
     def is_known(self, name: str, num_bytes: int, modified_ns: int) -> bool:
         """Whether a file of this name, size and time was dealt with."""
@@ -76,10 +88,13 @@ class SeenFiles:
             *(file.num_bytes, file.modified_ns, file.outcome, os.fsencode(file.reason)),
             *(file.num_events, file.result_bytes, done_at),
         )
-        with self._lock, self._database:
-            self._database.execute(
-                f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(values))})", values
-            )
+        try:
+            with self._lock, self._database:
+                self._database.execute(
+                    f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(values))})", values
+                )
+        except sqlite3.OperationalError as error:  # a full disk: the file is looked at once more
+            log.warning("%s cannot be put into the index: %s", file.name, error)
 
     def newest(self, outcome: str, with_events: bool, number: int) -> list[SeenFile]:
         """The files of an outcome that were dealt with last, in the order in which they were.
