@@ -282,6 +282,22 @@ def test_a_late_device_gets_clips_at_regular_distances(monkeypatch):
     assert set(steps) <= {2, 4}, "now and then, less is tried"
 
 
+def test_cameras_take_turns(monkeypatch):
+    monkeypatch.setattr(following, "WorkerPool", NoPool)
+    names = ["a", "b", "c"]
+    live = LiveStreams([LiveSource(name, "rtsp://a") for name in names], lambda *_: None)
+    live.start(OPTIONS, WorkerLimits(), 0, np.float32)
+    live.watch()
+    for task in range(3):
+        live.receive(StreamNews(task, PieceBegun(0.0, 25.0, 320, 240)))
+    served = []
+    for index in range(12):
+        for task in range(3):
+            live.receive(ClipReady(task, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
+        served.append(live.next_clip().key[0])
+    assert served == names * 4, "a late device leaves no camera out"
+
+
 def test_a_camera_is_thinned_less_when_there_is_time_again(monkeypatch):
     monkeypatch.setattr(following, "CALM_CLIPS", 4)
     seen = computed(monkeypatch, "sparser", 400, 2)

@@ -80,6 +80,8 @@ class _Camera:
     thinning: int = 1
     """One clip of so many is computed."""
     num_calm: int = 0
+    turn: int = 0
+    """When a device got its last clip, in clips of all cameras."""
     waiting: deque[ClipWork] = field(default_factory=deque)
     pending: deque["_Pending"] = field(default_factory=deque)
     """News that cannot be told yet, because a clip before them is not back."""
@@ -104,7 +106,7 @@ class LiveStreams:
         """Name the cameras; `start` connects to them."""
         self._cameras = {source.name: _Camera(source) for source in sources}
         self._hear, self._when_late = hear, when_late
-        self._numbers = itertools.count()
+        self._numbers, self._turns = itertools.count(), itertools.count(1)
         self._tasks: dict[int, _Camera] = {}
         self._dtype: type[np.floating] = np.float32
 
@@ -246,9 +248,13 @@ class LiveStreams:
         camera.try_at = None if camera.source.can_end else now + pause
 
     def next_clip(self) -> ClipWork | None:
-        """The next clip for a device: of the camera with the most waiting."""
-        camera = max(self._cameras.values(), key=lambda camera: len(camera.waiting), default=None)
-        return camera.waiting.popleft() if camera is not None and camera.waiting else None
+        """The next clip for a device: of the camera that has waited longest for its turn."""
+        waiting = [camera for camera in self._cameras.values() if camera.waiting]
+        if not waiting:
+            return None
+        camera = min(waiting, key=lambda camera: camera.turn)
+        camera.turn = next(self._turns)
+        return camera.waiting.popleft()
 
     def is_mine(self, worker: int) -> bool:
         """Whether a worker's number is one of these."""
