@@ -16,7 +16,13 @@ from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline import options
 from vigil.pipeline.calibration import check_asked
 from vigil.pipeline.option_paths import check_paths
-from vigil.pipeline.option_values import check_numbers, read_max_damage, read_span, read_threshold
+from vigil.pipeline.option_values import (
+    check_numbers,
+    read_max_damage,
+    read_moment,
+    read_span,
+    read_threshold,
+)
 from vigil.pipeline.recorder_names import check_clock
 from vigil.pipeline.result_formats import read_formats
 
@@ -24,7 +30,12 @@ MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
-_OWN_VIEWS_ONLY = (options.ExtractOptions, options.ScoreOptions, options.CalibrateOptions)
+_OWN_VIEWS_ONLY = (
+    options.ExtractOptions,
+    options.ScoreOptions,
+    options.ExplainOptions,
+    options.CalibrateOptions,
+)
 """Commands that extract; the others may read imported features, whose views have no names."""
 
 _WITH_RESAMPLES = (options.CompareOptions, options.BenchMethodsOptions, options.ReproduceOptions)
@@ -67,6 +78,9 @@ def _check_values(chosen: Any) -> None:
     if isinstance(chosen, options.ScoreOptions):
         read_threshold(chosen.threshold)
         check_clock(chosen.clock)
+    if isinstance(chosen, options.ExplainOptions):
+        read_threshold(chosen.threshold)
+        read_moment(chosen.at)
     if isinstance(chosen, options.CalibrateOptions):
         check_asked(chosen.alarms_per_day, chosen.block_seconds, chosen.camera)
     if (memory_gib := getattr(chosen, "memory_gib", None)) is not None:

@@ -352,6 +352,40 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
+class ExplainOptions:
+    """Show why the model gives a moment of a video its score: where, when, like what."""
+
+    video: Positional[str]
+    """Video file, or folder of pictures."""
+    out: Path
+    """Folder for explain.html and its figures; the features are kept in its subfolder features."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; without it, the starter that ships with
+    vigil."""
+    at: str | None = None
+    """Moment to explain, in seconds or as h:mm:ss; by default the highest one of the highest event,
+    or of the video if it has none."""
+    class_name: str | None = None
+    """Explain the logit of this class instead of the score."""
+    features: Path | None = None
+    """Folder of the features that the model was trained on, to name the nearest of these videos."""
+    weights: str | None = None
+    """The backbone's weights file, if it has moved since the training, or a name of weights."""
+    views: str = "center"
+    """Views to average the scores over."""
+    threshold: str = "auto"
+    """Score that opens an event, as for vigil score."""
+    span: str = "auto"
+    """How long videos are cut, as for vigil score."""
+    overwrite: bool = False
+    """Replace features made with other settings or from another version of the video."""
+    which: Which = "best"
+    """Which checkpoint to use: the best one on validation, or the last one."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
 class CalibrateOptions:
     """Set the thresholds that keep a rate of alarms, from ordinary footage of your own cameras."""
 

@@ -19,6 +19,7 @@ USUAL: dict[type[Any], str] = {
     options.ReproduceOptions: "name videos features annotations out config only views "
     "allow_missing",
     options.ScoreOptions: "videos checkpoint out views threshold span overwrite dry_run",
+    options.ExplainOptions: "video checkpoint out at class_name features views",
     options.CalibrateOptions: "run videos out alarms_per_day camera span overwrite",
     options.FeaturesImportOptions: "sources out backbone crops num_frames fps overwrite",
 }
@@ -45,6 +46,9 @@ vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --format html,srt""",
     "report": """\
 vigil report RESULTS
 vigil report RESULTS --format srt,parquet""",
+    "explain": """\
+vigil explain tonight.mp4 --out WHY
+vigil explain tonight.mp4 -c RUN -o WHY --at 0:01:15 --features FEATURES""",
     "features verify": "vigil features verify FEATURES --videos VIDEOS --repair",
     "features show": "vigil features show FEATURES",
     "features import": "vigil features import RTFM_FEATURES --out FEATURES --crops rtfm",
