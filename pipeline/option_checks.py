@@ -200,6 +200,11 @@ def require_one_size(compute: options.ComputeOptions, views: Collection[str]) ->
         raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
 
 
+def wants_clips(chosen: options.ScoreOptions | options.ReportOptions) -> bool:
+    """Whether clips are asked for; those with captions are made of the others."""
+    return chosen.clips or chosen.annotate
+
+
 def check_clips(chosen: options.ScoreOptions | options.ReportOptions) -> None:
     """Refuse a margin that is out of range, and clips that cannot be encoded.
 
@@ -210,7 +215,7 @@ def check_clips(chosen: options.ScoreOptions | options.ReportOptions) -> None:
         raise UserError(
             f"clip margin {chosen.clip_margin:g} is not in 0..{MAX_MARGIN_SECONDS} seconds: use 5"
         )
-    if chosen.clips:
+    if wants_clips(chosen):
         from vigil.extract.decode.excerpt_tracks import require_encoder  # loads FFmpeg
 
         require_encoder()

@@ -339,6 +339,9 @@ class ScoreOptions:
     vtt, edl, chapters, cvat, label-studio, coco."""
     clips: bool = False
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    annotate: bool = False
+    """Write each clip a second time, with class, score and time under its picture; implies
+    --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     overwrite: bool = False
@@ -432,6 +435,9 @@ class ReportOptions:
     label-studio, coco."""
     clips: bool = False
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    annotate: bool = False
+    """Write each clip a second time, with class, score and time under its picture; implies
+    --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     annotations: tuple[Path, ...] = ()

@@ -298,6 +298,8 @@ def test_the_nearest_training_videos_are_found(tmp_path):
     (run / "splits.json").unlink()
     found = find_nearest(load_checkpoint(run), Bag(own, 0, 0, 4), ["center"], store)
     assert {one.video for one in found} == {"Arson/twin.mp4", "Normal/n.mp4", "other.mp4"}
+    with pytest.raises(UserError, match="none of which is explained: use --views center"):
+        find_nearest(load_checkpoint(run), Bag(own, 0, 0, 4), ["squeeze"], store)
     other = replace(stranger, spec=replace(SPEC, short_side=300))
     wrong = write_store(tmp_path / "wrong", other)
     with pytest.raises(UserError, match="give --features the folder of the training"):

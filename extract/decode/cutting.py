@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 
 import av
 
+from vigil.extract.decode.captions import Caption, write_captioned
 from vigil.extract.decode.excerpts import Excerpt, Source, Written, write_excerpt
 from vigil.extract.errors import VideoError
 from vigil.extract.files import NAME_ERRNOS
@@ -24,6 +25,8 @@ class Cut:
 
     source: Source
     excerpt: Excerpt
+    caption: Caption | None = None
+    """Also written with this under its picture, as a file of its own."""
 
 
 def write_excerpts(cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Written | str]]:
@@ -49,7 +52,10 @@ def _write_all(connection: Connection, cuts: Sequence[Cut]) -> None:
 
     for cut in cuts:
         try:
-            connection.send(write_excerpt(cut.source, cut.excerpt, beat))
+            written = write_excerpt(cut.source, cut.excerpt, beat)
+            if cut.caption is not None:
+                write_captioned(cut.excerpt.path, written.start_seconds, cut.caption, beat)
+            connection.send(written)
         except VideoError as error:
             connection.send(error.reason)
         except MemoryError:

@@ -54,14 +54,12 @@ def find_nearest(
     Args:
         checkpoint: with its model on the CPU.
         bag: that was explained.
-        views: averaged over.
+        views: averaged over, those of them that a training video's features hold.
         folder: of features of the training videos.
 
     Raises:
         UserError: the features are of another kind, or none is of a training video.
     """
-    pooling = checkpoint.config.recipe.features
-    own = _inputs(checkpoint.model, bag.features, views, pooling)[bag.segment]
     classes = training_classes(checkpoint.folder)
     found = []
     for video, path in list_features(folder).items():
@@ -76,7 +74,7 @@ def find_nearest(
                 f"({'; '.join(differences)}): give --features the folder of the training"
             )
         name = "" if classes is None else classes[video]
-        found.append(_most_similar(checkpoint, features, views, own, video, name))
+        found.append(_most_similar(checkpoint, bag, features, views, video, name))
     if not found:
         raise UserError(
             f"{folder} holds features of no other training video of {checkpoint.folder}: give "
@@ -96,24 +94,31 @@ def training_classes(checkpoint: Path) -> dict[str, str] | None:
 
 def _most_similar(
     checkpoint: Checkpoint,
+    bag: Bag,
     features: VideoFeatures,
     views: list[str],
-    own: npt.NDArray[np.float64],
     video: str,
     class_name: str,
 ) -> Neighbour:
     pooling = checkpoint.config.recipe.features
+    shared = [view for view in views if view in features.views]
+    if not shared:
+        raise UserError(
+            f"{video}: its features hold the views {', '.join(features.views)}, none of which is "
+            f"explained: use --views {features.views[0]}"
+        )
+    own = _inputs(checkpoint.model, bag.features, shared, pooling)[bag.segment]
     best, place = -np.inf, (0, 0)
-    for start, bag in _bags(features, pooling):
-        inputs = _inputs(checkpoint.model, bag, views, pooling)
+    for start, part in _bags(features, pooling):
+        inputs = _inputs(checkpoint.model, part, shared, pooling)
         lengths = np.linalg.norm(inputs, axis=1) * np.linalg.norm(own)
         similarities = (inputs @ own) / np.maximum(lengths, np.finfo(np.float64).tiny)
-        held = np.diff(bag.segment_frames)[:, 0] > 0
+        held = np.diff(part.segment_frames)[:, 0] > 0
         similarities = np.where(held | ~held.any(), similarities, -np.inf)
         segment = int(similarities.argmax())
         if similarities[segment] > best:
             best = float(similarities[segment])
-            place = tuple((start + bag.segment_frames[segment]).tolist())
+            place = tuple((start + part.segment_frames[segment]).tolist())
     start_seconds, stop_seconds = seconds_at(features, np.array(place)).tolist()
     return Neighbour(video, class_name, best, start_seconds, stop_seconds)
 
