@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection
 import av
 
 from vigil.extract.decode.captions import Caption, write_captioned
-from vigil.extract.decode.excerpts import Excerpt, Source, Written, write_excerpt
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
+from vigil.extract.decode.excerpts import write_excerpt
 from vigil.extract.errors import VideoError
 from vigil.extract.files import NAME_ERRNOS
 from vigil.extract.processes import ask_each, limit_memory

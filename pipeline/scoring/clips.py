@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vigil.extract.decode.captions import Caption
 from vigil.extract.decode.cutting import Cut, write_excerpts
-from vigil.extract.decode.excerpts import Excerpt, Source, Written
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
 from vigil.extract.decode.videos import EXCERPTS_MARK
 from vigil.extract.errors import counted
 from vigil.extract.files import make_folder, path_below
