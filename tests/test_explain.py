@@ -36,7 +36,7 @@ from vigil.model.joint_plus import JointPlus, JointPlusConfig, JointPlusLoss
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.cli import main
-from vigil.pipeline.explaining import command
+from vigil.pipeline.explaining import command, places
 from vigil.pipeline.explaining.attribution import Attribution, attribute
 from vigil.pipeline.explaining.moment import Bag, bag_around, find_moment
 from vigil.pipeline.explaining.nearest import find_nearest
@@ -193,6 +193,21 @@ def test_views_of_the_whole_frame_lie_over_all_of_it():
 def test_negative_places_are_left_out():
     found = on_frame(-np.ones((1, 7, 7)), "squeeze", (256, 341))
     assert not found.any()
+
+
+def test_clips_near_the_segment_are_looked_into_by_their_evidence():
+    content = with_clips(400)
+    evidence = np.zeros((len(content.clip_frames), 2))
+    evidence[-1], evidence[8], evidence[9] = 9.0, 2.0, -3.0
+    attribution = Attribution(0.5, np.empty(0), evidence, {})
+    bag = Bag(content, 0, 0, 3)  # frames 150 to 200; a clip has 32 frames and starts every 16
+    chosen = places.clips_around(bag, attribution)
+    assert len(chosen) == 3
+    assert 8 in chosen
+    assert 9 not in chosen
+    starts, stops = content.clip_frames[chosen].T
+    assert (starts < 232).all()
+    assert (stops > 118).all()
 
 
 SQUARE = (slice(150, 190), slice(220, 260))

@@ -10,6 +10,7 @@ from vigil.extract.networks.actions import action_names, find_action_layer
 from vigil.extract.segments import segment_ranges
 from vigil.pipeline.explaining.command import Explanation
 from vigil.pipeline.explaining.figures import FloatArray, Steps, plot_places, plot_times
+from vigil.pipeline.explaining.places import clips_around
 from vigil.pipeline.logs import printable
 from vigil.pipeline.pages import embedded, render_page
 from vigil.pipeline.scores.events import Action, Event
@@ -58,6 +59,7 @@ def write_explanation(folder: Path, found: Explanation) -> Path:
         normal_class=found.checkpoint.config.class_names[0],
         num_events=result.num_events,
         explained=found.class_name,
+        speaks_against=speaks_against(found),
         bag_score=found.attribution.score,
         has_spans=result.span_frames is not None,
         places=embedded(folder / PLACES_NAME),
@@ -97,6 +99,12 @@ def _plot_times(path: Path, found: Explanation) -> None:
             for name, weights in found.attribution.attentions.items()
         },
     )
+
+
+def speaks_against(found: Explanation) -> bool:
+    """Whether the clips that pictures are from speak more against the score than for it."""
+    clips = clips_around(found.bag, found.attribution)
+    return bool(found.attribution.evidence[clips].sum() < 0)
 
 
 def evidence_over_time(found: Explanation) -> tuple[FloatArray, FloatArray]:

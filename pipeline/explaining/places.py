@@ -54,7 +54,7 @@ def find_pictures(
     attribution: Attribution,
     activations: Activations,
 ) -> list[Picture]:
-    """The frames with most activation, in order of time, from the clips with most evidence.
+    """The frames with most activation, in order of time, from the clips around the segment.
 
     Args:
         video: is read again from its beginning up to these clips.
@@ -67,9 +67,7 @@ def find_pictures(
     Raises:
         UserError: the frames no longer give the stored features, or nothing speaks for the score.
     """
-    favour = np.maximum(attribution.evidence, 0).sum(axis=1)
-    best = np.argsort(-favour, kind="stable")[:MAX_CLIPS]
-    chosen = sorted(int(clip) for clip in best if favour[clip] > 0)
+    chosen = clips_around(bag, attribution)
     clips = clips_of(video, features, {bag.first_clip + clip for clip in chosen})
     found: list[tuple[float, Picture]] = []
     for clip in chosen:
@@ -87,6 +85,22 @@ def find_pictures(
         raise UserError("no place in the frames speaks for the score: explain another moment")
     found.sort(key=lambda one: -one[0])
     return sorted((one for _, one in found[:MAX_PICTURES]), key=lambda one: one.seconds)
+
+
+def clips_around(bag: Bag, attribution: Attribution) -> list[int]:
+    """The clips of a bag to look into: of those at most a clip from its segment, the weightiest.
+
+    Evidence farther away comes from what a model compares a segment with, such as the mean of the
+    scene: what is there does not show what the segment is.
+    """
+    content = bag.features
+    assert content.clip_frames is not None
+    start, stop = content.segment_frames[bag.segment]
+    reach = int(np.diff(content.clip_frames).max())
+    starts, stops = content.clip_frames.T
+    (near,) = np.nonzero((starts < stop + reach) & (stops > start - reach))
+    favour = np.maximum(attribution.evidence[near], 0).sum(axis=1)
+    return sorted(near[np.argsort(-favour, kind="stable")[:MAX_CLIPS]].tolist())
 
 
 def clips_of(
@@ -128,11 +142,12 @@ def _checked(
     number = bag.first_clip + clip
     stored = features.clip_features[number : number + 1][0, features.views.index(view)]
     stored = stored.astype(np.float64)  # squares of 16-bit values overflow
-    error = np.linalg.norm(activation.features.ravel() - stored) / np.linalg.norm(stored)
-    if not error <= LARGEST_ERROR:
+    error = np.linalg.norm(activation.features.ravel() - stored)
+    if not error <= LARGEST_ERROR * np.linalg.norm(stored):
         raise UserError(
-            f"{features.video.path}: clip {number} no longer gives its stored feature (relative "
-            f"error {error:.2g}): extract it again with --overwrite"
+            f"{features.video.path}: clip {number} no longer gives its stored feature (it differs "
+            f"by {error:.2g}, its length is {np.linalg.norm(stored):.2g}): extract it again with "
+            "--overwrite"
         )
     return activation.places
 
