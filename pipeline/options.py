@@ -318,7 +318,7 @@ class ScoreOptions:
     weights: str | None = None
     """The backbone's weights file, if it has moved since the training, or a name of weights."""
     views: str = "center"
-    """Views to average the scores over; the paper tests on five."""
+    """Views to average over; the paper uses five."""
     threshold: str = "auto"
     """Score that opens an event; auto: the calibrated one of the video's camera, or without vigil
     calibrate the one chosen on validation."""
