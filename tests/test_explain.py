@@ -1,6 +1,7 @@
 """`vigil explain`: the moment, the evidence, the places, the neighbours and the page."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ from vigil.pipeline.explaining import command, places
 from vigil.pipeline.explaining.attribution import Attribution, attribute
 from vigil.pipeline.explaining.moment import Bag, bag_around, find_moment
 from vigil.pipeline.explaining.nearest import find_nearest
+from vigil.pipeline.explaining.page import speaks_against
 from vigil.pipeline.explaining.places import clips_of, find_pictures, on_frame
 from vigil.pipeline.option_values import read_moment
 from vigil.pipeline.text_files import write_json
@@ -208,6 +210,10 @@ def test_clips_near_the_segment_are_looked_into_by_their_evidence():
     starts, stops = content.clip_frames[chosen].T
     assert (starts < 232).all()
     assert (stops > 118).all()
+    found = SimpleNamespace(bag=bag, attribution=attribution)
+    assert not speaks_against(found)
+    evidence[8] = -1.0
+    assert speaks_against(found)
 
 
 SQUARE = (slice(150, 190), slice(220, 260))

@@ -58,7 +58,9 @@ def attribute(
         output = model.eval()(given)
         target = _target(output, bag.segment, class_index)
         if not target.requires_grad:
-            raise UserError(f"{_name(model)} cannot be explained: it computes without gradients")
+            raise UserError(
+                f"{type(model).__name__} cannot be explained: it computes without gradients"
+            )
         (slope,) = torch.autograd.grad(target, given)
     if not (slope.isfinite().all() and slope.any()):
         raise UserError(
@@ -96,7 +98,3 @@ def _target(output: Output, segment: int, class_index: int | None) -> Tensor:
     if output.class_logits is None:
         raise UserError("the method names no classes: leave out --class-name")
     return output.class_logits[:, class_index].double().mean()
-
-
-def _name(model: Detector) -> str:
-    return type(model).__name__

@@ -8,7 +8,7 @@ import numpy as np
 from vigil.data.pooling import real_positions
 from vigil.extract.networks.actions import action_names, find_action_layer
 from vigil.extract.segments import segment_ranges
-from vigil.pipeline.explaining.command import Explanation
+from vigil.pipeline.explaining.explanation import Explanation
 from vigil.pipeline.explaining.figures import FloatArray, Steps, plot_places, plot_times
 from vigil.pipeline.explaining.places import clips_around
 from vigil.pipeline.logs import printable
