@@ -205,7 +205,8 @@ def judge(samples: Sequence[Sample], pieces: Sequence[tuple[str, str]]) -> int:
     quarter = len(steady) // 4
     before, after = median(steady[:quarter]), median(steady[-quarter:])
     print(
-        f"memory: {before / 1e6:.0f} MB, at the end {after / 1e6:.0f} MB ({after / before - 1:+.1%})"
+        f"memory: {before / 1e6:.0f} MB, at the end {after / 1e6:.0f} MB "
+        f"({after / before - 1:+.1%})"
     )
     has_resumed = all(len(sizes[camera]) >= 2 for camera in (*CUT, "udp"))
     print(f"resumed after cuts, and followed the other size: {has_resumed}")

@@ -4,7 +4,7 @@ Legend: V views, S segments, n clips, T time positions of a clip, P positions of
 C channels, D = T x C, time-major.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -136,29 +136,73 @@ def pool_positions(
             the frames of the range.
     """
     num_clips, num_views, _ = clip_features.shape
+    places = real_positions(clip_frames, time_positions, clip_length, clip_lengths)
+    positions = clip_features.reshape(num_clips, num_views, time_positions, -1).swapaxes(1, 2)
+    positions = positions[places.clips, places.positions]  # (P, V, C)
+    pooled = np.empty((len(segment_frames), *positions.shape[1:]), clip_features.dtype)
+    windows = windows_of_segments(places.centres, segment_frames, window_frames)
+    for segment, (begin, past) in enumerate(windows):
+        pooled[segment] = window_means(positions, begin, past).max(axis=0)
+    return pooled
+
+
+class RealPositions(NamedTuple):
+    """The time positions of a video that do not lie in a clip's padding, in order of time."""
+
+    clips: npt.NDArray[np.int64]
+    """(P,) the clip of each."""
+    positions: npt.NDArray[np.int64]
+    """(P,) its index in the clip."""
+    centres: npt.NDArray[np.float64]
+    """(P,) its centre, in frames of the video."""
+
+
+def real_positions(
+    clip_frames: npt.NDArray[np.int64],
+    time_positions: int,
+    clip_length: int,
+    clip_lengths: npt.NDArray[np.int64] | None = None,
+) -> RealPositions:
+    """Return where the positions of clips lie; the arguments are those of `pool_positions`."""
     offsets = (np.arange(time_positions) + 0.5) * clip_length / time_positions
     ranges = np.diff(clip_frames)
     scale = 1 if clip_lengths is None else ranges / clip_lengths[:, None]
     centres = clip_frames[:, :1] + offsets * scale  # (n, T)
     centres[:, 0] = np.minimum(centres[:, 0], clip_frames[:, 1] - 1)  # every clip keeps one
-    is_real = centres < clip_frames[:, 1:]
-    order = np.argsort(centres[is_real], kind="stable")
-    centres = centres[is_real][order]  # (P,)
-    positions = clip_features.reshape(num_clips, num_views, time_positions, -1).swapaxes(1, 2)
-    positions = positions[is_real][order]  # (P, V, C)
+    clips, positions = np.nonzero(centres < clip_frames[:, 1:])
+    centres = centres[clips, positions]
+    order = np.argsort(centres, kind="stable")
+    return RealPositions(clips[order], positions[order], centres[order])
+
+
+def windows_of_segments(
+    centres: npt.NDArray[np.float64], segment_frames: npt.NDArray[np.int64], window_frames: float
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield, for each segment, where its windows begin and end: (w,) and (w,), among P positions.
+
+    Args:
+        centres: (P,) of the positions, increasing.
+        segment_frames: (S, 2).
+        window_frames: length of a window.
+    """
     first = np.searchsorted(centres, centres - window_frames / 2, side="left")
     stop = np.searchsorted(centres, centres + window_frames / 2, side="right")
-    pooled = np.empty((len(segment_frames), *positions.shape[1:]), clip_features.dtype)
     bounds = np.searchsorted(centres, segment_frames)
     for segment, (own, end) in enumerate(bounds):
         if own == end:
             centre = range_centres(segment_frames[segment : segment + 1])[0]
             own = int(np.argmin(np.abs(centres - centre)))
             end = own + 1
-        low = first[own]
-        sums = np.cumsum(positions[low : stop[end - 1]], axis=0, dtype=np.float64)
-        sums = np.concatenate([np.zeros_like(sums[:1]), sums])
-        begin, past = first[own:end] - low, stop[own:end] - low
-        windows = (sums[past] - sums[begin]) / (past - begin)[:, None, None]
-        pooled[segment] = windows.max(axis=0)
-    return pooled
+        yield first[own:end], stop[own:end]
+
+
+def window_means(
+    positions: npt.NDArray[np.floating],
+    begin: npt.NDArray[np.int64],
+    past: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return (w, V, C), the means of positions (P, V, C) over neighbouring windows in order."""
+    low = begin[0]
+    sums = np.cumsum(positions[low : past[-1]], axis=0, dtype=np.float64)
+    sums = np.concatenate([np.zeros_like(sums[:1]), sums])
+    return np.asarray((sums[past - low] - sums[begin - low]) / (past - begin)[:, None, None])

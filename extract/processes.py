@@ -2,15 +2,20 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import Pipe, get_context, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 PR_SET_PDEATHSIG = 1
 _ONE_AT_A_TIME = threading.Lock()
@@ -33,6 +38,57 @@ def spawn(target: Callable[..., Any], args: tuple[Any, ...], name: str) -> BaseP
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
+
+
+def ask_each(
+    work: Callable[[Connection, Sequence[Item]], None],
+    items: Sequence[Item],
+    name: str,
+    stall_seconds: float,
+) -> Iterator[tuple[Item, Any]]:
+    """Yield each item with what a process says of it, or with the reason why it says nothing.
+
+    A process that dies, or that is silent for too long, is ended over the item that it has reached,
+    and another one gets those after it.
+
+    Args:
+        work: called in the process. It sends an answer for each item, in order; between them, None
+            is a sign of life.
+        items: at hand in the process as copies.
+        name: of the process.
+        stall_seconds: for how long it may be silent.
+
+    Raises:
+        OSError: the process sent it instead of an answer.
+    """
+    waiting = deque(items)
+    while waiting:
+        ours, theirs = Pipe()
+        process = spawn(work, (theirs, list(waiting)), name)
+        theirs.close()
+        try:
+            while waiting and ours.poll(stall_seconds):
+                said = ours.recv()
+                if isinstance(said, OSError):
+                    raise said
+                if said is not None:
+                    yield waiting.popleft(), said
+            if waiting:
+                yield waiting.popleft(), f"reading it made no progress for {stall_seconds:g} s"
+        except EOFError:
+            yield waiting.popleft(), "the process reading it died"
+        finally:
+            process.kill()
+            process.join()
+            ours.close()
+
+
+def limit_memory(num_bytes: int) -> None:
+    """Let this process have no more writable memory, and leave no core if it crashes."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = num_bytes if most == resource.RLIM_INFINITY else min(num_bytes, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @contextmanager

@@ -57,6 +57,20 @@ def slices(features: ClipFeatures, first: int = 0, stop: int | None = None) -> I
         yield slice(start, min(start + step, stop))
 
 
+def clips_of_segments(
+    clip_frames: npt.NDArray[np.int64], segment_frames: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """Yield, for each segment, the half-open range of the clips that it pools, as `pool_clips`."""
+    owners = segment_of_clips(clip_frames, segment_frames)
+    clip_centres = range_centres(clip_frames)
+    for segment, centre in enumerate(range_centres(segment_frames)):
+        first, stop = map(int, np.searchsorted(owners, [segment, segment + 1]))
+        if first == stop:
+            first = int(np.argmin(np.abs(clip_centres - centre)))
+            stop = first + 1
+        yield first, stop
+
+
 def pool_clips(
     clip_features: ClipFeatures,
     clip_frames: npt.NDArray[np.int64],
@@ -80,14 +94,8 @@ def pool_clips(
     """
     if len(clip_features) != len(clip_frames) or len(clip_frames) == 0:
         raise ValueError(f"{len(clip_features)} clip features for {len(clip_frames)} clips")
-    owners = segment_of_clips(clip_frames, segment_frames)
-    clip_centres = range_centres(clip_frames)
     pooled = np.empty((len(segment_frames), *clip_features.shape[1:]), clip_features.dtype)
-    for segment, centre in enumerate(range_centres(segment_frames)):
-        first, stop = np.searchsorted(owners, [segment, segment + 1])
-        if first == stop:
-            first = int(np.argmin(np.abs(clip_centres - centre)))
-            stop = first + 1
+    for segment, (first, stop) in enumerate(clips_of_segments(clip_frames, segment_frames)):
         maxima = [clip_features[some].max(axis=0) for some in slices(clip_features, first, stop)]
         pooled[segment] = np.max(maxima, axis=0)
     return pooled

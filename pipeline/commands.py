@@ -25,6 +25,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "score": (options.ScoreOptions, "scoring.command:run_score"),
     "watch": (options.WatchOptions, "watching.command:run_watch"),
     "report": (options.ReportOptions, "scoring.report_command:run_report"),
+    "explain": (options.ExplainOptions, "explaining.command:run_explain"),
     "features": {
         "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),
         "show": (options.FeaturesShowOptions, "extraction.show:run_show"),

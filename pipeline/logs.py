@@ -203,6 +203,27 @@ def show_progress(count: RunningCount) -> Iterator[ProgressLine]:
 
 
 @contextmanager
+def show_clips(total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what is called with the number of clips that are written, or could not be."""
+    reported = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16))
+    disable = total == 0 or not is_watched()
+    with Progress(*columns, console=console(), transient=True, disable=disable) as progress:
+        task = progress.add_task(f"0 of {counted(total, 'clip')}", total=total)
+
+        def show(done: int) -> None:
+            nonlocal reported
+            said = f"{done} of {counted(total, 'clip')}"
+            progress.update(task, completed=done, description=said)
+            tell("cutting", done, total)
+            if disable and time.monotonic() - reported >= REPORT_SECONDS:
+                reported = time.monotonic()
+                log.info("%s", said)
+
+        yield show
+
+
+@contextmanager
 def download_progress() -> Iterator[Callable[[int, int | None], None]]:
     """Yield the callback for a download: (bytes so far, bytes in total or None)."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())

@@ -16,7 +16,13 @@ from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline import options
 from vigil.pipeline.calibration import check_asked, check_camera_option
 from vigil.pipeline.option_paths import check_paths
-from vigil.pipeline.option_values import check_numbers, read_max_damage, read_span, read_threshold
+from vigil.pipeline.option_values import (
+    check_numbers,
+    read_max_damage,
+    read_moment,
+    read_span,
+    read_threshold,
+)
 from vigil.pipeline.recorder_names import check_clock
 from vigil.pipeline.result_formats import read_formats
 
@@ -28,6 +34,7 @@ _OWN_VIEWS_ONLY = (
     options.ExtractOptions,
     options.ScoreOptions,
     options.WatchOptions,
+    options.ExplainOptions,
     options.CalibrateOptions,
 )
 """Commands that extract; the others may read imported features, whose views have no names."""
@@ -72,6 +79,9 @@ def _check_values(chosen: Any) -> None:
     if isinstance(chosen, (options.ScoreOptions, options.WatchOptions)):
         read_threshold(chosen.threshold)
         check_clock(chosen.clock)
+    if isinstance(chosen, options.ExplainOptions):
+        read_threshold(chosen.threshold)
+        read_moment(chosen.at)
     if isinstance(chosen, options.CalibrateOptions):
         check_asked(chosen.alarms_per_day, chosen.block_seconds, chosen.camera)
     if isinstance(chosen, options.WatchOptions) and chosen.camera is not None:
@@ -193,6 +203,13 @@ def require_one_size(compute: options.ComputeOptions, views: Collection[str]) ->
         raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
 
 
+def wants_clips(
+    chosen: options.ScoreOptions | options.WatchOptions | options.ReportOptions,
+) -> bool:
+    """Whether clips are asked for; those with captions are made of the others."""
+    return chosen.clips or chosen.annotate
+
+
 def check_clips(
     chosen: options.ScoreOptions | options.WatchOptions | options.ReportOptions,
 ) -> None:
@@ -205,7 +222,7 @@ def check_clips(
         raise UserError(
             f"clip margin {chosen.clip_margin:g} is not in 0..{MAX_MARGIN_SECONDS} seconds: use 5"
         )
-    if chosen.clips:
+    if wants_clips(chosen):
         from vigil.extract.decode.excerpt_tracks import require_encoder  # loads FFmpeg
 
         require_encoder()

@@ -10,6 +10,13 @@ from vigil.pipeline.recipe import find_config, read_toml
 from vigil.pipeline.run_folder import BEST
 from vigil.pipeline.starter import checkpoint_folder
 
+_MAY_USE_STARTER = (
+    options.ScoreOptions,
+    options.WatchOptions,
+    options.ExplainOptions,
+    options.CalibrateOptions,
+)
+
 
 def check_paths(chosen: Any) -> None:
     """Refuse what a command is to read and is not there, and a file in the place of its output.
@@ -20,6 +27,8 @@ def check_paths(chosen: Any) -> None:
     videos = getattr(chosen, "videos", None)
     for argument in videos if isinstance(videos, tuple) else ():
         check_argument(argument)
+    if isinstance(chosen, options.ExplainOptions):
+        check_argument(chosen.video)
     for name in ("annotations", "test_annotations"):
         for path in getattr(chosen, name, ()):
             if not path.exists():
@@ -29,8 +38,7 @@ def check_paths(chosen: Any) -> None:
         raise UserError(f"--out {out} is a file: give a folder")
     for name in ("run", "other", "checkpoint"):
         if (path := getattr(chosen, name, None)) is not None:
-            with_starter = options.ScoreOptions, options.WatchOptions, options.CalibrateOptions
-            may_be_starter = isinstance(chosen, with_starter)
+            may_be_starter = isinstance(chosen, _MAY_USE_STARTER)
             _check_run(checkpoint_folder(path) if may_be_starter else path)
     for name in ("features", "test_features"):
         if isinstance(features := getattr(chosen, name, None), Path):

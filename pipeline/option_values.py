@@ -87,6 +87,21 @@ def read_span(text: str) -> Span:
     return seconds
 
 
+def read_moment(text: str | None) -> float | None:
+    """Parse a time in a video, in seconds or as h:mm:ss or m:ss, to seconds; None for None.
+
+    Raises:
+        UserError: it is not a time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", text.strip())
+    if match is None:
+        raise UserError(f"--at {text!r} is not a time: use seconds, such as 75.5, or 0:01:15")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
 def read_max_damage(text: str | None) -> float:
     """Parse the allowed share of damaged frames, 0..1, from --max-damage; None allows all.
 

@@ -318,7 +318,7 @@ class ScoreOptions:
     weights: str | None = None
     """The backbone's weights file, if it has moved since the training, or a name of weights."""
     views: str = "center"
-    """Views to average the scores over; the paper tests on five."""
+    """Views to average over; the paper uses five."""
     threshold: str = "auto"
     """Score that opens an event; auto: the calibrated one of the video's camera, or without vigil
     calibrate the one chosen on validation."""
@@ -339,6 +339,9 @@ class ScoreOptions:
     vtt, edl, chapters, cvat, label-studio, coco."""
     clips: bool = False
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    annotate: bool = False
+    """Write each clip a second time, with class, score and time under its picture; implies
+    --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     overwrite: bool = False
@@ -412,8 +415,45 @@ class WatchOptions:
     """Formats of the results, as for vigil score."""
     clips: bool = False
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    annotate: bool = False
+    """Write each clip a second time, with class, score and time under its picture; implies
+    --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    which: Which = "best"
+    """Which checkpoint to use: the best one on validation, or the last one."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """Show why the model gives a moment of a video its score: where, when, like what."""
+
+    video: Positional[str]
+    """Video file, or folder of pictures."""
+    out: Path
+    """Folder for explain.html and its figures; the features are kept in its subfolder features."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; without it, the starter that ships with
+    vigil."""
+    at: str | None = None
+    """Moment to explain, in seconds or as h:mm:ss; by default the highest one of the highest event,
+    or of the video if it has none."""
+    class_name: str | None = None
+    """Explain the logit of this class instead of the score."""
+    features: Path | None = None
+    """Folder of the features that the model was trained on, to name the nearest of these videos."""
+    weights: str | None = None
+    """The backbone's weights file, if it has moved since the training, or a name of weights."""
+    views: str = "center"
+    """Views to average the scores over."""
+    threshold: str = "auto"
+    """Score that opens an event, as for vigil score."""
+    span: str = "auto"
+    """How long videos are cut, as for vigil score."""
+    overwrite: bool = False
+    """Replace features made with other settings or from another version of the video."""
     which: Which = "best"
     """Which checkpoint to use: the best one on validation, or the last one."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
@@ -467,6 +507,9 @@ class ReportOptions:
     label-studio, coco."""
     clips: bool = False
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    annotate: bool = False
+    """Write each clip a second time, with class, score and time under its picture; implies
+    --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     annotations: tuple[Path, ...] = ()

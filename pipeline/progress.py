@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["downloading", "extracting", "scoring", "training"]
+Stage = Literal["downloading", "extracting", "scoring", "cutting", "training"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Progress:
     stage: Stage
     """Stages may take turns: a video is scored as soon as it is extracted."""
     done: int
-    """Bytes when downloading, videos when extracting and scoring, epochs when training."""
+    """Bytes when downloading, videos when extracting and scoring, clips when cutting, epochs when
+    training."""
     total: int | None
     """Of the same unit; None if it is not known."""
     share: float | None

@@ -20,6 +20,7 @@ USUAL: dict[type[Any], str] = {
     "allow_missing",
     options.ScoreOptions: "videos checkpoint out views threshold span overwrite dry_run",
     options.WatchOptions: "sources out cameras checkpoint on_event metrics once keep_days",
+    options.ExplainOptions: "video checkpoint out at class_name features views",
     options.CalibrateOptions: "run videos out alarms_per_day camera span overwrite",
     options.FeaturesImportOptions: "sources out backbone crops num_frames fps overwrite",
 }
@@ -50,6 +51,9 @@ vigil watch --cameras cameras.toml -o RESULTS --once     # from cron""",
     "report": """\
 vigil report RESULTS
 vigil report RESULTS --format srt,parquet""",
+    "explain": """\
+vigil explain tonight.mp4 --out WHY
+vigil explain tonight.mp4 -c RUN -o WHY --at 0:01:15 --features FEATURES""",
     "features verify": "vigil features verify FEATURES --videos VIDEOS --repair",
     "features show": "vigil features show FEATURES",
     "features import": "vigil features import RTFM_FEATURES --out FEATURES --crops rtfm",

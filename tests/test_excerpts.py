@@ -8,14 +8,16 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from test_geometry import INTERLACED, combing, weave
 from video_files import draw_frames, encode, truncate
 
 from vigil.extract.decode import cutting
 from vigil.extract.decode.cutting import Cut, write_excerpts
 from vigil.extract.decode.decoder import probe
 from vigil.extract.decode.decoder_av import AvDecoder
+from vigil.extract.decode.excerpt_request import Excerpt, Source
 from vigil.extract.decode.excerpt_tracks import require_encoder
-from vigil.extract.decode.excerpts import Excerpt, Source, write_excerpt
+from vigil.extract.decode.excerpts import write_excerpt
 from vigil.extract.errors import UserError, VideoError
 
 RATE, SOUND_RATE = 25, 16_000
@@ -228,6 +230,23 @@ def test_the_contact_sheet_has_frames_of_the_event(tmp_path):
         found = pixels[top : top + height, left : left + width]
         nearest = np.abs(frames - found).mean(axis=(1, 2, 3)).argmin()
         assert times[nearest] == pytest.approx(4 + (index + 0.5) * 2 / 9, abs=0.04)
+
+
+@pytest.mark.parametrize("duration", [4.0, 60.0], ids=["timed", "counted"])
+@pytest.mark.parametrize("name", ["mpeg2.ts", "mpeg4.avi"])
+def test_interlaced_frames_that_are_encoded_are_deinterlaced(tmp_path, name, duration):
+    source = encode(tmp_path / name, weave(100), **INTERLACED[name])
+    excerpt = replace(EVENT, event_seconds=(1.6, 2.4), event_frames=(40, 60), margin_seconds=0.4)
+    out, written = cut(source, excerpt, duration=duration)
+    assert not written.is_copy
+    expected, times = shown(source)
+    found, found_times = shown(out)
+    assert len(found) == pytest.approx(40, abs=1)
+    assert combing(found) < 1 < combing(weave(40))
+    for picture, time in zip(found, found_times + written.start_seconds, strict=True):
+        index = np.searchsorted(times, time + 1e-3, side="right") - 1
+        errors = np.abs(expected[index - 1 : index + 2] - picture).mean(axis=(1, 2, 3))
+        assert errors.argmin() == 1, time
 
 
 class TestFailures:

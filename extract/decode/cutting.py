@@ -1,20 +1,19 @@
 """Writes excerpts in a process of its own, because damaged videos can crash or hang FFmpeg."""
 
 import os
-import resource
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 import av
 
-from vigil.extract.decode.excerpts import Excerpt, Source, Written, write_excerpt
+from vigil.extract.decode.captions import Caption, write_captioned
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
+from vigil.extract.decode.excerpts import write_excerpt
 from vigil.extract.errors import VideoError
 from vigil.extract.files import NAME_ERRNOS
-from vigil.extract.processes import spawn
+from vigil.extract.processes import ask_each, limit_memory
 
 STALL_SECONDS = 60.0
 BEAT_SECONDS = 1.0
@@ -27,6 +26,8 @@ class Cut:
 
     source: Source
     excerpt: Excerpt
+    caption: Caption | None = None
+    """Also written with this under its picture, as a file of its own."""
 
 
 def write_excerpts(cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Written | str]]:
@@ -35,34 +36,12 @@ def write_excerpts(cuts: Sequence[Cut]) -> Iterator[tuple[Cut, Written | str]]:
     Raises:
         OSError: the disk is full or a folder cannot be written.
     """
-    waiting = deque(cuts)
-    while waiting:
-        ours, theirs = Pipe()
-        process = spawn(_write_all, (theirs, list(waiting)), "vigil-excerpts")
-        theirs.close()
-        try:
-            while waiting and ours.poll(STALL_SECONDS):
-                said = ours.recv()
-                if isinstance(said, OSError):
-                    raise said
-                if said is not None:
-                    yield waiting.popleft(), said
-            if waiting:
-                yield waiting.popleft(), f"reading it made no progress for {STALL_SECONDS:g} s"
-        except EOFError:
-            yield waiting.popleft(), "the process reading it died"
-        finally:
-            process.kill()
-            process.join()
-            ours.close()
+    return ask_each(_write_all, cuts, "vigil-excerpts", STALL_SECONDS)
 
 
 def _write_all(connection: Connection, cuts: Sequence[Cut]) -> None:
     """Send what was written for each excerpt, why it was not, or None now and then as a beat."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY_BYTES)
     os.nice(10)
     beaten = time.monotonic()
 
@@ -74,7 +53,10 @@ def _write_all(connection: Connection, cuts: Sequence[Cut]) -> None:
 
     for cut in cuts:
         try:
-            connection.send(write_excerpt(cut.source, cut.excerpt, beat))
+            written = write_excerpt(cut.source, cut.excerpt, beat)
+            if cut.caption is not None:
+                write_captioned(cut.excerpt.path, written.start_seconds, cut.caption, beat)
+            connection.send(written)
         except VideoError as error:
             connection.send(error.reason)
         except MemoryError:

@@ -2,18 +2,19 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vigil.extract.decode.interlacing import AUTO, Deinterlacer
 from vigil.extract.decode.upright import Upright
 from vigil.extract.errors import UserError, VideoError
 
@@ -137,7 +138,7 @@ class CopiedSound(Track):
 
 
 class Pictures(Track):
-    """Frames, decoded and encoded; the one that is shown at the start comes first."""
+    """Frames, decoded, deinterlaced if flagged, and encoded; that of the start comes first."""
 
     def __init__(
         self,
@@ -151,29 +152,32 @@ class Pictures(Track):
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         super().__init__(output, stream, span, Encoder(output, rate, first, aspect or 1))
         self._held: VideoFrame | None = None
+        self._deinterlacer = Deinterlacer(AUTO, stream.codec_context.name)
 
     def take(self, packet: "Packet[Any]") -> None:
         """Use a packet of the stream."""
         for frame in decoded(packet):
-            self._take(frame)
+            self._take(self._deinterlacer.push(frame))
 
     def finish(self) -> None:
         """Write what is held back."""
         for frame in [] if self.is_over else held_back(self._stream):
-            self._take(frame)
+            self._take(self._deinterlacer.push(frame))
+        self._take(self._deinterlacer.flush())
         self._write_held()
         self._out.finish()
 
-    def _take(self, frame: VideoFrame) -> None:
-        time = time_of(frame, self._unit)
-        if time <= self._start:
-            self._held = frame
-            return
-        self._write_held()
-        self.is_over = self.is_over or time >= self._stop
-        if not self.is_over:
-            self._out.write(frame, time - self._start)
-            self.last_seconds = time
+    def _take(self, frames: Iterable[tuple[VideoFrame, VideoFrame]]) -> None:
+        for _, frame in frames:
+            time = time_of(frame, self._unit)
+            if time <= self._start:
+                self._held = frame
+                continue
+            self._write_held()
+            self.is_over = self.is_over or time >= self._stop
+            if not self.is_over:
+                self._out.write(frame, time - self._start)
+                self.last_seconds = time
 
     def _write_held(self) -> None:
         if self._held is not None:
@@ -261,6 +265,20 @@ def decoded(packet: "Packet[Any]") -> Sequence[Any]:
         return packet.decode()
     except av.error.FFmpegError:
         return ()
+
+
+def all_frames(
+    container: InputContainer, stream: VideoStream, beat: Callable[[], None]
+) -> Iterator[VideoFrame]:
+    """Yield every frame that decodes, from the beginning of the file."""
+    packets = container.demux(stream)
+    while True:
+        beat()
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError, av.error.FFmpegError):
+            return
+        yield from decoded(packet)
 
 
 def held_back(stream: Any) -> Sequence[Any]:

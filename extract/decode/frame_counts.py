@@ -3,9 +3,8 @@
 Containers are read in a separate process, because damaged ones can crash or hang FFmpeg.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import Pipe
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import av
 from vigil.extract.decode.decoder import best_stream, num_stated_frames, open_container
 from vigil.extract.decode.streams import demux
 from vigil.extract.errors import VideoError
-from vigil.extract.processes import spawn
+from vigil.extract.processes import ask_each
 from vigil.extract.source import SourceVideo, list_pictures
 
 STALL_SECONDS = 60.0
@@ -44,25 +43,10 @@ def _read_each(
     videos: Sequence[SourceVideo], read: Callable[[Path], object]
 ) -> Iterator[tuple[SourceVideo, Any]]:
     """Yield each video with what ``read`` returns, or with the reason why it cannot be read."""
-    waiting = deque(videos)
-    while waiting:
-        ours, theirs = Pipe()
-        process = spawn(
-            _read_all, (theirs, [video.path for video in waiting], read), "vigil-counter"
-        )
-        theirs.close()
-        try:
-            while waiting and ours.poll(STALL_SECONDS):
-                count = ours.recv()
-                yield waiting.popleft(), count
-            if waiting:
-                yield waiting.popleft(), f"reading it made no progress for {STALL_SECONDS:g} s"
-        except EOFError:
-            yield waiting.popleft(), "the process reading it died"
-        finally:
-            process.kill()
-            process.join()
-            ours.close()
+    paths = [video.path for video in videos]
+    found = ask_each(partial(_read_all, read=read), paths, "vigil-counter", STALL_SECONDS)
+    for video, (_, said) in zip(videos, found, strict=True):
+        yield video, said
 
 
 def _read_all(

@@ -5,7 +5,7 @@ frames before and after. It returns one frame for each.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from av.filter import Graph
 from av.video.codeccontext import VideoCodecContext
@@ -38,7 +38,10 @@ class Deinterlacer:
         """Results that are due for frames that have been returned without the filter."""
 
     def push(self, frame: VideoFrame) -> Iterator[tuple[VideoFrame, VideoFrame]]:
-        """Take the next frame; yield those that are ready, as decoded and as deinterlaced."""
+        """Take the next frame; yield those that are ready, as decoded and as deinterlaced.
+
+        Both have the time of the decoded one.
+        """
         if self._previous is not None and _kind(frame) != _kind(self._previous):
             yield from self.flush()
         if self._graph is None and (
@@ -70,7 +73,17 @@ class Deinterlacer:
         if self._num_to_drop:
             self._num_to_drop -= 1
         else:
+            result.pts = frame.pts if frame.pts is not None else frame.dts
+            result.time_base = frame.time_base
             yield frame, result
+
+
+def deinterlaced(frames: Iterable[VideoFrame], codec: str) -> Iterator[VideoFrame]:
+    """Yield the frames of a video, those that are flagged as interlaced deinterlaced."""
+    deinterlacer = Deinterlacer(AUTO, codec)
+    for frame in frames:
+        yield from (shown for _, shown in deinterlacer.push(frame))
+    yield from (shown for _, shown in deinterlacer.flush())
 
 
 def _kind(frame: VideoFrame) -> tuple[str, int, int]:

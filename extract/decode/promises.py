@@ -7,7 +7,6 @@ rate do, or else the packets at the beginning and the size of the file.
 import math
 import os
 import random
-import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from av.video.stream import VideoStream
 from vigil.extract.decode.decoder import best_stream, open_container, stated_rate
 from vigil.extract.decode.sampling import expected_samples
 from vigil.extract.errors import VideoError
-from vigil.extract.processes import spawn
+from vigil.extract.processes import limit_memory, spawn
 from vigil.extract.source import SourceVideo, list_pictures
 
 STALL_SECONDS = 60.0
@@ -115,10 +114,7 @@ def _send_promises(
     read: Callable[[SourceVideo], int | None],
 ) -> None:
     os.nice(10)
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY_BYTES)
     with suppress(OSError):  # the other end is closed
         for video in videos:
             connection.send(read(video))

@@ -51,6 +51,8 @@ class EventClip:
     """Of a JPEG with frames of the event."""
     start_seconds: float
     """When it starts, from the first frame of the video on."""
+    annotated: str | None = None
+    """The same as ``path`` with class, score and time under the picture; None if not asked for."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,15 @@ SCORE_COLOR, TRUTH_COLOR, CHANCE_COLOR = "#2c5f8a", "#d9482b", "#9aa0a6"
 DOTS_PER_INCH = 120
 
 
-def _new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of this size in inches, which belongs to no window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file, atomically."""
     with replace_file(path) as partial:
         figure.savefig(partial, format="png")
 
@@ -44,7 +46,7 @@ def plot_roc(
     path: Path, false_positive_rate: FloatArray, true_positive_rate: FloatArray, auc: float
 ) -> None:
     """Plot the ROC curve, from rates (P,) and (P,), and chance."""
-    figure = _new_figure(4.5, 4.5)
+    figure = new_figure(4.5, 4.5)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=CHANCE_COLOR, linestyle="--", label="chance 0.5")
     axes.plot(
@@ -52,12 +54,12 @@ def plot_roc(
     )
     _label(axes, "false-positive rate of frames", "true-positive rate of frames")
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(path: Path, recall: FloatArray, precision: FloatArray, ap: float) -> None:
     """Plot precision (P,) over recall (P,) and chance; the last point must have recall 1."""
-    figure = _new_figure(4.5, 4.5)
+    figure = new_figure(4.5, 4.5)
     axes = figure.add_subplot()
     chance = precision[-1]
     axes.axhline(chance, color=CHANCE_COLOR, linestyle="--", label=f"chance {chance:.4f}")
@@ -67,7 +69,7 @@ def plot_precision_recall(path: Path, recall: FloatArray, precision: FloatArray,
     )
     _label(axes, "recall of anomalous frames", "precision")
     axes.legend(loc="upper right", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_alarms(
@@ -87,7 +89,7 @@ def plot_alarms(
         least_per_hour: one false alarm in all the footage, the least that can be seen; none at all
             is drawn at half of it.
     """
-    figure = _new_figure(5.5, 4.5)
+    figure = new_figure(5.5, 4.5)
     axes = figure.add_subplot()
     none = least_per_hour / 2
     axes.axvspan(none / 2, none * 2**0.5, color=CHANCE_COLOR, alpha=0.2, linewidth=0)
@@ -101,13 +103,13 @@ def plot_alarms(
     axes.set_xlim(none / 2, max(2 * at.max(), 20 * none))
     axes.set_ylim(-0.01, 1.01)
     axes.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(path: Path, confusion: IntArray, class_names: Sequence[str]) -> None:
     """Plot the confusion matrix (K, K); colours are shares of the true class, texts are counts."""
     size = 2.5 + 0.45 * len(class_names)
-    figure = _new_figure(size, size)
+    figure = new_figure(size, size)
     axes = figure.add_subplot()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -120,7 +122,7 @@ def plot_confusion(path: Path, confusion: IntArray, class_names: Sequence[str]) 
     axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     axes.set_xlabel("label")
     axes.set_ylabel("truth")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_rows(
@@ -135,7 +137,7 @@ def plot_rows(
         names: names of the lines, from top to bottom.
         panels: title -> (ours, published) for each line.
     """
-    figure = _new_figure(3.5 + 3.5 * len(panels), 1.2 + 0.32 * len(names))
+    figure = new_figure(3.5 + 3.5 * len(panels), 1.2 + 0.32 * len(names))
     lines = np.arange(len(names))
     every_axes = np.atleast_1d(figure.subplots(1, max(len(panels), 1), sharey=True))
     for axes, (title, values) in zip(every_axes, panels.items(), strict=False):
@@ -156,7 +158,7 @@ def plot_rows(
     every_axes[0].set_ylim(len(names) - 0.5, -0.5)
     handles, labels = every_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_video(
@@ -177,7 +179,7 @@ def plot_video(
         segment_frames: (S, 2) half-open ranges that partition the frames.
         truth: (N,) anomalous frames; None if they are unknown.
     """
-    figure = _new_figure(8, 0.8 + 1.5 * len(curves))
+    figure = new_figure(8, 0.8 + 1.5 * len(curves))
     rows = np.atleast_1d(figure.subplots(len(curves), 1, sharex=True))
     edges = np.append(segment_frames[:, 0], segment_frames[-1, 1])
     for axes, (name, values) in zip(rows, curves.items(), strict=True):
@@ -190,13 +192,13 @@ def plot_video(
         axes.set_ylim(0, 1.05 * max(1.0 if name == "score" else 0.0, float(values.max())))
     figure.suptitle(printable(title), fontsize=9).set_parse_math(False)
     rows[-1].set_xlabel("frame" if truth is None else "frame (shaded: anomalous in truth)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_densities(path: Path, densities: "Sequence[DensityPair]", columns: int = 4) -> None:
     """Plot fitted densities, normal and anomalous, over the range where they are visible."""
     num_rows = -(-len(densities) // columns)
-    figure = _new_figure(3 * columns, 0.4 + 1.8 * max(num_rows, 1))
+    figure = new_figure(3 * columns, 0.4 + 1.8 * max(num_rows, 1))
     for place, (title, at, normal, anomalous) in enumerate(densities, start=1):
         axes = figure.add_subplot(num_rows, columns, place)
         axes.plot(at, normal, color=SCORE_COLOR, label="normal")
@@ -210,7 +212,7 @@ def plot_densities(path: Path, densities: "Sequence[DensityPair]", columns: int 
         axes.tick_params(labelsize=7)
     if densities:
         figure.axes[0].legend(fontsize=7, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _label(axes: "Axes", x_label: str, y_label: str) -> None:

@@ -1,17 +1,20 @@
-"""`--clips`: each event, with some seconds around it, as an MP4 file with a contact sheet."""
+"""`--clips` and `--annotate`: each event, with some seconds around it, as MP4 files and a sheet."""
 
 import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
+from vigil.extract.decode.captions import Caption
 from vigil.extract.decode.cutting import Cut, write_excerpts
-from vigil.extract.decode.excerpts import Excerpt, Source
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
 from vigil.extract.decode.videos import EXCERPTS_MARK
 from vigil.extract.errors import counted
 from vigil.extract.files import make_folder, path_below
+from vigil.pipeline.logs import printable, show_clips
 from vigil.pipeline.scores.events import Event, EventClip
 from vigil.pipeline.scoring.results import VideoResult, write_result
 
@@ -19,13 +22,19 @@ CLIPS_FOLDER = "clips"
 MISSING = "Without a clip: "
 """How the warning about events without one begins."""
 
-_OURS = re.compile(r"\d+\.(mp4|jpg)")
+ANNOTATED = "-annotated"
+"""At the end of the name of a clip with a caption."""
+
+_OURS = re.compile(rf"\d+(({ANNOTATED})?\.mp4|\.jpg)")
 
 log = logging.getLogger(__name__)
 
 
 def add_clips(
-    folder: Path, results: Sequence[VideoResult], margin_seconds: float
+    folder: Path,
+    results: Sequence[VideoResult],
+    margin_seconds: float,
+    annotate: bool = False,
 ) -> list[VideoResult]:
     """Write the clips of all events, and the JSON files of their videos, which name them.
 
@@ -35,6 +44,7 @@ def add_clips(
         folder: RESULTS.
         results: of its videos.
         margin_seconds: how much of the video before and after an event belongs to its clip.
+        annotate: write each clip a second time, with class, score and time under its picture.
 
     Returns:
         The results, in the same order, with clips in their events.
@@ -44,18 +54,16 @@ def add_clips(
     """
     for result in results:
         remove_clips(folder, result.video)
-    cuts = [cut for one in results for cut in _cuts(folder, one, margin_seconds)]
+    cuts = [cut for one in results for cut in _cuts(folder, one, margin_seconds, annotate)]
     if cuts:
         make_folder(folder / CLIPS_FOLDER)
         (folder / CLIPS_FOLDER / EXCERPTS_MARK).touch()
     found: dict[Path, EventClip | str] = {}
-    for cut, written in write_excerpts(cuts):
-        path, sheet = cut.excerpt.path, cut.excerpt.sheet
-        if isinstance(written, str):
-            found[path] = written
-        else:
-            names = [one.relative_to(folder).as_posix() for one in (path, sheet)]
-            found[path] = EventClip(names[0], names[1], written.start_seconds)
+    with show_clips(len(cuts)) as show:
+        for cut, written in write_excerpts(cuts):
+            path = cut.excerpt.path
+            found[path] = written if isinstance(written, str) else _named(folder, cut, written)
+            show(len(found))
     return [_with_clips(folder, result, found) for result in results]
 
 
@@ -83,14 +91,43 @@ def lacks_clips(result: VideoResult) -> bool:
     return any(warning.startswith(MISSING) for warning in result.warnings)
 
 
-def _cuts(folder: Path, result: VideoResult, margin_seconds: float) -> Iterator[Cut]:
+def _named(folder: Path, cut: Cut, written: Written) -> EventClip:
+    """What the results say of a clip that was written."""
+    path, sheet = (
+        one.relative_to(folder).as_posix() for one in (cut.excerpt.path, cut.excerpt.sheet)
+    )
+    captioned = None if cut.caption is None else cut.caption.path.relative_to(folder).as_posix()
+    return EventClip(path, sheet, written.start_seconds, captioned)
+
+
+def _cuts(
+    folder: Path, result: VideoResult, margin_seconds: float, annotate: bool
+) -> Iterator[Cut]:
     if result.source is None:
         return
     source = Source(Path(result.source), result.fps, result.duration_seconds)
     for number, event in enumerate(result.events, start=1):
         seconds, frames = _seconds_and_frames(event)
         path = clip_path(folder, result.video, number)
-        yield Cut(source, Excerpt(path, seconds, frames, margin_seconds))
+        caption = _caption(path, result, event) if annotate else None
+        yield Cut(source, Excerpt(path, seconds, frames, margin_seconds), caption)
+
+
+def _caption(clip: Path, result: VideoResult, event: Event) -> Caption:
+    """What stands under the picture of an event's clip; times of day only if the event has one."""
+    import matplotlib as mpl  # has a font with most of the letters there are; takes a moment
+
+    is_known = event.start_clock is not None and result.recorded_at is not None
+    segments = result.held_segments
+    return Caption(
+        path=clip.with_stem(f"{clip.stem}{ANNOTATED}"),
+        title=printable(event.class_name),
+        seconds=tuple((one.start_seconds, one.stop_seconds) for one in segments),
+        scores=tuple(one.score for one in segments),
+        threshold=result.threshold,
+        recorded_at=datetime.fromisoformat(str(result.recorded_at)) if is_known else None,
+        font=str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")),
+    )
 
 
 def _seconds_and_frames(event: Event) -> tuple[tuple[float, float], tuple[int, int]]:

@@ -18,6 +18,7 @@ from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code, read_failures
+from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.option_values import Span, read_span, read_threshold
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions, WatchOptions
 from vigil.pipeline.progress import tell
@@ -140,12 +141,12 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
                 log.info("the %s what is done: %s", holder, shown(options.out, formats))
             raise
         results = finish(report.failures)
-        return with_clips(options, results, formats) if options.clips else results
+        return with_clips(options, results, formats) if wants_clips(options) else results
 
 
 def with_clips(options: ScoreOptions, results: Results, formats: Collection[str]) -> Results:
     """Write the clips of all events, and the files that name them again."""
-    videos = add_clips(options.out, results.videos, options.clip_margin)
+    videos = add_clips(options.out, results.videos, options.clip_margin, options.annotate)
     clipped = replace(results, videos=tuple(videos))
     write_overview(options.out, clipped, formats)
     return clipped

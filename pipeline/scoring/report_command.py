@@ -10,6 +10,7 @@ from vigil.data.matching import match_videos
 from vigil.extract.errors import UserError, counted
 from vigil.extract.locks import locked
 from vigil.pipeline.failures import exit_code
+from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.options import ReportOptions
 from vigil.pipeline.result_formats import ALWAYS, read_formats
 from vigil.pipeline.scoring.clips import add_clips, lacks_clips
@@ -38,9 +39,9 @@ def run_report(options: ReportOptions) -> int:
         raise UserError("--annotations are shown by the report: add html to --format")
     results, num_failed = read_results(folder), 0
     truth = read_truth(options, results)
-    if options.clips:
+    if wants_clips(options):
         with locked(folder):
-            videos = add_clips(folder, results.videos, options.clip_margin)
+            videos = add_clips(folder, results.videos, options.clip_margin, options.annotate)
         results = replace(results, videos=tuple(videos))
         num_failed = sum(lacks_clips(result) for result in videos)
         formats |= _written(folder)  # which do not name the clips yet

@@ -230,6 +230,8 @@ def write_result(folder: Path, result: VideoResult) -> None:
     for event in (*content["events"], *content["left_out"]):
         if event["clip"] is None:
             del event["clip"]
+        elif event["clip"]["annotated"] is None:
+            del event["clip"]["annotated"]
     path = result_path(folder, result.video)
     if path == folder / MANIFEST_NAME:
         raise ResultsError(f"{path} is reserved for the list of all results: rename the video")

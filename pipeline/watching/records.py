@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vigil.extract.errors import FailedVideo
 from vigil.extract.store import feature_path
+from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.options import WatchOptions
 from vigil.pipeline.recorder_names import RecordingTime
 from vigil.pipeline.scoring.clips import add_clips
@@ -70,8 +71,9 @@ class Records:
         open_events = self.ledger.open_events(camera)
         alarms = alarms_of(scored, open_events, self.options.join_seconds, now)
         self.ledger.record_video(self._row(recording, SCORED, ""), alarms)
-        if self.options.clips and result.events:
-            (result,) = add_clips(self.options.out, [result], self.options.clip_margin)
+        if wants_clips(self.options) and result.events:
+            how = self.options.clip_margin, self.options.annotate
+            (result,) = add_clips(self.options.out, [result], *how)
         self._keep_features(recording.name, bool(result.events))
         self._lengths[camera] = result.duration_seconds
         self._note_result(recording, result)

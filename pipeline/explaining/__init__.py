@@ -1,0 +1,1 @@
+"""`vigil explain`: why the model gives a moment of a video its score."""
