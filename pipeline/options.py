@@ -341,6 +341,9 @@ class ScoreOptions:
     """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    thumbnails: bool = True
+    """Take a thumbnail of every second of the videos while their features are extracted, for the
+    report; without them, also remove those of an earlier run."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"

@@ -34,6 +34,7 @@ from vigil.extract.decode.reader import (
     read_video,
 )
 from vigil.extract.decode.ring import ClipRing, Slot
+from vigil.extract.decode.thumbnails import Sheet
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
 
@@ -82,8 +83,16 @@ class ClipReady:
 
 
 @dataclass(frozen=True)
+class SheetReady:
+    """A sheet of thumbnails; the clips whose frames it shows came before it."""
+
+    task: int
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
 class Restarted:
-    """The task's clips so far are void; another decoder starts it again from its beginning."""
+    """The task's clips and sheets so far are void; another decoder starts it again."""
 
     task: int
     reason: str
@@ -188,7 +197,7 @@ def _do(task: Task, line: "_Line", options: ReadingOptions) -> None:
 
 def _messages(
     task: Task, line: "_Line", options: ReadingOptions
-) -> Iterator[ClipReady | Restarted | WasSplit | TaskFinished]:
+) -> Iterator[ClipReady | SheetReady | Restarted | WasSplit | TaskFinished]:
     first_clip = clip_index = task.part.first_clip if task.part else 0
     started = time.perf_counter()
     for read in _read(task, line, options):
@@ -199,6 +208,8 @@ def _messages(
                 yield ClipReady(task.number, clip_index, slot, seconds, decoder)
                 clip_index += 1
                 started = time.perf_counter()
+            case Sheet():
+                yield SheetReady(task.number, read)
             case Restart():
                 clip_index = first_clip
                 yield Restarted(task.number, read.reason)
@@ -210,7 +221,7 @@ def _messages(
 
 def _read(
     task: Task, line: "_Line", options: ReadingOptions
-) -> Iterator[Clip | Restart | SplitVideo | Finished]:
+) -> Iterator[Clip | Sheet | Restart | SplitVideo | Finished]:
     if task.part is not None and task.only_end:
         return read_end(task.video, task.part, options, line.pulse)
     if task.part is not None:

@@ -15,6 +15,7 @@ from vigil.extract.decode.worker import (
     ClipReady,
     Release,
     Restarted,
+    SheetReady,
     Task,
     TaskFailed,
     TaskFinished,
@@ -31,7 +32,7 @@ MEMORY_SIGNALS = (signal.SIGABRT, signal.SIGKILL)
 MAX_TASKS = 200
 """Tasks after which a worker is replaced, because decoders leak memory on damaged videos."""
 
-Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed
+Message = ClipReady | SheetReady | Restarted | WasSplit | TaskFinished | TaskFailed
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class WorkerPool:
             return index, self._report_death(worker)
         if isinstance(message, ClipReady):
             worker.num_held += 1
-        elif not isinstance(message, Restarted):
+        elif not isinstance(message, SheetReady | Restarted):
             worker.task = None
         return index, message
 
