@@ -175,7 +175,7 @@ def test_a_continued_video_has_the_thumbnails_of_the_run_before(tmp_path, monkey
     settings = {"num_workers": 2, "clips_per_part": 8, "journal_clips": 1, "decoder": "pyav"}
     engine = make_engine(thumbnails=tmp_path / "thumbnails", **settings)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     conclude, ends = _Run._conclude, []
@@ -183,12 +183,12 @@ def test_a_continued_video_has_the_thumbnails_of_the_run_before(tmp_path, monkey
     def stop_after_two_parts(self, news):
         ends.append(news)
         if len(ends) == 4:  # the split and two parts are done
-            raise Killed
+            raise KilledError
         return conclude(self, news)
 
     with monkeypatch.context() as patch:
         patch.setattr(_Run, "_conclude", stop_after_two_parts)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             list(engine.extract([SourceVideo(path, "a.mp4")], tmp_path / "store"))
     folder = album_folder(tmp_path / "thumbnails", "a.mp4")
     assert read_album(folder) is None  # it is not complete

@@ -27,8 +27,8 @@ DETAILS_NAME = "videos"
 PROGRAM = Path(__file__).parent.parent / "report_app"
 SCRIPTS = (
     *("data.js", "words.js", "dom.js", "state.js", "csv.js", "verdicts.js", "filters.js"),
-    *("cards.js", "table.js", "windowed.js", "album.js", "timeline.js", "player.js", "details.js"),
-    *("exchange.js", "keys.js", "app.js"),
+    *("album.js", "cards.js", "table.js", "windowed.js", "timeline.js", "player.js"),
+    *("details.js", "exchange.js", "keys.js", "app.js"),
 )
 """The program, in the order in which the page loads it."""
 STYLES = ("report.css",)
