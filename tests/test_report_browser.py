@@ -227,7 +227,7 @@ def test_a_card_shows_the_thumbnails_around_its_peak(page):
     until(page, "document.querySelectorAll('.strip img').length === 2")
     picture = card.locator(".strip img")
     until(page, "[...document.querySelectorAll('.strip img')].every((one) => one.complete)")
-    assert picture.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [5 * 160, 160]
+    assert picture.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [5 * 164 - 4, 160]
     assert picture.get_attribute("alt") == "Thumbnails around 0:00:02"
     assert picture.get_attribute("src") == "./thumbnails/gate/plays.mp4/strip-13.jpg"
     assert page.locator(".card", has_text="0.950").inner_text().count("No thumbnails") == 1

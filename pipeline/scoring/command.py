@@ -96,8 +96,6 @@ def request_of(options: ScoreOptions) -> Request:
     formats = read_formats(options.format)
     found = find_requested(options.videos, options.compute)
     engine = scoring_engine(checkpoint.config, options)
-    if options.thumbnails:
-        engine = replace(engine, thumbnails=options.out / THUMBNAILS_FOLDER)
     return Request(checkpoint, threshold, rule, read_span(options.span), found, engine, formats)
 
 
@@ -184,7 +182,10 @@ def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOp
     used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
     views = view_names(options.views)
     keep_clips = config.recipe.features.needs_clips or options.span != "whole"
-    return rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+    engine = rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+    if isinstance(options, ScoreOptions) and options.thumbnails:
+        return replace(engine, thumbnails=options.out / THUMBNAILS_FOLDER)
+    return engine
 
 
 def finish_results(

@@ -19,6 +19,8 @@ from vigil.pipeline.scoring.results import VideoResult
 THUMBNAILS_FOLDER = "thumbnails"
 NUM_AROUND = 2
 """Thumbnails before the one nearest to the peak, and after it, as far as they exist."""
+GAP = 4
+"""Black pixels between two thumbnails."""
 JPEG_QUALITY = 80
 
 log = logging.getLogger(__name__)
@@ -86,8 +88,8 @@ def write_strip(album: Album, number: int, path: Path) -> None:
     """
     pictures = list(album.pictures(range(number - NUM_AROUND, number + NUM_AROUND + 1)))
     width, height = album.size
-    strip = Image.new("RGB", (len(pictures) * width, height))
+    strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height))
     for place, picture in enumerate(pictures):
-        strip.paste(picture, (place * width, 0))
+        strip.paste(picture, (place * (width + GAP), 0))
     with replace_file(path) as partial:
         strip.save(partial, "JPEG", quality=JPEG_QUALITY)
