@@ -1,6 +1,6 @@
 """Decoders on one core: frames per second by size, compared with resizing after decoding."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from vigil.extract.clips import CLIP_FRAMES
 from vigil.extract.decode.decoder import Decoder, best_stream, frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
 from vigil.extract.decode.decoder_decord import DecordDecoder
-from vigil.extract.decode.thumbnails import Photographer, thumbnail_step
 from vigil.extract.errors import VideoError
 
 SECTION = "decode"
@@ -72,17 +71,11 @@ def _decode_all(way: Way, videos: list[Path], size: tuple[int, int]) -> int:
     return sum(way(video, size) for video in videos)
 
 
-def decode_with(
-    kind: DecoderType, video: Path, size: tuple[int, int], thumbnails: bool = False
-) -> int:
+def decode_with(kind: DecoderType, video: Path, size: tuple[int, int]) -> int:
     """Decode a video with one of vigil's decoders and return its number of frames."""
     decoder: Decoder = kind(video, probe(video), *size)
-    step = thumbnail_step(decoder.info.fps, CLIP_FRAMES) if thumbnails else 0
-    photographer = Photographer(step)
     try:
-        num_frames = sum(1 for _ in photographer.watch(decoder))
-        deque(photographer.sheets(is_end=True), maxlen=0)
-        return num_frames
+        return sum(1 for _ in decoder)
     finally:
         decoder.close()
 
@@ -118,8 +111,6 @@ WAYS: dict[str, Way] = {
     "decord, clips in full size": decode_then_resize,
     "PyAV, frames in full size": decode_and_resize,
     "vigil with decord": partial(decode_with, DecordDecoder),
-    "vigil with decord, thumbnails": partial(decode_with, DecordDecoder, thumbnails=True),
     "vigil with PyAV": partial(decode_with, AvDecoder),
-    "vigil with PyAV, thumbnails": partial(decode_with, AvDecoder, thumbnails=True),
 }
 """The first one is the baseline."""

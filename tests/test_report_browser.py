@@ -229,7 +229,7 @@ def test_a_card_shows_the_thumbnails_around_its_peak(page):
     until(page, "[...document.querySelectorAll('.strip img')].every((one) => one.complete)")
     assert picture.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [5 * 164 - 4, 160]
     assert picture.get_attribute("alt") == "Thumbnails around 0:00:02"
-    assert picture.get_attribute("src") == "./thumbnails/gate/plays.mp4/strip-13.jpg"
+    assert picture.get_attribute("src") == "./thumbnails/gate/plays.mp4/strip-11-15.jpg"
     assert page.locator(".card", has_text="0.950").inner_text().count("No thumbnails") == 1
     heights = page.locator(".card").evaluate_all("(all) => all.map((one) => one.offsetHeight)")
     assert set(heights) == {196}
@@ -257,6 +257,13 @@ def test_the_timeline_shows_the_thumbnail_of_a_moment(page):
     assert preview.is_hidden()
     slider.press("Home")
     assert preview.inner_text() == "0:00:00"
+    page.hover("#pane-title")
+    touch = """(one, type) => one.dispatchEvent(new PointerEvent(type, {
+      pointerType: "touch", clientX: one.getBoundingClientRect().right - 1}))"""
+    slider.evaluate(touch, "pointerdown")
+    assert preview.inner_text() == "0:00:03"
+    slider.evaluate(touch, "pointerleave")
+    assert preview.is_visible()  # until the finger is elsewhere
     page.locator("#note").focus()
     assert preview.is_hidden()
     open_event(page, "Fighting", "0.950")
@@ -266,9 +273,9 @@ def test_the_timeline_shows_the_thumbnail_of_a_moment(page):
 def test_a_moment_far_from_every_thumbnail_has_none(page):
     found = page.evaluate(
         """() => {
-          const album = {columns: 8, size: [1, 1], sheets: [["a", [0, 1, 2]], ["b", [60, 61]]]};
+          const album = {columns: 8, sheets: [["a", [0, 1, 2]], ["b", [60, 61]]]};
           const all = vigil.album.places(album);
-          return [0.4, 1.6, 4, 30, 59, 99].map((time) => vigil.album.nearest(all, time)?.[0]);
+          return [0.4, 1.6, 4, 30, 59, 99].map((time) => vigil.album.nearest(all, 3, time)?.[0]);
         }"""
     )
     assert found[:2] == [0, 2]

@@ -12,7 +12,7 @@ SIDE = 160
 """The longer side of a thumbnail in pixels."""
 COLUMNS, ROWS = 8, 8
 """Of a full sheet; the last sheet of a video, or of a part, has as many rows as it needs."""
-JPEG_QUALITY = 75
+JPEG_QUALITY = 65
 STEP_SECONDS = 1.0
 
 

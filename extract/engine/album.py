@@ -13,9 +13,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from vigil.extract.files import make_folder, path_below, replace_file
 FORMAT = {"format": "vigil-album", "format_version": 1}
 ALBUM_NAME = "album.json"
 _SHEET = re.compile(r"([a-z0-9_]+)-(\d+)-(\d+)-(\d+)\.jpg")
-_OURS = re.compile(rf"{_SHEET.pattern}|{re.escape(ALBUM_NAME)}|strip-\d+\.jpg")
+_OURS = re.compile(rf"{_SHEET.pattern}|{re.escape(ALBUM_NAME)}|strip-\d+-\d+\.jpg")
 """Files in the folder of an album; strips are cut from it."""
+
+MIN_REACH_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -152,13 +155,31 @@ class Album:
     sheets: tuple[tuple[str, tuple[float, ...]], ...]
     """File of each sheet, and the seconds at which its thumbnails are seen."""
 
-    @property
+    @cached_property
     def seconds(self) -> npt.NDArray[np.float64]:
         """(n,) when each thumbnail is seen."""
         return np.array([one for _, seconds in self.sheets for one in seconds])
 
-    def pictures(self, numbers: range) -> Iterator[Image.Image]:
-        """Yield thumbnails by their numbers, of which those that do not exist are left out.
+    @cached_property
+    def reach_seconds(self) -> float:
+        """A moment farther from every thumbnail has none: its frames, or their sheet, are lost."""
+        steps = np.diff(self.seconds)
+        return max(MIN_REACH_SECONDS, float(np.median(steps)) if len(steps) else 0.0)
+
+    def around(self, seconds: float, number: int = 0) -> list[int]:
+        """The thumbnail nearest to a moment, with a number of those on each side, in order.
+
+        Empty if none is near; neighbours behind a gap are left out, too.
+        """
+        there, reach = self.seconds, self.reach_seconds
+        middle = int(np.abs(there - seconds).argmin())
+        if abs(there[middle] - seconds) > reach:
+            return []
+        near = range(max(middle - number, 0), min(middle + number + 1, len(there)))
+        return [i for i in near if abs(there[i] - there[middle]) <= abs(i - middle) * reach]
+
+    def pictures(self, numbers: Collection[int]) -> Iterator[Image.Image]:
+        """Yield thumbnails by their numbers, in order.
 
         Raises:
             OSError: a sheet is missing or damaged.

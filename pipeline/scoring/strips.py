@@ -1,14 +1,13 @@
 """Thumbnails of RESULTS: the album of each video, and a strip of it around each event's peak.
 
-A strip is named after the thumbnail in its middle, so it is always that of its name: scoring again
-with another threshold writes those that are missing, and removes those of events that are no more.
+A strip is named after the thumbnails in it, so it is always that of its name: scoring again with
+another threshold writes those that are missing, and removes those of events that are no more.
 """
 
 import logging
 import os
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from vigil.extract.engine.album import Album, album_folder, read_album
@@ -21,7 +20,7 @@ NUM_AROUND = 2
 """Thumbnails before the one nearest to the peak, and after it, as far as they exist."""
 GAP = 4
 """Black pixels between two thumbnails."""
-JPEG_QUALITY = 80
+JPEG_QUALITY = 75
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +30,8 @@ def album_of(folder: Path, video: str) -> Album | None:
     return read_album(album_folder(folder / THUMBNAILS_FOLDER, video))
 
 
-def strip_number(album: Album, result: VideoResult, event: Event) -> int:
-    """The thumbnail nearest to the middle of an event's highest segment."""
+def strip_of(album: Album, result: VideoResult, event: Event) -> list[int]:
+    """The thumbnails around the middle of an event's highest segment; empty if none is near."""
     among = [
         one
         for one in result.held_segments
@@ -42,20 +41,21 @@ def strip_number(album: Album, result: VideoResult, event: Event) -> int:
     if among:
         peak = max(among, key=lambda one: one.score)
         seconds = (peak.start_seconds + peak.stop_seconds) / 2
-    return int(np.abs(album.seconds - seconds).argmin())
+    return album.around(seconds, NUM_AROUND)
 
 
-def strip_path(album: Album, number: int) -> Path:
-    """Where the strip around a thumbnail lies."""
-    return album.folder / f"strip-{number}.jpg"
+def strip_name(numbers: list[int]) -> str:
+    """Name of the file with these thumbnails."""
+    return f"strip-{numbers[0]}-{numbers[-1]}.jpg"
 
 
-def existing_strip(album: Album | None, result: VideoResult, event: Event) -> int | None:
-    """The number of an event's strip; None if there is no such file."""
-    if album is None:
+def existing_strip(album: Album | None, result: VideoResult, event: Event) -> str | None:
+    """Name of an event's strip beside its album; None if there is no such file."""
+    numbers = strip_of(album, result, event) if album is not None else []
+    if album is None or not numbers:
         return None
-    number = strip_number(album, result, event)
-    return number if os.path.isfile(strip_path(album, number)) else None  # noqa: PTH113
+    name = strip_name(numbers)
+    return name if os.path.isfile(album.folder / name) else None  # noqa: PTH113
 
 
 def write_strips(folder: Path, result: VideoResult) -> None:
@@ -69,24 +69,24 @@ def write_strips(folder: Path, result: VideoResult) -> None:
     if album is None:
         return
     try:
-        numbers = {strip_number(album, result, event) for event in result.events}
-        paths = {strip_path(album, number): number for number in numbers}
+        strips = [one for event in result.events if (one := strip_of(album, result, event))]
+        paths = {album.folder / strip_name(numbers): numbers for numbers in strips}
         for path in {*album.folder.glob("strip-*.jpg")}.difference(paths):
             path.unlink()
-        for path, number in paths.items():
+        for path, numbers in paths.items():
             if not path.exists():
-                write_strip(album, number, path)
+                write_strip(album, numbers, path)
     except OSError as error:
         log.warning("%s: its events have no thumbnails (%s)", result.video, error)
 
 
-def write_strip(album: Album, number: int, path: Path) -> None:
-    """Write a thumbnail with those around it, in one row.
+def write_strip(album: Album, numbers: list[int], path: Path) -> None:
+    """Write thumbnails in one row.
 
     Raises:
         OSError: a sheet cannot be read, or the strip not written.
     """
-    pictures = list(album.pictures(range(number - NUM_AROUND, number + NUM_AROUND + 1)))
+    pictures = list(album.pictures(numbers))
     width, height = album.size
     strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height))
     for place, picture in enumerate(pictures):

@@ -72,7 +72,8 @@ def _album(folder: Path, video: str) -> dict[str, object] | None:
         return None
     place = url(album.folder.relative_to(folder).as_posix())
     sheets = [[f"{place}/{name}", seconds] for name, seconds in album.sheets]
-    return {"columns": album.columns, "size": album.size, "sheets": sheets}
+    reach = album.reach_seconds
+    return {"columns": album.columns, "size": album.size, "reach": reach, "sheets": sheets}
 
 
 def _place(event: Event) -> list[object]:

@@ -93,7 +93,7 @@ def _video_row(
     ]
 
 
-def _event_row(number: int, event: Event, strip: int | None, classes: _Words) -> list[object]:
+def _event_row(number: int, event: Event, strip: str | None, classes: _Words) -> list[object]:
     row: list[object] = [
         number,
         event.start_frame,

@@ -2,7 +2,6 @@
 vigil.album = (() => {
   const { h } = vigil.dom;
   const { clock } = vigil.words;
-  const SHOWN_SECONDS = 3; // a moment farther from every thumbnail has none
 
   /** Where each thumbnail of an album is, in order of time: [seconds, sheet, column, row]. */
   function places(album) {
@@ -11,8 +10,8 @@ vigil.album = (() => {
     );
   }
 
-  /** The place nearest to a moment; none if it is too far, as where frames are lost. */
-  function nearest(all, seconds) {
+  /** The place nearest to a moment; none if it is out of reach, as where frames are lost. */
+  function nearest(all, reach, seconds) {
     let [low, high] = [0, all.length];
     while (low < high) {
       const middle = (low + high) >> 1;
@@ -22,8 +21,7 @@ vigil.album = (() => {
     const distance = (place) => (place ? Math.abs(place[0] - seconds) : Number.POSITIVE_INFINITY);
     const [before, after] = [all[low - 1], all[low]];
     const best = distance(after) < distance(before) ? after : before;
-    const step = all.length > 1 ? (all.at(-1)[0] - all[0][0]) / (all.length - 1) : 0;
-    return distance(best) <= Math.max(SHOWN_SECONDS, step) ? best : null;
+    return distance(best) <= reach ? best : null;
   }
 
   /** The thumbnail at a moment as {element, show(seconds, share), hide()}; null without an album. */
@@ -42,7 +40,7 @@ vigil.album = (() => {
 
     /** Show it above a share, 0 to 1, of the width of what it lies in. */
     function show(seconds, share) {
-      const place = nearest(all, seconds);
+      const place = nearest(all, album.reach, seconds);
       if (!place) return hide();
       const [found, sheet, column, row] = place;
       if (picture.getAttribute("src") !== sheet) picture.src = sheet;
@@ -65,7 +63,7 @@ vigil.album = (() => {
       { class: "strip" },
       isThere
         ? h("img", {
-            src: `${event.video.album}/strip-${event.strip}.jpg`,
+            src: `${event.video.album}/${event.strip}`,
             alt: `Thumbnails around ${clock(event.start_seconds)}`,
             decoding: "async",
             loading: "lazy",
