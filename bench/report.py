@@ -128,7 +128,7 @@ def draw_albums(folder: Path, results: Results) -> None:
     album = AlbumWriter(folder / THUMBNAILS_FOLDER, first.video)
     for sheet in photographer.sheets():
         album.put("drawn", sheet)
-    album.finish("drawn", np.arange(COLUMNS * ROWS) * 4.0)
+    album.finish("drawn", np.arange(COLUMNS * ROWS, dtype=np.float64) * 4)
     drawn = album_of(folder, first.video)
     assert drawn is not None, "it was just written"
     strip = drawn.folder / "strip-0-4.jpg"
