@@ -320,8 +320,8 @@ class ScoreOptions:
     views: str = "center"
     """Views to average the scores over; the paper tests on five."""
     threshold: str = "auto"
-    """Score that opens an event; auto: the calibrated one of the video's camera, or without vigil
-    calibrate the one chosen on validation."""
+    """Score that opens an event; auto: the calibrated one of the camera, else the one chosen on
+    validation."""
     keep_share: float = 0.5
     """An event lasts while scores are at least this share of the threshold."""
     join_seconds: float = 1.0
