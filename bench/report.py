@@ -3,8 +3,10 @@
 It needs Debian's ``chromium`` and the ``playwright`` of ``.[dev]``. Figures go to standard output.
 """
 
+import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +19,21 @@ import tyro
 from playwright.sync_api import Page, sync_playwright
 
 from bench.machine import describe
+from vigil.extract.decode.thumbnails import COLUMNS, ROWS, Photographer
+from vigil.extract.engine.album import ALBUM_NAME, AlbumWriter
 from vigil.extract.errors import FailedVideo
 from vigil.extract.networks.hardware import select_device
 from vigil.pipeline.scores.events import Event, true_runs
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
-from vigil.pipeline.scoring.report.page import REPORT_NAME, write_report
+from vigil.pipeline.scoring.report.page import FOLDER_NAME, INDEX_NAME, REPORT_NAME, write_report
 from vigil.pipeline.scoring.results import Results, SegmentScore, VideoResult, by_peak_score
+from vigil.pipeline.scoring.strips import (
+    THUMBNAILS_FOLDER,
+    album_of,
+    strip_name,
+    strip_of,
+    write_strip,
+)
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--no-sandbox", "--disable-gpu")
@@ -107,6 +118,32 @@ def draw_video(number: int, rng: np.random.Generator) -> VideoResult:
     )
 
 
+def draw_albums(folder: Path, results: Results) -> None:
+    """Give every video the same thumbnails, and every event a strip of them, as hard links."""
+    first, *others = results.videos
+    rng = np.random.default_rng(0)
+    photographer = Photographer(1)
+    frames = (rng.integers(0, 256, (90, 160, 3), np.uint8) for _ in range(COLUMNS * ROWS))
+    deque(photographer.watch(frames), maxlen=0)
+    album = AlbumWriter(folder / THUMBNAILS_FOLDER, first.video)
+    for sheet in photographer.sheets():
+        album.put("drawn", sheet)
+    album.finish("drawn", np.arange(COLUMNS * ROWS, dtype=np.float64) * 4)
+    drawn = album_of(folder, first.video)
+    assert drawn is not None, "it was just written"
+    strip = drawn.folder / "strip-0-4.jpg"
+    write_strip(drawn, [0, 1, 2, 3, 4], strip)
+    for result in (first, *others):
+        place = folder / THUMBNAILS_FOLDER / result.video
+        place.mkdir(parents=True, exist_ok=True)
+        names = {strip_name(strip_of(drawn, result, event)) for event in result.events}
+        links = dict.fromkeys(names, strip)
+        links |= {one: drawn.folder / one for one in (ALBUM_NAME, drawn.sheets[0][0])}
+        for name, target in links.items():
+            if not (place / name).exists():
+                os.link(target, place / name)
+
+
 def draw_event(
     start_frame: int, stop_frame: int, peak: float, shares: np.ndarray[Any, Any], begun: datetime
 ) -> Event:
@@ -163,6 +200,7 @@ def measure_page(page: Page, address: str) -> Iterator[tuple[str, str]]:
     yield "seconds to scroll to the end", f"{min(scrolled):.2f}"
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
     metrics = session.send("Performance.getMetrics")["metrics"]
     heap = next(one["value"] for one in metrics if one["name"] == "JSHeapUsedSize")
     yield "MB of JavaScript's memory", f"{heap / 1e6:.1f}"
@@ -198,14 +236,16 @@ def main(options: Options) -> None:
     results = draw_results(options.videos, options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
+        draw_albums(folder, results)
         begun = time.monotonic()
         write_report(folder / REPORT_NAME, results)
         print(f"videos: {len(results.videos)}")
         print(f"events: {sum(len(one.events) for one in results.videos)}")
         print(f"seconds to write it: {time.monotonic() - begun:.1f}")
-        sizes = {path: path.stat().st_size for path in folder.rglob("*.*") if path.is_file()}
-        print(f"MB of the index: {sizes[folder / 'report' / 'index.js'] / 1e6:.2f}")
-        print(f"MB of all files: {sum(sizes.values()) / 1e6:.1f}")
+        files = [folder / REPORT_NAME, *(folder / FOLDER_NAME).rglob("*.*")]
+        sizes = {path: path.stat().st_size for path in files if path.is_file()}
+        print(f"MB of the index: {sizes[folder / FOLDER_NAME / INDEX_NAME] / 1e6:.2f}")
+        print(f"MB of all files but the thumbnails: {sum(sizes.values()) / 1e6:.1f}")
         with browser_page() as page:
             for name, value in measure_page(page, (folder / REPORT_NAME).absolute().as_uri()):
                 print(f"{name}: {value}", flush=True)

@@ -120,7 +120,8 @@ def score(
     """
     place: AbstractContextManager[Path_] = TemporaryDirectory() if out is None else nullcontext(out)
     with place as folder, told_to(progress or _nobody):
-        given = {"videos": videos, "checkpoint": checkpoint, "out": folder, **options}
+        given: dict[str, Any] = {"videos": videos, "checkpoint": checkpoint, "out": folder}
+        given |= {"thumbnails": out is not None, **options}  # without a folder nobody sees them
         chosen = _checked(ScoreOptions, given, "score")
         return score_videos(chosen, request_of(chosen))
 

@@ -320,8 +320,8 @@ class ScoreOptions:
     views: str = "center"
     """Views to average over; the paper uses five."""
     threshold: str = "auto"
-    """Score that opens an event; auto: the calibrated one of the video's camera, or without vigil
-    calibrate the one chosen on validation."""
+    """Score that opens an event; auto: the calibrated one of the camera, else the one chosen on
+    validation."""
     keep_share: float = 0.5
     """An event lasts while scores are at least this share of the threshold."""
     join_seconds: float = 1.0
@@ -344,6 +344,9 @@ class ScoreOptions:
     --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    thumbnails: bool = True
+    """Take a thumbnail of every second of the videos while their features are extracted, for the
+    report; without them, also remove those of an earlier run."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"

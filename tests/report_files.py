@@ -5,6 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vigil.extract.decode.thumbnails import Photographer
+from vigil.extract.engine.album import AlbumWriter
+from vigil.pipeline.scoring.strips import THUMBNAILS_FOLDER, write_strips
+
 
 def read_call(path: Path) -> Any:
     """The JSON that a script passes to the program."""
@@ -33,3 +39,14 @@ def read_index(folder: Path) -> dict[str, Any]:
 def read_details(folder: Path, number: int = 0) -> dict[str, Any]:
     """The details of a video in the report of RESULTS."""
     return read_call(folder / "report" / "videos" / f"{number}.js")
+
+
+def write_album(folder: Path, result: Any, frames: list[np.ndarray], step: int) -> None:
+    """Write the album of a video into RESULTS, of every so many frames, and its events' strips."""
+    photographer = Photographer(step)
+    assert len(list(photographer.watch(frames))) == len(frames)
+    album = AlbumWriter(folder / THUMBNAILS_FOLDER, result.video)
+    for sheet in photographer.sheets(is_end=True):
+        album.put("drawn", sheet)
+    album.finish("drawn", np.arange(len(frames)) / result.fps)
+    write_strips(folder, result)

@@ -319,6 +319,7 @@ def test_without_a_folder_it_keeps_no_files(corpus, run, tmp_path, monkeypatch):
     results = vigil.score(video, run, threshold="0", **CPU)
     assert [one.video for one in results.videos] == [video.name]
     assert results.videos[0].source == str(video)
+    assert results.manifest["settings"]["thumbnails"] is False
     assert list(tmp_path.iterdir()) == []
 
 

@@ -309,6 +309,7 @@ def test_the_report_has_videos_events_warnings_and_failures(tmp_path):
         "peak_score": 0.8,
         "class": "Fighting",
         "class_probability": 0.25,
+        "strip": None,
     }
     assert index["failures"][0]["reason"] == "no frame decodes"
     assert read_details(tmp_path, 0)["warnings"] == ["Damaged frames: 3."]

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from report_files import write_album
 from test_report import MANIFEST, make_result
 from video_files import draw_frames, encode
 
@@ -72,7 +73,8 @@ def chromium():
 def report(tmp_path_factory):
     """The page of four videos, of which one plays, and one that failed."""
     folder = tmp_path_factory.mktemp("results")
-    plays = encode(folder / "videos" / "plays.mp4", draw_frames(100, 64, 64))
+    frames = draw_frames(100, 64, 64)
+    plays = encode(folder / "videos" / "plays.mp4", frames)
     text = folder / "videos" / "text.mp4"
     text.write_text("no video")
     seen = (Action("<b>wrestling</b>", 0.17),)
@@ -95,6 +97,7 @@ def report(tmp_path_factory):
     ]
     failures = (FailedVideo("yard/broken.mp4", "no frame can be decoded", "decord", 3),)
     truth = {"gate/plays.mp4": Annotation("gate/plays.mp4", "Arson", (Interval(55, 80),))}
+    write_album(folder, results[0], frames, 5)
     path = folder / REPORT_NAME
     write_report(path, Results(MANIFEST, tuple(by_peak_score(results)), failures), truth)
     return path
@@ -219,6 +222,66 @@ def test_an_event_opens_the_player_at_its_moment_and_a_click_seeks(page):
         assert page.locator(f".drawings svg .{kind}").count() >= 1, kind
 
 
+def test_a_card_shows_the_thumbnails_around_its_peak(page):
+    card = page.locator(".card", has_text="Arson")
+    until(page, "document.querySelectorAll('.strip img').length === 2")
+    picture = card.locator(".strip img")
+    until(page, "[...document.querySelectorAll('.strip img')].every((one) => one.complete)")
+    assert picture.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [5 * 164 - 4, 160]
+    assert picture.get_attribute("alt") == "Thumbnails around 0:00:02"
+    assert picture.get_attribute("src") == "./thumbnails/gate/plays.mp4/strip-11-15.jpg"
+    assert page.locator(".card", has_text="0.950").inner_text().count("No thumbnails") == 1
+    heights = page.locator(".card").evaluate_all("(all) => all.map((one) => one.offsetHeight)")
+    assert set(heights) == {196}
+
+
+def test_the_timeline_shows_the_thumbnail_of_a_moment(page):
+    open_event(page, "Arson", "0.900")
+    preview, picture = page.locator(".preview"), page.locator(".preview img")
+    assert preview.is_hidden()
+    slider = page.locator(".slider")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    for share, number in [(0.001, 0), (0.51, 10), (0.999, 19)]:  # of 20, each 0.2 seconds
+        slider.hover(position={"x": share * box["width"], "y": 20})
+        assert preview.is_visible()
+        column, row = number % 8, number // 8
+        place = picture.evaluate("(one) => getComputedStyle(one).objectPosition")
+        assert place == f"{-160 * column}px {-160 * row}px"
+        assert preview.inner_text() == f"0:00:0{int(0.2 * number)}"
+        here = preview.bounding_box()
+        assert box["x"] - 1 <= here["x"] <= box["x"] + box["width"] - here["width"] + 1
+    until(page, "document.querySelector('.preview img').naturalWidth > 0")
+    assert picture.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [8 * 160, 3 * 160]
+    page.hover("#pane-title")
+    assert preview.is_hidden()
+    slider.press("Home")
+    assert preview.inner_text() == "0:00:00"
+    page.hover("#pane-title")
+    touch = """(one, type) => one.dispatchEvent(new PointerEvent(type, {
+      pointerType: "touch", clientX: one.getBoundingClientRect().right - 1}))"""
+    slider.evaluate(touch, "pointerdown")
+    assert preview.inner_text() == "0:00:03"
+    slider.evaluate(touch, "pointerleave")
+    assert preview.is_visible()  # until the finger is elsewhere
+    page.locator("#note").focus()
+    assert preview.is_hidden()
+    open_event(page, "Fighting", "0.950")
+    assert page.locator(".preview").count() == 0  # it has no album
+
+
+def test_a_moment_far_from_every_thumbnail_has_none(page):
+    found = page.evaluate(
+        """() => {
+          const album = {columns: 8, sheets: [["a", [0, 1, 2]], ["b", [60, 61]]]};
+          const all = vigil.album.places(album);
+          return [0.4, 1.6, 4, 30, 59, 99].map((time) => vigil.album.nearest(all, 3, time)?.[0]);
+        }"""
+    )
+    assert found[:2] == [0, 2]
+    assert found[2:] == [2, None, 60, None]
+
+
 @pytest.mark.parametrize(
     ("score", "why", "path"),
     [
@@ -233,7 +296,7 @@ def test_a_video_that_cannot_be_played_is_named_with_its_moment(page, score, why
     assert why in text.inner_text()
     assert path in text.inner_text()
     assert page.inner_text("#pane-title") in (HOSTILE.removeprefix("gate/"), "text.mp4")
-    assert page.locator("img").count() == 0  # names are text
+    assert page.locator("img:not(.strip img, .preview img)").count() == 0  # names are text
     page.locator(".slider").press("End")
     assert "Look at 0:00:04" in text.inner_text()
 

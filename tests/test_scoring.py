@@ -16,7 +16,8 @@ from builders import (
     write_checkpoint,
     write_store,
 )
-from report_files import read_details, read_index
+from report_files import read_details, read_index, write_album
+from test_report import make_result
 
 from vigil.extract.engine.dispatch import Extracted
 from vigil.extract.errors import FailedVideo, UserError
@@ -226,6 +227,8 @@ def test_the_engine_makes_features_like_those_of_the_training(tmp_path):
     assert engine.spec == spec
     assert engine.weights == weights
     assert len(engine.views) == 5
+    assert engine.thumbnails == tmp_path / "thumbnails"
+    assert scoring_engine(config, replace(options, thumbnails=False)).thumbnails is None
     with pytest.raises(
         UserError, match=r"random:4 are not those that the features were made with \(random:3, d"
     ):
@@ -316,6 +319,27 @@ def test_formats_are_those_that_were_asked_for(tmp_path, extraction, capsys):
     assert score(options.format) == (str(folder / "report.html"), everything)
     assert score("vtt,coco") == (str(folder), always | {"a.mp4.vtt", "coco.json"})
     assert score("csv") == (str(folder), everything - {"report.html"})
+
+
+def test_thumbnails_are_kept_told_of_and_removed(tmp_path, extraction, caplog):
+    caplog.set_level("INFO")
+    run = write_checkpoint(tmp_path / "run", threshold=0.25)
+    folder, names = tmp_path / "results", ("a.mp4", "in/b.mp4")
+    write_store(folder / "features", *map(make_features, names))
+    extraction.present = list(names)
+    frames = [np.zeros((48, 64, 3), np.uint8)] * 80
+    write_album(folder, make_result("in/b.mp4"), frames, 10)
+    options = ScoreOptions((str(tmp_path / "videos"),), folder, run, threshold="0", keep_share=0)
+    assert run_score(options) == 0
+    assert "no thumbnails of 1 video: they are taken while features are extracted" in caplog.text
+    index = read_index(folder)
+    assert [row["album"] for row in index["videos"]] == [None, "./thumbnails/in/b.mp4"]
+    assert [row["strip"] is None for row in index["events"]] == [True, False]
+    caplog.clear()
+    assert run_score(replace(options, thumbnails=False)) == 0
+    assert [row["album"] for row in read_index(folder)["videos"]] == [None, None]
+    assert not (folder / "thumbnails" / "in" / "b.mp4").exists()
+    assert "thumbnails" not in caplog.text
 
 
 def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypatch, caplog):

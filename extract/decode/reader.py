@@ -22,6 +22,7 @@ from vigil.extract.decode.parts import Part, PartDecoder, split
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.ring import MIN_SLOTS
 from vigil.extract.decode.sampling import nearest_frames
+from vigil.extract.decode.thumbnails import Photographer, Sheet, thumbnail_step
 from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
 
@@ -84,6 +85,8 @@ class ReadingOptions:
     """auto: frames that are flagged as interlaced; on: all; off: none."""
     frame_rate: float | None = None
     """Frames per second of which clips are made, as in `FeatureSpec`; None: every frame once."""
+    thumbnails: bool = False
+    """Whether to yield sheets of thumbnails, too."""
 
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -98,7 +101,7 @@ def read_video(
     *,
     may_split: bool = False,
     pulse: Pulse | None = None,
-) -> Iterator[Clip | Restart | SplitVideo | Finished]:
+) -> Iterator[Clip | Sheet | Restart | SplitVideo | Finished]:
     """Yield a video's clips in order, then `Finished`; or only `SplitVideo`.
 
     With ``auto``, each decoder of the table gets the video only if those before it cannot read it
@@ -127,7 +130,7 @@ def read_video(
     identity = identify(video, pulse.beat)
     size = _frame_size(info, options)
 
-    def read_with(row: DecoderRow) -> Iterator[Clip | SplitVideo | Finished]:
+    def read_with(row: DecoderRow) -> Iterator[Clip | Sheet | SplitVideo | Finished]:
         pulse.decoder = row.name
         if may_split and row.splits:
             grid, length = options.grid, options.clips_per_part
@@ -150,7 +153,7 @@ def read_video(
 
 def _read_pictures(
     video: SourceVideo, options: ReadingOptions, new_clip: NewClip, pulse: Pulse
-) -> Iterator[Clip | Finished]:
+) -> Iterator[Clip | Sheet | Finished]:
     row = for_folder()
     pulse.decoder = row.name
     info = probe_pictures(video.path, video.picture_fps)
@@ -165,7 +168,7 @@ def read_part(
     options: ReadingOptions,
     new_clip: NewClip = new_array,
     pulse: Pulse | None = None,
-) -> Iterator[Clip | Finished]:
+) -> Iterator[Clip | Sheet | Finished]:
     """Yield the clips of a part of a video in order, then `Finished`.
 
     Raises:
@@ -233,7 +236,7 @@ def _read(
     new_clip: NewClip,
     pulse: Pulse,
     part: Part | None = None,
-) -> Iterator[Clip | Finished]:
+) -> Iterator[Clip | Sheet | Finished]:
     samples = array("q")
     frames = _watched(decoder, pulse)
     if part is not None and part.samples is not None:
@@ -241,10 +244,12 @@ def _read(
         frames = _repeated(frames, part.samples)
     elif options.frame_rate is not None:
         frames = _sampled(decoder, frames, options.frame_rate, samples)
+    photographer = _photographer(decoder.info, options, part)
     try:
-        for pixels in options.grid.cut(frames, new_clip):
+        for pixels in options.grid.cut(photographer.watch(frames), new_clip):
             pulse.beat()  # with a frame rate, one frame may fill many clips
             yield Clip(pixels)
+            yield from photographer.sheets()
         timestamps = decoder.timestamps()[: part.num_own_frames if part else None]
         if len(timestamps) == 0:
             raise VideoError("no frame can be decoded", decoder.name)
@@ -253,9 +258,19 @@ def _read(
         if reason := excess(damage.share(num_frames), options.max_damage):
             raise VideoError(reason, decoder.name, num_frames)
         used = np.array(samples) if options.frame_rate is not None else None
+        yield from photographer.sheets(is_end=True)
         yield Finished(decoder.info, identity, decoder.name, timestamps, damage, used)
     finally:
         decoder.close()
+
+
+def _photographer(info: VideoInfo, options: ReadingOptions, part: Part | None) -> Photographer:
+    rate, grid = options.frame_rate or info.fps, options.grid
+    step = thumbnail_step(rate, grid.clip_frames) if options.thumbnails else 0
+    if part is None:
+        return Photographer(step)
+    first = part.first_clip * grid.stride
+    return Photographer(step, first, first + part.num_own_samples)
 
 
 def _sampled(

@@ -35,6 +35,7 @@ from vigil.extract.decode.reader import (
     read_video,
 )
 from vigil.extract.decode.ring import ClipRing, Slot
+from vigil.extract.decode.thumbnails import Sheet
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
 
@@ -101,8 +102,16 @@ class StreamNews:
 
 
 @dataclass(frozen=True)
+class SheetReady:
+    """A sheet of thumbnails; the clips whose frames it shows came before it."""
+
+    task: int
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
 class Restarted:
-    """The task's clips so far are void; another decoder starts it again from its beginning."""
+    """The task's clips and sheets so far are void; another decoder starts it again."""
 
     task: int
     reason: str
@@ -211,7 +220,7 @@ def _do(task: Task | StreamTask, line: "_Line", options: ReadingOptions) -> None
 
 def _messages(
     task: Task, line: "_Line", options: ReadingOptions
-) -> Iterator[ClipReady | Restarted | WasSplit | TaskFinished]:
+) -> Iterator[ClipReady | SheetReady | Restarted | WasSplit | TaskFinished]:
     first_clip = clip_index = task.part.first_clip if task.part else 0
     started = time.perf_counter()
     for read in _read(task, line, options):
@@ -222,6 +231,8 @@ def _messages(
                 yield ClipReady(task.number, clip_index, slot, seconds, decoder)
                 clip_index += 1
                 started = time.perf_counter()
+            case Sheet():
+                yield SheetReady(task.number, read)
             case Restart():
                 clip_index = first_clip
                 yield Restarted(task.number, read.reason)
@@ -249,7 +260,7 @@ def _live_messages(
 
 def _read(
     task: Task, line: "_Line", options: ReadingOptions
-) -> Iterator[Clip | Restart | SplitVideo | Finished]:
+) -> Iterator[Clip | Sheet | Restart | SplitVideo | Finished]:
     if task.part is not None and task.only_end:
         return read_end(task.video, task.part, options, line.pulse)
     if task.part is not None:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.reader import Finished
-from vigil.extract.decode.timeline import make_timeline
+from vigil.extract.decode.timeline import frame_edges, make_timeline
+from vigil.extract.engine.album import AlbumWriter
 from vigil.extract.engine.device import DeviceReady
 from vigil.extract.engine.journal import Journal, journal_header
 from vigil.extract.networks.weights import Weights
@@ -67,6 +68,8 @@ class OpenVideo:
     """Whether it uses clips that an earlier run had computed."""
     reading: str | None = None
     """How it is being decoded; None until that is known."""
+    album: AlbumWriter | None = None
+    """Where its thumbnails are kept; None if none are taken."""
     _back: set[int] = field(default_factory=set)
     _parts: dict[int, Finished | None] = field(default_factory=dict)
     """First clip of each part -> the result of reading it, None until then."""
@@ -112,6 +115,8 @@ class OpenVideo:
         """Discard all clips so far."""
         if self.reading is not None:
             self.journal.forget(self.reading)
+        if self.album is not None:
+            self.album.remove()
         self.attempt += 1
         self.reading = self.finished = None
         self._back.clear()
@@ -158,6 +163,14 @@ class OpenVideo:
         if self.finished is None:
             return False
         return len(self._back) == self.provenance.spec.grid.num_clips(self.finished.num_samples)
+
+    def finish_album(self) -> None:
+        """Write when each thumbnail is seen, on the timeline of the features."""
+        if self.album is None or self.finished is None:
+            return
+        starts = frame_edges(self.finished.timestamps, self.finished.info)[:-1]
+        samples = self.finished.samples
+        self.album.finish(self.reading or "", starts if samples is None else starts[samples])
 
     def pool(self, computed: DeviceReady) -> VideoFeatures:
         """The content of the video's feature file, given the devices that computed its clips."""

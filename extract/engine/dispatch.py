@@ -28,6 +28,7 @@ from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.worker import (
     ClipReady,
     Restarted,
+    SheetReady,
     StreamNews,
     Task,
     TaskFailed,
@@ -35,6 +36,7 @@ from vigil.extract.decode.worker import (
     WasSplit,
 )
 from vigil.extract.engine.activity import Activity
+from vigil.extract.engine.album import AlbumWriter
 from vigil.extract.engine.assembly import OpenVideo, Provenance
 from vigil.extract.engine.device import ClipDone, ClipTaken, ClipWork, DeviceJob
 from vigil.extract.engine.device_group import Devices
@@ -84,6 +86,8 @@ class Engine:
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     max_damage: float = 1.0
     """Share of a video's frames, 0..1, that may be damaged."""
+    thumbnails: Path | None = None
+    """Folder for the albums of the videos; None: no thumbnails are taken."""
 
     def __post_init__(self) -> None:
         """Refuse views that a network cannot use.
@@ -137,6 +141,7 @@ class Engine:
             frame_rate=self.spec.frame_rate,
             max_damage=self.max_damage,
             max_clips_bytes=self.limits.memory_bytes,
+            thumbnails=self.thumbnails is not None,
         )
         if self.clips_per_part is not None:
             options = replace(options, clips_per_part=self.clips_per_part)
@@ -240,6 +245,8 @@ class _Run:
             video = OpenVideo(source, self._writer.store, self._engine.provenance)
             with suppress(OSError):
                 video.size_and_time = size_and_time(source.path)
+            if self._engine.thumbnails is not None:
+                video.album = AlbumWriter(self._engine.thumbnails, source.name)
             self._videos[source.name] = video
             self._queue.append(self._task(source, may_split=self._pool.limit > 1))
             added.append(video)
@@ -248,11 +255,14 @@ class _Run:
     def _resume(self, videos: Sequence[OpenVideo]) -> None:
         """Take over the journals of earlier runs, once it is known how the devices compute."""
         for video in videos:
+            is_continued = False
             # If the video cannot be read now, its journal may be of use later.
             if video.size_and_time is not None and video.journal.path.exists():
                 self._devices.await_all()
                 with suppress(OSError):  # what cannot be read is computed again
-                    video.journal.resume(video.journal_header(self._devices.ready))
+                    is_continued = video.journal.resume(video.journal_header(self._devices.ready))
+            if video.album is not None:
+                video.album.begin(is_continued)
 
     def _task(self, source: SourceVideo, **how: Any) -> Task:
         task = Task(next(self._numbers), source, **{"decoder": self._engine.decoder, **how})
@@ -278,6 +288,8 @@ class _Run:
             worker, news = self._pool.receive(connection)
             if isinstance(news, ClipReady):
                 self._forward(worker, news)
+            elif isinstance(news, SheetReady):
+                self._keep_sheet(news)
             elif not (news is None or isinstance(news, StreamNews)) and news.task in self._tasks:
                 yield from self._conclude(news)
 
@@ -299,6 +311,16 @@ class _Run:
         key = video.source.name, video.attempt, clip.clip_index
         self._clips.append(ClipWork(key, worker, clip.slot))
         self._feed_devices()
+
+    def _keep_sheet(self, news: SheetReady) -> None:
+        """Store a sheet of thumbnails, unless its task has been abandoned."""
+        if news.task not in self._tasks:
+            return
+        video = self._videos[self._tasks[news.task].video.name]
+        if video.album is not None and video.reading is not None:
+            started = time.perf_counter()
+            video.album.put(video.reading, news.sheet)
+            self._spill_seconds += time.perf_counter() - started
 
     def _feed_devices(self) -> None:
         # Only what a device can begin with is sent of streams: the rest may still be dropped.
@@ -381,6 +403,8 @@ class _Run:
         del self._videos[video.source.name]
         self._activity.num_clips_kept -= video.num_clips_back
         video.journal.remove()
+        if video.album is not None:
+            video.album.remove()
         return failed
 
     def _abandon_tasks(self, video: OpenVideo) -> None:

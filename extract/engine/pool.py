@@ -16,6 +16,7 @@ from vigil.extract.decode.worker import (
     ClipReady,
     Release,
     Restarted,
+    SheetReady,
     StreamNews,
     StreamTask,
     Task,
@@ -38,7 +39,7 @@ NICENESS = 10
 """Of workers that may wait for the network. On two cores, a busy process cost it more than half its
 speed, and one at this niceness a tenth. While the network waits, a worker has the core."""
 
-Message = ClipReady | Restarted | WasSplit | TaskFinished | TaskFailed | StreamNews
+Message = ClipReady | SheetReady | Restarted | WasSplit | TaskFinished | TaskFailed | StreamNews
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class WorkerPool:
             return index, self._report_death(worker)
         if isinstance(message, ClipReady):
             worker.num_held += 1
-        elif not (isinstance(message, Restarted) or _is_beginning(message)):
+        elif not (isinstance(message, SheetReady | Restarted) or _is_beginning(message)):
             worker.task = None
         return index, message
 

@@ -86,6 +86,7 @@ def _pool_and_write(
         reason = f"features overflow {features.features.dtype}: compute in fp32"
         return FailedVideo(name, reason, decoder, 0)
     path = feature_path(store, name)
+    video.finish_album()
     try:
         write_features(path, features)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vigil.extract.decode.videos import FoundVideos
+from vigil.extract.engine.album import album_folder, remove_album
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import FailedVideo, counted
 from vigil.extract.locks import locked
@@ -32,6 +33,7 @@ from vigil.pipeline.scoring.recording_times import recording_times
 from vigil.pipeline.scoring.report.page import REPORT_NAME
 from vigil.pipeline.scoring.results import Results, by_peak_score
 from vigil.pipeline.scoring.score_store import Scorer
+from vigil.pipeline.scoring.strips import THUMBNAILS_FOLDER, album_of
 from vigil.pipeline.scoring.thresholds import (
     calibration_warnings,
     describe_thresholds,
@@ -121,6 +123,8 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         def score(video: str, path: Path) -> None:
             if not scorer.num_done:
                 remove_overview(options.out)  # of an earlier run, whose results are replaced now
+            if not options.thumbnails:
+                remove_album(album_folder(options.out / THUMBNAILS_FOLDER, video))
             scorer.score(video, path)
             tell("scoring", scorer.num_done, len(found.videos))
 
@@ -141,7 +145,20 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
                 log.info("the %s what is done: %s", holder, shown(options.out, formats))
             raise
         results = finish(report.failures)
+        if options.thumbnails:
+            _tell_of_missing_thumbnails(options.out, report.present)
         return with_clips(options, results, formats) if wants_clips(options) else results
+
+
+def _tell_of_missing_thumbnails(folder: Path, present: Collection[str]) -> None:
+    num_without = sum(album_of(folder, video) is None for video in present)
+    if num_without:
+        log.info(
+            "no thumbnails of %s: they are taken while features are extracted, and these were "
+            "there already; remove %s to have both made",
+            counted(num_without, "video"),
+            folder / FEATURES_FOLDER,
+        )
 
 
 def with_clips(options: ScoreOptions, results: Results, formats: Collection[str]) -> Results:
@@ -168,7 +185,10 @@ def scoring_engine(
     used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
     views = view_names(options.views)
     keep_clips = config.recipe.features.needs_clips or options.span != "whole"
-    return rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+    engine = rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+    if isinstance(options, ScoreOptions) and options.thumbnails:
+        return replace(engine, thumbnails=options.out / THUMBNAILS_FOLDER)
+    return engine
 
 
 def finish_results(

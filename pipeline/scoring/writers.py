@@ -35,6 +35,7 @@ from vigil.pipeline.scoring.results import (
     write_manifest,
     write_result,
 )
+from vigil.pipeline.scoring.strips import write_strips
 
 
 class Writer(NamedTuple):
@@ -76,9 +77,9 @@ VIDEO_WRITERS = {
 
 
 def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> None:
-    """Write the JSON file of a video and its files of these formats; remove others and clips.
+    """Write the JSON file of a video, its files of these formats and the strips of its events.
 
-    Those are of an earlier run, and may say something else.
+    Others and clips are removed: they are of an earlier run, and may say something else.
 
     Raises:
         ResultsError: the video's name cannot be used for its files.
@@ -92,6 +93,7 @@ def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> 
     _check_name(folder, result.video, formats)
     write_result(folder, result)
     write_beside(folder, result, formats)
+    write_strips(folder, result)
 
 
 def write_beside(folder: Path, result: VideoResult, formats: Collection[str]) -> list[Path]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from vigil.data.annotations import Annotation
 from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scoring.results import VideoResult
+from vigil.pipeline.scoring.strips import album_of
 
 Truth = Mapping[str, Annotation]
 """Video -> its annotation."""
@@ -51,6 +52,7 @@ def details_of(result: VideoResult, folder: Path, truth: Annotation | None) -> d
         "actions": [[[one.name, one.probability] for one in e.actions] for e in result.events],
         "shares": [[*event.class_shares.items()] for event in result.events],
         "clips": [_clip(event) for event in result.events],
+        "album": _album(folder, result.video),
         "left_out": [_place(event) for event in result.left_out],
         "truth": None if truth is None else _truth(truth, result),
     }
@@ -60,7 +62,18 @@ def _clip(event: Event) -> dict[str, object] | None:
     """Where the clip of an event is, beside the page, and the second at which it starts."""
     if event.clip is None:
         return None
-    return {"link": _url(event.clip.path), "start": event.clip.start_seconds}
+    return {"link": url(event.clip.path), "start": event.clip.start_seconds}
+
+
+def _album(folder: Path, video: str) -> dict[str, object] | None:
+    """The sheets of a video's thumbnails, each with its link, and when each is seen."""
+    album = album_of(folder, video)
+    if album is None:
+        return None
+    place = url(album.folder.relative_to(folder).as_posix())
+    sheets = [[f"{place}/{name}", seconds] for name, seconds in album.sheets]
+    reach = album.reach_seconds
+    return {"columns": album.columns, "size": album.size, "reach": reach, "sheets": sheets}
 
 
 def _place(event: Event) -> list[object]:
@@ -110,8 +123,9 @@ def video_link(source: str | None, folder: Path) -> str | None:
     if source is None or not os.path.isfile(source):  # noqa: PTH113  (Path.is_file may raise)
         return None
     relative = os.path.relpath(Path(source).resolve(), folder.resolve())
-    return _url(relative)
+    return url(relative)
 
 
-def _url(path: str) -> str:
+def url(path: str) -> str:
+    """URL of a path relative to the page's folder."""
     return "./" + quote(os.fsencode(path))

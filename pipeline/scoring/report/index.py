@@ -6,19 +6,23 @@ and words that many share are numbers into lists. Names are never keys of object
 
 import string
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from vigil.pipeline.calibration import FOLDER, camera_of
 from vigil.pipeline.scores.events import Event
+from vigil.pipeline.scoring.report.details import url
 from vigil.pipeline.scoring.results import Results, VideoResult
+from vigil.pipeline.scoring.strips import album_of, existing_strip
 
 VIDEO_COLUMNS = (
     *("video", "camera", "label", "label_probability", "peak_score", "duration_seconds"),
     *("num_frames", "num_damaged", "num_warnings", "num_left_out", "recorded_at", "curve"),
+    "album",
 )
 EVENT_COLUMNS = (
     *("video", "start_frame", "stop_frame", "start_seconds", "stop_seconds", "peak_score"),
-    *("class", "class_probability", "start_clock", "stop_clock"),
+    *("class", "class_probability", "strip", "start_clock", "stop_clock"),
 )
 FAILURE_COLUMNS = ("video", "camera", "reason", "decoder", "frame")
 CURVE_COLUMNS = 32
@@ -36,14 +40,23 @@ class _Words:
         return self.numbers.setdefault(word, len(self.numbers))
 
 
-def index_of(results: Results) -> dict[str, Any]:
-    """The index of all results, as JSON: columns, shared words, and the rows."""
+def index_of(results: Results, folder: Path) -> dict[str, Any]:
+    """The index of all results, as JSON: columns, shared words, and the rows.
+
+    Args:
+        results: all of RESULTS.
+        folder: of the page, in which the albums are.
+    """
     cameras, classes = _Words(), _Words()
     videos, events = [], []
     for number, result in enumerate(results.by_name):
         warnings = sum(warning not in results.warnings for warning in result.warnings)
-        videos.append(_video_row(result, warnings, cameras, classes))
-        events += [_event_row(number, event, classes) for event in result.events]
+        album = album_of(folder, result.video)
+        link = None if album is None else url(album.folder.relative_to(folder).as_posix())
+        videos.append([*_video_row(result, warnings, cameras, classes), link])
+        for event in result.events:
+            strip = existing_strip(album, result, event)
+            events.append(_event_row(number, event, strip, classes))
     failures = [
         [one.video, cameras(camera_of(one.video, FOLDER)), one.reason, one.decoder, one.frame]
         for one in results.failures
@@ -80,7 +93,7 @@ def _video_row(
     ]
 
 
-def _event_row(number: int, event: Event, classes: _Words) -> list[object]:
+def _event_row(number: int, event: Event, strip: str | None, classes: _Words) -> list[object]:
     row: list[object] = [
         number,
         event.start_frame,
@@ -90,6 +103,7 @@ def _event_row(number: int, event: Event, classes: _Words) -> list[object]:
         round(event.peak_score, 6),
         classes(event.class_name),
         round(event.class_probability, 6),
+        strip,
     ]
     return row if event.start_clock is None else [*row, event.start_clock, event.stop_clock]
 

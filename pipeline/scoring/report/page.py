@@ -27,8 +27,8 @@ DETAILS_NAME = "videos"
 PROGRAM = Path(__file__).parent.parent / "report_app"
 SCRIPTS = (
     *("data.js", "words.js", "dom.js", "state.js", "csv.js", "verdicts.js", "filters.js"),
-    *("cards.js", "table.js", "windowed.js", "timeline.js", "player.js", "details.js"),
-    *("exchange.js", "keys.js", "app.js"),
+    *("album.js", "cards.js", "table.js", "windowed.js", "timeline.js", "player.js"),
+    *("details.js", "exchange.js", "keys.js", "app.js"),
 )
 """The program, in the order in which the page loads it."""
 STYLES = ("report.css",)
@@ -48,7 +48,7 @@ def write_report(path: Path, results: Results, truth: Truth | None = None) -> No
     folder = path.parent / FOLDER_NAME
     for name in (*STYLES, *SCRIPTS):
         write_text(folder / name, (PROGRAM / name).read_text(encoding="utf-8"))
-    write_script(folder / INDEX_NAME, "index", index_of(results))
+    write_script(folder / INDEX_NAME, "index", index_of(results, path.parent))
     write_details(folder / DETAILS_NAME, results, path.parent, truth or {})
     write_text(path, render_report(results))
 

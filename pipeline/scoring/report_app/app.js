@@ -4,7 +4,7 @@ vigil.app = (() => {
   const { counted, camera } = vigil.words;
   const { state, verdicts, cards } = vigil;
   const narrow = matchMedia("(max-width: 44rem)");
-  const CARD_HEIGHT = 122;
+  const CARD_HEIGHT = vigil.data.hasStrips ? 196 : 122;
 
   const eventList = vigil.windowed(byId("cards"), {
     height: () => CARD_HEIGHT,

@@ -38,7 +38,7 @@ vigil.cards = (() => {
     return h(
       "article",
       {
-        class: `card ${event.id === open ? "open" : ""} ${verdict && "reviewed"}`,
+        class: `card ${event.id === open ? "open" : ""} ${verdict && "reviewed"} ${vigil.data.hasStrips ? "with-strip" : ""}`,
         role: "listitem",
         "aria-posinset": index + 1,
         "aria-setsize": total,
@@ -62,6 +62,7 @@ vigil.cards = (() => {
           verdict && h("span", { class: `badge ${verdict}` }, vigil.verdicts.words(event)),
           h("span", { class: "number" }, score(event.peak_score)),
         ),
+        vigil.data.hasStrips && vigil.album.strip(event),
         curve(event.video, event.start_seconds, event.stop_seconds),
         h(
           "span",

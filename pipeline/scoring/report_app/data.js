@@ -43,7 +43,9 @@ const vigil = {};
       one.camera = index.cameras[one.camera];
       one.search = one.name.toLowerCase();
     }
-    vigil.data = { videos, events, failures, cameras: index.cameras, classes: index.class_names };
+    const hasStrips = events.some((event) => event.strip != null);
+    const { cameras, class_names: classes } = index;
+    vigil.data = { videos, events, failures, cameras, classes, hasStrips };
   };
 
   vigil.video = (number, text) => {

@@ -162,6 +162,7 @@ vigil.timeline = (() => {
     const said = h("output", { class: "hover" });
     const head = h("i", { class: "playhead" });
     const drawings = h("div", { class: "drawings" });
+    const preview = vigil.album.preview(details.album);
     const slider = h(
       "div",
       {
@@ -173,23 +174,37 @@ vigil.timeline = (() => {
         "aria-valuemax": Math.ceil(length),
         "aria-valuenow": "0",
         onclick: (click) => seek(timeAt(click)),
-        onpointermove: (move) => {
-          said.textContent = describe(details, timeAt(move));
-        },
-        onpointerleave: () => {
-          said.textContent = describe(details, now);
-        },
+        onpointerdown: point,
+        onpointermove: point,
+        onpointerleave: leave,
+        onblur: leave,
         onkeydown: (press) => {
           const step = { ArrowLeft: -5, ArrowRight: 5, PageUp: 60, PageDown: -60 }[press.key];
           const target = { Home: window[0], End: window[1] }[press.key] ?? (step && now + step);
           if (target == null) return;
           press.preventDefault();
           seek(Math.min(length, Math.max(0, target)));
+          preview?.show(now, shareOf(now));
         },
       },
       drawings,
       head,
+      preview?.element,
     );
+
+    function point(pointer) {
+      const seconds = timeAt(pointer);
+      said.textContent = describe(details, seconds);
+      preview?.show(seconds, shareOf(seconds));
+    }
+
+    function leave(event) {
+      if (event.pointerType === "touch") return; // a finger that is lifted; the next blur hides it
+      said.textContent = describe(details, now);
+      preview?.hide();
+    }
+
+    const shareOf = (seconds) => (seconds - window[0]) / (window[1] - window[0] || 1);
 
     function timeAt(pointer) {
       const area = slider.getBoundingClientRect();
@@ -199,7 +214,7 @@ vigil.timeline = (() => {
 
     function move(seconds) {
       now = seconds;
-      const share = (seconds - window[0]) / (window[1] - window[0] || 1);
+      const share = shareOf(seconds);
       head.hidden = share < 0 || share > 1;
       head.style.left = `${100 * share}%`;
       slider.setAttribute("aria-valuenow", Math.round(seconds));
