@@ -24,6 +24,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "calibrate": (options.CalibrateOptions, "scoring.calibrate:run_calibrate"),
     "score": (options.ScoreOptions, "scoring.command:run_score"),
     "report": (options.ReportOptions, "scoring.report_command:run_report"),
+    "serve": (options.ServeOptions, "serving.command:run_serve"),
     "features": {
         "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),
         "show": (options.FeaturesShowOptions, "extraction.show:run_show"),

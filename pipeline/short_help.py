@@ -45,6 +45,9 @@ vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --format html,srt""",
     "report": """\
 vigil report RESULTS
 vigil report RESULTS --format srt,parquet""",
+    "serve": """\
+vigil serve RESULTS                                # http://127.0.0.1:8000/
+vigil serve MONDAY TUESDAY --host 0.0.0.0 --port 80""",
     "features verify": "vigil features verify FEATURES --videos VIDEOS --repair",
     "features show": "vigil features show FEATURES",
     "features import": "vigil features import RTFM_FEATURES --out FEATURES --crops rtfm",

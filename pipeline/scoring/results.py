@@ -1,7 +1,7 @@
 """RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -260,8 +260,12 @@ def write_manifest(folder: Path, videos: Sequence[str], content: dict[str, Any])
     write_json(folder / MANIFEST_NAME, {**header, **content, "videos": sorted(videos)})
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, read: Callable[[Path], VideoResult] = read_result) -> Results:
     """Read a RESULTS folder, for the videos in its manifest.
+
+    Args:
+        folder: written by vigil score.
+        read: what reads the result of a video.
 
     Raises:
         ResultsError: the folder has no manifest, or a file is missing or invalid.
@@ -269,7 +273,7 @@ def read_results(folder: Path) -> Results:
     path = folder / MANIFEST_NAME
     manifest = _read_json(path, MANIFEST_FORMAT)
     names = _from_json(path, _Manifest, manifest, strict=False).videos
-    videos = [read_result(result_path(folder, video)) for video in names]
+    videos = [read(result_path(folder, video)) for video in names]
     return Results(manifest, tuple(by_peak_score(videos)), read_failures(folder))
 
 
