@@ -65,19 +65,12 @@ class Guard:
 
     def _log_in(self, request: Request) -> Response | None:
         """Refuse who has no token; take one from the address, where it must not stay."""
-        if self.token is None or request.url.path in OPEN_TO_ALL:
+        if self.token is None or request.scope["path"] in OPEN_TO_ALL:
             return None
         if request.method in READING and "token" in request.query_params:
             if not is_same(request.query_params["token"], self.token):
                 return login_page("This token is not right.")
-            answer = HTMLResponse(
-                _page(f'<meta http-equiv="refresh" content="0; {_go_on(request)}">')
-            )
-            is_safe = request.url.scheme == "https"
-            answer.set_cookie(
-                COOKIE, self._session, httponly=True, samesite="strict", secure=is_safe
-            )
-            return answer
+            return self._go_on(request)
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and is_same(given.strip(), self.token):
             return None
@@ -94,7 +87,7 @@ class Guard:
 
         It is not a redirect: after one, a browser that came from a link would not send the cookie.
         """
-        path = "/" + quote(request.url.path.lstrip("/\\"))
+        path = "/" + quote(request.scope["path"].lstrip("/\\"))  # not //, which is a host
         given = request.query_params.multi_items()
         rest = urlencode([(name, value) for name, value in given if name != "token"])
         address = html.escape(f"{path}?{rest}" if rest else path)

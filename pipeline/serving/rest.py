@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import AwareDatetime, BaseModel, Field
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from vigil.data.classes import NORMAL
 from vigil.pipeline.serving.site import SharedResults, Site, Snapshot
@@ -138,10 +138,8 @@ class Answer(BaseModel):
     refused: list[Refused]
 
 
-class AsciiJson(Response):
+class AsciiJson(JSONResponse):
     """JSON in ASCII: names that are not UTF-8 stay what they are."""
-
-    media_type = "application/json"
 
     def render(self, content: object) -> bytes:
         """The content as bytes."""

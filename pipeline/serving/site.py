@@ -82,17 +82,16 @@ class SharedResults:
         self,
         folder: Path,
         name: str,
-        verdicts: VerdictStore,
+        database: Path,
         find_truth: Callable[[Results], Truth] = lambda _results: {},
     ) -> None:
-        """Read the folder.
+        """Read the folder, and open the database of its verdicts.
 
         Raises:
-            UserError: it does not hold finished results.
+            UserError: it does not hold finished results, or verdicts cannot be kept there.
         """
         self.folder = folder.resolve()
         self.name = name
-        self.verdicts = verdicts
         self.problem = ""
         """Why the files could not be read when they changed last; empty if they could."""
         self._find_truth = find_truth
@@ -102,6 +101,8 @@ class SharedResults:
         self._signatures = self._sign()
         self._snapshot = self._keep(self._read())
         self._checked = time.monotonic()
+        make_folder(database.parent)
+        self.verdicts = VerdictStore(database)
 
     def now(self) -> Snapshot:
         """The results as they are; those of before while another thread reads them again."""
@@ -185,11 +186,8 @@ def open_site(
     names = site_names(folders)
     members = []
     for folder, name in zip(folders, names, strict=True):
-        place = folder if verdicts is None else verdicts
-        if verdicts is not None:
-            make_folder(verdicts)
-        store = VerdictStore(place / database_name(folder, beside=verdicts is None))
-        shared = SharedResults(folder, name, store, find_truth)
+        database = database_of(folder, verdicts)
+        shared = SharedResults(folder, name, database, find_truth)
         _warn_of_others(shared)
         members.append(shared)
     return Site(tuple(members))
@@ -217,14 +215,16 @@ def site_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def database_name(folder: Path, *, beside: bool) -> str:
-    """The name of the database of a folder; elsewhere it tells apart folders of the same name."""
-    if beside:
-        return DATABASE_NAME
-    place = folder.resolve()
-    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+def database_of(folder: Path, verdicts: Path | None) -> Path:
+    """Where the verdicts on RESULTS lie: in it, or in a folder for those of many.
+
+    There, a digest of where RESULTS lies tells apart folders of the same name.
+    """
+    if verdicts is None:
+        return folder / DATABASE_NAME
+    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
     (name,) = site_names([folder])
-    return f"{name}-{digest}.sqlite"
+    return verdicts / f"{name}-{digest}.sqlite"
 
 
 def video_file(source: str | None) -> Path | None:
