@@ -62,6 +62,7 @@ def make_application(site: Site, traffic: Callable[[], Traffic]) -> FastAPI:
     )
     app.include_router(make_router(site))
     app.add_exception_handler(RequestValidationError, tell_what_is_wrong)
+    app.add_route("/favicon.ico", lambda _request: Response(status_code=204))
     app.add_route("/healthz", lambda _request: PlainTextResponse("ok\n"))
     app.add_route("/metrics", lambda _request: send_figures(site, traffic()))
     app.add_route("/", lambda request: send_front(request, site))

@@ -104,6 +104,7 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
+        listener.listen(BACKLOG)  # so that who reads the address can connect
     except OSError as error:
         raise UserError(
             f"{host} port {port} cannot be used ({error.strerror}): give others with --host and "

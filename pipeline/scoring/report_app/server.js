@@ -42,7 +42,8 @@ vigil.server = (() => {
   /** Tell how the server is, as long as it is so. */
   function tell(problem = "") {
     const number = unsent().size;
-    const waiting = number ? ` ${counted(number, "verdict")} wait in this browser.` : "";
+    const wait = number === 1 ? "waits" : "wait";
+    const waiting = number ? ` ${counted(number, "verdict")} ${wait} in this browser.` : "";
     byId("connection").textContent = problem && problem + waiting;
     byId("connection").hidden = !problem;
   }
