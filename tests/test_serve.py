@@ -365,7 +365,7 @@ class TestAccess:
         assert "<form method=get>" in client.get("/", headers={"accept": "text/html"}).text
         answer = client.get(f"{PLACE}/?token={self.TOKEN}&a=%22b")
         assert answer.status_code == 200
-        assert 'content="0; url=/results/monday/?a=%22b"' in answer.text
+        assert 'content="0; url=?a=%22b"' in answer.text
         assert self.TOKEN not in answer.text
         cookie = answer.headers["set-cookie"].lower()
         assert "httponly" in cookie
@@ -378,9 +378,10 @@ class TestAccess:
 
     def test_the_way_on_stays_on_this_site(self, results):
         client = client_of(open_site([results]), self.TOKEN)
-        for path in ("//evil.example/", "/%5C%5Cevil.example", "/%22%3E%3Cb%3E"):
-            text = client.get(f"http://localhost{path}?token={self.TOKEN}").text
-            assert "; url=/evil.example" in text or "; url=/%22%3E%3Cb" in text, text
+        for rest in ("//evil.example/?", "/?%22%3E%3Cb%3E&", "/?url=//evil.example&"):
+            text = client.get(f"http://localhost{rest}token={self.TOKEN}").text
+            assert "; url=?" in text
+            assert "<b>" not in text
 
     @pytest.mark.parametrize(
         ("headers", "status"),

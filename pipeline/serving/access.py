@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -83,15 +83,14 @@ class Guard:
         return answer
 
     def _go_on(self, request: Request) -> Response:
-        """Leave a cookie, and go on to the address without the token.
+        """Leave a cookie, and go on to the same address without the token.
 
         It is not a redirect: after one, a browser that came from a link would not send the cookie.
         """
-        path = "/" + quote(request.scope["path"].lstrip("/\\"))  # not //, which is a host
         given = request.query_params.multi_items()
         rest = urlencode([(name, value) for name, value in given if name != "token"])
-        address = html.escape(f"{path}?{rest}" if rest else path)
-        answer = HTMLResponse(_page(f'<meta http-equiv="refresh" content="0; url={address}">'))
+        to = html.escape(f"?{rest}")
+        answer = HTMLResponse(_page(f'<meta http-equiv="refresh" content="0; url={to}">'))
         is_safe = request.url.scheme == "https"
         answer.set_cookie(COOKIE, self._session, httponly=True, samesite="strict", secure=is_safe)
         return answer

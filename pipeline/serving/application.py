@@ -13,26 +13,25 @@ from vigil.extract.versions import installed_versions
 from vigil.pipeline.pages import render_page
 from vigil.pipeline.scoring.clips import CLIPS_FOLDER
 from vigil.pipeline.scoring.report.details import details_of
-from vigil.pipeline.scoring.report.index import index_of
 from vigil.pipeline.scoring.report.page import (
     FOLDER_NAME,
     INDEX_NAME,
     PROGRAM,
     SERVED_SCRIPTS,
     STYLES,
-    render_report,
     script,
 )
 from vigil.pipeline.serving.rest import AsciiJson, make_router, results_row
 from vigil.pipeline.serving.served_files import (
     MEDIA_TYPES,
     file_below,
+    make_text,
     missing,
     send_file,
     send_text,
     send_video,
 )
-from vigil.pipeline.serving.site import SharedResults, Site, Snapshot, told
+from vigil.pipeline.serving.site import SharedResults, Site, Snapshot
 from vigil.pipeline.serving.traffic import Traffic
 from vigil.pipeline.serving.verdict_table import verdict_csv
 
@@ -94,21 +93,7 @@ def send_front(request: Request, site: Site) -> Response:
     if len(site.members) == 1:
         return RedirectResponse(f"results/{site.members[0].name}/", 307)
     rows = [results_row(one) for one in site.members]
-    return send_text(request, render_page("site.html", rows=rows), "text/html")
-
-
-def send_report(request: Request, shared: SharedResults) -> Response:
-    """The page of the report."""
-    results = told(shared.now(), shared.problem)
-    page = render_report(results, server=f"../../api/results/{shared.name}/verdicts")
-    return send_text(request, page, "text/html")
-
-
-def send_index(request: Request, shared: SharedResults) -> Response:
-    """The index of the report, with the version that its numbers are of."""
-    found = shared.now()
-    content = index_of(found.results) | {"version": found.version}
-    return send_text(request, script("index", content), JAVASCRIPT)
+    return send_text(request, make_text(render_page("site.html", rows=rows), "text/html"))
 
 
 def send_details(request: Request, shared: SharedResults) -> Response:
@@ -122,7 +107,7 @@ def send_details(request: Request, shared: SharedResults) -> Response:
     details = details_of(result, shared.folder, found.truth.get(result.video))
     is_here = found.source(number) is not None
     details["link"] = f"./video/{number}?version={found.version}" if is_here else None
-    return send_text(request, script("video", details, number), JAVASCRIPT)
+    return send_text(request, make_text(script("video", details, number), JAVASCRIPT))
 
 
 def send_source(request: Request, shared: SharedResults) -> Response:
@@ -148,7 +133,8 @@ def send_verdicts(request: Request, shared: SharedResults) -> Response:
     verdicts = [
         one for one in shared.verdicts.all() if reviewer is None or one.reviewer == reviewer
     ]
-    answer = send_text(request, verdict_csv(shared.now().results, verdicts), "text/csv")
+    table = make_text(verdict_csv(shared.now().results, verdicts), "text/csv")
+    answer = send_text(request, table)
     answer.headers["Content-Disposition"] = 'attachment; filename="verdicts.csv"'
     return answer
 
@@ -176,8 +162,8 @@ def _send_below(*folders: str) -> Page:
 
 
 PAGES: dict[str, Page] = {
-    "": send_report,
-    f"{FOLDER_NAME}/{INDEX_NAME}": send_index,
+    "": lambda request, shared: send_text(request, shared.page()),
+    f"{FOLDER_NAME}/{INDEX_NAME}": lambda request, shared: send_text(request, shared.now().index),
     f"{FOLDER_NAME}/videos/{{number:int}}.js": send_details,
     f"{FOLDER_NAME}/{PICTURES_NAME}/{{file:path}}": _send_below(FOLDER_NAME, PICTURES_NAME),
     f"{FOLDER_NAME}/{{file}}": lambda request, _shared: send_program(request.path_params["file"]),

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from starlette.datastructures import Headers
@@ -94,13 +96,29 @@ def file_below(root: Path, name: str) -> Path | None:
     return path if is_ours and path.suffix in MEDIA_TYPES else None
 
 
-def send_text(request: Request, text: str, media_type: str) -> Response:
-    """Text that was made for a request; 304 if the browser has the same."""
-    content = text.encode(errors="surrogateescape")
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    if is_known(request.headers, tag):
-        return Response(status_code=304, headers={"ETag": tag})
-    return Response(content, media_type=media_type, headers={"ETag": tag})
+@dataclass(frozen=True)
+class Text:
+    """Text that was made to be sent."""
+
+    content: bytes
+    media_type: str
+
+    @cached_property
+    def tag(self) -> str:
+        """What stands for it in ETag."""
+        return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+
+
+def make_text(text: str, media_type: str) -> Text:
+    """Text to be sent; bytes that are not UTF-8 come out as they are."""
+    return Text(text.encode(errors="surrogateescape"), media_type)
+
+
+def send_text(request: Request, text: Text) -> Response:
+    """Text as an answer; 304 if the browser has the same."""
+    if is_known(request.headers, text.tag):
+        return Response(status_code=304, headers={"ETag": text.tag})
+    return Response(text.content, media_type=text.media_type, headers={"ETag": text.tag})
 
 
 def missing(why: str = "There is nothing here.", status: int = 404) -> Response:

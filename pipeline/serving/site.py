@@ -15,6 +15,8 @@ from vigil.extract.errors import UserError, counted
 from vigil.extract.files import make_folder
 from vigil.pipeline.options import VIDEO_EXTENSIONS
 from vigil.pipeline.scoring.report.details import Truth
+from vigil.pipeline.scoring.report.index import index_of
+from vigil.pipeline.scoring.report.page import render_report, script
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
     Results,
@@ -23,6 +25,7 @@ from vigil.pipeline.scoring.results import (
     read_results,
     result_path,
 )
+from vigil.pipeline.serving.served_files import MEDIA_TYPES, Text, make_text
 from vigil.pipeline.serving.verdict_store import DATABASE_NAME, VerdictStore
 
 CHECK_SECONDS = 1.0
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 class Snapshot:
     """The results at one moment."""
 
+    name: str
+    """Of the results, in addresses."""
     results: Results
     truth: Truth
     """Video -> its annotation, if any was given."""
@@ -66,6 +71,32 @@ class Snapshot:
             for result in self.videos
             for event in result.events
         }
+
+    @cached_property
+    def index(self) -> Text:
+        """The index of the report, with the version that its numbers are of."""
+        content = index_of(self.results) | {"version": self.version}
+        return make_text(script("index", content), MEDIA_TYPES[".js"])
+
+    @cached_property
+    def page(self) -> Text:
+        """The page of the report."""
+        return self.page_with(())
+
+    def page_with(self, warnings: Sequence[str]) -> Text:
+        """The page of the report, with further warnings."""
+        manifest = self.results.manifest
+        told = {**manifest, "warnings": [*manifest.get("warnings", ()), *warnings]}
+        server = f"../../api/results/{self.name}/verdicts"
+        page = render_report(replace(self.results, manifest=told), server=server)
+        return make_text(page, "text/html")
+
+    def make(self) -> None:
+        """Make what many may ask for at the same time, so that it is made once."""
+        for text in (self.page, self.index):
+            assert text.tag
+        assert self.version
+        self.events  # noqa: B018
 
     def source(self, number: int) -> Path | None:
         """The file of a video, behind links, if it is there and has the extension of a video."""
@@ -113,6 +144,17 @@ class SharedResults:
                 self._lock.release()
         return self._snapshot
 
+    def page(self) -> Text:
+        """The page of the report, which warns if newer files cannot be read."""
+        found = self.now()
+        if not self.problem:
+            return found.page
+        warning = (
+            "These results are those of before: vigil is writing to the folder, or it is damaged "
+            f"({self.problem})"
+        )
+        return found.page_with([warning])
+
     def at(self, version: str | None) -> Snapshot | None:
         """The results of a version, or those of now without one; None if it is too old."""
         return self.now() if version is None else self._versions.get(version)
@@ -143,7 +185,9 @@ class SharedResults:
         results = read_results(self.folder, self._read_result)
         kept = {result_path(self.folder, one.video) for one in results.videos}
         self._cache = {path: found for path, found in self._cache.items() if path in kept}
-        return Snapshot(results, self._find_truth(results))
+        found = Snapshot(self.name, results, self._find_truth(results))
+        found.make()
+        return found
 
     def _read_result(self, path: Path) -> VideoResult:
         """Read the result of a video, if its file has changed."""
@@ -267,18 +311,3 @@ def _warn_of_others(shared: SharedResults) -> None:
             counted(len(others), "video"),
             min(others),
         )
-
-
-def told(snapshot: Snapshot, problem: str) -> Results:
-    """The results for a page, which warns if they may be out of date."""
-    if not problem:
-        return snapshot.results
-    warning = (
-        "These results are those of before: vigil is writing to the folder, or it is damaged "
-        f"({problem})"
-    )
-    manifest = snapshot.results.manifest
-    return replace(
-        snapshot.results,
-        manifest={**manifest, "warnings": [*manifest.get("warnings", ()), warning]},
-    )
