@@ -15,14 +15,12 @@ from urllib.parse import urlsplit
 import pytest
 from commands import ROOT
 from test_report import write_folder
-from test_report_browser import PATIENCE, chromium, event, open_event, result, until
+from test_report_browser import PATIENCE, event, open_event, result, until
 from video_files import draw_frames, encode
 
 from vigil.pipeline.serving import command
 from vigil.pipeline.serving.connections import WatchedProtocol
 from vigil.pipeline.serving.site import open_site
-
-__all__ = ["chromium"]  # a fixture
 
 TOKEN = "0123456789abcdef"
 
