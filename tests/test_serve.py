@@ -598,6 +598,11 @@ class TestApi:
         number = names.index(ODD)
         assert client.get(f"{API}/videos/{number}").json()["video"] == ODD
 
+    def test_a_video_is_what_its_file_is(self, client, results):
+        for number, name in enumerate(sorted(["gate/a.mp4", "gate/b.mp4", ODD])):
+            file = json.loads((results / f"{name}.json").read_bytes())
+            assert client.get(f"{API}/videos/{number}").json() == file
+
     @pytest.mark.parametrize(
         "path", ["/api/results/no/events", f"{API}/videos/99", f"{API}/nothing"]
     )

@@ -226,15 +226,20 @@ def write_result(folder: Path, result: VideoResult) -> None:
         ResultsError: the video's name cannot be used for a result file.
         OSError: the disk is full or the folder cannot be written.
     """
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
-    for event in (*content["events"], *content["left_out"]):
-        if event["clip"] is None:
-            del event["clip"]
     path = result_path(folder, result.video)
     if path == folder / MANIFEST_NAME:
         raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
     with usable_name(path):
-        write_json(path, content)
+        write_json(path, result_content(result))
+
+
+def result_content(result: VideoResult) -> dict[str, Any]:
+    """The content of the JSON file of one video, as its published schema has it."""
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
+    for event in (*content["events"], *content["left_out"]):
+        if event["clip"] is None:
+            del event["clip"]
+    return content
 
 
 def read_result(path: Path) -> VideoResult:

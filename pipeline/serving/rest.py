@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse
 
 from vigil.data.classes import NORMAL
+from vigil.pipeline.scoring.results import result_content
 from vigil.pipeline.serving.site import SharedResults, Site, Snapshot
 from vigil.pipeline.serving.verdict_store import Verdict
 
@@ -176,7 +177,7 @@ def make_router(site: Site) -> APIRouter:
         found = snapshot_of(find(name), version)
         if not 0 <= number < len(found.videos):
             raise HTTPException(404, f"There is no video {number}.")
-        return AsciiJson(asdict(found.videos[number]))
+        return AsciiJson(result_content(found.videos[number]))
 
     @router.get("/results/{name}/events", response_model=Events)
     def list_events(

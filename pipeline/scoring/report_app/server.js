@@ -12,25 +12,28 @@ vigil.server = (() => {
   const SECONDS = 5;
   const AT_A_TIME = 200;
   const known = new Map(); // what the server has, by person and event
-  const inMemory = new Map(); // in place of a storage that the browser forbids
+  const inMemory = new Map(); // in place of a storage that is full or forbidden
   let last = 0;
   let isBusy = false;
   let numAtATime = AT_A_TIME;
 
   function load(place, otherwise) {
     try {
-      return JSON.parse(localStorage.getItem(place)) ?? otherwise;
+      const found = localStorage.getItem(place);
+      if (found !== null) return JSON.parse(found);
     } catch {
-      return inMemory.get(place) ?? otherwise;
+      // Then it is in memory.
     }
+    return inMemory.get(place) ?? otherwise;
   }
 
   function store(place, value) {
-    inMemory.set(place, value);
     try {
+      localStorage.removeItem(place); // so that nothing old stays there if it is full
       localStorage.setItem(place, JSON.stringify(value));
+      inMemory.delete(place);
     } catch {
-      // It stays in memory, until the page is closed.
+      inMemory.set(place, value);
     }
   }
 
