@@ -31,7 +31,8 @@ from vigil.pipeline.serving.served_files import (
     send_text,
     send_video,
 )
-from vigil.pipeline.serving.site import SharedResults, Site, Snapshot
+from vigil.pipeline.serving.site import SharedResults, Site
+from vigil.pipeline.serving.snapshot import Snapshot
 from vigil.pipeline.serving.traffic import Traffic
 from vigil.pipeline.serving.verdict_table import verdict_csv
 
