@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "watch": (options.WatchOptions, "watching.command:run_watch"),
     "report": (options.ReportOptions, "scoring.report_command:run_report"),
     "explain": (options.ExplainOptions, "explaining.command:run_explain"),
+    "serve": (options.ServeOptions, "serving.command:run_serve"),
     "features": {
         "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),
         "show": (options.FeaturesShowOptions, "extraction.show:run_show"),

@@ -7,6 +7,7 @@ commands find the rest.
 
 import re
 from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Any
 
 from vigil.extract.decode.videos import check_search
@@ -65,6 +66,8 @@ def check_options(chosen: Any) -> None:
     if isinstance(chosen, (options.ScoreOptions, options.WatchOptions, options.ReportOptions)):
         read_formats(chosen.format)
         check_clips(chosen)
+    if isinstance(chosen, options.ServeOptions):
+        require_server()
 
 
 def _check_values(chosen: Any) -> None:
@@ -226,6 +229,19 @@ def check_clips(
         from vigil.extract.decode.excerpt_tracks import require_encoder  # loads FFmpeg
 
         require_encoder()
+
+
+def require_server() -> None:
+    """Refuse to serve without the packages for it.
+
+    Raises:
+        UserError: says what to install.
+    """
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UserError(
+            f"vigil serve needs {' and '.join(missing)}, not installed here: run pip install "
+            "'vigil-video[serve]'"
+        )
 
 
 def requested_spec(

@@ -31,6 +31,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "give_up_hours": _IS_ABOVE_0,
     "seed": _IS_COUNT,
     "bootstrap": _IS_COUNT,
+    "port": (lambda value: 0 <= value <= 65535, "is not a port: use 0 to 65535, such as 8000"),
     "test_share": (lambda value: 0 < value < 1, "is not a share: use one above 0 and below 1"),
 }
 """Option -> whether a value is allowed, and what is said of one that is not."""

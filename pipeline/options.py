@@ -521,6 +521,28 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class ServeOptions:
+    """Serve results as a site where people review events together; ends with Ctrl-C."""
+
+    results: Annotated[OneOrMore, arg(metavar="RESULTS...")]
+    """Folders written by vigil score."""
+    host: str = "127.0.0.1"
+    """Address to listen at; others than this machine need one such as 0.0.0.0, and a token. It is
+    that in the environment variable VIGIL_TOKEN, in --token-file, or made and printed at start."""
+    port: int = 8000
+    """Port to listen at; 0: any that is free."""
+    token_file: Path | None = None
+    """File with the token that everybody needs, on this machine, too."""
+    allow_hosts: tuple[str, ...] = ()
+    """Further names by which browsers may call this site, such as that of a proxy."""
+    verdicts: Path | None = None
+    """Folder for the databases of verdicts; by default each lies in its RESULTS."""
+    annotations: tuple[Path, ...] = ()
+    """Label files, as for vigil evaluate; the timelines then show the annotated frames, too."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
 class FeaturesVerifyOptions:
     """Check every byte of feature files; exit with 3 if any has a fault, with 4 if all have."""
 

@@ -54,6 +54,9 @@ vigil report RESULTS --format srt,parquet""",
     "explain": """\
 vigil explain tonight.mp4 --out WHY
 vigil explain tonight.mp4 -c RUN -o WHY --at 0:01:15 --features FEATURES""",
+    "serve": """\
+vigil serve RESULTS                                # http://127.0.0.1:8000/
+vigil serve MONDAY TUESDAY --host 0.0.0.0 --port 80""",
     "features verify": "vigil features verify FEATURES --videos VIDEOS --repair",
     "features show": "vigil features show FEATURES",
     "features import": "vigil features import RTFM_FEATURES --out FEATURES --crops rtfm",

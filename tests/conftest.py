@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: development data, the GPU, signals and logging."""
 
+import importlib.util
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ("--no-sandbox", "--disable-gpu")
 
 # On a busy machine an example may take any time, so no test has a deadline.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +46,19 @@ def gpu() -> torch.device:
     if os.environ.get("REQUIRE_GPU") == "1":
         pytest.fail("REQUIRE_GPU=1, but torch finds no CUDA device")
     pytest.skip("no CUDA device on this machine")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Debian's Chromium, driven by Playwright; tests that need it are skipped without."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("Playwright is not installed: pip install playwright")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"{CHROMIUM} does not exist: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,12 @@ from vigil.pipeline.scoring.strips import THUMBNAILS_FOLDER, write_strips
 
 def read_call(path: Path) -> Any:
     """The JSON that a script passes to the program."""
-    (literal,) = re.fullmatch(r"vigil\.\w+\((?:\d+,)?'(.*)'\);\n", path.read_text("ascii")).groups()
+    return parse_call(path.read_text("ascii"))
+
+
+def parse_call(text: str) -> Any:
+    """The same, of the text of a script."""
+    (literal,) = re.fullmatch(r"vigil\.\w+\((?:\d+,)?'(.*)'\);\n", text).groups()
     assert not re.search(r"(?<!\\)(?:\\\\)*'", literal)
     return json.loads(re.sub(r"\\(.)", r"\1", literal))
 

@@ -16,7 +16,14 @@ from vigil.pipeline.scores.events import Action, Event
 from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report.details import details_of, video_link
 from vigil.pipeline.scoring.report.index import curve_of
-from vigil.pipeline.scoring.report.page import PROGRAM, REPORT_NAME, SCRIPTS, STYLES, write_report
+from vigil.pipeline.scoring.report.page import (
+    PROGRAM,
+    REPORT_NAME,
+    SCRIPTS,
+    SERVED_SCRIPTS,
+    STYLES,
+    write_report,
+)
 from vigil.pipeline.scoring.report_command import run_report
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
@@ -283,7 +290,7 @@ def test_nothing_in_the_report_comes_from_elsewhere(tmp_path):
 
 
 def test_every_file_of_the_program_is_loaded(tmp_path):
-    assert {path.name for path in PROGRAM.iterdir()} == {*STYLES, *SCRIPTS}
+    assert {path.name for path in PROGRAM.iterdir()} == {*STYLES, *SERVED_SCRIPTS}
 
 
 def test_the_report_has_videos_events_warnings_and_failures(tmp_path):

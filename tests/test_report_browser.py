@@ -18,8 +18,6 @@ from vigil.pipeline.scores.frame_warnings import DamagedFrames
 from vigil.pipeline.scoring.report.page import REPORT_NAME, write_report
 from vigil.pipeline.scoring.results import Results, SegmentScore, by_peak_score
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu")
 PATIENCE = 120_000
 """Milliseconds; a busy machine may need many."""
 HOSTILE = "gate/<img src=x onerror=alert(1)>.mp4"
@@ -55,18 +53,6 @@ def result(video, *events, **changes):
         },
         **changes,
     )
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("Playwright is not installed: pip install playwright")
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} does not exist: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture(scope="module")

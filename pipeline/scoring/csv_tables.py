@@ -6,6 +6,11 @@ from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scoring.results import Results, VideoResult
 from vigil.pipeline.text_files import clock_time, write_csv
 
+EVENT_COLUMNS = (
+    "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
+    "peak_score class class_probability start_clock stop_clock"
+)
+
 
 def write_summary(path: Path, results: Results) -> None:
     """Write a row per video, by decreasing peak score."""
@@ -22,10 +27,9 @@ def write_events(path: Path, results: Results) -> None:
     has_clips = any(event.clip for result in results.videos for event in result.events)
     write_csv(
         path,
-        "video start_frame stop_frame start_seconds stop_seconds start_time stop_time "
-        "peak_score class class_probability start_clock stop_clock" + " clip" * has_clips,
+        EVENT_COLUMNS + " clip" * has_clips,
         (
-            [result.video, *_event_row(one), *[one.clip.path if one.clip else ""] * has_clips]
+            [result.video, *event_row(one), *[one.clip.path if one.clip else ""] * has_clips]
             for result in results.videos
             for one in result.events
         ),
@@ -47,7 +51,8 @@ def _summary_row(result: VideoResult) -> list[object]:
     ]
 
 
-def _event_row(event: Event) -> list[object]:
+def event_row(event: Event) -> list[object]:
+    """The cells of an event that follow the name of its video, as `EVENT_COLUMNS` has them."""
     return [
         event.start_frame,
         event.stop_frame,

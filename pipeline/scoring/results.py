@@ -1,7 +1,7 @@
 """RESULTS, the folder that scoring writes: a JSON file per video, tables, a manifest."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -226,17 +226,22 @@ def write_result(folder: Path, result: VideoResult) -> None:
         ResultsError: the video's name cannot be used for a result file.
         OSError: the disk is full or the folder cannot be written.
     """
+    path = result_path(folder, result.video)
+    if path == folder / MANIFEST_NAME:
+        raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
+    with usable_name(path):
+        write_json(path, result_content(result))
+
+
+def result_content(result: VideoResult) -> dict[str, Any]:
+    """The content of the JSON file of one video, as its published schema has it."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
     for event in (*content["events"], *content["left_out"]):
         if event["clip"] is None:
             del event["clip"]
         elif event["clip"]["annotated"] is None:
             del event["clip"]["annotated"]
-    path = result_path(folder, result.video)
-    if path == folder / MANIFEST_NAME:
-        raise ResultsError(f"{path} is reserved for the list of all results: rename the video")
-    with usable_name(path):
-        write_json(path, content)
+    return content
 
 
 def read_result(path: Path) -> VideoResult:
@@ -262,8 +267,12 @@ def write_manifest(folder: Path, videos: Sequence[str], content: dict[str, Any])
     write_json(folder / MANIFEST_NAME, {**header, **content, "videos": sorted(videos)})
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, read: Callable[[Path], VideoResult] = read_result) -> Results:
     """Read a RESULTS folder, for the videos in its manifest.
+
+    Args:
+        folder: written by vigil score.
+        read: what reads the result of a video.
 
     Raises:
         ResultsError: the folder has no manifest, or a file is missing or invalid.
@@ -271,7 +280,7 @@ def read_results(folder: Path) -> Results:
     path = folder / MANIFEST_NAME
     manifest = _read_json(path, MANIFEST_FORMAT)
     names = _from_json(path, _Manifest, manifest, strict=False).videos
-    videos = [read_result(result_path(folder, video)) for video in names]
+    videos = [read(result_path(folder, video)) for video in names]
     return Results(manifest, tuple(by_peak_score(videos)), read_failures(folder))
 
 

@@ -31,6 +31,8 @@ SCRIPTS = (
     *("details.js", "exchange.js", "keys.js", "app.js"),
 )
 """The program, in the order in which the page loads it."""
+SERVED_SCRIPTS = (*SCRIPTS[:-1], "server.js", *SCRIPTS[-1:])
+"""The same, of a page that `vigil serve` serves."""
 STYLES = ("report.css",)
 NUM_SYNCED = 32
 """Files that are synced at a time, which a disk does almost as fast as one."""
@@ -83,9 +85,15 @@ def remove_report(path: Path) -> None:
             emptied.rmdir()
 
 
-def render_report(results: Results) -> str:
-    """Render the frame as HTML."""
+def render_report(results: Results, server: str | None = None) -> str:
+    """Render the frame as HTML.
+
+    Args:
+        results: all of RESULTS.
+        server: address at which the page finds verdicts, if it is served.
+    """
     videos = results.videos
+    scripts = SCRIPTS if server is None else SERVED_SCRIPTS
     return render_page(
         REPORT_NAME,
         manifest=results.manifest,
@@ -97,7 +105,8 @@ def render_report(results: Results) -> str:
         num_damaged=sum(video.num_frames_damaged > 0 for video in videos),
         folder=FOLDER_NAME,
         styles=STYLES,
-        scripts=(*SCRIPTS[:1], INDEX_NAME, *SCRIPTS[1:]),
+        scripts=(*scripts[:1], INDEX_NAME, *scripts[1:]),
+        server=server,
     )
 
 

@@ -8,6 +8,7 @@ const vigil = {};
   const KEPT_DETAILS = 30;
   const details = new Map();
   const waiting = new Map();
+  let query = "";
 
   /** Rows as objects with the names of the columns. */
   function objects(columns, rows) {
@@ -46,6 +47,7 @@ const vigil = {};
     const hasStrips = events.some((event) => event.strip != null);
     const { cameras, class_names: classes } = index;
     vigil.data = { videos, events, failures, cameras, classes, hasStrips };
+    if (index.version) query = `?version=${index.version}`; // of results that a server may change
   };
 
   vigil.video = (number, text) => {
@@ -59,10 +61,10 @@ const vigil = {};
     if (!waiting.has(number)) {
       const loading = new Promise((resolve, reject) => {
         const script = document.createElement("script");
-        script.src = `report/videos/${number}.js`;
+        script.src = `report/videos/${number}.js${query}`;
         script.onload = () => resolve(details.get(number));
-        script.onerror = () =>
-          reject(new Error(`${script.src} cannot be read: run vigil report again`));
+        const remedy = query ? "load this page again" : "run vigil report again";
+        script.onerror = () => reject(new Error(`${script.src} cannot be read: ${remedy}`));
         document.head.append(script);
       }).finally(() => {
         waiting.delete(number);

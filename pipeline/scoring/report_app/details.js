@@ -7,7 +7,7 @@ vigil.details = (() => {
 
   function verdictBar(event) {
     const { verdict, trueClass, note } = vigil.verdicts.get(event);
-    const kind = vigil.verdicts.kind(event);
+    const kind = vigil.verdicts.own(event);
     const button = (which, words, key) =>
       h(
         "button",
@@ -60,6 +60,7 @@ vigil.details = (() => {
           onchange: (change) => vigil.verdicts.set([event], { note: change.target.value.trim() }),
         }),
       ),
+      vigil.verdicts.sentences(event).map((said) => h("p", { class: "said" }, name(said))),
     );
   }
 
@@ -70,7 +71,7 @@ vigil.details = (() => {
       say("Open an event first: a verdict is on an event.");
       return;
     }
-    const again = vigil.verdicts.kind(event) === which;
+    const again = vigil.verdicts.own(event) === which;
     vigil.verdicts.mark([event], again ? "" : which);
     say(again ? "Verdict taken back." : `Marked ${which}.`);
   }
@@ -267,7 +268,9 @@ vigil.details = (() => {
     const isTyping = byId("verdict").contains(document.activeElement);
     const focused = isTyping && document.activeElement.id;
     const pressed = isTyping && document.activeElement.getAttribute("aria-keyshortcuts");
-    byId("verdict").replaceChildren(...(shown.event ? [verdictBar(shown.event)] : []));
+    if (focused !== "note")
+      // What somebody is writing stays, even if others' verdicts arrive.
+      byId("verdict").replaceChildren(...(shown.event ? [verdictBar(shown.event)] : []));
     byId("event-list").replaceChildren(eventList(shown.video, shown.details, shown.event));
     if (focused) byId(focused).focus();
     else if (pressed) byId("verdict").querySelector(`[aria-keyshortcuts=${pressed}]`).focus();

@@ -33,7 +33,8 @@ vigil.keys = (() => {
 
   function press(event) {
     const { target, key } = event;
-    if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (document.querySelector("dialog[open]")) return;
     if (key === "Escape") {
       if (isField(target)) target.blur();
       else vigil.app.open("");

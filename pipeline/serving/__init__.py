@@ -1,0 +1,1 @@
+"""`vigil serve`: RESULTS as a site, where several people review events together."""
