@@ -25,11 +25,13 @@ def check_paths(chosen: Any) -> None:
             if not path.exists():
                 raise UserError(f"{path} does not exist: check --{name.replace('_', '-')}")
     out = getattr(chosen, "out", None)
-    if out is not None and out.is_file():
+    # vigil doctor looks at the folder itself, within a time limit.
+    if out is not None and not isinstance(chosen, options.DoctorOptions) and out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
     for name in ("run", "other", "checkpoint"):
         if (path := getattr(chosen, name, None)) is not None:
-            may_be_starter = isinstance(chosen, (options.ScoreOptions, options.CalibrateOptions))
+            with_starter = options.ScoreOptions, options.CalibrateOptions, options.DoctorOptions
+            may_be_starter = isinstance(chosen, with_starter)
             _check_run(checkpoint_folder(path) if may_be_starter else path)
     for name in ("features", "test_features"):
         if isinstance(features := getattr(chosen, name, None), Path):

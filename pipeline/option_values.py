@@ -22,6 +22,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "keep_share": (lambda value: 0 <= value <= 1, "is not a share: use 0 to 1, such as 0.5"),
     "join_seconds": _IS_LENGTH,
     "min_seconds": _IS_LENGTH,
+    "source_seconds": (lambda value: 2 <= value <= 3600, "is not in 2..3600: use 20"),
     "seed": _IS_COUNT,
     "bootstrap": _IS_COUNT,
     "test_share": (lambda value: 0 < value < 1, "is not a share: use one above 0 and below 1"),

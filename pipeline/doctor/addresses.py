@@ -1,0 +1,45 @@
+"""Addresses of cameras: their passwords come from variables, and are never shown."""
+
+import re
+from collections.abc import Mapping
+
+from vigil.extract.errors import UserError
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def is_stream(source: str) -> bool:
+    """Whether a source is meant as an address, not as a path."""
+    return "://" in source or source.startswith(("/dev/video", "${"))
+
+
+def shown(source: str, number: int) -> str:
+    """The name of a source in the answer: of an address only scheme, host and port.
+
+    Passwords stand before the host, but also in paths and queries.
+    """
+    if "://" not in source:
+        return f"source {number}" if source.startswith("${") else source
+    scheme, _, rest = source.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    is_plain = re.fullmatch(r"[\w.:\[\]-]*", host) and re.fullmatch(r"[\w+.-]+", scheme)
+    return f"source {number}: {scheme}://{host}" if is_plain else f"source {number}"
+
+
+def filled_in(source: str, environment: Mapping[str, str]) -> str:
+    """An address with the values of its variables, ``${NAME}``.
+
+    Raises:
+        UserError: a variable is not set; names it.
+    """
+    for name in _VARIABLE.findall(source):
+        if not environment.get(name):
+            raise UserError(f"the variable {name} is not set: export {name}=...")
+    return _VARIABLE.sub(lambda found: environment[found[1]], source)
+
+
+def has_password(source: str) -> bool:
+    """Whether a password stands in an address as it is."""
+    login = source.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    password = login.partition(":")[2]
+    return bool(password) and not _VARIABLE.search(password)
