@@ -21,8 +21,10 @@ def shown(source: str, number: int) -> str:
     if "://" not in source:
         return f"source {number}" if source.startswith("${") else source
     scheme, _, rest = source.partition("://")
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    is_plain = re.fullmatch(r"[\w.:\[\]-]*", host) and re.fullmatch(r"[\w+.-]+", scheme)
+    authority, *after = re.split(r"[/?#]", rest, maxsplit=1)
+    host = authority.rpartition("@")[2]
+    # With an @ behind it, it may be the beginning of a password that has a slash in it.
+    is_plain = re.fullmatch(r"[\w.:\[\]-]*", host) and not any("@" in one for one in after)
     return f"source {number}: {scheme}://{host}" if is_plain else f"source {number}"
 
 

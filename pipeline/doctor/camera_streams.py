@@ -42,7 +42,9 @@ def check_stream(source: str, name: str, seconds: float) -> Iterator[Finding]:
         with open_stream(live) as container:
             yield _seen(container, name, begun, min(WATCHED_SECONDS, seconds / 4))
     except av.error.FFmpegError as error:
-        yield Finding(name, PROBLEM, f"no picture: {why_broken(error)}", _remedy(address, error))
+        is_late = time.monotonic() - begun >= live.connect_seconds  # of RTSP it says otherwise
+        why = "nothing came for too long" if is_late else why_broken(error)
+        yield Finding(name, PROBLEM, f"no picture: {why}", _remedy(address, error))
 
 
 def _remedy(address: str, error: av.error.FFmpegError) -> str:

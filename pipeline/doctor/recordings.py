@@ -12,6 +12,7 @@ from vigil.extract.decode.decoder import VideoInfo, frame_size, probe
 from vigil.extract.decode.decoder_table import AUTO, for_file
 from vigil.extract.decode.orientation import UPRIGHT
 from vigil.extract.errors import UserError, VideoError, counted
+from vigil.extract.source import list_pictures
 from vigil.pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 from vigil.pipeline.options import VIDEO_EXTENSIONS
 from vigil.pipeline.recorder_names import time_in_name
@@ -51,7 +52,7 @@ def video_finding(path: Path, name: str) -> Finding:
         words.append(clock_time(info.duration_seconds))
     words.append(f"first frame decoded by {decoder}")
     if info.may_be_interlaced:
-        words.append("interlaced")
+        words.append("perhaps interlaced")
     if info.orientation != UPRIGHT:
         turned = 90 * info.orientation.quarter_turns
         words.append(f"shown turned by {turned}°" if turned else "shown mirrored")
@@ -102,6 +103,11 @@ def _folder(root: Path) -> Iterator[Finding]:
         found = f"{counted(len(unreadable), 'folder')} cannot be read, such as {error.filename}"
         remedy = f"sudo setfacl -R -m u:{os.geteuid()}:rX {root}"
         yield Finding(str(root), WARNING, found, remedy)
+    pictures = [] if files else list_pictures(root)
+    if pictures:
+        found = f"a folder of {counted(len(pictures), 'picture')}, which is one video"
+        yield Finding(str(root), OK, found)
+        return
     if not files:
         found = "a folder without videos"
         remedy = "check where the recorder writes, or give --extensions"
