@@ -146,10 +146,10 @@ class Watch:
 
     def look(self) -> None:
         """Note when it has come up."""
-        if self._down_since is not None and self.program is not None:
-            if "watching " in self.program.messages():
-                self.down.append((self._down_since, time.time()))
-                self._down_since = None
+        assert self.program is not None
+        if self._down_since is not None and "watching " in self.program.messages():
+            self.down.append((self._down_since, time.time()))
+            self._down_since = None
 
     def kill(self) -> None:
         """Kill it, and start it again."""
