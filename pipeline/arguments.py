@@ -117,8 +117,12 @@ def _changes(chosen: Any, defaults: Any) -> Iterator[list[str]]:
                 raise ValueError(f"{name} = {value!r} cannot become an argument")
             if any(text.startswith("-") for text in named):
                 raise UserError(f"{name} {str(value)!r} would be read as a flag: use another name")
-            is_positional = tyro.conf.Positional in getattr(setting.type, "__metadata__", ())
-            yield [*([] if is_positional else [f"--{name}"]), *map(str, values)]
+            markers = getattr(setting.type, "__metadata__", ())
+            if tyro.conf.UseAppendAction in markers:
+                yield from ([f"--{name}", str(one)] for one in values)
+            else:
+                is_positional = tyro.conf.Positional in markers
+                yield [*([] if is_positional else [f"--{name}"]), *map(str, values)]
 
 
 def _union(commands: dict[str, Any], recipe: Recipe) -> Any:

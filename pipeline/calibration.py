@@ -113,8 +113,17 @@ def check_asked(alarms_per_day: float, block_seconds: float, camera: str) -> Non
             f"--alarms-per-day {alarms_per_day:g} is not above 0 and below {most:g}, the number "
             f"of blocks of {block_seconds:g} s in a day: ask for fewer, or shorten --block-seconds"
         )
+    check_camera_option(camera)
+
+
+def check_camera_option(rule: str) -> None:
+    """Refuse a rule for cameras from the command line, like `check_camera`.
+
+    Raises:
+        UserError: names the option, its value and what is allowed.
+    """
     try:
-        check_camera(camera)
+        check_camera(rule)
     except ValueError as error:
         raise UserError(f"--{error}") from error
 

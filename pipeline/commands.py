@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
     "reproduce": (options.ReproduceOptions, "chains.reproduction:run_reproduce"),
     "calibrate": (options.CalibrateOptions, "scoring.calibrate:run_calibrate"),
     "score": (options.ScoreOptions, "scoring.command:run_score"),
+    "watch": (options.WatchOptions, "watching.command:run_watch"),
     "report": (options.ReportOptions, "scoring.report_command:run_report"),
     "features": {
         "verify": (options.FeaturesVerifyOptions, "extraction.verification:run_verify_features"),

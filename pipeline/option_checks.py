@@ -14,7 +14,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.views import WHOLE, view_names
 from vigil.pipeline import options
-from vigil.pipeline.calibration import check_asked
+from vigil.pipeline.calibration import check_asked, check_camera_option
 from vigil.pipeline.option_paths import check_paths
 from vigil.pipeline.option_values import check_numbers, read_max_damage, read_span, read_threshold
 from vigil.pipeline.recorder_names import check_clock
@@ -24,7 +24,12 @@ MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
-_OWN_VIEWS_ONLY = (options.ExtractOptions, options.ScoreOptions, options.CalibrateOptions)
+_OWN_VIEWS_ONLY = (
+    options.ExtractOptions,
+    options.ScoreOptions,
+    options.WatchOptions,
+    options.CalibrateOptions,
+)
 """Commands that extract; the others may read imported features, whose views have no names."""
 
 _WITH_RESAMPLES = (options.CompareOptions, options.BenchMethodsOptions, options.ReproduceOptions)
@@ -50,7 +55,7 @@ def check_options(chosen: Any) -> None:
     _check_networks(chosen)
     _check_values(chosen)
     _check_together(chosen)
-    if isinstance(chosen, (options.ScoreOptions, options.ReportOptions)):
+    if isinstance(chosen, (options.ScoreOptions, options.WatchOptions, options.ReportOptions)):
         read_formats(chosen.format)
         check_clips(chosen)
 
@@ -64,11 +69,13 @@ def _check_values(chosen: Any) -> None:
         )
     if (span := getattr(chosen, "span", None)) is not None:
         read_span(span)
-    if isinstance(chosen, options.ScoreOptions):
+    if isinstance(chosen, (options.ScoreOptions, options.WatchOptions)):
         read_threshold(chosen.threshold)
         check_clock(chosen.clock)
     if isinstance(chosen, options.CalibrateOptions):
         check_asked(chosen.alarms_per_day, chosen.block_seconds, chosen.camera)
+    if isinstance(chosen, options.WatchOptions) and chosen.camera is not None:
+        check_camera_option(chosen.camera)
     if (memory_gib := getattr(chosen, "memory_gib", None)) is not None:
         from vigil.data.storage import Storage  # with NumPy, which other commands spare
 
@@ -186,7 +193,9 @@ def require_one_size(compute: options.ComputeOptions, views: Collection[str]) ->
         raise UserError("--compile compiles for one size of frames: leave it out for --views whole")
 
 
-def check_clips(chosen: options.ScoreOptions | options.ReportOptions) -> None:
+def check_clips(
+    chosen: options.ScoreOptions | options.WatchOptions | options.ReportOptions,
+) -> None:
     """Refuse a margin that is out of range, and clips that cannot be encoded.
 
     Raises:

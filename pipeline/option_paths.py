@@ -30,7 +30,12 @@ def check_paths(chosen: Any) -> None:
         raise UserError(f"--out {out} is a file: give a folder")
     for name in ("run", "other", "checkpoint"):
         if (path := getattr(chosen, name, None)) is not None:
-            with_starter = options.ScoreOptions, options.CalibrateOptions, options.DoctorOptions
+            with_starter = (
+                options.ScoreOptions,
+                options.WatchOptions,
+                options.CalibrateOptions,
+                options.DoctorOptions,
+            )
             may_be_starter = isinstance(chosen, with_starter)
             _check_run(checkpoint_folder(path) if may_be_starter else path)
     for name in ("features", "test_features"):

@@ -18,10 +18,17 @@ Span = Literal["auto", "whole"] | float
 
 _IS_LENGTH = (lambda value: 0 <= value < math.inf, "is not a length: use 0 or more")
 _IS_COUNT = (lambda value: value >= 0, "is negative: give a number from 0 up")
+_IS_ABOVE_0 = (lambda value: 0 < value < math.inf, "is not above 0: give more, or leave it out")
 BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "keep_share": (lambda value: 0 <= value <= 1, "is not a share: use 0 to 1, such as 0.5"),
     "join_seconds": _IS_LENGTH,
     "min_seconds": _IS_LENGTH,
+    "settle_seconds": _IS_LENGTH,
+    "keep_days": _IS_ABOVE_0,
+    "keep_gib": _IS_ABOVE_0,
+    "min_free_gib": (lambda value: 0 <= value < math.inf, "is not a size: use 0 or more"),
+    "report_videos": (lambda value: value >= 1, "is not a number of videos: use 1 or more"),
+    "give_up_hours": _IS_ABOVE_0,
     "source_seconds": (lambda value: 2 <= value <= 3600, "is not in 2..3600: use 20"),
     "seed": _IS_COUNT,
     "bootstrap": _IS_COUNT,

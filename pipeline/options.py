@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from vigil.extract.clips import CLIP_FRAMES
@@ -347,6 +347,75 @@ class ScoreOptions:
     """Which checkpoint to use: the best one on validation, or the last one."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
+    compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """Score recordings as soon as recorders finish them, and raise alarms; runs until stopped."""
+
+    out: Path
+    """Folder for the results; the same one lets a restart continue."""
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[FOLDER...]")] = ()
+    """Folders in which recorders put files; the subfolders are cameras."""
+    cameras: Path | None = None
+    """TOML file with cameras: their folders, thresholds and quiet hours (docs/live.md)."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; without it, the starter that ships with vigil.
+    """
+    on_event: UseAppendAction[tuple[str, ...]] = ()
+    """Where alarms go, besides events.jsonl: https://HOST/PATH, mqtt://HOST/PREFIX or 'exec:PROGRAM
+    ARGUMENT ...'; may be repeated."""
+    metrics: str | None = None
+    """HOST:PORT at which to serve /metrics (Prometheus) and /healthz."""
+    once: bool = False
+    """Score everything that is complete now, then exit."""
+    from_now: bool = False
+    """Leave alone the files that are there when RESULTS is new."""
+    settle_seconds: float = 5.0
+    """A file counts as complete if it has not changed for so long; sooner if its writer has closed
+    it."""
+    camera: str | None = None
+    """Which part of a path names the camera: folder (the top one), or a regular expression with one
+    group; by default as calibrated, else folder."""
+    threshold: str = "auto"
+    """Score that opens an event, as for vigil score."""
+    keep_days: float | None = None
+    """Remove results that are older."""
+    keep_gib: float | None = None
+    """Remove the oldest results if all are larger."""
+    keep_features: Literal["none", "events", "all"] = "none"
+    """Features to keep after scoring: those of recordings with events, of all, or none."""
+    min_free_gib: float = 1.0
+    """With less free space on the disk of --out, no further file is scored until there is room."""
+    report_videos: int = 1000
+    """The report and tables show that many of the newest recordings with events, and of those
+    without."""
+    give_up_hours: float = 24.0
+    """An alarm that could not be delivered for so long goes to dead_letters.jsonl."""
+    weights: str | None = None
+    """The backbone's weights file, if it has moved since the training, or a name of weights."""
+    views: str = "center"
+    """Views to average the scores over."""
+    keep_share: float = 0.5
+    """An event lasts while scores are at least this share of the threshold."""
+    join_seconds: float = 1.0
+    """Two events with at most so much time between them are one, also across two recordings."""
+    min_seconds: float = 1.0
+    """Shorter events are dropped."""
+    span: str = "auto"
+    """Longer videos are scored in overlapping spans of this length, as for vigil score."""
+    clock: str = "auto"
+    """Time of day at which recordings start, as for vigil score."""
+    format: str = ",".join(DEFAULT_FORMATS)
+    """Formats of the results, as for vigil score."""
+    clips: bool = False
+    """Also write each event as an MP4 file that browsers play, with a sheet of pictures."""
+    clip_margin: float = 5.0
+    """Seconds before and after an event that belong to its clip."""
+    which: Which = "best"
+    """Which checkpoint to use: the best one on validation, or the last one."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
     logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
 

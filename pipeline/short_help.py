@@ -19,6 +19,7 @@ USUAL: dict[type[Any], str] = {
     options.ReproduceOptions: "name videos features annotations out config only views "
     "allow_missing",
     options.ScoreOptions: "videos checkpoint out views threshold span overwrite dry_run",
+    options.WatchOptions: "sources out cameras checkpoint on_event metrics once keep_days",
     options.CalibrateOptions: "run videos out alarms_per_day camera span overwrite",
     options.FeaturesImportOptions: "sources out backbone crops num_frames fps overwrite",
 }
@@ -42,6 +43,10 @@ vigil train FEATURES -a train.txt -o RUN --method sultani --epochs 50""",
 vigil score VIDEOS --out RESULTS
 vigil score VIDEOS --checkpoint RUN --out RESULTS
 vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --format html,srt""",
+    "watch": """\
+vigil watch /srv/nvr --out RESULTS
+vigil watch /srv/nvr -c RUN -o RESULTS --on-event mqtt://localhost/vigil
+vigil watch --cameras cameras.toml -o RESULTS --once     # from cron""",
     "report": """\
 vigil report RESULTS
 vigil report RESULTS --format srt,parquet""",

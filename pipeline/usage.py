@@ -80,7 +80,8 @@ class Accepted:
             elif isinstance(default, bool):
                 self.flags[f"--no-{name}" if default else f"--{name}"] = 0
             else:
-                self.flags[f"--{name}"] = math.inf if is_list else 1
+                is_repeated = tyro.conf.UseAppendAction in markers
+                self.flags[f"--{name}"] = math.inf if is_list and not is_repeated else 1
 
 
 def check_command(word: str, commands: Collection[str], program: str) -> None:

@@ -143,12 +143,12 @@ def find_videos(
             or an option is invalid.
     """
     check_search(extensions, picture_fps, input_fps)
-    search = _Search(_parse_extensions(extensions), picture_fps is not None)
+    search = _Search(parse_extensions(extensions), picture_fps is not None)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
     failures = [_unreadable(error) for error in search.unreadable]
     videos = []
     for one in found:
-        check = _why_no_pictures if one.path.is_dir() else _why_not
+        check = _why_no_pictures if one.path.is_dir() else why_not
         if reason := check(one.path, None if follow_links else one.searched):
             failures.append(FailedVideo(one.name, reason))
         else:
@@ -169,7 +169,7 @@ def check_search(extensions: str, picture_fps: float | None, input_fps: float | 
     Raises:
         UserError: names the setting and what is allowed.
     """
-    _parse_extensions(extensions)
+    parse_extensions(extensions)
     for name, fps in (("picture_fps", picture_fps), ("input_fps", input_fps)):
         if fps is not None and not 0.01 <= fps <= 1000:
             raise UserError(
@@ -199,14 +199,19 @@ def _by_name(found: Iterable[_Found]) -> list[_Found]:
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _parse_extensions(extensions: str) -> set[str]:
+def parse_extensions(extensions: str) -> set[str]:
+    """Return the extensions in a comma-separated text, each with its dot, in lower case.
+
+    Raises:
+        UserError: there are none.
+    """
     parsed = {"." + text.strip().lower().lstrip(".") for text in extensions.split(",")} - {"."}
     if not parsed:
         raise UserError(f"{extensions!r} names no extension: use .mp4,.avi")
     return parsed
 
 
-def _why_not(path: Path, searched: Path | None) -> str | None:
+def why_not(path: Path, searched: Path | None) -> str | None:
     """Return why a file must not be opened, in one line, or None if it may be."""
     try:
         real = os.path.realpath(path, strict=True)
@@ -226,7 +231,7 @@ def _why_no_pictures(folder: Path, searched: Path | None) -> str | None:
     with os.scandir(folder) as entries:
         odd = {entry.name for entry in entries if not entry.is_file(follow_symlinks=False)}
     for picture in list_pictures(folder):
-        if picture.name in odd and (reason := _why_not(picture, searched)):
+        if picture.name in odd and (reason := why_not(picture, searched)):
             return f"{picture.name}: {reason}"
     return None
 

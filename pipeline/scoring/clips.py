@@ -61,11 +61,16 @@ def add_clips(
 
 def remove_clips(folder: Path, video: str) -> None:
     """Remove the clips of a video that an earlier run wrote."""
+    for path in clips_of(folder, video):
+        path.unlink()
+
+
+def clips_of(folder: Path, video: str) -> list[Path]:
+    """The clips of a video, and their pictures, that are there."""
     place = clip_path(folder, video, 1).parent
-    if os.path.isdir(place):  # noqa: PTH112  (Path.is_dir raises if a name is too long)
-        for path in place.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
+    if not os.path.isdir(place):  # noqa: PTH112  (Path.is_dir raises if a name is too long)
+        return []
+    return [path for path in place.iterdir() if _OURS.fullmatch(path.name)]
 
 
 def clip_path(folder: Path, video: str, number: int) -> Path:

@@ -19,7 +19,7 @@ from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpo
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
 from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.option_values import Span, read_span, read_threshold
-from vigil.pipeline.options import CalibrateOptions, ScoreOptions
+from vigil.pipeline.options import CalibrateOptions, ScoreOptions, WatchOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
 from vigil.pipeline.result_formats import read_formats
@@ -156,7 +156,9 @@ def shown(folder: Path, formats: Collection[str]) -> Path:
     return folder / REPORT_NAME if "html" in formats else folder
 
 
-def scoring_engine(config: CheckpointConfig, options: ScoreOptions | CalibrateOptions) -> Engine:
+def scoring_engine(
+    config: CheckpointConfig, options: ScoreOptions | CalibrateOptions | WatchOptions
+) -> Engine:
     """Build the engine that extracts features like those the checkpoint was trained on.
 
     Raises:
@@ -182,6 +184,22 @@ def finish_results(
         timings_seconds: name of a stage -> its duration.
         warnings: about all videos, a sentence each; warnings about the detector are added.
     """
+    drifted = drift_warnings(scorer, options.span)
+    for warning in drifted:
+        log.warning("%s", warning)
+    finished = results_of(options, scorer, timings_seconds, warnings, drifted)
+    write_overview(options.out, finished, scorer.formats)
+    return finished
+
+
+def results_of(
+    options: ScoreOptions | WatchOptions,
+    scorer: Scorer,
+    timings_seconds: Mapping[str, float],
+    warnings: Sequence[str],
+    drifted: Sequence[str],
+) -> Results:
+    """All of RESULTS as `finish_results` writes it, with the warnings of `drift_warnings`."""
     config, results = scorer.checkpoint.config, by_peak_score(scorer.results)
     failures = sorted(scorer.failures, key=lambda failed: failed.video)
     content = {
@@ -198,22 +216,23 @@ def finish_results(
             "frames": sum(result.num_frames_decoded for result in results),
         },
         "timings_seconds": dict(timings_seconds),
-        "warnings": [*warnings, *_detector_warnings(scorer, options.span)],
+        "warnings": [*warnings, *_detector_warnings(scorer), *drifted],
     }
-    finished = Results(content, tuple(results), tuple(failures))
-    write_overview(options.out, finished, scorer.formats)
-    return finished
+    return Results(content, tuple(results), tuple(failures))
 
 
-def _detector_warnings(scorer: Scorer, span: str) -> list[str]:
+def _detector_warnings(scorer: Scorer) -> list[str]:
     """What to know of the detector before its scores are trusted, a sentence each."""
     config = scorer.checkpoint.config
     warnings = [] if config.weights_trained else [UNTRAINED_WARNING]
     if is_starter(scorer.checkpoint.model_digest):
         warnings.append(describe_starter(config.class_names))
-    if config.calibration is not None and scorer.threshold is None and scorer.views is not None:
-        drifted = calibration_warnings(config.calibration, scorer.results, scorer.views, span)
-        for warning in drifted:
-            log.warning("%s", warning)
-        warnings += drifted
     return warnings
+
+
+def drift_warnings(scorer: Scorer, span: str) -> list[str]:
+    """Reasons why the calibrated rate of alarms may not hold for the scorer's results."""
+    calibration = scorer.checkpoint.config.calibration
+    if calibration is None or scorer.threshold is not None or scorer.views is None:
+        return []
+    return calibration_warnings(calibration, scorer.results, scorer.views, span)

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -68,6 +68,20 @@ def recording_times(
             doubtful[0],
         )
     return found
+
+
+def find_time(clock: str) -> Callable[[str, Path], RecordingTime | None]:
+    """Return the function that finds the start of one recording, from its name and its file.
+
+    Raises:
+        UserError: the template is not one.
+    """
+    if clock == NONE:
+        return lambda name, path: None
+    if clock == CREATION:
+        return lambda name, path: dict(_created([name], {name: path})).get(name)
+    find = time_in_name if clock == AUTO else parse_template(clock)
+    return lambda name, path: find(name)
 
 
 def _created(

@@ -34,7 +34,7 @@ from vigil.pipeline.scores.video_scoring import (
 from vigil.pipeline.scoring.event_actions import with_actions
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult
-from vigil.pipeline.scoring.thresholds import threshold_for
+from vigil.pipeline.scoring.thresholds import GIVEN_RULE, threshold_for
 from vigil.pipeline.scoring.writers import write_video
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class Scorer:
     """What counts as an event, but for the threshold."""
     formats: Collection[str] = DEFAULT_FORMATS
     """In which results are written."""
+    threshold_rule: str = GIVEN_RULE
+    """Where the threshold comes from, in words, unless that is the checkpoint."""
     results: list[VideoResult] = field(default_factory=list)
     """Of the videos scored so far."""
     failures: list[FailedVideo] = field(default_factory=list)
@@ -92,7 +94,9 @@ class Scorer:
         self.seconds += time.monotonic() - begun
 
     def _result(self, video: str, path: Path) -> VideoResult:
-        threshold, why = threshold_for(self.checkpoint.config, video, self.threshold)
+        threshold, why = threshold_for(
+            self.checkpoint.config, video, self.threshold, self.threshold_rule
+        )
         rule = replace(self.rule, threshold=threshold)
         with open_features(path) as features:
             timeline = score_video(

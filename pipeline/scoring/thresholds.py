@@ -26,15 +26,15 @@ DRIFT_P_VALUE = 1e-3
 
 
 def threshold_for(
-    config: CheckpointConfig, video: str, given: float | None = None
+    config: CheckpointConfig, video: str, given: float | None = None, rule: str = GIVEN_RULE
 ) -> tuple[float, str]:
-    """The threshold for a video, and where it comes from, in words.
+    """The threshold for a video, and where it comes from, in words: ``rule`` for a given one.
 
     It is the given one; else the calibrated one of the video's camera, or of all cameras if that
     camera has none; else the checkpoint's.
     """
     if given is not None:
-        return given, GIVEN_RULE
+        return given, rule
     return config.threshold_of(video)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vigil.extract.files import make_folder, sync
 from vigil.pipeline.failures import FAILURES_NAME, write_failures
 from vigil.pipeline.result_formats import DEFAULT_FORMATS
-from vigil.pipeline.scoring.clips import remove_clips
+from vigil.pipeline.scoring.clips import clips_of, remove_clips
 from vigil.pipeline.scoring.csv_tables import write_events, write_summary
 from vigil.pipeline.scoring.formats.chapters import write_chapters
 from vigil.pipeline.scoring.formats.coco import write_coco
@@ -25,6 +25,7 @@ from vigil.pipeline.scoring.formats.subtitles import write_srt, write_vtt
 from vigil.pipeline.scoring.report.page import REPORT_NAME, remove_report, write_report
 from vigil.pipeline.scoring.results import (
     MANIFEST_NAME,
+    SUFFIX,
     Results,
     ResultsError,
     VideoResult,
@@ -109,6 +110,12 @@ def write_beside(folder: Path, result: VideoResult, formats: Collection[str]) ->
                 writer.write(path, result)
             written.append(path)
     return written
+
+
+def video_files(folder: Path, video: str) -> list[Path]:
+    """The files of one video that are in RESULTS: its JSON file, those beside it, its clips."""
+    beside = [video_path(folder, video, suffix) for suffix in (SUFFIX, *VIDEO_WRITERS)]
+    return [*(path for path in beside if path.is_file()), *clips_of(folder, video)]
 
 
 def _check_name(folder: Path, video: str, formats: Collection[str]) -> None:

@@ -1,0 +1,192 @@
+"""What `vigil watch` watches: folders from the command line, and the cameras of a TOML file.
+
+    [[camera]]
+    name = "front"                   # its folder in RESULTS, and its name in every alarm
+    address = "/srv/nvr/front"       # without it: settings of a camera in one of the folders
+    threshold = 0.6
+    quiet_hours = "22:00-06:00"
+    settle_seconds = 10
+
+It is read before torch is loaded, so that a mistake is told at once.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import dacite
+
+from vigil.extract.errors import UserError
+from vigil.pipeline.recipe import read_toml
+from vigil.pipeline.watching.limits import CameraLimits, LimitsError, read_quiet_hours
+
+TABLE = "camera"
+_STREAM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|/dev/video\d")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera, or with an empty name a folder in which every subfolder is one."""
+
+    name: str = ""
+    address: str = ""
+    """A folder in which a recorder puts files; empty: the camera is found in another folder."""
+    threshold: float | None = None
+    """Score that opens an event; None: as for all cameras."""
+    settle_seconds: float | None = None
+    """How long a file must be unchanged; None: as for all cameras."""
+    silent_minutes: float | None = None
+    """/healthz reports a camera of which no recording was scored for so long; None: never."""
+    limits: CameraLimits = field(default_factory=CameraLimits)
+
+    @property
+    def kind(self) -> Literal["folder", "stream"]:
+        """What its address leads to."""
+        return "stream" if _STREAM.match(self.address) else "folder"
+
+    @property
+    def folder(self) -> Path:
+        """Its address as a path."""
+        return Path(self.address)
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """All that is watched."""
+
+    sources: tuple[Camera, ...]
+    """Those with an address."""
+    by_name: Mapping[str, Camera]
+    """The cameras of the file, for their settings."""
+
+    def settings_of(self, name: str) -> Camera:
+        """The settings of a camera; without any if the file does not name it."""
+        return self.by_name.get(name, Camera(name))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A table of the file, as it stands there."""
+
+    name: str
+    address: str = ""
+    threshold: float | None = None
+    quiet_hours: str = ""
+    events_per_hour: int | None = None
+    settle_seconds: float | None = None
+    silent_minutes: float | None = None
+
+
+def read_cameras(addresses: Sequence[str], file: Path | None, results: Path) -> Cameras:
+    """Read what the command line and a TOML file ask to watch.
+
+    Args:
+        addresses: folders whose subfolders are cameras.
+        file: with further cameras, or settings of these.
+        results: RESULTS, which may lie in a folder, but no folder in it.
+
+    Raises:
+        UserError: names what is wrong, and what is allowed.
+    """
+    named = [] if file is None else _read_file(file)
+    sources = [Camera(address=one) for one in addresses] + [one for one in named if one.address]
+    if not sources:
+        raise UserError(
+            "there is nothing to watch: name a folder of recordings, or a file with --cameras in "
+            "which a camera has an address"
+        )
+    for source in sources:
+        _check_address(source, results)
+    for number, one in enumerate(sources):
+        for other in sources[:number]:
+            paths = [Path(os.path.realpath(each.folder)) for each in (one, other)]
+            if paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0]):
+                raise UserError(
+                    f"{one.address} and {other.address} hold the same files: name only one of them"
+                )
+    return Cameras(tuple(sources), {one.name: one for one in named})
+
+
+def _check_address(source: Camera, results: Path) -> None:
+    """Refuse what cannot be watched."""
+    if source.kind == "stream":
+        shown = re.sub(r"//[^/@]*@", "//", source.address)  # without its password
+        raise UserError(
+            f"{shown} is a stream, and vigil watch follows folders only: let a recorder write its "
+            f"segments into a folder, such as with ffmpeg -i {shown} -c copy -f segment "
+            "-strftime 1 FOLDER/%Y%m%d_%H%M%S.mkv"
+        )
+    if not source.folder.is_dir():
+        what = "is not a folder" if source.folder.exists() else "does not exist"
+        raise UserError(f"{source.address} {what}: name the folder that the recorder writes to")
+    folder = Path(os.path.realpath(source.folder))
+    if folder.is_relative_to(os.path.realpath(results)):
+        raise UserError(
+            f"{source.address} lies in --out {results}, which is left alone: write the results "
+            "somewhere else"
+        )
+
+
+def _read_file(path: Path) -> list[Camera]:
+    content = read_toml(path)
+    if odd := [name for name in content if name != TABLE]:
+        raise UserError(f"{path}: {odd[0]!r} is unknown: write a [[{TABLE}]] table for each camera")
+    tables = content.get(TABLE, [])
+    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+        raise UserError(f"{path}: write each camera as a table of its own, [[{TABLE}]]")
+    cameras = [_camera(f"{path}, camera {number}", one) for number, one in enumerate(tables, 1)]
+    names = [one.name for one in cameras]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path}: two cameras have the name {twice[0]!r}: rename one")
+    return cameras
+
+
+def _camera(where: str, table: Mapping[str, Any]) -> Camera:
+    """The camera of a table; a relative address is relative to the working folder."""
+    known = [one.name for one in fields(_Entry)]
+    for key in table:
+        if key not in known:
+            close = get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
+            raise UserError(f"{where}: {key} is unknown: {hint}")
+    where = f"{where} ({table['name']!r})" if "name" in table else where
+    numbers = {int: _number, float: _number}
+    try:
+        entry = dacite.from_dict(_Entry, table, dacite.Config(strict=True, type_hooks=numbers))
+        limits = CameraLimits(read_quiet_hours(entry.quiet_hours), entry.events_per_hour)
+    except dacite.MissingValueError as error:
+        raise UserError(f"{where}: {error.field_path} is missing: every camera has one") from error
+    except dacite.WrongTypeError as error:
+        raise UserError(
+            f"{where}: {error.field_path} = {error.value!r} is not allowed: see docs/live.md"
+        ) from error
+    except LimitsError as error:
+        raise UserError(f"{where}: {error}") from error
+    if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", entry.name):
+        raise UserError(f"{where}: a name must not be empty, start with a dot or hold a slash")
+    if entry.threshold is not None and not 0 <= entry.threshold <= 1:
+        raise UserError(f"{where}: threshold = {entry.threshold:g} is not a number from 0 to 1")
+    for name in ("settle_seconds", "silent_minutes"):
+        value = getattr(entry, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"{where}: {name} = {value:g} is not a length of time: use 0 or more")
+    return Camera(
+        entry.name,
+        os.path.expanduser(entry.address),  # noqa: PTH111  (not yet a path)
+        entry.threshold,
+        entry.settle_seconds,
+        entry.silent_minutes,
+        limits,
+    )
+
+
+def _number(value: object) -> object:
+    """Refuse a bool, which Python would accept as a number."""
+    if isinstance(value, bool):
+        raise dacite.WrongTypeError(float, value)
+    return value
