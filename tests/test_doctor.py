@@ -469,14 +469,14 @@ def test_addresses_are_named_without_what_may_be_secret():
     ("changes", "state", "said"),
     [
         ({}, OK, "in real time"),
-        ({"video_seconds": 3.0}, WARNING, "only 0.60 s of video a second"),
+        ({"video_seconds": 3.0}, WARNING, "only 0.50 s of video a second"),
         ({"video_seconds": None}, WARNING, "without times"),
         ({"num_errors": 7}, WARNING, "7 errors in 125 frames"),
         ({"broken": "Connection reset"}, WARNING, "it broke off (Connection reset)"),
     ],
 )
 def test_the_pace_of_a_stream_is_judged(changes, state, said):
-    seen = camera_streams.Watched(0.5, 125, 0, "", 5.0, 4.96)
+    seen = camera_streams.Watched(0.5, 125, 0, "", 5.0, 4.96, settled=(1.0, 1.0))
     found = camera_streams.pace_finding("source 1", "h264", replace(seen, **changes), 25.0)
     assert found.state == state
     assert said in found.found

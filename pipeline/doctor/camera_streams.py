@@ -20,6 +20,8 @@ from vigil.pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 WATCHED_SECONDS = 5.0
 """How long a stream is followed after its first picture."""
+SETTLED_SECONDS = 1.0
+"""In the beginning, what was sent before is read at once, so pace is judged only after this."""
 SLOW, FAST = 0.9, 1.5
 """Seconds of video a second: below the first, the stream falls behind its camera; above the second,
 it does not come from a running camera, or comes out of a store."""
@@ -76,6 +78,15 @@ class Watched:
     wall_seconds: float = 0.0
     video_seconds: float | None = None
     """By the stream's own clock; None if it has none."""
+    settled: tuple[float, float] = (0.0, 0.0)
+    """Wall and video seconds when `SETTLED_SECONDS` had passed; zeros if they have not."""
+
+    @property
+    def pace(self) -> float:
+        """Seconds of video a second; 1 if it was followed for too short a time to say."""
+        wall, video = self.settled
+        seconds = self.wall_seconds - wall
+        return ((self.video_seconds or 0) - video) / seconds if seconds > 0 else 1.0
 
 
 def _seen(container: InputContainer, name: str, begun: float, seconds: float) -> Finding:
@@ -121,6 +132,8 @@ def _frames(
             seen.wall_seconds = now - first_at
             if frame.pts is not None and first_pts is not None and stream.time_base:
                 seen.video_seconds = float((frame.pts - first_pts) * stream.time_base)
+                if not any(seen.settled) and seen.wall_seconds >= SETTLED_SECONDS:
+                    seen.settled = seen.wall_seconds, seen.video_seconds
             yield frame
         if seen.num_frames and now - first_at >= seconds:
             return
@@ -161,8 +174,8 @@ def pace_finding(name: str, what: str, seen: Watched, stated: float) -> Finding:
     if seen.broken:
         words.append(f"then it broke off ({seen.broken})")
         return Finding(name, WARNING, ", ".join(words), "check the network and the camera's load")
-    pace = seen.video_seconds / max(seen.wall_seconds, 1e-3)
-    if seen.wall_seconds >= 1 and pace < SLOW:
+    pace = seen.pace
+    if any(seen.settled) and pace < SLOW:
         words.append(f"only {pace:.2f} s of video a second: it falls behind")
         return Finding(name, WARNING, ", ".join(words), "lower the camera's bit rate, or use cable")
     if pace > FAST:
