@@ -303,7 +303,7 @@ def test_a_folder_that_works_has_no_problem(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [(errno.EACCES, "chown"), (errno.EROFS, "mount it"), (errno.ENOSPC, "remove files")],
+    [(errno.EACCES, "sudo chown"), (errno.EROFS, "mount it"), (errno.ENOSPC, "remove files")],
 )
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, number, remedy):
     def refuse(**_):
@@ -314,6 +314,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch, number, 
     assert found.state == PROBLEM
     assert os.strerror(number) in found.found
     assert remedy in found.remedy
+    (found,) = output_folder.check_output(tmp_path / "new")
+    assert "sudo chown" not in found.remedy, "of the folder above"
 
 
 @pytest.mark.parametrize(
@@ -436,6 +438,7 @@ def test_a_stream_that_refuses_is_told_with_what_to_check():
         refused = only_stream(address)
     assert (refused.state, "user and password" in refused.remedy) == (PROBLEM, True)
     gone = only_stream(address)
+    assert gone.found == "no picture: 127.0.0.1: Connection refused"
     assert (gone.state, "nc -vz 127.0.0.1" in gone.remedy) == (PROBLEM, True)
 
 
@@ -446,10 +449,18 @@ def test_a_stream_that_hangs_is_given_up():
     assert (found.state, found.found) == (PROBLEM, "no picture: nothing came for too long")
 
 
+def test_a_host_without_an_address_is_told():
+    assert "nowhere.invalid: " in camera_streams.why_unreachable("rtsp://u:p@nowhere.invalid/a")
+    assert camera_streams.why_unreachable("udp://127.0.0.1:1") == "", "has no connections"
+
+
 def test_what_is_no_stream_or_lacks_its_variable_is_told(monkeypatch):
     monkeypatch.delenv("CAMERA_PASSWORD", raising=False)
     (found,) = camera_streams.check_stream("rtsp://a:${CAMERA_PASSWORD}@b/c", "source 1", 2)
     assert "CAMERA_PASSWORD is not set" in found.found
+    (found,) = camera_streams.check_stream(f"rtsp://a:b/{PASSWORD}@c/d", "source 1", 2)
+    assert "write / as %2F" in found.found
+    assert PASSWORD not in str(found)
     (found,) = camera_streams.check_stream("ftp://b/c", "source 1", 2)
     assert "ftp:// is not a stream" in found.found
 
@@ -462,6 +473,9 @@ def test_addresses_are_named_without_what_may_be_secret():
     assert addresses.shown("/dev/video0", 3) == "/dev/video0"
     assert addresses.shown("${CAMERA}", 4) == "source 4"
     assert addresses.filled_in("rtsp://u:${P}@h", {"P": PASSWORD}) == f"rtsp://u:{PASSWORD}@h"
+    assert addresses.filled_in("rtsp://u:${P}@h/${Q}", {"P": "a/b@c", "Q": "x/y"}) == (
+        "rtsp://u:a%2Fb%40c@h/x/y"
+    )
     assert not addresses.has_password("rtsp://u:${P}@h/a")
 
 

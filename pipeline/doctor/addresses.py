@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from urllib.parse import quote, urlsplit
 
 from vigil.extract.errors import UserError
 
@@ -29,7 +30,7 @@ def shown(source: str, number: int) -> str:
 
 
 def filled_in(source: str, environment: Mapping[str, str]) -> str:
-    """An address with the values of its variables, ``${NAME}``.
+    """An address with the values of its variables, ``${NAME}``; those in the login are escaped.
 
     Raises:
         UserError: a variable is not set; names it.
@@ -37,7 +38,24 @@ def filled_in(source: str, environment: Mapping[str, str]) -> str:
     for name in _VARIABLE.findall(source):
         if not environment.get(name):
             raise UserError(f"the variable {name} is not set: export {name}=...")
-    return _VARIABLE.sub(lambda found: environment[found[1]], source)
+    login, at, place = source.rpartition("@")
+    login = _VARIABLE.sub(lambda found: quote(environment[found[1]], safe=""), login)
+    return login + at + _VARIABLE.sub(lambda found: environment[found[1]], place)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address that cannot be taken apart; nothing of it is said.
+
+    Raises:
+        UserError: says how to write what may be meant.
+    """
+    try:
+        urlsplit(address).port  # noqa: B018  (it may be no number)
+    except ValueError:
+        raise UserError(
+            "the address is not understood: in user and password, write / as %2F, @ as %40, "
+            ": as %3A, # as %23 and ? as %3F, or use a variable"
+        ) from None
 
 
 def has_password(source: str) -> bool:

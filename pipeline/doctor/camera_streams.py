@@ -1,6 +1,7 @@
 """Streams of cameras: whether one answers, with what, and whether it keeps its own time."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from vigil.extract.decode.decoder import MAX_FRAME_PIXELS
 from vigil.extract.decode.interlacing import may_be_interlaced
 from vigil.extract.decode.live import DEVICE, LiveSource, open_stream, require_stream, why_broken
 from vigil.extract.errors import UserError
-from vigil.pipeline.doctor.addresses import filled_in, has_password
+from vigil.pipeline.doctor.addresses import check_address, filled_in, has_password
 from vigil.pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 
+PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935, "tcp": 0}
+"""Scheme of an address with connections -> its usual port."""
+TOO_LONG = "nothing came for too long"
+REACH_SECONDS = 3.0
 WATCHED_SECONDS = 5.0
 """How long a stream is followed after its first picture."""
 SETTLED_SECONDS = 1.0
@@ -35,6 +40,7 @@ def check_stream(source: str, name: str, seconds: float) -> Iterator[Finding]:
     try:
         address = filled_in(source, os.environ)
         require_stream(address)
+        check_address(address)
     except UserError as error:
         yield Finding(name, PROBLEM, str(error), "vigil doctor rtsp://HOST/PATH")
         return
@@ -44,9 +50,31 @@ def check_stream(source: str, name: str, seconds: float) -> Iterator[Finding]:
         with open_stream(live) as container:
             yield _seen(container, name, begun, min(WATCHED_SECONDS, seconds / 4))
     except av.error.FFmpegError as error:
-        is_late = time.monotonic() - begun >= live.connect_seconds  # of RTSP it says otherwise
-        why = "nothing came for too long" if is_late else why_broken(error)
+        is_late = time.monotonic() - begun >= live.connect_seconds
+        why = why_unreachable(address) or (TOO_LONG if is_late else why_broken(error))
         yield Finding(name, PROBLEM, f"no picture: {why}", _remedy(address, error))
+
+
+def why_unreachable(address: str) -> str:
+    """Why no connection to a camera can be made, which FFmpeg does not tell; empty if one can.
+
+    It is empty for addresses without connections, too.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in PORTS or not parts.hostname:
+        return ""
+    try:
+        socket.create_connection(_place(address), timeout=REACH_SECONDS).close()
+    except TimeoutError:
+        return TOO_LONG
+    except OSError as error:
+        return f"{parts.hostname}: {error.strerror or error}"
+    return ""
+
+
+def _place(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
+    return parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
 
 
 def _remedy(address: str, error: av.error.FFmpegError) -> str:
@@ -56,13 +84,10 @@ def _remedy(address: str, error: av.error.FFmpegError) -> str:
         return "check the path: the camera's manual names it, and ONVIF tools find it"
     if DEVICE.fullmatch(address):
         return f"v4l2-ctl --list-devices; sudo usermod -aG video {os.environ.get('USER', 'USER')}"
-    parts = urlsplit(address)
-    port = parts.port or {"rtsp": 554, "rtsps": 322, "https": 443, "rtmp": 1935}.get(
-        parts.scheme, 80
-    )
-    if parts.scheme in ("udp", "srt"):
+    host, port = _place(address)
+    if not port:
         return "check that the sender is running, and that no firewall drops its packets"
-    return f"check that the camera can be reached: nc -vz {parts.hostname} {port}"
+    return f"check that the camera can be reached: nc -vz {host} {port}"
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -18,6 +19,7 @@ MIN_GIB, GOOD_GIB = 1.0, 10.0
 MIN_FILES = 10_000
 SHARED = ("nfs", "cifs", "smb", "fuse", "9p", "virtiofs", "afs", "ceph", "lustre", "gluster")
 """How the types of file systems begin that other machines may write to, too."""
+ROOM = "remove files, or set --keep-days or --keep-gib of vigil watch"
 ELSEWHERE = "choose another --out on a local disk"
 
 
@@ -34,12 +36,7 @@ def check_output(folder: Path) -> Iterator[Finding]:
         trial = Path(tempfile.mkdtemp(prefix=".vigil-doctor-", dir=place))
     except OSError as error:
         found = f"{place} cannot be written ({error.strerror})"
-        remedy = f"sudo chown {os.geteuid()} {place}, or {ELSEWHERE}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "remove files, or set --keep-days or --keep-gib of vigil watch"
-        elif error.errno == errno.EROFS:
-            remedy = f"mount it for writing, or {ELSEWHERE}"
-        yield Finding("--out", PROBLEM, found, remedy)
+        yield Finding("--out", PROBLEM, found, _remedy(error.errno, folder))
         return
     try:
         yield _writing(place, trial)
@@ -49,6 +46,18 @@ def check_output(folder: Path) -> Iterator[Finding]:
         yield _sqlite(trial, kind)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
+
+
+def _remedy(number: int | None, folder: Path) -> str:
+    """What to do about a system error in a folder that need not exist."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return ROOM
+    if number == errno.EROFS:
+        return f"mount it for writing, or {ELSEWHERE}"
+    if number in (errno.EACCES, errno.EPERM):
+        command = "chown" if folder.exists() else "install -d -o"
+        return f"sudo {command} {os.geteuid()} {shlex.quote(str(folder))}, or {ELSEWHERE}"
+    return ELSEWHERE
 
 
 def _writing(place: Path, trial: Path) -> Finding:
@@ -66,12 +75,11 @@ def space_finding(place: Path) -> Finding:
     status = os.statvfs(place)
     gib = status.f_bavail * status.f_frsize / 2**30
     found = f"{gib:.1f} GiB free"
-    remedy = "remove files, or set --keep-days or --keep-gib of vigil watch"
     if gib < GOOD_GIB:
-        return Finding("space", PROBLEM if gib < MIN_GIB else WARNING, found, remedy)
+        return Finding("space", PROBLEM if gib < MIN_GIB else WARNING, found, ROOM)
     if status.f_files and status.f_favail < MIN_FILES:
         found += f", but room for {status.f_favail} more files only"
-        return Finding("space", WARNING, found, remedy)
+        return Finding("space", WARNING, found, ROOM)
     return Finding("space", OK, found)
 
 
