@@ -17,6 +17,7 @@ from video_files import draw_frames, encode
 
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.download import cached_weights
+from vigil.extract.networks.placement import Placed
 from vigil.pipeline.arguments import parse
 from vigil.pipeline.checkpoint import load_config
 from vigil.pipeline.cli import main
@@ -289,6 +290,18 @@ def test_speed_is_told_in_cameras():
     assert detector.speed_finding(100 / stride, spec, "how", 5).state == WARNING
     sampled = replace(spec, frame_rate=12.5)
     assert detector.speed_finding(100 / stride, sampled, "how", 5).found.startswith("8.0 cameras")
+
+
+def test_speed_is_the_median_after_a_run_that_does_not_count(monkeypatch):
+    seconds = iter([100.0, *range(1, 8)])
+    placed = [Placed(lambda views: views, "folded", "fp32")]
+    monkeypatch.setattr(detector, "_placed", lambda *_: placed)
+    monkeypatch.setattr(detector, "_seconds", lambda *_: next(seconds))
+    monkeypatch.setattr(detector, "_busy_seconds", iter([0.0, 1e9]).__next__)
+    (found,) = detector.check_speed(STARTER, "best", "cpu", 0)
+    assert "(0.25 clips a second; i3d on cpu, folded, fp32; median of 7; other " in found.found
+    assert found.state == WARNING
+    assert next(seconds, None) is None
 
 
 # The folder of results

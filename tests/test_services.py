@@ -7,12 +7,13 @@ import shutil
 import subprocess
 
 import pytest
-from commands import ROOT
+from commands import ROOT, run_python
 
 from vigil.pipeline.arguments import parse
 from vigil.pipeline.commands import COMMANDS
 from vigil.pipeline.doctor.software import EXTRAS
 from vigil.pipeline.option_checks import check_options
+from vigil.pipeline.watching.metrics import Gauges, MetricsServer
 
 UNIT = ROOT / "docs" / "vigil-watch.service"
 COMPOSE = ROOT / "docker" / "compose.yaml"
@@ -52,6 +53,23 @@ def test_what_compose_runs_can_be_parsed(services, name):
         assert chosen.metrics.startswith("127.0.0.1:")
         (check,) = services[name]["healthcheck"]["test"][3:]
         assert f"http://{chosen.metrics}/healthz" in check
+
+
+def test_the_health_check_tells_a_camera_without_progress(services):
+    (check,) = services["watch"]["healthcheck"]["test"][3:]
+    now = [0.0]
+    gauges = Gauges(lambda: now[0])
+    gauges.expect("front", 60)
+    server = MetricsServer("127.0.0.1:0", gauges)
+    try:
+        code = check.replace(":9108/", f":{server.port}/")
+        assert run_python("-c", code).returncode == 0
+        now[0] = 61.0
+        late = run_python("-c", code)
+    finally:
+        server.close()
+    assert late.returncode == 1
+    assert "503" in late.stderr
 
 
 def test_compose_confines_every_service(services):
