@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         "verify": (options.WeightsVerifyOptions, "extraction.pretrained:run_verify_weights"),
     },
     "demo": (options.DemoOptions, "chains.demo:run_demo"),
+    "doctor": (options.DoctorOptions, "doctor.command:run_doctor"),
     "completion": (options.CompletionOptions, "completion:run_completion"),
 }
 """Command -> its options and the function that runs it.

@@ -15,6 +15,7 @@ _MAY_USE_STARTER = (
     options.WatchOptions,
     options.ExplainOptions,
     options.CalibrateOptions,
+    options.DoctorOptions,
 )
 
 
@@ -34,7 +35,8 @@ def check_paths(chosen: Any) -> None:
             if not path.exists():
                 raise UserError(f"{path} does not exist: check --{name.replace('_', '-')}")
     out = getattr(chosen, "out", None)
-    if out is not None and out.is_file():
+    # vigil doctor looks at the folder itself, within a time limit.
+    if out is not None and not isinstance(chosen, options.DoctorOptions) and out.is_file():
         raise UserError(f"--out {out} is a file: give a folder")
     for name in ("run", "other", "checkpoint"):
         if (path := getattr(chosen, name, None)) is not None:

@@ -29,6 +29,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "min_free_gib": (lambda value: 0 <= value < math.inf, "is not a size: use 0 or more"),
     "report_videos": (lambda value: value >= 1, "is not a number of videos: use 1 or more"),
     "give_up_hours": _IS_ABOVE_0,
+    "source_seconds": (lambda value: 2 <= value <= 3600, "is not in 2..3600: use 20"),
     "seed": _IS_COUNT,
     "bootstrap": _IS_COUNT,
     "port": (lambda value: 0 <= value <= 65535, "is not a port: use 0 to 65535, such as 8000"),

@@ -704,6 +704,34 @@ class DemoOptions:
 
 
 @dataclass(frozen=True)
+class DoctorOptions:
+    """Check what vigil needs on this machine, with a remedy for whatever is wrong; changes nothing.
+
+    Exits with 1 if there is a problem.
+    """
+
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE...]")] = ()
+    """Also check these: a video, a folder of recordings, or a camera (rtsp://HOST/PATH,
+    /dev/video0). Write the password of a camera as '${NAME}', for the variable NAME."""
+    checkpoint: Path | None = None
+    """Folder of a run or of one of its checkpoints; without it, the starter that ships with vigil.
+    """
+    out: Path | None = None
+    """Also check the folder that is to get the results."""
+    device: str = "auto"
+    """Device that is to compute, as for vigil score."""
+    speed: bool = True
+    """Measure how many cameras the network keeps up with, which takes up to a minute."""
+    format: Literal["table", "json"] = "table"
+    """json: one object, for programs."""
+    source_seconds: float = 20.0
+    """Time limit for each source."""
+    which: Which = "best"
+    """Which checkpoint to use: the best one on validation, or the last one."""
+    logs: OmitArgPrefixes[LogOptions] = field(default_factory=LogOptions)
+
+
+@dataclass(frozen=True)
 class CompletionOptions:
     """Print the script with which a shell completes commands and flags."""
 

@@ -67,6 +67,10 @@ vigil serve MONDAY TUESDAY --host 0.0.0.0 --port 80""",
     "weights fetch": "vigil weights fetch swin3d_b",
     "weights verify": "vigil weights verify i3d rgb_imagenet.pt --endpoint Mixed_4d",
     "demo": "vigil demo --out runs/demo",
+    "doctor": """\
+vigil doctor
+vigil doctor /srv/nvr 'rtsp://viewer:${PASSWORD}@10.0.0.5/main' --out RESULTS
+vigil doctor --no-speed --format json""",
     "completion": """\
 vigil completion bash > ~/.local/share/bash-completion/completions/vigil
 vigil completion zsh > ~/.zfunc/_vigil       # a folder in your fpath

@@ -127,6 +127,28 @@ def require_stream(address: str) -> None:
         raise VideoError(f"{scheme or 'it'}:// is not a stream: use {known} or /dev/video0")
 
 
+def open_stream(source: LiveSource) -> InputContainer:
+    """Connect to a camera.
+
+    Raises:
+        av.error.FFmpegError: nothing answers, or not with a video.
+    """
+    av.logging.set_level(av.logging.PANIC)  # its messages name addresses
+    address = source.address
+    is_device = DEVICE.fullmatch(address) is not None
+    scheme = "file" if is_device else urlsplit(address).scheme
+    options = {"protocol_whitelist": PROTOCOLS[scheme], "format_whitelist": FORMATS}
+    if scheme.startswith("rtsp"):
+        options["rtsp_transport"] = source.transport
+    return av.open(
+        address,
+        format="v4l2" if is_device else None,
+        container_options=options,
+        metadata_errors="replace",
+        timeout=(source.connect_seconds, source.silence_seconds),
+    )
+
+
 def read_stream(
     source: LiveSource,
     options: ReadingOptions,
@@ -157,7 +179,7 @@ def read_stream(
                     yield LiveClip(pixels, np.array(seconds))
                     seconds.clear()
     except av.error.FFmpegError as error:
-        piece.reason = _why(error)
+        piece.reason = why_broken(error)
     yield PieceEnded(piece.reason, piece.num_frames, piece.num_errors)
 
 
@@ -178,26 +200,9 @@ class _Piece:
         self._source, self._options, self._pulse = source, options, pulse
 
     def open(self) -> InputContainer:
-        """Connect.
-
-        Raises:
-            av.error.FFmpegError: nothing answers, or not with a video.
-        """
-        av.logging.set_level(av.logging.PANIC)  # its messages name addresses
+        """Connect, as `open_stream` does."""
         self._pulse.decoder = "pyav"
-        address = self._source.address
-        is_device = DEVICE.fullmatch(address) is not None
-        scheme = "file" if is_device else urlsplit(address).scheme
-        options = {"protocol_whitelist": PROTOCOLS[scheme], "format_whitelist": FORMATS}
-        if scheme.startswith("rtsp"):
-            options["rtsp_transport"] = self._source.transport
-        return av.open(
-            address,
-            format="v4l2" if is_device else None,
-            container_options=options,
-            metadata_errors="replace",
-            timeout=(self._source.connect_seconds, self._source.silence_seconds),
-        )
+        return open_stream(self._source)
 
     def frames(self, container: InputContainer) -> Iterator[TimedFrame]:
         """Yield frames with their seconds since the first one, until the piece ends.
@@ -277,12 +282,12 @@ class _Piece:
             except (StopIteration, IndexError):  # as `streams.demux` explains
                 return
             except av.error.FFmpegError as error:
-                self.reason = _why(error)
+                self.reason = why_broken(error)
                 yield None
                 return
 
 
-def _why(error: av.error.FFmpegError) -> str:
+def why_broken(error: av.error.FFmpegError) -> str:
     """Return what went wrong, without the address that FFmpeg adds."""
     if isinstance(error, av.error.ExitError | TimeoutError):
         return "nothing came for too long"

@@ -60,10 +60,10 @@ class Watched:
         patience = max(PATIENCE_SECONDS, self.settle_seconds)
         if quiet >= patience:
             return True
-        if quiet < min(CLOSED_SECONDS, self.settle_seconds):
+        if quiet < (soonest := min(CLOSED_SECONDS, self.settle_seconds)):
             return False
         with self.path.open("rb") as file:
-            needed = {True: patience, False: CLOSED_SECONDS, None: self.settle_seconds}
+            needed = {True: patience, False: soonest, None: self.settle_seconds}
             return quiet >= needed[is_being_written(file)] and has_end(file, status.st_size)
 
 

@@ -84,6 +84,10 @@ class RecorderFolders:
     _searching: Iterator[FoundFile] | None = None
     _searched_at: float | None = None
     """When the first search ended."""
+    _looked_at: float | None = None
+    """When all files of the first search had been looked at once."""
+    _has_settled: bool = False
+    """Whether they were looked at again when those that do not change had become complete."""
     _next_search: float = 0.0
     _search_seconds: float = 0.0
     _error: BaseException | None = None
@@ -133,12 +137,10 @@ class RecorderFolders:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether everything that was complete at the start has been taken."""
-        if self._searched_at is None or self.num_waiting:
-            return False
-        longest = max(map(self.settle_seconds, [*self._open.values()]), default=0.0)
-        has_settled = time.monotonic() - self._searched_at > longest + 1
-        return has_settled or not self._growing
+        """Whether everything that was complete at the start has been taken and given back."""
+        growing, files = [*self._growing], [*self._open]
+        is_all_growing = self._searched_at is not None and len(growing) == len(files)
+        return is_all_growing and (not growing or self._has_settled)
 
     def is_idle(self, camera: str) -> bool:
         """Whether no file of a camera is known that will still be scored."""
@@ -220,6 +222,8 @@ class RecorderFolders:
 
     def _settle(self) -> None:
         """Queue the files that have become complete."""
+        begun = time.monotonic()
+        longest = max((one.settle_seconds for one in self._growing.values()), default=0.0)
         for name, watched in [*self._growing.items()]:
             try:
                 if not watched.is_complete():
@@ -231,6 +235,10 @@ class RecorderFolders:
             moment = watched.size_and_time[1] / 1e9 if start is None else start
             del self._growing[name]
             heapq.heappush(self._complete, (moment, name, watched))
+        if self._looked_at is not None:
+            self._has_settled |= begun - self._looked_at >= longest
+        elif self._searched_at is not None:
+            self._looked_at = time.monotonic()
         if len(self._complete) > MAX_WAITING:
             self._complete.sort()  # a sorted list is a heap
             for _, name, _ in self._complete[MAX_WAITING // 2 :]:

@@ -157,4 +157,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _file(row: tuple) -> SeenFile:  # type: ignore[type-arg]
-    return SeenFile(*(os.fsdecode(one) if isinstance(one, bytes) else one for one in row))
+    name, camera, path, num_bytes, modified_ns, outcome, reason, num_events, result_bytes = row
+    return SeenFile(
+        *map(os.fsdecode, (name, camera, path)),
+        *(num_bytes, modified_ns, outcome, os.fsdecode(reason), num_events, result_bytes),
+    )
