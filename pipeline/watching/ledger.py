@@ -205,7 +205,7 @@ class Ledger:
                 f"({marks}))",
                 *(before, *self._sinks),
             )
-        self._file.rows("PRAGMA incremental_vacuum")
+        self._file.shrink()
 
     def close(self) -> None:
         """Write the rest if that is possible, and close the file; closing twice does nothing."""

@@ -84,6 +84,12 @@ class LedgerFile:
                     self._database.execute("ROLLBACK")
                 raise
 
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk."""
+        with self.lock:
+            # It needs many steps, and `execute` makes one if there are no columns.
+            self._database.executescript("PRAGMA incremental_vacuum")
+
     def close(self) -> None:
         """Close the file; every later access is an `sqlite3.ProgrammingError`."""
         with self.lock:
