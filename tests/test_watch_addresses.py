@@ -92,7 +92,7 @@ def test_the_parts_of_a_program():
     ],
 )
 def test_mistakes(address, message):
-    with pytest.raises(SinkError, match="^event sink 2 |^(https|mqtt)://.*#") as caught:
+    with pytest.raises(SinkError, match=r"^event sink 2 |^(https|mqtt)://.*#") as caught:
         read("https://first.example.com", address)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert SECRET not in str(caught.value)
@@ -100,7 +100,7 @@ def test_mistakes(address, message):
 
 def test_the_same_twice():
     with pytest.raises(
-        SinkError, match="event sink 2 is https://example.com#.* again: name it once"
+        SinkError, match=r"event sink 2 is https://example.com#.* again: name it once"
     ):
         read("https://example.com", "https://example.com")
     assert len(read("https://example.com/a", "https://example.com/b")) == 2

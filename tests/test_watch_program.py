@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from test_watch_webhook import LETTER
@@ -70,7 +71,7 @@ time.sleep(600)
     child = int((tmp_path / "pid").read_text())
     for _ in range(3000):  # init takes its time to collect it
         try:
-            state = open(f"/proc/{child}/stat").read().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
             break
         if state == "Z":
