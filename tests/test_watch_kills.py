@@ -1,4 +1,4 @@
-"""A run that is killed ten times, and a receiver that fails, hangs and restarts meanwhile."""
+"""A run that is killed ten times, a receiver that fails, hangs and restarts; a full disk."""
 
 import json
 import random
@@ -12,8 +12,13 @@ from itertools import chain
 
 import pytest
 from commands import ROOT
-from watch_builders import Receiver, make_alarm, serve
+from watch_builders import Receiver, make_alarm, make_video, serve
 from watch_sender import CAMERAS
+
+from bench.reliability.disks import small_disk
+from vigil.pipeline.watching.delivery import start_delivery
+from vigil.pipeline.watching.ledger import LEDGER_NAME, Ledger
+from vigil.pipeline.watching.sinks.webhook import Webhook
 
 NUM_KILLS = 10
 NUM_ALARMS = 40
@@ -72,3 +77,38 @@ def test_ten_kills_lose_nothing_and_keep_the_order(tmp_path):
     for camera in CAMERAS:
         assert [line["event"] for line in lines if line["camera"] == camera] == expected[camera]
     assert not (tmp_path / "dead_letters.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_again_and_again_loses_nothing(tmp_path):
+    receiver, recorded = Receiver(), []
+    with serve(receiver) as port, small_disk(tmp_path / "disk") as disk:
+        if disk is None:
+            pytest.skip("mounting a small disk is not allowed here")
+        ledger = Ledger(disk.folder / LEDGER_NAME, ["hook"])
+        running = start_delivery(ledger, [Webhook("hook", ("127.0.0.1", port, "/"), False)])
+        num_held = 0
+        for number in range(200):
+            if number % 20 == 5:
+                disk.leave(0 if number % 40 == 5 else 20_000)
+            if number % 20 == 15:
+                num_held += ledger.num_unwritten
+                disk.resize()
+            camera = CAMERAS[number % 3]
+            recorded.append((camera, make_alarm(camera, number).event, 1))
+            ledger.record_video(make_video(camera, number), [make_alarm(camera, number)])
+            time.sleep(0.02)
+        assert num_held
+        while ledger.num_unwritten or ledger.outbox.waiting():
+            ledger.wait(ledger.num_changes, 0.1)
+        running.close(grace_seconds=60)
+        ledger.close()
+        text = (disk.folder / "events.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    logged = [(line["camera"], line["event"], line["sequence"]) for line in lines]
+    assert Counter(logged) == Counter(recorded)
+    for camera in CAMERAS:
+        expected = [one for one in recorded if one[0] == camera]
+        assert [one for one in logged if one[0] == camera] == expected
+        sent = dict.fromkeys(one for one in receiver.messages if one[0] == camera)
+        assert list(sent) == expected
