@@ -8,6 +8,7 @@ from importlib.resources import files
 import jsonschema
 import numpy as np
 import pytest
+from commands import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from watch_builders import make_alarm
@@ -36,6 +37,14 @@ class TestMessage:
         assert text.isascii()
         assert "\n" not in text
         jsonschema.validate(json.loads(text), SCHEMA)
+
+    def test_the_example_in_the_docs_is_one(self):
+        page = (ROOT / "docs/alarms.md").read_text()
+        example = json.loads(
+            page[page.index('    {"event"') : page.index("\n\nIts published schema")]
+        )
+        jsonschema.validate(example, SCHEMA)
+        assert list(example) == list(json.loads(alarm_text(make_alarm())))
 
     def test_every_field_is_described(self):
         names = {one.name for one in fields(Alarm)} | {"vigil", "schema"}

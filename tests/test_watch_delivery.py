@@ -132,6 +132,17 @@ class TestCourier:
         assert pause_seconds(0, 1e9) == MAX_RETRY_SECONDS
         assert pause_seconds(10**6) <= LONGEST_PAUSE_SECONDS
 
+    def test_a_receiver_that_asks_for_time_is_left_alone_by_all_cameras(self, ledger, clock):
+        ledger.record_alarms([make_alarm("a"), make_alarm("b")])
+        sink = FakeSink([NotDelivered("it answers 429", retry_seconds=120.0)])
+        courier = courier_of(ledger, sink)
+        assert (courier.deliver_due(), courier.deliver_due()) == (1, 0)
+        clock.seconds += 119
+        assert courier.deliver_due() == 0
+        clock.seconds += 1
+        assert courier.deliver_due() == 2
+        assert [camera for camera, *_ in sink.took] == ["a", "b"]
+
     def test_a_refusal_is_a_dead_letter_at_once(self, ledger, tmp_path, caplog):
         ledger.record_alarms([make_alarm(number=1), make_alarm(number=2)])
         sink = FakeSink([NotDelivered("it answers 410", is_final=True)])

@@ -24,6 +24,7 @@ CREATE TABLE alarms (
     recorded_at REAL NOT NULL, message TEXT NOT NULL,
     UNIQUE (event, sequence), UNIQUE (event, digest));
 CREATE INDEX alarms_of_camera ON alarms (camera, number);
+CREATE INDEX sent_alarms ON alarms (camera, recorded_at, event) WHERE suppressed IS NULL;
 CREATE TABLE outbox (
     alarm INTEGER NOT NULL REFERENCES alarms ON DELETE CASCADE, sink TEXT NOT NULL,
     camera TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
