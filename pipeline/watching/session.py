@@ -67,7 +67,8 @@ def watch(options: WatchOptions, cameras: Cameras, sinks: Sequence[Sink]) -> int
         try:
             code = loop.run()
         except KeyboardInterrupt as stop:
-            log.info("%s: what was being scored is scored again by the next run", stop or "stopped")
+            why = str(stop) or "interrupted"
+            log.info("%s: what was being scored is scored again by the next run", why)
             code = 0
         loop.records.overview.refresh(now=True)
     outcomes = ", ".join(
