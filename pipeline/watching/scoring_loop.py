@@ -186,8 +186,8 @@ class ScoringLoop:
         scorer = self._scorer_of(recording, start)
         scorer.score(name, feature_path(self.store, name))
         self.scorer.seconds += scorer.seconds
-        (outcome,) = (*scorer.results, *scorer.failures)
-        self._leave(recording, _Done(recording, outcome, start))
+        outcomes: list[VideoResult | FailedVideo] = [*scorer.results, *scorer.failures]
+        self._leave(recording, _Done(recording, outcomes[0], start))
 
     def _scorer_of(self, recording: Recording, start: RecordingTime | None) -> Scorer:
         """A scorer for one recording, with the threshold of its camera."""
