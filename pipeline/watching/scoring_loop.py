@@ -100,6 +100,7 @@ class ScoringLoop:
 
     def _more(self) -> Sequence[SourceVideo] | None:
         """What the engine is to extract next; None if nothing more will come."""
+        self.folders.require_running()
         self.records.overview.refresh()
         self.retention.apply()
         self.records.close_stale_events(self.folders.is_idle)
