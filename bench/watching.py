@@ -53,7 +53,7 @@ class Options:
     """Number of files."""
     cameras: int = 3
     """Number of cameras, which take turns."""
-    every: float = 1.5
+    every: float = 4.0
     """Seconds from one file to the next."""
     kills: int = 5
     """How often the watch is killed, evenly spread over the files."""

@@ -366,7 +366,7 @@ class WatchOptions:
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[FOLDER...]")] = ()
     """Folders in which recorders put files; the subfolders are cameras."""
     cameras: Path | None = None
-    """TOML file with cameras: their folders, thresholds and quiet hours (docs/live.md)."""
+    """TOML file with cameras and their settings (docs/live.md)."""
     checkpoint: Path | None = None
     """Folder of a run or of one of its checkpoints; without it, the starter that ships with vigil.
     """

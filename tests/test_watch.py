@@ -297,9 +297,18 @@ def test_being_stopped_is_no_failure_and_the_overview_is_written(place, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Records, "scored", interrupted)
         assert run_watch(watch_options(place, once=False)) == 0
-    assert len(read_results(place / "out").videos) == 1
+        with pytest.raises(KeyboardInterrupt):
+            run_watch(watch_options(place))
+    assert len(read_results(place / "out").videos) == 2
     assert run_watch(watch_options(place)) == 0
     assert len(read_results(place / "out").videos) == 3
+
+
+def test_an_error_of_the_thread_that_watches_ends_the_run(place, monkeypatch):
+    record(place)
+    monkeypatch.setattr(RecorderFolders, "_settle", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_watch(watch_options(place))
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(place, monkeypatch):

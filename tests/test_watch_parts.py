@@ -19,7 +19,7 @@ from vigil.pipeline.option_checks import check_options
 from vigil.pipeline.options import VIDEO_EXTENSIONS, WatchOptions
 from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scoring.results import SegmentScore, VideoResult
-from vigil.pipeline.watching import complete_files
+from vigil.pipeline.watching import complete_files, seen_files
 from vigil.pipeline.watching.cameras import Camera, read_cameras
 from vigil.pipeline.watching.complete_files import Watched, has_end, is_being_written
 from vigil.pipeline.watching.event_alarms import ScoredRecording, alarms_of, stale
@@ -431,8 +431,8 @@ class TestSeenFiles:
         assert seen.cameras() == {"front"}
 
     def test_the_newest_come_in_the_order_of_time(self, seen):
-        assert seen.newest("scored", True, 2) == [self.file(3), self.file(5)]
-        assert seen.newest("scored", False, 9) == [self.file(0), self.file(2), self.file(4)]
+        assert seen.newest("scored", True, 2) == [(3.0, self.file(3)), (5.0, self.file(5))]
+        assert [at for at, _ in seen.newest("scored", False, 9)] == [0.0, 2.0, 4.0]
 
     def test_results_are_forgotten_but_not_the_files_that_are_there(self, seen, tmp_path):
         assert seen.total_bytes() == 60
@@ -444,6 +444,16 @@ class TestSeenFiles:
         assert seen.is_known(there.name, 1, 7)
         assert not seen.is_known(self.file(0).name, 0, 7), "its file is gone"
         assert [one.num_bytes for _, one in seen.oldest_results()] == [2, 3, 4, 5]
+
+    def test_files_that_are_gone_are_forgotten_bit_by_bit(self, seen, tmp_path, monkeypatch):
+        monkeypatch.setattr(seen_files, "MAX_LOOKED_AT", 2)
+        for number in range(6):
+            path = tmp_path if number == 4 else tmp_path / "gone"
+            seen.record(replace(self.file(number, result_bytes=0), path=str(path)), number)
+        for _ in range(4):
+            seen.forget_gone(before=5)
+        known = [number for number in range(6) if seen.is_known(self.file(number).name, number, 7)]
+        assert known == [4, 5], "one is there, and one is too new"
 
     def test_a_damaged_index_is_made_anew(self, tmp_path):
         path = tmp_path / "seen.sqlite"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from vigil.extract.versions import installed_versions
@@ -105,14 +106,19 @@ def slug(name: str) -> str:
 
 def alarm_text(alarm: Alarm) -> str:
     """The message as sinks send it: JSON in one line, ASCII (schema/alarm.json)."""
-    version = installed_versions().get("vigil-video", "unknown")
-    return json.dumps(_content(alarm) | {"vigil": version, "schema": SCHEMA}, allow_nan=False)
+    about = {"vigil": _version(), "schema": SCHEMA}
+    return json.dumps(_content(alarm) | about, allow_nan=False)
 
 
 def read_alarm(text: str) -> Alarm:
     """The alarm of a message; the inverse of `alarm_text`."""
     content: dict[str, Any] = json.loads(text)
     return Alarm(**{one.name: content[one.name] for one in fields(Alarm)})
+
+
+@cache
+def _version() -> str:
+    return installed_versions().get("vigil-video", "unknown")
 
 
 def _content(alarm: Alarm) -> dict[str, Any]:

@@ -13,7 +13,7 @@ It is read before torch is loaded, so that a mistake is told at once.
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -155,9 +155,9 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
             hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
             raise UserError(f"{where}: {key} is unknown: {hint}")
     where = f"{where} ({table['name']!r})" if "name" in table else where
-    numbers = {int: _number, float: _number}
+    hooks: dict[type[Any], Callable[[Any], Any]] = {int: _number, float: _number}
     try:
-        entry = dacite.from_dict(_Entry, table, dacite.Config(strict=True, type_hooks=numbers))
+        entry = dacite.from_dict(_Entry, table, dacite.Config(strict=True, type_hooks=hooks))
         limits = CameraLimits(read_quiet_hours(entry.quiet_hours), entry.events_per_hour)
     except dacite.MissingValueError as error:
         raise UserError(f"{where}: {error.field_path} is missing: every camera has one") from error

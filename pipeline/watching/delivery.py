@@ -37,6 +37,7 @@ class Delivery:
         self, ledger: Ledger, folder: Path, sinks: Sequence[Sink], give_up_hours: float
     ) -> None:
         """Start them; see `start_delivery`."""
+        assert ledger.sinks == (EVENT_LOG, *(sink.name for sink in sinks))
         self._ledger = ledger
         dead_letters = DeadLetters(folder / DEAD_LETTERS)
         self._couriers = [
@@ -137,6 +138,8 @@ class Courier(threading.Thread):
         self._give_up_seconds = give_up_seconds
         self._deadline = float("inf")
         self._stopping = threading.Event()
+        self._not_before = 0.0
+        """Until then the receiver asks to be left alone, by the clock of the outbox."""
         self._num_failed = 0
         self._is_unreadable = False
 
@@ -157,12 +160,13 @@ class Courier(threading.Thread):
 
     def deliver_due(self) -> int:
         """Make one attempt for each camera of which an alarm is due; return how many."""
-        letters = self._ledger.outbox.due(self.sink.name)
-        for letter in letters:
-            if self._is_over:
+        num_attempts = 0
+        for letter in self._ledger.outbox.due(self.sink.name):
+            if self._is_over or self._ledger.outbox.clock() < self._not_before:
                 break
             self._attempt(letter)
-        return len(letters)
+            num_attempts += 1
+        return num_attempts
 
     @property
     def _is_over(self) -> bool:
@@ -208,6 +212,8 @@ class Courier(threading.Thread):
         what = f"event {letter.event}, message {letter.sequence}"
         say("%s: %s is not delivered: %s", self.sink.name, what, failure.reason)
         outbox = self._ledger.outbox
+        if failure.retry_seconds is not None:
+            self._not_before = outbox.clock() + min(failure.retry_seconds, MAX_RETRY_SECONDS)
         age = outbox.clock() - letter.recorded_at
         is_too_old = age >= self._give_up_seconds and letter.num_attempts + 1 >= MIN_ATTEMPTS
         if (failure.is_final or is_too_old) and self._bury(letter, failure.reason):

@@ -73,7 +73,7 @@ class Ledger:
         self.path = path
         self._file = LedgerFile(path)
         self.outbox = Outbox(self._file, clock or steady_clock())
-        self._sinks = (EVENT_LOG, *sinks)
+        self.sinks = (EVENT_LOG, *sinks)
         self._limits = limits
         self._local_time = local_time
         self._changed = threading.Condition()
@@ -81,7 +81,7 @@ class Ledger:
         self._unwritten: deque[tuple[ScoredVideo | None, tuple[Alarm, ...], float]] = deque()
         self._is_refused = False
         for sink, (number, _) in self.outbox.waiting().items():
-            if sink not in self._sinks:
+            if sink not in self.sinks:
                 what = f"{counted(number, 'alarm')} for {sink}, which this run does not name,"
                 log.warning("%s will be sent when a run names it again", what)
 
@@ -190,7 +190,7 @@ class Ledger:
                 does, it must be known, or it would be scored again.
         """
         before = self.outbox.clock() - keep_days * 86400
-        marks = ", ".join("?" * len(self._sinks))
+        marks = ", ".join("?" * len(self.sinks))
         old = self._file.rows(
             "SELECT DISTINCT camera, video FROM videos WHERE scored_at < ?", before
         )
@@ -203,9 +203,9 @@ class Ledger:
                 "(SELECT event, MAX(sequence), is_open FROM alarms GROUP BY event) WHERE is_open) "
                 "AND number NOT IN (SELECT alarm FROM outbox WHERE state = 'waiting' AND sink IN "
                 f"({marks}))",
-                *(before, *self._sinks),
+                *(before, *self.sinks),
             )
-        self._file.rows("PRAGMA incremental_vacuum")
+        self._file.shrink()
 
     def close(self) -> None:
         """Write the rest if that is possible, and close the file; closing twice does nothing."""
@@ -262,20 +262,20 @@ class Ledger:
             *(alarm.event, alarm.sequence, alarm.digest, camera, alarm.is_open, suppressed, now),
             alarm_text(alarm),
         )
-        for sink in self._sinks if suppressed is None else (EVENT_LOG,):
+        for sink in self.sinks if suppressed is None else (EVENT_LOG,):
             self._file.change(
                 "INSERT INTO outbox (alarm, sink, camera) VALUES (?, ?, ?)", number, sink, camera
             )
 
     def _reason_against(self, alarm: Alarm, now: float) -> str | None:
         """Why an alarm is not sent; an event of which a message was sent goes on being sent."""
-        ((num_sent, num_recent),) = self._file.rows(
-            "SELECT (SELECT COUNT(*) FROM alarms WHERE event = ? AND suppressed IS NULL), "
+        ((was_sent, num_recent),) = self._file.rows(
+            "SELECT EXISTS (SELECT 1 FROM alarms WHERE event = ? AND suppressed IS NULL), "
             "(SELECT COUNT(DISTINCT event) FROM alarms WHERE camera = ? AND suppressed IS NULL "
             "AND recorded_at > ? AND recorded_at <= ?)",
             *(alarm.event, bound(alarm.camera), now - 3600, now),
         )
-        if num_sent:
+        if was_sent:
             return None
         return self._limits(alarm.camera).reason_against(self._local_time(), num_recent)
 

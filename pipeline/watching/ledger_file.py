@@ -24,6 +24,7 @@ CREATE TABLE alarms (
     recorded_at REAL NOT NULL, message TEXT NOT NULL,
     UNIQUE (event, sequence), UNIQUE (event, digest));
 CREATE INDEX alarms_of_camera ON alarms (camera, number);
+CREATE INDEX sent_alarms ON alarms (camera, recorded_at, event) WHERE suppressed IS NULL;
 CREATE TABLE outbox (
     alarm INTEGER NOT NULL REFERENCES alarms ON DELETE CASCADE, sink TEXT NOT NULL,
     camera TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
@@ -83,6 +84,12 @@ class LedgerFile:
                 if self._database.in_transaction:  # a full disk may have ended it
                     self._database.execute("ROLLBACK")
                 raise
+
+    def shrink(self) -> None:
+        """Give the room of what was deleted back to the disk."""
+        with self.lock:
+            # It needs many steps, and `execute` makes one if there are no columns.
+            self._database.executescript("PRAGMA incremental_vacuum")
 
     def close(self) -> None:
         """Close the file; every later access is an `sqlite3.ProgrammingError`."""

@@ -81,11 +81,12 @@ class Outbox:
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Sink -> number of alarms that wait for it, and seconds since the first was recorded."""
         rows = self._file.rows(
-            "SELECT sink, COUNT(*), MIN(alarm), recorded_at FROM outbox "
-            "JOIN alarms ON number = alarm WHERE state = 'waiting' GROUP BY sink"
+            "SELECT sink, length, recorded_at FROM (SELECT sink, COUNT(*) AS length, "
+            "MIN(alarm) AS first FROM outbox WHERE state = 'waiting' GROUP BY sink) "
+            "JOIN alarms ON number = first"
         )
         now = self.clock()
-        return {sink: (number, max(0.0, now - since)) for sink, number, _, since in rows}
+        return {sink: (length, max(0.0, now - since)) for sink, length, since in rows}
 
     def _settle(self, letter: Letter, state: str, reason: str, next_attempt: float = 0) -> None:
         with self._file.transaction():

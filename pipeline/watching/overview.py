@@ -25,6 +25,9 @@ REFRESH_SECONDS = 30.0
 MAX_SHARE = 0.05
 """Of the time, that refreshes take."""
 
+TELL_SECONDS = 3600.0
+"""Between two times that drift is logged."""
+
 Kept = TypeVar("Kept")
 
 log = logging.getLogger(__name__)
@@ -37,41 +40,41 @@ class Overview:
     options: WatchOptions
     scorer: Scorer
     """Describes the detector and the thresholds."""
-    _results: dict[bool, OrderedDict[str, VideoResult]] = field(
+    _results: dict[bool, OrderedDict[str, tuple[float, VideoResult]]] = field(
         default_factory=lambda: {True: OrderedDict(), False: OrderedDict()}
     )
-    """Whether there are events -> the results by name, the oldest first."""
-    _failures: OrderedDict[str, FailedVideo] = field(default_factory=OrderedDict)
-    _is_changed: bool = False
+    """Whether there are events -> name -> when it was scored and its result, the oldest first."""
+    _failures: OrderedDict[str, tuple[float, FailedVideo]] = field(default_factory=OrderedDict)
+    _is_changed: bool = True
     _next_refresh: float = 0.0
-    _told: set[str] = field(default_factory=set)
+    _next_telling: float = 0.0
     _begun: float = field(default_factory=time.monotonic)
 
     def load(self, seen: SeenFiles) -> None:
         """Take over the newest results of earlier runs."""
         for with_events in (True, False):
-            for file in seen.newest(SCORED, with_events, self.options.report_videos):
+            for done_at, file in seen.newest(SCORED, with_events, self.options.report_videos):
                 try:
-                    self.add(read_result(result_path(self.options.out, file.name)))
+                    self.add(read_result(result_path(self.options.out, file.name)), done_at)
                 except ResultsError as error:
                     log.debug("%s", error)  # its removal was interrupted
-        for file in seen.newest(FAILED, False, self.options.report_videos):
-            self.fail(FailedVideo(file.name, file.reason))
+        for done_at, file in seen.newest(FAILED, False, self.options.report_videos):
+            self.fail(FailedVideo(file.name, file.reason), done_at)
 
     @property
     def num_videos(self) -> int:
         """Number of results that are shown."""
         return sum(map(len, self._results.values()))
 
-    def add(self, result: VideoResult) -> None:
+    def add(self, result: VideoResult, done_at: float) -> None:
         """Show a result, and no longer the oldest of its kind if there are too many."""
         self.discard([result.video])
         self._failures.pop(result.video, None)
-        self._put(self._results[bool(result.events)], result.video, result)
+        self._put(self._results[bool(result.events)], result.video, (done_at, result))
 
-    def fail(self, failed: FailedVideo) -> None:
+    def fail(self, failed: FailedVideo, done_at: float) -> None:
         """List a recording that has no result."""
-        self._put(self._failures, failed.video, failed)
+        self._put(self._failures, failed.video, (done_at, failed))
 
     def discard(self, names: Collection[str]) -> bool:
         """Show these results no longer; return whether any was shown."""
@@ -88,23 +91,51 @@ class Overview:
         begun = time.monotonic()
         if not self._is_changed or (begun < self._next_refresh and not now):
             return
-        shown = [result for results in self._results.values() for result in results.values()]
-        scorer = replace(self.scorer, results=shown, failures=[*self._failures.values()])
-        drifted = drift_warnings(scorer, self.options.span)
-        for warning in {*drifted} - self._told:
-            log.warning("%s", warning)
-        self._told.update(drifted)
+        shown = [one for results in self._results.values() for _, one in results.values()]
+        failures = [failed for _, failed in self._failures.values()]
+        scorer = replace(self.scorer, results=shown, failures=failures)
         seconds = {"watching": begun - self._begun, "scoring": self.scorer.seconds}
-        note = (
-            f"Shown are the newest {counted(self.options.report_videos, 'recording')} with events, "
-            "and as many without; the files of all others are kept, too."
-        )
-        is_full = any(len(one) >= self.options.report_videos for one in self._results.values())
-        content = results_of(self.options, scorer, seconds, [note] if is_full else [], drifted)
+        content = results_of(self.options, scorer, seconds, self._notes(), self._drifted())
         write_overview(self.options.out, content, scorer.formats)
         self._is_changed = False
         took = time.monotonic() - begun
         self._next_refresh = time.monotonic() + max(REFRESH_SECONDS, took / MAX_SHARE)
+
+    def _is_full(self, results: Collection[str]) -> bool:
+        return len(results) >= self.options.report_videos
+
+    def _notes(self) -> list[str]:
+        """What to know of the overview."""
+        if not any(map(self._is_full, self._results.values())):
+            return []
+        number = counted(self.options.report_videos, "recording")
+        return [
+            f"Shown are the newest {number} with events, and as many without; the files of all "
+            "others are in the folder."
+        ]
+
+    def _drifted(self) -> list[str]:
+        """Reasons why the calibrated rate of alarms may not hold, logged once an hour.
+
+        Those with events stay longer, so only those count that are as new as any without.
+        """
+        oldest = [
+            next(iter(results.values()))[0]
+            for results in self._results.values()
+            if self._is_full(results)
+        ]
+        sample = [
+            result
+            for results in self._results.values()
+            for done_at, result in results.values()
+            if done_at >= max(oldest, default=0.0)
+        ]
+        drifted = drift_warnings(replace(self.scorer, results=sample), self.options.span)
+        if time.monotonic() >= self._next_telling:
+            self._next_telling = time.monotonic() + TELL_SECONDS
+            for warning in drifted:
+                log.warning("%s", warning)
+        return drifted
 
     def _put(self, shown: OrderedDict[str, Kept], name: str, value: Kept) -> None:
         shown.pop(name, None)

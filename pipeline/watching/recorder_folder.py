@@ -10,7 +10,6 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,13 +104,16 @@ class RecorderFolders:
         if self._thread is not None:
             self._thread.join()
 
+    def require_running(self) -> None:
+        """Raise what has ended the thread, if anything has."""
+        if self._error is not None:
+            raise self._error
+
     def take(self, number: int) -> list[Recording]:
         """At most so many complete recordings that were not taken before, the oldest first.
 
         Each must be given back by `done`, `again` or `lose`.
         """
-        if self._error is not None:
-            raise self._error
         taken: list[Recording] = []
         while len(taken) < number and not self._ready.empty():
             taken.append(self._ready.get())
@@ -146,10 +148,6 @@ class RecorderFolders:
         """Whether no file of a camera is known that will still be scored."""
         return self._searched_at is not None and camera not in [*self._open.values()]
 
-    def counts(self) -> Counter[str]:
-        """Camera -> its files that are growing, waiting or being scored."""
-        return Counter([*self._open.values()])
-
     def _run(self) -> None:
         try:
             for changed in changed_paths(self.search.roots, self._stopped):
@@ -163,7 +161,7 @@ class RecorderFolders:
                     self._read_oldest()
         except _Stopped:
             pass
-        except BaseException as error:  # the thread that takes them raises it
+        except BaseException as error:  # `require_running` raises it
             self._error = error
 
     def _take_back(self) -> None:
@@ -250,7 +248,7 @@ class RecorderFolders:
         _, name, watched = heapq.heappop(self._complete)
         camera, path = self._open[name], watched.path
         try:
-            identity = identify(SourceVideo(path, name), self._require_running)
+            identity = identify(SourceVideo(path, name), self._beat)
         except VideoError as error:
             self._give_up(name, path, error)
             return
@@ -260,7 +258,7 @@ class RecorderFolders:
             return
         self._ready.put(Recording(camera, name, path, *size_and_time, identity.digest))
 
-    def _require_running(self) -> None:
+    def _beat(self) -> None:
         if self._stopped.is_set():
             raise _Stopped
 

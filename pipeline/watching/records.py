@@ -88,7 +88,7 @@ class Records:
         self.ledger.record_video(self._row(recording, FAILED, failed.reason), [])
         self._keep_features(recording.name, False)
         self._note(recording, FAILED, failed.reason)
-        self.overview.fail(failed)
+        self.overview.fail(failed, time.time())
         self._count(recording, FAILED)
 
     def known(self, recording: Recording, before: ScoredVideo) -> None:
@@ -136,7 +136,7 @@ class Records:
     def _note_result(self, recording: Recording, result: VideoResult) -> None:
         num_bytes = result_bytes(self.options.out, self.store, recording.name)
         self._note(recording, SCORED, num_events=result.num_events, result_bytes=num_bytes)
-        self.overview.add(result)
+        self.overview.add(result, time.time())
 
     def _note(
         self,

@@ -55,6 +55,7 @@ class Retention:
             log.info("removed the results of %s", counted(len(removed), "recording"))
         if self.keep_days is not None:
             self.ledger.prune(self.keep_days, self._exists)
+            self.seen.forget_gone(time.time() - 86400 * self.keep_days)
         if len(removed) == MAX_REMOVED:
             self._next = 0.0
 

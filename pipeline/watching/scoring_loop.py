@@ -100,6 +100,7 @@ class ScoringLoop:
 
     def _more(self) -> Sequence[SourceVideo] | None:
         """What the engine is to extract next; None if nothing more will come."""
+        self.folders.require_running()
         self.records.overview.refresh()
         self.retention.apply()
         self.records.close_stale_events(self.folders.is_idle)
@@ -186,8 +187,8 @@ class ScoringLoop:
         scorer = self._scorer_of(recording, start)
         scorer.score(name, feature_path(self.store, name))
         self.scorer.seconds += scorer.seconds
-        (outcome,) = (*scorer.results, *scorer.failures)
-        self._leave(recording, _Done(recording, outcome, start))
+        outcomes: list[VideoResult | FailedVideo] = [*scorer.results, *scorer.failures]
+        self._leave(recording, _Done(recording, outcomes[0], start))
 
     def _scorer_of(self, recording: Recording, start: RecordingTime | None) -> Scorer:
         """A scorer for one recording, with the threshold of its camera."""

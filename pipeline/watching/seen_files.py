@@ -11,10 +11,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SEEN_NAME = "seen.sqlite"
 BEFORE = "before"
 """Outcome of a file that was there at the first start with --from-now."""
+
+MAX_LOOKED_AT = 1000
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class SeenFiles:
     def __init__(self, path: Path) -> None:
         """Open or create it; one that is damaged is made anew, since the ledger has what counts."""
         self._lock = threading.Lock()
+        self._looked_until = b""
         try:
             self._database = _open(path)
         except sqlite3.DatabaseError:
@@ -96,19 +100,19 @@ class SeenFiles:
         except sqlite3.OperationalError as error:  # a full disk: the file is looked at once more
             log.warning("%s cannot be put into the index: %s", file.name, error)
 
-    def newest(self, outcome: str, with_events: bool, number: int) -> list[SeenFile]:
-        """The files of an outcome that were dealt with last, in the order in which they were.
+    def newest(self, outcome: str, with_events: bool, number: int) -> list[tuple[float, SeenFile]]:
+        """The files of an outcome that were dealt with last, each with when; the oldest first.
 
         Scored ones whose results were removed do not count.
         """
         rows = self._all(
-            f"SELECT {_COLUMNS} FROM files WHERE outcome = ? AND (num_events > 0) = ? "
+            f"SELECT done_at, {_COLUMNS} FROM files WHERE outcome = ? AND (num_events > 0) = ? "
             "AND (outcome != 'scored' OR result_bytes > 0) ORDER BY done_at DESC LIMIT ?",
             outcome,
             with_events,
             number,
         )
-        return [_file(row) for row in reversed(rows)]
+        return [(row[0], _file(row[1:])) for row in reversed(rows)]
 
     def oldest_results(self) -> Iterator[tuple[float, SeenFile]]:
         """Yield the files with results, the oldest first, each with when it was dealt with."""
@@ -134,6 +138,21 @@ class SeenFiles:
                 change = "DELETE FROM files" if gone else "UPDATE files SET result_bytes = 0"
                 self._database.execute(f"{change} WHERE name = ?", (os.fsencode(one.name),))
 
+    def forget_gone(self, before: float) -> None:
+        """Forget some files without results that are gone and were dealt with before a time.
+
+        A call looks at the next ones after those of the last call.
+        """
+        rows = self._all(
+            "SELECT name, path FROM files WHERE result_bytes = 0 AND done_at < ? AND name > ? "
+            "ORDER BY name LIMIT ?",
+            *(before, self._looked_until, MAX_LOOKED_AT),
+        )
+        self._looked_until = rows[-1][0] if len(rows) == MAX_LOOKED_AT else b""
+        gone = [(name,) for name, path in rows if not os.path.lexists(path)]
+        with self._lock, self._database:
+            self._database.executemany("DELETE FROM files WHERE name = ?", gone)
+
     def cameras(self) -> set[str]:
         """The cameras of all known files."""
         return {os.fsdecode(row[0]) for row in self._all("SELECT DISTINCT camera FROM files")}
@@ -143,7 +162,7 @@ class SeenFiles:
         rows = self._all("SELECT path FROM files WHERE name = ?", os.fsencode(name))
         return os.fsdecode(rows[0][0]) if rows else None
 
-    def _all(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._database.execute(query, values).fetchall()
 
@@ -156,9 +175,16 @@ def _open(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _file(row: tuple) -> SeenFile:  # type: ignore[type-arg]
+def _file(row: tuple[Any, ...]) -> SeenFile:
     name, camera, path, num_bytes, modified_ns, outcome, reason, num_events, result_bytes = row
     return SeenFile(
-        *map(os.fsdecode, (name, camera, path)),
-        *(num_bytes, modified_ns, outcome, os.fsdecode(reason), num_events, result_bytes),
+        os.fsdecode(name),
+        os.fsdecode(camera),
+        os.fsdecode(path),
+        num_bytes,
+        modified_ns,
+        outcome,
+        os.fsdecode(reason),
+        num_events,
+        result_bytes,
     )

@@ -67,13 +67,16 @@ def watch(options: WatchOptions, cameras: Cameras, sinks: Sequence[Sink]) -> int
         try:
             code = loop.run()
         except KeyboardInterrupt as stop:
-            log.info("%s: what was being scored is scored again by the next run", stop or "stopped")
+            why = str(stop) or "interrupted"
+            log.info("%s: what was being scored is scored again by the next run", why)
+            loop.records.overview.refresh(now=True)
+            if options.once:
+                raise
             code = 0
-        loop.records.overview.refresh(now=True)
-    outcomes = ", ".join(
-        f"{number} {name}" for name, number in sorted(loop.records.outcomes.items())
-    )
-    log.info("%s", outcomes or "no recording was scored")
+        else:
+            loop.records.overview.refresh(now=True)
+    counts = [f"{number} {outcome}" for outcome, number in sorted(loop.records.outcomes.items())]
+    log.info("recordings: %s", ", ".join(counts) or "none")
     print(shown(options.out, loop.scorer.formats))
     return code
 

@@ -99,7 +99,7 @@ def _read_address(text: str, which: str, environment: Mapping[str, str]) -> _Add
     scheme, host = parts.scheme, parts.hostname or ""
     path = value(parts.path + (f"?{parts.query}" if parts.query else ""))
     if not path.isascii() or not path.isprintable() or " " in path:
-        raise SinkError(f"the path of {which} has spaces or other than ASCII: write them as %20")
+        raise SinkError(f"{which} has spaces or other than ASCII in its path: write them as %20")
     port = parts.port or PORTS[scheme]
     shown = f"[{host}]" if ":" in host else host
     shown += "" if port == PORTS[scheme] else f":{port}"
@@ -157,7 +157,7 @@ def _broker(address: _Address, which: str, cameras: Sequence[str]) -> Sink:
     prefix = address.path.strip("/") or "vigil"
     discovery = address.settings.get("discovery", "")
     if any(character in prefix + discovery for character in "+#?"):
-        raise SinkError(f"the prefix of topics of {which} has a +, # or ?: leave them out")
+        raise SinkError(f"{which} has a +, # or ? in its prefix of topics: leave them out")
     if address.scheme == "mqtt" and address.login and not _is_local(address.host):
         log.warning("%s is not encrypted: the password can be read; use mqtts", address.name)
     return Broker(

@@ -90,8 +90,10 @@ class Webhook:
         watchdog.start()
         try:
             connection.request("POST", self._path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.getheader("Retry-After")
+            with connection.getresponse() as answer:
+                if is_late.is_set():  # half an answer looks like a whole one
+                    raise TimeoutError
+                return answer.status, answer.getheader("Retry-After")
         except TimeoutError as error:
             raise NotDelivered("it does not answer in time") from error
         except (OSError, HTTPException) as error:
