@@ -359,12 +359,12 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Score recordings as soon as recorders finish them, and raise alarms; runs until stopped."""
+    """Score recordings and streams as they come, and raise alarms; runs until stopped."""
 
     out: Path
     """Folder for the results; the same one lets a restart continue."""
-    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[FOLDER...]")] = ()
-    """Folders in which recorders put files; the subfolders are cameras."""
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[FOLDER|ADDRESS...]")] = ()
+    """Folders of recorders, whose subfolders are cameras, or streams: rtsp://HOST/PATH."""
     cameras: Path | None = None
     """TOML file with cameras and their settings (docs/live.md)."""
     checkpoint: Path | None = None
@@ -379,6 +379,9 @@ class WatchOptions:
     """Score everything that is complete now, then exit."""
     from_now: bool = False
     """Leave alone the files that are there when RESULTS is new."""
+    when_late: Literal["drop-oldest", "sparser", "keep-all"] = "drop-oldest"
+    """What to do with clips of streams for which there is no time: drop the oldest, compute every
+    second, fourth, ... only, or keep all and fall behind."""
     settle_seconds: float = 5.0
     """A file counts as complete if it has not changed for so long; sooner if its writer has closed
     it."""

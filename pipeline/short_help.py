@@ -46,7 +46,7 @@ vigil score VIDEOS --checkpoint RUN --out RESULTS
 vigil score tonight.mp4 -c RUN -o RESULTS --span 60 --format html,srt""",
     "watch": """\
 vigil watch /srv/nvr --out RESULTS
-vigil watch /srv/nvr -c RUN -o RESULTS --on-event mqtt://localhost/vigil
+vigil watch 'rtsp://${LOGIN}@192.0.2.7/stream1' -o RESULTS --on-event mqtt://localhost
 vigil watch --cameras cameras.toml -o RESULTS --once     # from cron""",
     "report": """\
 vigil report RESULTS

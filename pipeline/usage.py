@@ -174,7 +174,9 @@ def _remedy(flag: str, command: str, commands: Mapping[str, Accepted]) -> str:
     if close := known or _closest(flag, flags):
         return f"did you mean {close[0]}?"
     owners = [other for other, accepted in commands.items() if flag in accepted.flags]
-    belongs = f"it belongs to {' and '.join(owners)}; " if owners else ""
+    *others, last = owners or [""]
+    named = f"{', '.join(others)} and {last}" if others else last
+    belongs = f"it belongs to {named}; " if owners else ""
     return f"{belongs}{command} --help-all shows those it has"
 
 

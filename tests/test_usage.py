@@ -33,7 +33,7 @@ MISTAKES = [
     ),
     (
         "train F --checkpoint C",
-        "vigil train has no flag --checkpoint: it belongs to vigil score and vigil explain; ",
+        "vigil train has no flag --checkpoint: it belongs to vigil score, ",
     ),
     ("weights list i3d", "vigil weights list takes flags only, so 'i3d' is one too many: leave it"),
     ("evaluate R F T", "vigil evaluate takes RUN and FEATURES, so 'T' is one too many: leave it o"),

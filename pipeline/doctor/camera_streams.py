@@ -16,7 +16,7 @@ from vigil.extract.decode.decoder import MAX_FRAME_PIXELS
 from vigil.extract.decode.interlacing import may_be_interlaced
 from vigil.extract.decode.live import DEVICE, LiveSource, open_stream, require_stream, why_broken
 from vigil.extract.errors import UserError
-from vigil.pipeline.doctor.addresses import check_address, filled_in, has_password
+from vigil.pipeline.camera_addresses import check_address, filled_in, has_password
 from vigil.pipeline.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935, "tcp": 0}

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from vigil.extract.errors import counted
 from vigil.extract.versions import installed_versions
-from vigil.pipeline.doctor.addresses import is_stream, shown
+from vigil.pipeline.camera_addresses import is_stream, shown
 from vigil.pipeline.doctor.children import run_checks
 from vigil.pipeline.doctor.finding import PROBLEM, WARNING, Check, Finding
 from vigil.pipeline.logs import print_table

@@ -1,4 +1,4 @@
-"""What `vigil watch` watches: folders from the command line, and the cameras of a TOML file.
+"""What `vigil watch` watches: addresses from the command line, and the cameras of a TOML file.
 
     [[camera]]
     name = "front"                   # its folder in RESULTS, and its name in every alarm
@@ -6,6 +6,10 @@
     threshold = 0.6
     quiet_hours = "22:00-06:00"
     settle_seconds = 10
+
+    [[camera]]
+    name = "yard"
+    address = "rtsp://${CAMERA_LOGIN}@192.0.2.7/stream1"    # a variable has user:password
 
 It is read before torch is loaded, so that a mistake is told at once.
 """
@@ -22,11 +26,11 @@ from typing import Any, Literal
 import dacite
 
 from vigil.extract.errors import UserError
+from vigil.pipeline.camera_addresses import check_address, filled_in, has_password, is_stream
 from vigil.pipeline.recipe import read_toml
 from vigil.pipeline.watching.limits import CameraLimits, LimitsError, read_quiet_hours
 
 TABLE = "camera"
-_STREAM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|/dev/video\d")
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,11 @@ class Camera:
     """A camera, or with an empty name a folder in which every subfolder is one."""
 
     name: str = ""
-    address: str = ""
-    """A folder in which a recorder puts files; empty: the camera is found in another folder."""
+    address: str = field(default="", repr=False)
+    """Of a stream, or a folder in which a recorder puts files; empty: the camera is found in
+    another folder. Variables in it are not filled in."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """Of RTSP."""
     threshold: float | None = None
     """Score that opens an event; None: as for all cameras."""
     settle_seconds: float | None = None
@@ -47,7 +54,7 @@ class Camera:
     @property
     def kind(self) -> Literal["folder", "stream"]:
         """What its address leads to."""
-        return "stream" if _STREAM.match(self.address) else "folder"
+        return "stream" if is_stream(self.address) else "folder"
 
     @property
     def folder(self) -> Path:
@@ -62,7 +69,17 @@ class Cameras:
     sources: tuple[Camera, ...]
     """Those with an address."""
     by_name: Mapping[str, Camera]
-    """The cameras of the file, for their settings."""
+    """The cameras that have names, for their settings."""
+
+    @property
+    def folders(self) -> tuple[Camera, ...]:
+        """Those in which recorders put files."""
+        return tuple(source for source in self.sources if source.kind == "folder")
+
+    @property
+    def streams(self) -> tuple[Camera, ...]:
+        """Those that send."""
+        return tuple(source for source in self.sources if source.kind == "stream")
 
     def settings_of(self, name: str) -> Camera:
         """The settings of a camera; without any if the file does not name it."""
@@ -80,13 +97,14 @@ class _Entry:
     events_per_hour: int | None = None
     settle_seconds: float | None = None
     silent_minutes: float | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
 
 
 def read_cameras(addresses: Sequence[str], file: Path | None, results: Path) -> Cameras:
     """Read what the command line and a TOML file ask to watch.
 
     Args:
-        addresses: folders whose subfolders are cameras.
+        addresses: folders whose subfolders are cameras, and streams.
         file: with further cameras, or settings of these.
         results: RESULTS, which may lie in a folder, but no folder in it.
 
@@ -94,33 +112,58 @@ def read_cameras(addresses: Sequence[str], file: Path | None, results: Path) -> 
         UserError: names what is wrong, and what is allowed.
     """
     named = [] if file is None else _read_file(file)
-    sources = [Camera(address=one) for one in addresses] + [one for one in named if one.address]
+    given = [Camera(stream_name(one) if is_stream(one) else "", one) for one in addresses]
+    sources = [*given, *(one for one in named if one.address)]
     if not sources:
         raise UserError(
-            "there is nothing to watch: name a folder of recordings, or a file with --cameras in "
-            "which a camera has an address"
+            "there is nothing to watch: name a folder of recordings, a stream, or a file with "
+            "--cameras in which a camera has an address"
         )
-    for source in sources:
-        _check_address(source, results)
-    for number, one in enumerate(sources):
-        for other in sources[:number]:
+    names = [one.name for one in sources if one.kind == "stream"] + [one.name for one in named]
+    for number, source in enumerate(sources, start=1):
+        if source.kind == "folder":
+            _check_folder(source, results)
+        elif names.count(source.name) > 1 and source not in named:
+            raise UserError(f"two cameras would be called {source.name!r}: name them in --cameras")
+        else:
+            _check_stream(source, f"the address of {source.name or f'source {number}'}")
+    folders = [one for one in sources if one.kind == "folder"]
+    for number, one in enumerate(folders):
+        for other in folders[:number]:
             paths = [Path(os.path.realpath(each.folder)) for each in (one, other)]
             if paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0]):
                 raise UserError(
                     f"{one.address} and {other.address} hold the same files: name only one of them"
                 )
-    return Cameras(tuple(sources), {one.name: one for one in named})
+    by_name = {one.name: one for one in (*named, *sources) if one.name}
+    return Cameras(tuple(sources), by_name)
 
 
-def _check_address(source: Camera, results: Path) -> None:
-    """Refuse what cannot be watched."""
-    if source.kind == "stream":
-        shown = re.sub(r"//[^/@]*@", "//", source.address)  # without its password
+def stream_name(address: str) -> str:
+    """A name for a camera without one, from the place in its address."""
+    place = re.split(r"[?#]", address.partition("://")[2] or address)[0].rpartition("@")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", place).strip("-.") or "stream"
+
+
+def _check_stream(source: Camera, which: str) -> None:
+    """Refuse an address that is not that of a stream, or has a password in it."""
+    if has_password(source.address):
         raise UserError(
-            f"{shown} is a stream, and vigil watch follows folders only: let a recorder write its "
-            f"segments into a folder, such as with ffmpeg -i {shown} -c copy -f segment "
-            "-strftime 1 FOLDER/%Y%m%d_%H%M%S.mkv"
+            f"{which} has a password in it, which every user of this machine can see: write "
+            "'${NAME}' in its place, and set the variable NAME to it"
         )
+    filled = filled_in(source.address, os.environ)
+    check_address(filled)
+    from vigil.extract.decode.live import require_stream  # loads FFmpeg
+
+    try:
+        require_stream(filled)
+    except UserError as error:
+        raise UserError(f"{which}: {error}") from error
+
+
+def _check_folder(source: Camera, results: Path) -> None:
+    """Refuse what cannot be watched."""
     if not source.folder.is_dir():
         what = "is not a folder" if source.folder.exists() else "does not exist"
         raise UserError(f"{source.address} {what}: name the folder that the recorder writes to")
@@ -178,6 +221,7 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
     return Camera(
         entry.name,
         os.path.expanduser(entry.address),  # noqa: PTH111  (not yet a path)
+        entry.transport,
         entry.threshold,
         entry.settle_seconds,
         entry.silent_minutes,

@@ -3,6 +3,7 @@
 import logging
 import os
 
+from vigil.extract.errors import UserError
 from vigil.pipeline.options import WatchOptions
 from vigil.pipeline.watching.cameras import read_cameras
 from vigil.pipeline.watching.metrics import read_place
@@ -22,6 +23,8 @@ def run_watch(options: WatchOptions) -> int:
         UserError: there is nothing to watch, or the checkpoint, a camera or a sink is unusable.
     """
     cameras = read_cameras(options.sources, options.cameras, options.out)
+    if options.once and cameras.streams:
+        raise UserError("--once scores what is complete, and a stream never is: leave one out")
     sinks = read_sinks(options.on_event, [*cameras.by_name], os.environ)
     if options.metrics is not None:
         read_place(options.metrics)

@@ -49,11 +49,11 @@ class FolderSearch:
     @property
     def roots(self) -> list[Path]:
         """The watched folders."""
-        return [source.folder.absolute() for source in self.cameras.sources]
+        return [source.folder.absolute() for source in self.cameras.folders]
 
     def everything(self) -> Iterator[FoundFile]:
         """Yield all recordings, folder by folder."""
-        for source in self.cameras.sources:
+        for source in self.cameras.folders:
             for parent, folders, files in os.walk(
                 source.folder.absolute(), onerror=self._unreadable
             ):
@@ -67,7 +67,7 @@ class FolderSearch:
 
     def at(self, path: Path) -> FoundFile | None:
         """The recording at a path that the system named; None if it is none, or gone."""
-        for source in self.cameras.sources:
+        for source in self.cameras.folders:
             root = source.folder.absolute()
             if not path.is_relative_to(root) or not self._is_video(path.name):
                 continue

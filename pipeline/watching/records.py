@@ -18,8 +18,10 @@ from vigil.extract.store import feature_path
 from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.options import WatchOptions
 from vigil.pipeline.recorder_names import RecordingTime
+from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scoring.clips import add_clips
 from vigil.pipeline.scoring.results import ResultsError, VideoResult, read_result, result_path
+from vigil.pipeline.scoring.writers import write_video
 from vigil.pipeline.watching.event_alarms import (
     ScoredRecording,
     alarms_of,
@@ -82,6 +84,19 @@ class Records:
         self.gauges.set("vigil_lag_seconds", lag, camera=camera)
         found = ", ".join(f"{one.class_name} {one.peak_score:.3f}" for one in result.events)
         log.info("%s: %s, %.1f s after its end", recording.name, found or "no event", lag)
+
+    def stretch(self, camera: str, result: VideoResult) -> None:
+        """Record the result of a stretch of a stream, whose alarms are recorded already.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        write_video(self.options.out, result, read_formats(self.options.format))
+        num_bytes = result_bytes(self.options.out, self.store, result.video)
+        file = SeenFile(result.video, camera, "", 0, 0, SCORED, "", result.num_events, num_bytes)
+        now = time.time()
+        self.seen.record(file, now)
+        self.overview.add(result, now)
 
     def failed(self, recording: Recording, failed: FailedVideo) -> None:
         """Record a recording that has no result."""

@@ -29,6 +29,7 @@ from vigil.pipeline.watching.ledger import FAILED, SCORED
 from vigil.pipeline.watching.recorder_folder import RecorderFolders, Recording
 from vigil.pipeline.watching.records import Records
 from vigil.pipeline.watching.retention import Retention
+from vigil.pipeline.watching.streams import StreamFollower
 
 GIVEN_FOR_CAMERA = "given for the camera in --cameras"
 MAX_IN_PROGRESS = 2 * len(os.sched_getaffinity(0)) + 2
@@ -61,6 +62,7 @@ class ScoringLoop:
     records: Records
     retention: Retention
     free_space: FreeSpace
+    streams: StreamFollower
     _in_progress: dict[str, Recording] = field(default_factory=dict)
     _held: list[Recording] = field(default_factory=list)
     """Those with the content of one in progress."""
@@ -75,9 +77,7 @@ class ScoringLoop:
         """
         while True:
             try:
-                with closing(self.engine.extract([], self.store, more=self._more)) as outcomes:
-                    for outcome in outcomes:
-                        self._conclude(outcome)
+                self._score_what_comes()
                 break
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -86,6 +86,13 @@ class ScoringLoop:
                 self._begin_anew()
         outcomes_so_far = self.records.outcomes
         return exit_code(outcomes_so_far[FAILED], outcomes_so_far[SCORED])
+
+    def _score_what_comes(self) -> None:
+        live = self.streams.connect()
+        outcomes = self.engine.extract([], self.store, more=self._more, live=live)
+        with closing(outcomes):
+            for outcome in outcomes:
+                self._conclude(outcome)
 
     def _begin_anew(self) -> None:
         """Give back what was in progress when the disk was full, and wait until there is room."""
@@ -103,7 +110,8 @@ class ScoringLoop:
         self.folders.require_running()
         self.records.overview.refresh()
         self.retention.apply()
-        self.records.close_stale_events(self.folders.is_idle)
+        self.records.close_stale_events(self._is_idle)
+        self.streams.check()
         self._measure()
         is_busy = self._in_progress or self._held
         if self.options.once and self.folders.is_exhausted and not is_busy:
@@ -114,6 +122,10 @@ class ScoringLoop:
         room = MAX_IN_PROGRESS - len(self._in_progress)
         taken = [one for one in (*held, *self.folders.take(room)) if self._is_new(one)]
         return self._plan(taken)
+
+    def _is_idle(self, camera: str) -> bool:
+        """Whether nothing of a camera will come that its open events could go on with."""
+        return camera not in self.streams.cameras and self.folders.is_idle(camera)
 
     def _measure(self) -> None:
         gauges = self.records.gauges

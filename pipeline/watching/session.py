@@ -1,16 +1,19 @@
 """One run of `vigil watch`: its parts, from the first to the last moment."""
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
+from vigil.extract.decode.live import LiveSource
 from vigil.extract.decode.videos import parse_extensions
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.errors import UserError
 from vigil.extract.locks import locked
 from vigil.pipeline.calibration import FOLDER, camera_of
+from vigil.pipeline.camera_addresses import filled_in
 from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
 from vigil.pipeline.option_values import read_span, read_threshold
 from vigil.pipeline.options import WatchOptions
@@ -21,6 +24,7 @@ from vigil.pipeline.scoring.command import FEATURES_FOLDER, scoring_engine, show
 from vigil.pipeline.scoring.recording_times import find_time
 from vigil.pipeline.scoring.results import MANIFEST_NAME
 from vigil.pipeline.scoring.score_store import Scorer
+from vigil.pipeline.scoring.thresholds import threshold_for
 from vigil.pipeline.starter import checkpoint_folder, describe_starter, is_starter
 from vigil.pipeline.watching.cameras import Cameras
 from vigil.pipeline.watching.delivery import start_delivery
@@ -33,10 +37,13 @@ from vigil.pipeline.watching.overview import Overview
 from vigil.pipeline.watching.recorder_folder import RecorderFolders
 from vigil.pipeline.watching.records import Records
 from vigil.pipeline.watching.retention import Retention, remove_empty_folders
-from vigil.pipeline.watching.scoring_loop import ScoringLoop
+from vigil.pipeline.watching.scoring_loop import GIVEN_FOR_CAMERA, ScoringLoop
 from vigil.pipeline.watching.seen_files import SEEN_NAME, SeenFiles
 from vigil.pipeline.watching.sinks.sink import Sink
+from vigil.pipeline.watching.streams import StreamFollower, StreamSettings
 
+STREAM_MINUTES = 2.0
+"""/healthz reports a stream of which no clip was scored for so long."""
 GRACE_SECONDS = 5.0
 """In which alarms that are due are still delivered at the end."""
 
@@ -67,6 +74,7 @@ def watch(options: WatchOptions, cameras: Cameras, sinks: Sequence[Sink]) -> int
         try:
             code = loop.run()
         except KeyboardInterrupt as stop:
+            loop.streams.finish()
             why = str(stop) or "interrupted"
             log.info("%s: what was being scored is scored again by the next run", why)
             loop.records.overview.refresh(now=True)
@@ -102,8 +110,10 @@ def _start(
     if options.metrics is not None:
         stack.enter_context(closing(MetricsServer(options.metrics, gauges)))
         for camera in cameras.by_name.values():
-            if camera.silent_minutes is not None:
-                gauges.expect(camera.name, 60 * camera.silent_minutes)
+            silent = STREAM_MINUTES if camera.kind == "stream" else None
+            silent = silent if camera.silent_minutes is None else camera.silent_minutes
+            if silent is not None:
+                gauges.expect(camera.name, 60 * silent)
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
     gauges.attach(delivery.metrics)
@@ -113,7 +123,9 @@ def _start(
     folders = _folders(options, cameras, checkpoint, seen)
     stack.enter_context(closing(folders))
     folders.start()
-    log.info("watching %s", ", ".join(source.address for source in cameras.sources))
+    records = Records(options, store, ledger, seen, overview, gauges)
+    told = [one.name if one.kind == "stream" else one.address for one in cameras.sources]
+    log.info("watching %s", ", ".join(told))
     return ScoringLoop(
         options,
         cameras,
@@ -121,9 +133,10 @@ def _start(
         store,
         scorer,
         folders,
-        Records(options, store, ledger, seen, overview, gauges),
+        records,
         Retention(out, store, seen, ledger, overview, options.keep_days, options.keep_gib),
         FreeSpace(out, options.min_free_gib),
+        _streams(options, cameras, checkpoint, engine, scorer.rule, records),
     )
 
 
@@ -142,6 +155,32 @@ def _scorer(options: WatchOptions, checkpoint: Checkpoint, engine: Engine) -> Sc
         ),
         formats=read_formats(options.format),
     )
+
+
+def _streams(
+    options: WatchOptions,
+    cameras: Cameras,
+    checkpoint: Checkpoint,
+    engine: Engine,
+    rule: EventRule,
+    records: Records,
+) -> StreamFollower:
+    given = read_threshold(options.threshold)
+
+    def rule_of(camera: str) -> tuple[EventRule, str]:
+        own = cameras.settings_of(camera).threshold
+        if own is not None:
+            return replace(rule, threshold=own), GIVEN_FOR_CAMERA
+        threshold, why = threshold_for(checkpoint.config, f"{camera}/stream", given)
+        return replace(rule, threshold=threshold), why
+
+    sources = [
+        LiveSource(one.name, filled_in(one.address, os.environ), one.transport)
+        for one in cameras.streams
+    ]
+    settings = StreamSettings(rule_of, read_span(options.span), options.when_late)
+    how = settings, records.ledger, records.stretch, records.gauges
+    return StreamFollower(checkpoint, engine, sources, *how)
 
 
 def _folders(

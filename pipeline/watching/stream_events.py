@@ -7,7 +7,7 @@ too. Legend: C cells, K classes (normal has index 0).
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -18,6 +18,7 @@ from vigil.pipeline.scores.rolling import Update
 from vigil.pipeline.scores.spans import Timeline
 from vigil.pipeline.scoring.score_store import events_of
 from vigil.pipeline.watching.alarm import Alarm, event_id
+from vigil.pipeline.watching.event_alarms import closing, utc_now
 
 CONTINUE_SECONDS = 60.0
 """An event goes on after an interruption of at most so long, if its class is the same."""
@@ -102,7 +103,7 @@ class StreamEvents:
         """Close inherited events that did not go on in time; ``now`` in seconds since 1970."""
         over = [one for one in self._inherited if not _goes_on(one, now)]
         self._inherited = [one for one in self._inherited if one not in over]
-        return [replace(one, is_open=False) for one in over]
+        return [closing(one, utc_now()) for one in over]
 
     def open_alarms(self) -> list[Alarm]:
         """The last messages of events that are open, which the next piece inherits."""
@@ -124,7 +125,7 @@ class StreamEvents:
             self._told.append(_Told(event, alarm))
             known = [one for one in known if one is not told]
         # What was an event, and by later evidence is none, or was joined to another one.
-        alarms += [replace(one.alarm, is_open=False) for one in known if one.alarm.is_open]
+        alarms += [closing(one.alarm, utc_now()) for one in known if one.alarm.is_open]
         return alarms
 
     def _alarm(self, event: Event, before: Alarm | None) -> Alarm:

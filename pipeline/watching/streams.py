@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import VideoResult
 from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.watching.alarm import Alarm
+from vigil.pipeline.watching.event_alarms import closing, utc_now
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
 from vigil.pipeline.watching.stream_events import StreamEvents
@@ -58,10 +60,10 @@ class StreamFollower:
         sources: Sequence[LiveSource],
         settings: StreamSettings,
         ledger: Ledger,
-        keep: Callable[[VideoResult], None],
+        keep: Callable[[str, VideoResult], None],
         gauges: Gauges,
     ) -> None:
-        """Prepare to follow cameras; `live` connects to them.
+        """Prepare to follow cameras.
 
         Args:
             checkpoint: its model runs on the device of its weights.
@@ -69,7 +71,7 @@ class StreamFollower:
             sources: the cameras.
             settings: how they are scored.
             ledger: gets alarms.
-            keep: gets the result of every stretch.
+            keep: gets the camera and the result of every stretch.
             gauges: are set for `/metrics`.
 
         Raises:
@@ -78,12 +80,11 @@ class StreamFollower:
         self._checkpoint, self._engine, self._settings = checkpoint, engine, settings
         self._ledger, self._keep, self._gauges = ledger, keep, gauges
         self._pieces: dict[str, _PieceScorer] = {}
-        self._can_end = {source.name for source in sources if source.can_end}
+        self._sources = tuple(sources)
         self._orphans = {source.name: ledger.open_events(source.name) for source in sources}
         """Events that were open when their camera was last seen."""
         if sources:
             self._require_spans()
-        self.live = LiveStreams(sources, self._hear, settings.when_late)
 
     def _require_spans(self) -> None:
         if self._engine.spec.frame_rate is not None:
@@ -97,6 +98,21 @@ class StreamFollower:
                 "streams are scored in spans, and the checkpoint does not record how long its "
                 "training videos were: use --span SECONDS, or train again"
             )
+
+    @property
+    def cameras(self) -> set[str]:
+        """Names of the cameras."""
+        return {source.name for source in self._sources}
+
+    def connect(self) -> LiveStreams:
+        """The cameras anew, for the engine to follow."""
+        self.finish()
+        return LiveStreams(self._sources, self._hear, self._settings.when_late)
+
+    def finish(self) -> None:
+        """End all pieces where they are; events that go on stay open, for the next run."""
+        for camera in [*self._pieces]:
+            self._end(camera)
 
     def check(self) -> None:
         """Close events of cameras that have not come back; to be called every few seconds."""
@@ -119,13 +135,19 @@ class StreamFollower:
             case PieceEnded():
                 log.warning("%s: %s", camera, news.reason)
                 self._gauges.set("vigil_camera_up", 0, camera=camera)
-                if scorer := self._pieces.pop(camera, None):
-                    self._ledger.record_alarms(self._guarded(camera, scorer.finish))
-                    left = scorer.events.open_alarms()
-                    if camera in self._can_end:
-                        self._ledger.record_alarms([replace(one, is_open=False) for one in left])
-                    else:
-                        self._orphans[camera] = left
+                self._end(camera)
+
+    def _end(self, camera: str) -> None:
+        """End a piece; its open events go on with the next one, if there is one."""
+        scorer = self._pieces.pop(camera, None)
+        if scorer is None:
+            return
+        self._ledger.record_alarms(self._guarded(camera, scorer.finish))
+        left = scorer.events.open_alarms()
+        if any(source.name == camera and source.can_end for source in self._sources):
+            self._ledger.record_alarms([closing(one, utc_now()) for one in left])
+        else:
+            self._orphans[camera] = left
 
     def _clip(self, camera: str, clip: SeenClip) -> None:
         self._gauges.beat(camera)
@@ -153,7 +175,8 @@ class StreamFollower:
         rule, why = self._settings.rule(camera)
         inherited = self._orphans.pop(camera, [])
         events = StreamEvents(self._checkpoint, rule, camera, begun.began_at, inherited)
-        return _PieceScorer(self._checkpoint, camera, kind, timeline, events, rule, why, self._keep)
+        keep = partial(self._keep, camera)
+        return _PieceScorer(self._checkpoint, camera, kind, timeline, events, rule, why, keep)
 
     def _span_frames(self, kind: VideoFeatures) -> int | None:
         return frames_of_span(self._checkpoint.config, kind, self._settings.span)
