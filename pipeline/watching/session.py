@@ -98,12 +98,7 @@ def _start(
     names = [sink.name for sink in sinks]
     ledger = Ledger(out / LEDGER_NAME, names, lambda camera: cameras.settings_of(camera).limits)
     stack.enter_context(closing(ledger))
-    gauges = Gauges()
-    if options.metrics is not None:
-        stack.enter_context(closing(MetricsServer(options.metrics, gauges)))
-        for camera in cameras.by_name.values():
-            if camera.silent_minutes is not None:
-                gauges.expect(camera.name, 60 * camera.silent_minutes)
+    gauges = _gauges(options, cameras, stack)
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
     gauges.attach(delivery.metrics)
@@ -125,6 +120,17 @@ def _start(
         Retention(out, store, seen, ledger, overview, options.keep_days, options.keep_gib),
         FreeSpace(out, options.min_free_gib),
     )
+
+
+def _gauges(options: WatchOptions, cameras: Cameras, stack: ExitStack) -> Gauges:
+    """The figures, served if that is asked for."""
+    gauges = Gauges()
+    if options.metrics is not None:
+        stack.enter_context(closing(MetricsServer(options.metrics, gauges)))
+    for camera in cameras.by_name.values():
+        if camera.silent_minutes is not None:
+            gauges.expect(camera.name, 60 * camera.silent_minutes)
+    return gauges
 
 
 def _scorer(options: WatchOptions, checkpoint: Checkpoint, engine: Engine) -> Scorer:
