@@ -40,6 +40,8 @@ FIRST = datetime(2026, 11, 30, 10, 0, 0)
 THRESHOLD = 0.3
 """So low that there are events."""
 PATIENCE_SECONDS = 180.0
+STEPS = 8
+"""In which the time between two files passes."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,6 @@ class Recorders:
                     self._late.remove((due, late))
                     self._write(late, "whole")
             yield number
-            time.sleep(self.options.every)
 
     def _write(self, number: int, kind: str) -> None:
         content = (self.made / self.names[number]).read_bytes()
@@ -141,12 +142,13 @@ class Watch:
 
     def start(self) -> None:
         """Start it."""
-        self._down_since = time.time()
+        self._down_since = self._down_since or time.time()
         self.program = self.stack.enter_context(running(self.arguments))
 
-    def look(self) -> None:
-        """Note when it has come up."""
+    def rest(self, seconds: float) -> None:
+        """Wait, and note when it has come up."""
         assert self.program is not None
+        time.sleep(seconds)
         if self._down_since is not None and "watching " in self.program.messages():
             self.down.append((self._down_since, time.time()))
             self._down_since = None
@@ -174,25 +176,14 @@ def main(options: Options) -> int:
         recorders = Recorders(options, folder / "made", folder / "recorders")
         recorders.make()
         recorders.folder.mkdir()
+        results, reference = folder / "results", folder / "reference"
         how = "--checkpoint", run, "--threshold", THRESHOLD, "--workers", 1
-        results = folder / "results"
-        watch = Watch(
-            cheap_vigil("watch", recorders.folder, "--out", results, *how, "--verbose"), stack
-        )
+        watch = Watch(cheap_vigil("watch", recorders.folder, "--out", results, *how), stack)
         watch.start()
-        random, spaces = Random(options.seed), options.segments / (options.kills + 1)
-        kills = {
-            round(spaces * (1 + turn)): random.uniform(0, 1.5) for turn in range(options.kills)
-        }
-        for number in recorders.drop():
-            if number in kills:
-                time.sleep(kills[number])
-                watch.kill()
-                print(f"killed after {number + 1} files", file=sys.stderr)
+        disturb(watch, recorders, options)
         contents = {_digest(path) for path in _files(recorders.folder)}
         _await(results, contents, watch)
         code = watch.stop()
-        reference = folder / "reference"
         with running(cheap_vigil("score", recorders.folder, "--out", reference, *how)) as program:
             program.process.wait()
         problems = [] if code == 0 else [f"exit code {code} after SIGTERM"]
@@ -200,6 +191,19 @@ def main(options: Options) -> int:
         print(report(results, options, watch.down))
         print(*problems, f"{options.kills} kills, {len(problems)} problems", sep="\n")
         return 1 if problems else 0
+
+
+def disturb(watch: Watch, recorders: Recorders, options: Options) -> None:
+    """Write all files, and kill the watch meanwhile."""
+    random, spaces = Random(options.seed), options.segments / (options.kills + 1)
+    kills = {round(spaces * turn): random.uniform(0, 1.5) for turn in range(1, options.kills + 1)}
+    for number in recorders.drop():
+        if number in kills:
+            watch.rest(kills[number])
+            watch.kill()
+            print(f"killed after {number + 1} files", file=sys.stderr)
+        for _ in range(STEPS):
+            watch.rest(options.every / STEPS)
 
 
 def check(results: Path, reference: Path, contents: set[tuple[str, str]]) -> Iterator[str]:
@@ -265,15 +269,12 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _await(results: Path, contents: set[tuple[str, str]], watch: Watch) -> None:
+    """Wait until everything is recorded, but not for ever: what is missing is told later."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        watch.look()
+        watch.rest(1)
         if contents <= {(camera, digest) for camera, digest, *_ in _rows(results)}:
-            time.sleep(1)
             return
-        time.sleep(0.5)
-    assert watch.program is not None
-    print(watch.program.messages(), file=sys.stderr)
 
 
 def _rows(results: Path) -> list[tuple[str, str, str, str, float, float]]:

@@ -426,6 +426,8 @@ class WatchOptions:
     --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    thumbnails: bool = True
+    """Take a thumbnail of every second of the recordings, for the report."""
     which: Which = "best"
     """Which checkpoint to use: the best one on validation, or the last one."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)

@@ -29,9 +29,10 @@ from vigil.pipeline.scoring import score_store
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.score_store import Scorer
-from vigil.pipeline.watching import retention
+from vigil.pipeline.watching import records, retention, session
 from vigil.pipeline.watching.command import run_watch
 from vigil.pipeline.watching.ledger import Ledger
+from vigil.pipeline.watching.metrics import Gauges
 from vigil.pipeline.watching.overview import Overview
 from vigil.pipeline.watching.recorder_folder import RecorderFolders
 from vigil.pipeline.watching.records import Records
@@ -360,6 +361,40 @@ def test_a_full_disk_does_not_end_it(place, monkeypatch, caplog):
     assert "no space is left" in caplog.text
     run_watch(watch_options(place))
     assert list(ledger_rows(place).values()) == ["scored"]
+
+
+def test_without_its_index_it_asks_the_ledger_and_scores_nothing_again(place):
+    for number in range(2):
+        record(place, number=number)
+    run_watch(watch_options(place))
+    alarms, before = sent_alarms(place), read_results(place / "out").videos
+    for path in (place / "out").glob("seen.sqlite*"):
+        path.unlink()
+    run_watch(watch_options(place))
+    assert sent_alarms(place) == alarms
+    assert read_results(place / "out").videos == before
+
+
+def test_an_event_that_nothing_continues_is_closed_at_last(place, monkeypatch):
+    record(place)
+    run_watch(watch_options(place))
+    assert [alarm["is_open"] for alarm in sent_alarms(place)] == [True]
+    monkeypatch.setattr(records, "CLOSE_SECONDS", -records.UNKNOWN_LENGTH_SECONDS)
+    run_watch(watch_options(place))
+    assert [alarm["is_open"] for alarm in sent_alarms(place)] == [True, False]
+
+
+def test_figures_tell_what_was_done(place, monkeypatch):
+    record(place)
+    age(truncate(record(place, number=1), 0.5))
+    seen = []
+    monkeypatch.setattr(session, "Gauges", lambda: seen.append(Gauges()) or seen[-1])
+    run_watch(watch_options(place))
+    figures = {(one.name, *dict(one.labels).values()): one.value for one in seen[0].samples()}
+    assert figures["vigil_recordings_total", "front", "scored"] == 1
+    assert figures["vigil_recordings_total", "front", "failed"] == 1
+    assert figures["vigil_recordings_waiting",] == 0
+    assert figures["vigil_lag_seconds", "front"] >= 0
 
 
 @pytest.mark.slow  # it starts programs, and kills them

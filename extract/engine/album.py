@@ -46,11 +46,15 @@ def album_folder(root: Path, video: str) -> Path:
 
 def remove_album(folder: Path) -> None:
     """Remove an album and what was made of it, and no other file."""
-    for path in _files(folder):
-        if _OURS.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in album_files(folder):
+        path.unlink(missing_ok=True)
     with suppress(OSError):  # there is none, or other files lie in it
         folder.rmdir()
+
+
+def album_files(folder: Path) -> list[Path]:
+    """The files of an album, and what was made of it."""
+    return [path for path in _files(folder) if _OURS.fullmatch(path.name)]
 
 
 def _files(folder: Path) -> list[Path]:

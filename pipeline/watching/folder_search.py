@@ -5,6 +5,7 @@ The names are those that `vigil score FOLDER` gives, below the camera's name if 
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,10 +54,15 @@ class FolderSearch:
 
     def everything(self) -> Iterator[FoundFile]:
         """Yield all recordings, folder by folder."""
+<<<<<<< HEAD
         for source in self.cameras.folders:
             for parent, folders, files in os.walk(
                 source.folder.absolute(), onerror=self._unreadable
             ):
+=======
+        for source, root in zip(self.cameras.sources, self.roots, strict=True):
+            for parent, folders, files in os.walk(root, onerror=self._unreadable):
+>>>>>>> kf
                 if EXCERPTS_MARK in files or self._is_ours(Path(parent)):
                     folders.clear()
                     continue
@@ -67,8 +73,12 @@ class FolderSearch:
 
     def at(self, path: Path) -> FoundFile | None:
         """The recording at a path that the system named; None if it is none, or gone."""
+<<<<<<< HEAD
         for source in self.cameras.folders:
             root = source.folder.absolute()
+=======
+        for source, root in zip(self.cameras.sources, self.roots, strict=True):
+>>>>>>> kf
             if not path.is_relative_to(root) or not self._is_video(path.name):
                 continue
             is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
@@ -84,24 +94,27 @@ class FolderSearch:
             log.warning("%s", message)
 
     def _is_video(self, name: str) -> bool:
-        return not name.startswith(".") and Path(name).suffix.lower() in self.extensions
+        _, extension = os.path.splitext(name)  # noqa: PTH122  (a name, not a path)
+        return not name.startswith(".") and extension.lower() in self.extensions
 
     def _is_ours(self, folder: Path) -> bool:
         """Whether a folder is RESULTS, or lies in it."""
         return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self.results))
 
     def _file(self, source: Camera, path: Path) -> FoundFile | None:
-        below = path.relative_to(source.folder.absolute()).as_posix()
+        below = str(path)[len(str(source.folder.absolute())) :].lstrip("/")
         name = f"{source.name}/{below}" if source.name else below
         try:
-            if path.is_symlink():
-                searched = None if self.follow_links else source.folder
-                if reason := why_not(path, searched):
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                if reason := why_not(path, None if self.follow_links else source.folder):
                     self.tell_once(f"{name}: {reason}")
                     return None
-            status = path.stat()
+                status = path.stat()
         except OSError:
             return None  # gone meanwhile
+        if not stat.S_ISREG(status.st_mode):
+            return None
         camera = source.name or self.camera_of(below)
         if camera == NO_CAMERA:
             camera = Path(os.path.realpath(source.folder)).name or "camera"
@@ -111,8 +124,6 @@ class FolderSearch:
                 "those in the second are not scored: give both a name with --cameras, or name the "
                 "folder above them"
             )
-            return None
-        if not path.is_file():
             return None
         return FoundFile(camera, name, path, status.st_size, status.st_mtime_ns)
 

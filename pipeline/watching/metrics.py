@@ -47,7 +47,7 @@ class Gauges:
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a figure."""
         with self._lock:
-            self._values[name, tuple(sorted(labels.items()))] = value
+            self._values[name, tuple(sorted(labels.items()))] = float(value)
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to a figure, which starts at 0."""

@@ -122,13 +122,14 @@ class Records:
         else:
             self._note(recording, before.outcome, before.reason)
 
-    def close_stale_events(self, is_idle: Callable[[str], bool]) -> None:
+    def close_stale_events(self, is_idle: Callable[[str], bool], now: bool = False) -> None:
         """Close events that were open at the end of a recording, and that nothing has continued.
 
         Args:
             is_idle: whether no recording of a camera is about to be scored.
+            now: look for them although it is not yet time to.
         """
-        if time.monotonic() < self._next_check:
+        if time.monotonic() < self._next_check and not now:
             return
         self._next_check = time.monotonic() + CHECK_SECONDS
         for camera in self.seen.cameras():

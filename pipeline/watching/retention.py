@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from vigil.extract.engine.album import album_files, album_folder, remove_album
 from vigil.extract.errors import counted
 from vigil.extract.store import feature_path
 from vigil.pipeline.scoring.clips import clip_path
+from vigil.pipeline.scoring.strips import THUMBNAILS_FOLDER
 from vigil.pipeline.scoring.writers import video_files
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.overview import Overview
@@ -78,7 +80,8 @@ class Retention:
 
 def result_bytes(folder: Path, store: Path, name: str) -> int:
     """Size of all files of a recording in RESULTS."""
-    paths = [*video_files(folder, name), feature_path(store, name)]
+    album = album_files(album_folder(folder / THUMBNAILS_FOLDER, name))
+    paths = [*video_files(folder, name), feature_path(store, name), *album]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
@@ -88,7 +91,9 @@ def remove_results(folder: Path, store: Path, name: str) -> None:
     Folders of features stay: a feature file may be about to be written there.
     """
     feature_path(store, name).unlink(missing_ok=True)
-    places = [clip_path(folder, name, 1).parent]
+    album = album_folder(folder / THUMBNAILS_FOLDER, name)
+    remove_album(album)
+    places = [clip_path(folder, name, 1).parent, album.parent]
     for path in video_files(folder, name):
         path.unlink(missing_ok=True)
         places.append(path.parent)

@@ -115,6 +115,7 @@ class ScoringLoop:
         self._measure()
         is_busy = self._in_progress or self._held
         if self.options.once and self.folders.is_exhausted and not is_busy:
+            self.records.close_stale_events(self.folders.is_idle, now=True)
             return None
         if not self.free_space.check():
             return []
