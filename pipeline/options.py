@@ -359,7 +359,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Score recordings and streams as they come, and raise alarms; runs until stopped."""
+    """Score recordings and streams as they come; raise alarms."""
 
     out: Path
     """Folder for the results; the same one lets a restart continue."""
@@ -436,7 +436,7 @@ class WatchOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Show why the model gives a moment of a video its score: where, when, like what."""
+    """Show why a moment of a video got its score."""
 
     video: Positional[str]
     """Video file, or folder of pictures."""
@@ -527,7 +527,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Serve results as a site where people review events together; ends with Ctrl-C."""
+    """Serve results as a site where people review events."""
 
     results: Annotated[OneOrMore, arg(metavar="RESULTS...")]
     """Folders written by vigil score."""
@@ -710,10 +710,7 @@ class DemoOptions:
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Check what vigil needs on this machine, with a remedy for whatever is wrong; changes nothing.
-
-    Exits with 1 if there is a problem.
-    """
+    """Check what this machine lacks, and say how to mend it."""
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[SOURCE...]")] = ()
     """Also check these: a video, a folder of recordings, or a camera (rtsp://HOST/PATH,

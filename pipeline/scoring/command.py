@@ -186,7 +186,7 @@ def scoring_engine(
     views = view_names(options.views)
     keep_clips = config.recipe.features.needs_clips or options.span != "whole"
     engine = rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
-    if isinstance(options, ScoreOptions) and options.thumbnails:
+    if not isinstance(options, CalibrateOptions) and options.thumbnails:
         return replace(engine, thumbnails=options.out / THUMBNAILS_FOLDER)
     return engine
 

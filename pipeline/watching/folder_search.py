@@ -54,15 +54,8 @@ class FolderSearch:
 
     def everything(self) -> Iterator[FoundFile]:
         """Yield all recordings, folder by folder."""
-<<<<<<< HEAD
-        for source in self.cameras.folders:
-            for parent, folders, files in os.walk(
-                source.folder.absolute(), onerror=self._unreadable
-            ):
-=======
-        for source, root in zip(self.cameras.sources, self.roots, strict=True):
+        for source, root in zip(self.cameras.folders, self.roots, strict=True):
             for parent, folders, files in os.walk(root, onerror=self._unreadable):
->>>>>>> kf
                 if EXCERPTS_MARK in files or self._is_ours(Path(parent)):
                     folders.clear()
                     continue
@@ -73,12 +66,7 @@ class FolderSearch:
 
     def at(self, path: Path) -> FoundFile | None:
         """The recording at a path that the system named; None if it is none, or gone."""
-<<<<<<< HEAD
-        for source in self.cameras.folders:
-            root = source.folder.absolute()
-=======
-        for source, root in zip(self.cameras.sources, self.roots, strict=True):
->>>>>>> kf
+        for source, root in zip(self.cameras.folders, self.roots, strict=True):
             if not path.is_relative_to(root) or not self._is_video(path.name):
                 continue
             is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -47,7 +47,7 @@ class Gauges:
     def set(self, name: str, value: float, **labels: str) -> None:
         """Set a figure."""
         with self._lock:
-            self._values[name, tuple(sorted(labels.items()))] = float(value)
+            self._values[name, tuple(sorted(labels.items()))] = +value  # a flag becomes 0 or 1
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to a figure, which starts at 0."""

@@ -106,18 +106,7 @@ def _start(
     names = [sink.name for sink in sinks]
     ledger = Ledger(out / LEDGER_NAME, names, lambda camera: cameras.settings_of(camera).limits)
     stack.enter_context(closing(ledger))
-<<<<<<< HEAD
-    gauges = Gauges()
-    if options.metrics is not None:
-        stack.enter_context(closing(MetricsServer(options.metrics, gauges)))
-        for camera in cameras.by_name.values():
-            silent = STREAM_MINUTES if camera.kind == "stream" else None
-            silent = silent if camera.silent_minutes is None else camera.silent_minutes
-            if silent is not None:
-                gauges.expect(camera.name, 60 * silent)
-=======
     gauges = _gauges(options, cameras, stack)
->>>>>>> kf
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
     gauges.attach(delivery.metrics)
@@ -150,8 +139,10 @@ def _gauges(options: WatchOptions, cameras: Cameras, stack: ExitStack) -> Gauges
     if options.metrics is not None:
         stack.enter_context(closing(MetricsServer(options.metrics, gauges)))
     for camera in cameras.by_name.values():
-        if camera.silent_minutes is not None:
-            gauges.expect(camera.name, 60 * camera.silent_minutes)
+        usual = STREAM_MINUTES if camera.kind == "stream" else None
+        silent = usual if camera.silent_minutes is None else camera.silent_minutes
+        if silent is not None:
+            gauges.expect(camera.name, 60 * silent)
     return gauges
 
 
