@@ -32,6 +32,8 @@ def shown(source: str, number: int) -> str:
 def filled_in(source: str, environment: Mapping[str, str]) -> str:
     """An address with the values of its variables, ``${NAME}``; those in the login are escaped.
 
+    A variable that is the whole login may hold user:password.
+
     Raises:
         UserError: a variable is not set; names it.
     """
@@ -39,7 +41,13 @@ def filled_in(source: str, environment: Mapping[str, str]) -> str:
         if not environment.get(name):
             raise UserError(f"the variable {name} is not set: export {name}=...")
     login, at, place = source.rpartition("@")
-    login = _VARIABLE.sub(lambda found: quote(environment[found[1]], safe=""), login)
+    num_parts = 1 if ":" in login.partition("://")[2] else 2
+
+    def escaped(found: re.Match[str]) -> str:
+        parts = environment[found[1]].split(":", num_parts - 1)
+        return ":".join(quote(part, safe="") for part in parts)
+
+    login = _VARIABLE.sub(escaped, login)
     return login + at + _VARIABLE.sub(lambda found: environment[found[1]], place)
 
 

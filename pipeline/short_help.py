@@ -19,7 +19,7 @@ USUAL: dict[type[Any], str] = {
     options.ReproduceOptions: "name videos features annotations out config only views "
     "allow_missing",
     options.ScoreOptions: "videos checkpoint out views threshold span overwrite dry_run",
-    options.WatchOptions: "sources out cameras checkpoint on_event metrics once keep_days",
+    options.WatchOptions: "sources out cameras checkpoint on_event metrics once",
     options.ExplainOptions: "video checkpoint out at class_name features views",
     options.CalibrateOptions: "run videos out alarms_per_day camera span overwrite",
     options.FeaturesImportOptions: "sources out backbone crops num_frames fps overwrite",

@@ -18,11 +18,11 @@ from video_files import draw_frames, encode
 from vigil.extract.networks.backbones import find_backbone
 from vigil.extract.networks.download import cached_weights
 from vigil.extract.networks.placement import Placed
+from vigil.pipeline import camera_addresses as addresses
 from vigil.pipeline.arguments import parse
 from vigil.pipeline.checkpoint import load_config
 from vigil.pipeline.cli import main
 from vigil.pipeline.doctor import (
-    addresses,
     camera_streams,
     command,
     decoders,
@@ -489,6 +489,7 @@ def test_addresses_are_named_without_what_may_be_secret():
     assert addresses.filled_in("rtsp://u:${P}@h/${Q}", {"P": "a/b@c", "Q": "x/y"}) == (
         "rtsp://u:a%2Fb%40c@h/x/y"
     )
+    assert addresses.filled_in("rtsp://${L}@h", {"L": "me:a:b"}) == "rtsp://me:a%3Ab@h"
     assert not addresses.has_password("rtsp://u:${P}@h/a")
 
 

@@ -90,10 +90,40 @@ silent_minutes = 5
         with pytest.raises(UserError, match="lies in --out"):
             self.read(tmp_path, "", str(tmp_path / "out" / "b"))
 
-    def test_a_stream_is_refused_without_its_password(self, tmp_path):
-        with pytest.raises(UserError, match=r"rtsp://host/1 is a stream") as error:
-            self.read(tmp_path, "", "rtsp://me:secret@host/1")
+    def test_streams_have_names_and_keep_variables(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("LOGIN", "me:s/cret")
+        text = """[[camera]]
+name = "yard"
+address = "rtsp://${LOGIN}@host/2"
+transport = "udp"
+"""
+        cameras = self.read(tmp_path, text, "rtsp://${LOGIN}@host:8554/live/1?a=b", "/dev/video0")
+        assert [one.name for one in cameras.streams] == ["host-8554", "dev-video0", "yard"]
+        assert cameras.folders == ()
+        assert cameras.streams[2].transport == "udp"
+        assert cameras.settings_of("yard") is cameras.streams[2]
+        assert "cret" not in repr(cameras)
+
+    @pytest.mark.parametrize(
+        ("address", "message"),
+        [
+            ("rtsp://me:secret@host/1", "has a password in it.*NAME"),
+            ("rtsp://me:${UNSET}@host/1", "the variable UNSET is not set"),
+            ("ftp://host/secret", "not a stream: use rtsp://"),
+            ("rtsp://host:secret/1", "not understood"),
+        ],
+    )
+    def test_what_is_wrong_with_a_stream_is_said_without_its_address(
+        self, tmp_path, monkeypatch, address, message
+    ):
+        monkeypatch.delenv("UNSET", raising=False)
+        with pytest.raises(UserError, match=message) as error:
+            self.read(tmp_path, "", address)
         assert "secret" not in str(error.value)
+
+    def test_two_streams_of_one_name_are_refused(self, tmp_path):
+        with pytest.raises(UserError, match="two cameras would be called 'host'"):
+            self.read(tmp_path, "", "rtsp://host/1", "rtsp://host/2")
 
 
 class TestOptions:

@@ -140,9 +140,10 @@ def read_cameras(addresses: Sequence[str], file: Path | None, results: Path) -> 
 
 
 def stream_name(address: str) -> str:
-    """A name for a camera without one, from the place in its address."""
-    place = re.split(r"[?#]", address.partition("://")[2] or address)[0].rpartition("@")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", place).strip("-.") or "stream"
+    """A name for a camera without one: its host and port, since a path may hold a password."""
+    scheme, _, rest = address.partition("://")
+    place = re.split(r"[/?#]", rest.rpartition("@")[2])[0] if rest else scheme
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", place).strip("-.") or "stream"
 
 
 def _check_stream(source: Camera, which: str) -> None:
