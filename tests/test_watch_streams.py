@@ -1,0 +1,207 @@
+"""Streams of cameras: alarms while they run, results in stretches, and what interruptions do."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from builders import CLASS_NAMES, SPEC, make_features, write_checkpoint
+
+from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
+from vigil.extract.engine.assembly import Provenance
+from vigil.extract.engine.live import SeenClip
+from vigil.extract.errors import UserError
+from vigil.extract.networks.weights import Weights
+from vigil.extract.segments import pool_clips, segment_ranges
+from vigil.extract.spec import FeaturePart
+from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
+from vigil.pipeline.scores.events import EventRule
+from vigil.pipeline.scores.video_scoring import score_video
+from vigil.pipeline.scoring.score_store import video_result
+from vigil.pipeline.watching import streams
+from vigil.pipeline.watching.alarm import read_alarm
+from vigil.pipeline.watching.ledger import Ledger
+from vigil.pipeline.watching.metrics import Gauges
+from vigil.pipeline.watching.streams import StreamFollower, StreamSettings
+
+FPS = 25.0
+BEGUN = PieceBegun(1_796_000_000.0, FPS, 320, 240)
+SOURCES = (LiveSource("front", "rtsp://nowhere"), LiveSource("file", "file:///nowhere"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    made = load_checkpoint(write_checkpoint(tmp_path_factory.mktemp("run")))
+    config = replace(made.config, training_lengths=TrainingLengths(100, 512, 900, FPS))
+    return made._replace(config=config)
+
+
+@pytest.fixture
+def rule(checkpoint):
+    """A rule that finds some events in random footage, and none in the rest."""
+    timeline = score_video(checkpoint, "a", a_video(4000), span="auto")
+    return EventRule(threshold=float(np.quantile(timeline.scores.scores, 0.8)), keep_share=0.999)
+
+
+def an_engine(**changes):
+    weights = Weights("none", SPEC.weights_digest, True)
+    shape = make_features().features.shape
+    part = FeaturePart("i3d", 0, 2, shape[2] // 2)
+    made = Provenance(SPEC, weights, ("center",), (part,), np.float32, True, 1)
+    return SimpleNamespace(spec=replace(SPEC, **changes), provenance=made, precision="fp32")
+
+
+def a_video(num_frames, seed=0):
+    clip_frames = SPEC.grid.frame_ranges(num_frames)
+    shape = len(clip_frames), 1, make_features().features.shape[2]
+    clips = np.random.default_rng(seed).random(shape, np.float32)
+    segments = segment_ranges(num_frames, SPEC.num_segments)
+    return replace(
+        make_features("a.mp4", num_frames),
+        features=np.moveaxis(pool_clips(clips, clip_frames, segments), 0, 1),
+        views=("center",),
+        clip_features=clips,
+        clip_frames=clip_frames,
+        frame_seconds=np.arange(num_frames + 1) / FPS,
+        fps=FPS,
+    )
+
+
+class Scene:
+    """A follower whose cameras are played by the test."""
+
+    def __init__(self, checkpoint, rule, folder):
+        self.ledger = Ledger(folder / "watch.sqlite", ())
+        self.gauges, self.results = Gauges(), []
+        self.follower = StreamFollower(
+            checkpoint,
+            an_engine(),
+            SOURCES,
+            StreamSettings(lambda _camera: (rule, "given")),
+            self.ledger,
+            lambda camera, result: self.results.append((camera, result)),
+            self.gauges,
+        )
+
+    def play(self, video, camera="front", piece=0, begun=BEGUN, dropped=(), ended=True):
+        hear = self.follower._hear
+        hear((camera, piece), begun)
+        num_known = 0
+        for index, (_, stop) in enumerate(video.clip_frames.tolist()):
+            features = None if index in dropped else video.clip_features[index]
+            seconds = video.frame_seconds[num_known:stop]
+            arrived = begun.began_at + seconds[-1]
+            hear((camera, piece), SeenClip(index, seconds, features, arrived))
+            num_known = stop
+        if ended:
+            reason = PieceEnded("the stream ended", video.num_frames_decoded)
+            hear((camera, piece), reason)
+
+    @property
+    def messages(self):
+        rows = self.ledger._file.rows("SELECT message FROM alarms ORDER BY number")
+        return [read_alarm(row[0]) for row in rows]
+
+
+@pytest.fixture
+def scene(checkpoint, rule, tmp_path):
+    made = Scene(checkpoint, rule, tmp_path)
+    yield made
+    made.ledger.close()
+
+
+@pytest.mark.parametrize("num_frames", [50, 700, 4000])
+def test_a_stream_has_the_result_of_its_recording(scene, checkpoint, rule, num_frames):
+    video = a_video(num_frames)
+    scene.play(video, "file")
+    ((camera, result),) = scene.results
+    timeline = score_video(checkpoint, "a", video, span="auto")
+    expected = video_result(checkpoint, "a", video, timeline, rule)
+    assert camera == "file"
+    assert result.video.startswith("file/2026-")
+    assert (result.label, result.span_frames) == (expected.label, expected.span_frames)
+    assert [one.start_frame for one in result.segments] == [
+        one.start_frame for one in expected.segments
+    ]
+    np.testing.assert_allclose(
+        [one.score for one in result.segments], [one.score for one in expected.segments], atol=1e-6
+    )
+    ranges = [(one.start_frame, one.stop_frame) for one in expected.events]
+    assert [(one.start_frame, one.stop_frame) for one in result.events] == ranges
+    told = {one.event: one for one in scene.messages}.values()
+    assert {(one.start_seconds, one.stop_seconds) for one in told} >= {
+        (start / FPS, stop / FPS) for start, stop in ranges
+    }
+    assert not any(one.is_open for one in told), "a file that ends ends its events"
+    assert result.recorded_at is not None
+
+
+def test_a_long_stream_has_results_in_stretches_that_join(scene, monkeypatch):
+    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    video = a_video(10_000)
+    scene.play(video)
+    results = [result for _, result in scene.results]
+    assert len(results) > 3
+    assert len({result.video for result in results}) == len(results)
+    assert sum(result.num_frames_decoded for result in results) == 10_000
+    assert all(result.segments[0].start_frame == 0 for result in results)
+    assert min(result.duration_seconds for result in results[:-1]) > 10
+
+
+def test_dropped_clips_are_counted_and_said(scene):
+    scene.play(a_video(4000), dropped=set(range(10, 20)))
+    ((_, result),) = scene.results
+    assert any("of it was not looked at" in warning for warning in result.warnings)
+    figures = {one.name: one.value for one in scene.gauges.samples()}
+    assert figures["vigil_clips_dropped_total"] == 10
+    assert figures["vigil_clips_total"] == 63
+    assert figures["vigil_camera_up"] == 0
+
+
+def loud(rule):
+    return replace(rule, threshold=0.0, keep_share=0.0)
+
+
+def test_an_event_goes_on_after_an_interruption_and_a_restart(checkpoint, rule, tmp_path):
+    first = Scene(checkpoint, loud(rule), tmp_path)
+    video = a_video(2000)
+    first.play(video)
+    later = replace(BEGUN, began_at=BEGUN.began_at + 2000 / FPS + 10)
+    first.play(video, piece=1, begun=later, ended=False)
+    first.follower.finish()
+    (event,) = {one.event for one in first.messages}
+    assert first.messages[-1].is_open
+    first.ledger.close()
+
+    second = Scene(checkpoint, loud(rule), tmp_path)
+    again = replace(later, began_at=later.began_at + 2000 / FPS + 10)
+    second.play(video, begun=again)
+    assert {one.event for one in second.messages} == {event}, "one alarm, however often it restarts"
+    second.follower.check()
+    assert not second.messages[-1].is_open, "nothing came back in time"
+    second.ledger.close()
+
+
+def test_a_piece_that_cannot_be_scored_is_given_up(scene, caplog):
+    video = a_video(2000)
+    broken = replace(video, clip_features=np.full_like(video.clip_features, np.inf))
+    scene.play(broken)
+    assert "front: " in caplog.text
+    assert scene.results == []
+    scene.play(video, piece=1)
+    assert len(scene.results) == 1, "the next one is tried"
+
+
+def test_what_streams_need_is_said_before_a_camera_is_called(checkpoint, rule, tmp_path):
+    ledger = Ledger(tmp_path / "watch.sqlite", ())
+    settings = StreamSettings(lambda _camera: (rule, "given"))
+    how = settings, ledger, lambda *_: None, Gauges()
+    config = replace(checkpoint.config, training_lengths=None)
+    unknown = checkpoint._replace(config=config)
+    with pytest.raises(UserError, match="--span SECONDS"):
+        StreamFollower(unknown, an_engine(), SOURCES, *how)
+    with pytest.raises(UserError, match="without --frame-rate"):
+        StreamFollower(checkpoint, an_engine(frame_rate=10.0), SOURCES, *how)
+    assert StreamFollower(unknown, an_engine(), (), *how).cameras == set()
+    assert CLASS_NAMES[0] == "Normal"
+    ledger.close()
