@@ -9,7 +9,7 @@ import time
 
 import pytest
 from dying import Killed
-from video_files import truncate
+from video_files import draw_frames, encode, truncate
 from watched import (
     EVENTLESS,
     STAMPS,
@@ -395,6 +395,26 @@ def test_figures_tell_what_was_done(place, monkeypatch):
     assert figures["vigil_recordings_total", "front", "failed"] == 1
     assert figures["vigil_recordings_waiting",] == 0
     assert figures["vigil_lag_seconds", "front"] >= 0
+
+
+def test_a_full_disk_loses_no_recording_that_waits_for_an_earlier_one(place, monkeypatch):
+    """The later recording is larger, so it is scored first, and waits to be recorded."""
+    record(place, number=0)
+    encode(place / "in" / "front" / f"front_{STAMPS[1]}.mp4", draw_frames(150, 64, 48, 1))
+    score, scored = Scorer.score, []
+
+    def filling(self, video, path):
+        scored.append(video)
+        if len(scored) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "some file")
+        score(self, video, path)
+
+    monkeypatch.setattr("vigil.pipeline.watching.free_space.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(Scorer, "score", filling)
+    assert run_watch(watch_options(place)) == 0
+    assert scored[0].endswith(f"{STAMPS[1]}.mp4")
+    run_watch(watch_options(place))
+    assert list(ledger_rows(place).values()) == ["scored"] * 2
 
 
 @pytest.mark.slow  # it starts programs, and kills them
