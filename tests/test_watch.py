@@ -29,7 +29,7 @@ from vigil.pipeline.scoring import score_store
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.score_store import Scorer
-from vigil.pipeline.watching import records, retention, session
+from vigil.pipeline.watching import command, records, retention, session
 from vigil.pipeline.watching.command import run_watch
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
@@ -276,6 +276,12 @@ def test_one_run_at_a_time(place):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is writing"):
             run_watch(watch_options(place))
+
+
+def test_a_missing_library_is_named(place, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs watchfiles.*pip install"):
+        run_watch(watch_options(place))
 
 
 def test_results_of_vigil_score_are_not_overwritten(place):
