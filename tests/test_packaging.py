@@ -58,7 +58,7 @@ def test_the_wheel_holds_vigil_and_nothing_else(tmp_path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {f"vigil/{path.relative_to(ROOT)}" for path in python_files(*FOLDERS)}
     data = "pipeline/**/*.html", "pipeline/starter_checkpoint/*", "configs/*.toml"
-    data += ("pipeline/scoring/report_app/*", "pipeline/scoring/schema/*.json")
+    data += ("pipeline/scoring/report_app/*", "pipeline/**/schema/*.json")
     expected |= {f"vigil/{path.relative_to(ROOT)}" for one in data for path in ROOT.glob(one)}
     assert names == {"vigil/__init__.py", "vigil/py.typed"} | expected
 

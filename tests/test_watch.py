@@ -9,7 +9,7 @@ import time
 
 import pytest
 from dying import Killed
-from video_files import truncate
+from video_files import draw_frames, encode, truncate
 from watched import (
     EVENTLESS,
     STAMPS,
@@ -29,7 +29,7 @@ from vigil.pipeline.scoring import score_store
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.score_store import Scorer
-from vigil.pipeline.watching import records, retention, session
+from vigil.pipeline.watching import command, records, retention, session
 from vigil.pipeline.watching.command import run_watch
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
@@ -278,6 +278,12 @@ def test_one_run_at_a_time(place):
             run_watch(watch_options(place))
 
 
+def test_a_missing_library_is_named(place, monkeypatch):
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs watchfiles.*pip install"):
+        run_watch(watch_options(place))
+
+
 def test_results_of_vigil_score_are_not_overwritten(place):
     record(place)
     run_score(score_options(place, out=place / "out"))
@@ -395,6 +401,26 @@ def test_figures_tell_what_was_done(place, monkeypatch):
     assert figures["vigil_recordings_total", "front", "failed"] == 1
     assert figures["vigil_recordings_waiting",] == 0
     assert figures["vigil_lag_seconds", "front"] >= 0
+
+
+def test_a_full_disk_loses_no_recording_that_waits_for_an_earlier_one(place, monkeypatch):
+    """The later recording is larger, so it is scored first, and waits to be recorded."""
+    record(place, number=0)
+    encode(place / "in" / "front" / f"front_{STAMPS[1]}.mp4", draw_frames(150, 64, 48, 1))
+    score, scored = Scorer.score, []
+
+    def filling(self, video, path):
+        scored.append(video)
+        if len(scored) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "some file")
+        score(self, video, path)
+
+    monkeypatch.setattr("vigil.pipeline.watching.free_space.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(Scorer, "score", filling)
+    assert run_watch(watch_options(place)) == 0
+    assert scored[0].endswith(f"{STAMPS[1]}.mp4")
+    run_watch(watch_options(place))
+    assert list(ledger_rows(place).values()) == ["scored"] * 2
 
 
 @pytest.mark.slow  # it starts programs, and kills them

@@ -1,15 +1,13 @@
 """`vigil watch`: score recordings as recorders finish them, and raise alarms."""
 
-import logging
 import os
+from importlib.util import find_spec
 
 from vigil.extract.errors import UserError
 from vigil.pipeline.options import WatchOptions
 from vigil.pipeline.watching.cameras import read_cameras
 from vigil.pipeline.watching.metrics import read_place
 from vigil.pipeline.watching.sinks.addresses import read_sinks
-
-log = logging.getLogger(__name__)
 
 
 def run_watch(options: WatchOptions) -> int:
@@ -22,6 +20,11 @@ def run_watch(options: WatchOptions) -> int:
     Raises:
         UserError: there is nothing to watch, or the checkpoint, a camera or a sink is unusable.
     """
+    if find_spec("watchfiles") is None:
+        raise UserError(
+            "vigil watch needs watchfiles, which is not installed: run pip install "
+            "'vigil-video[watch]'"
+        )
     cameras = read_cameras(options.sources, options.cameras, options.out)
     if options.once and cameras.streams:
         raise UserError("--once scores what is complete, and a stream never is: leave one out")

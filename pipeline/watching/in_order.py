@@ -13,6 +13,12 @@ class InOrder(Generic[Value]):
         """Start with empty lines."""
         self._lines: defaultdict[str, OrderedDict[str, Value | None]] = defaultdict(OrderedDict)
 
+    @property
+    def num_waiting(self) -> int:
+        """Number of values that wait for earlier ones."""
+        lines = self._lines.values()
+        return sum(value is not None for line in lines for value in line.values())
+
     def announce(self, camera: str, name: str) -> None:
         """Put a name at the end of a camera's line."""
         self._lines[camera][name] = None

@@ -64,6 +64,7 @@ class ScoringLoop:
     free_space: FreeSpace
     streams: StreamFollower
     _in_progress: dict[str, Recording] = field(default_factory=dict)
+    """Until they are recorded."""
     _held: list[Recording] = field(default_factory=list)
     """Those with the content of one in progress."""
     _lines: InOrder[_Done] = field(default_factory=InOrder)
@@ -120,7 +121,7 @@ class ScoringLoop:
         if not self.free_space.check():
             return []
         held, self._held = self._held, []
-        room = MAX_IN_PROGRESS - len(self._in_progress)
+        room = MAX_IN_PROGRESS - len(self._in_progress) + self._lines.num_waiting
         taken = [one for one in (*held, *self.folders.take(room)) if self._is_new(one)]
         return self._plan(taken)
 
@@ -220,10 +221,12 @@ class ScoringLoop:
 
     def _leave(self, recording: Recording, done: _Done | None) -> None:
         """End the progress of a recording, and record what may be recorded now."""
-        del self._in_progress[recording.name]
+        if done is None:
+            del self._in_progress[recording.name]
         for one in self._lines.come(recording.camera, recording.name, done):
             if isinstance(one.outcome, FailedVideo):
                 self.records.failed(one.recording, one.outcome)
             else:
                 self.records.scored(one.recording, one.outcome, one.start)
+            del self._in_progress[one.recording.name]
             self.folders.done(one.recording)
