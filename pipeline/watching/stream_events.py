@@ -21,9 +21,9 @@ from vigil.pipeline.watching.alarm import Alarm, event_id
 from vigil.pipeline.watching.event_alarms import closing, utc_now
 
 CONTINUE_SECONDS = 60.0
-"""An event goes on after an interruption of at most so long, if its class is the same."""
-HIGHER_BY = 0.1
-"""A peak that rises by so much is a message of its own."""
+"""An event that an interruption left open goes on with the next one, at most so much later."""
+HIGHER_BY, LONGER_BY = 0.1, 20.0
+"""A peak that rises by so much, and an event that lasts so many seconds longer, are told."""
 
 
 @dataclass(eq=False)
@@ -106,8 +106,9 @@ class StreamEvents:
         return [closing(one, utc_now()) for one in over]
 
     def open_alarms(self) -> list[Alarm]:
-        """The last messages of events that are open, which the next piece inherits."""
-        return [one.alarm for one in self._told if one.alarm.is_open] + self._inherited
+        """Messages about the events that are open now, which the next piece inherits."""
+        is_open = [one for one in self._told if one.alarm.is_open]
+        return [self._alarm(one.event, one.alarm) for one in is_open] + self._inherited
 
     def _messages(self) -> list[Alarm]:
         assert self.timeline is not None
@@ -124,15 +125,20 @@ class StreamEvents:
                 alarm = told.alarm
             self._told.append(_Told(event, alarm))
             known = [one for one in known if one is not told]
-        # What was an event, and by later evidence is none, or was joined to another one.
-        alarms += [closing(one.alarm, utc_now()) for one in known if one.alarm.is_open]
+        # What was an event, and by later evidence is none, or was joined to another one. It may
+        # become one again, and is then the same.
+        for one in known:
+            if one.alarm.is_open:
+                alarms.append(closing(one.alarm, utc_now()))
+                one.alarm = alarms[-1]
+        self._told += known
         return alarms
 
     def _alarm(self, event: Event, before: Alarm | None) -> Alarm:
         assert self.timeline is not None
         start = self.time_at(event.start_seconds)
         if before is None:
-            before = self._continued(event, start)
+            before = self._continued(start)
         now = time.time()
         stop = self.time_at(event.stop_seconds)
         name = event_id(self._camera, start, self._began.isoformat(), event.start_frame)
@@ -162,10 +168,10 @@ class StreamEvents:
         is_quiet = np.flatnonzero(scores < self._rule.keep_threshold)
         return float(seconds[is_quiet[-1], 1] if len(is_quiet) else seconds[0, 0])
 
-    def _continued(self, event: Event, start: datetime) -> Alarm | None:
-        """The inherited event that an event goes on with."""
+    def _continued(self, start: datetime) -> Alarm | None:
+        """The inherited event that one with this start goes on with."""
         for one in self._inherited:
-            if one.label == event.class_name and _goes_on(one, start.timestamp()):
+            if _goes_on(one, start.timestamp()):
                 self._inherited.remove(one)
                 return one
         return None
@@ -184,4 +190,5 @@ def _overlap(one: Event, other: Event) -> int:
 def _differs(new: Alarm, old: Alarm) -> bool:
     """Whether a message about an event says something new enough to be sent."""
     is_higher = new.peak_score >= old.peak_score + HIGHER_BY
-    return is_higher or (new.label, new.is_open) != (old.label, old.is_open)
+    is_longer = new.stop_seconds >= old.stop_seconds + LONGER_BY
+    return is_higher or is_longer or (new.label, new.is_open) != (old.label, old.is_open)

@@ -143,11 +143,12 @@ class StreamFollower:
         if scorer is None:
             return
         self._ledger.record_alarms(self._guarded(camera, scorer.finish))
-        left = scorer.events.open_alarms()
+        left = scorer.open_alarms
         if any(source.name == camera and source.can_end for source in self._sources):
-            self._ledger.record_alarms([closing(one, utc_now()) for one in left])
+            left = [closing(one, utc_now()) for one in left]
         else:
             self._orphans[camera] = left
+        self._ledger.record_alarms(left)
 
     def _clip(self, camera: str, clip: SeenClip) -> None:
         self._gauges.beat(camera)
@@ -228,6 +229,8 @@ class _PieceScorer:
         """The clock of this machine when the first frame was shown, and the last frame so far."""
         self._kept_until = 0.0
         """Seconds of the piece that are in results."""
+        self.open_alarms: list[Alarm] = []
+        """At the end of the piece: messages about the events that go on."""
         self._unseen: list[tuple[float, float]] = []
         """Of the others, those that were dropped."""
 
@@ -249,8 +252,9 @@ class _PieceScorer:
         return self._take(self._timeline.add(clip.seconds, clip.features))
 
     def finish(self) -> list[Alarm]:
-        """Take the end of the piece, and return messages."""
+        """Take the end of the piece, and return messages; `open_alarms` are then known."""
         alarms = self._take(self._timeline.finish())
+        self.open_alarms = self.events.open_alarms()
         if self.events.timeline is not None and len(self.events.timeline.frames):
             self._write(len(self.events.timeline.frames))
         return alarms
@@ -267,6 +271,9 @@ class _PieceScorer:
             first, stop = kept.frames[0, 0], kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
             old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
             num_cells = self.events.quiet_cells(old)
+            quiet_until = float(kept.seconds[num_cells - 1, 1]) if num_cells else 0.0
+            if quiet_until - self._kept_until < STRETCH_SECONDS / 2:
+                num_cells = 0
             if not num_cells and lasts >= LONGEST_STRETCH_SECONDS and stop > first:
                 num_cells = int(np.searchsorted(kept.seconds[:, 1], old))
             if num_cells:
