@@ -26,7 +26,7 @@ def run_watch(options: WatchOptions) -> int:
             "'vigil-video[watch]'"
         )
     cameras = read_cameras(options.sources, options.cameras, options.out)
-    if options.once and cameras.streams:
+    if options.once and not all(one.address.startswith("file://") for one in cameras.streams):
         raise UserError("--once scores what is complete, and a stream never is: leave one out")
     sinks = read_sinks(options.on_event, [*cameras.by_name], os.environ)
     if options.metrics is not None:
