@@ -79,7 +79,7 @@ class Scene:
             SOURCES,
             StreamSettings(lambda _camera: (rule, "given")),
             self.ledger,
-            lambda camera, result: self.results.append((camera, result)),
+            lambda camera, result, _: self.results.append((camera, result)),
             self.gauges,
         )
 
