@@ -2,9 +2,11 @@
 
 import errno
 import io
+from contextlib import closing
 
 import numpy as np
 import pytest
+from dying import Killed
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,9 +26,10 @@ from vigil.extract.engine.live import LiveStreams, SeenClip
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.strips import album_of, existing_strip
-from vigil.pipeline.watching import stream_album, streams
+from vigil.pipeline.watching import records, stream_album, streams
 from vigil.pipeline.watching.cameras import Camera, Cameras
 from vigil.pipeline.watching.retention import remove_results
+from vigil.pipeline.watching.seen_files import SEEN_NAME, SeenFiles
 from vigil.pipeline.watching.session import watch
 from vigil.pipeline.watching.stream_album import AlbumSettings, StreamAlbum
 
@@ -217,6 +220,19 @@ def test_stretches_of_a_stream_have_albums_and_their_events_strips(tmp_path, mon
     for result in results:
         remove_results(out, out / "features", result.video)
     assert not (out / "thumbnails" / "front").exists()
+
+
+def test_a_kill_leaves_no_picture_that_retention_does_not_know(tmp_path, monkeypatch):
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(records, "write_strips", die)
+    with pytest.raises(Killed):
+        watch_stream(tmp_path, monkeypatch, 5, EVENTFUL)
+    (sheet,) = (tmp_path / "out" / "thumbnails").rglob("*.jpg")
+    with closing(SeenFiles(tmp_path / "out" / SEEN_NAME)) as seen:
+        ((_, known),) = seen.oldest_results()
+    assert sheet.parent == tmp_path / "out" / "thumbnails" / known.name
 
 
 def test_without_thumbnails_there_are_none_and_the_results_are_the_same(tmp_path, monkeypatch):

@@ -89,19 +89,24 @@ class Records:
     def stretch(self, camera: str, result: VideoResult, write_album: Callable[[], None]) -> None:
         """Record the result of a stretch of a stream, whose alarms are recorded already.
 
-        Its thumbnails come after the result, which has what is left of the disk first.
+        Its thumbnails come last: the result has what is left of the disk first, and a kill leaves
+        no picture that `Retention` does not know of.
 
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
         write_video(self.options.out, result, read_formats(self.options.format))
+        self._note_stretch(camera, result)
         write_album()
         write_strips(self.options.out, result)
+        self._note_stretch(camera, result)
+        self.overview.add(result, time.time())
+
+    def _note_stretch(self, camera: str, result: VideoResult) -> None:
+        """Put the result of a stretch into the index, with the size of its files so far."""
         num_bytes = result_bytes(self.options.out, self.store, result.video)
         file = SeenFile(result.video, camera, "", 0, 0, SCORED, "", result.num_events, num_bytes)
-        now = time.time()
-        self.seen.record(file, now)
-        self.overview.add(result, now)
+        self.seen.record(file, time.time())
 
     def failed(self, recording: Recording, failed: FailedVideo) -> None:
         """Record a recording that has no result."""
