@@ -5,7 +5,8 @@
 
 Sheets are written as they come, so that a run which continues another one has those of the parts
 that it need not decode again. ``album.json`` follows at the end; without it there is no album. That
-a thumbnail cannot be written costs a video its album, never its features.
+a thumbnail cannot be written costs a video its album, never its features. The album of a stretch of
+a stream is written at once, from sheets that were kept elsewhere; they count its thumbnails.
 """
 
 import json
