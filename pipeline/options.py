@@ -427,7 +427,7 @@ class WatchOptions:
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     thumbnails: bool = True
-    """Take a thumbnail of every second of the recordings, for the report."""
+    """Take a thumbnail of every second of the recordings and streams, for the report."""
     which: Which = "best"
     """Which checkpoint to use: the best one on validation, or the last one."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)

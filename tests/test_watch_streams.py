@@ -22,6 +22,7 @@ from vigil.pipeline.watching import streams
 from vigil.pipeline.watching.alarm import read_alarm
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
+from vigil.pipeline.watching.stream_album import AlbumSettings
 from vigil.pipeline.watching.streams import StreamFollower, StreamSettings
 
 FPS = 25.0
@@ -79,7 +80,7 @@ class Scene:
             SOURCES,
             StreamSettings(lambda _camera: (rule, "given")),
             self.ledger,
-            lambda camera, result: self.results.append((camera, result)),
+            lambda camera, result, _: self.results.append((camera, result)),
             self.gauges,
         )
 
@@ -146,6 +147,18 @@ def test_a_long_stream_has_results_in_stretches_that_join(scene, monkeypatch):
     assert sum(result.num_frames_decoded for result in results) == 10_000
     assert all(result.segments[0].start_frame == 0 for result in results)
     assert min(result.duration_seconds for result in results[:-1]) > 10
+
+
+def test_a_stretch_waits_for_its_thumbnails(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    settings = replace(scene.follower._settings, thumbnails=AlbumSettings(tmp_path / "thumbnails"))
+    scene.follower._settings = settings
+    video = a_video(10_000)
+    scene.play(video, ended=False)
+    assert scene.results == [], "none has come, so its album would lack them"
+    scene.follower.finish()
+    ((_, result),) = scene.results
+    assert result.num_frames_decoded == 10_000
 
 
 def test_dropped_clips_are_counted_and_said(scene):

@@ -36,6 +36,7 @@ from vigil.extract.decode.interlacing import Deinterlacer
 from vigil.extract.decode.orientation import UPRIGHT
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import NewClip, Pixels, ReadingOptions
+from vigil.extract.decode.thumbnails import LivePhotographer, LiveSheet
 from vigil.extract.errors import VideoError
 
 PROTOCOLS = {
@@ -154,8 +155,10 @@ def read_stream(
     options: ReadingOptions,
     new_clip: NewClip = new_array,
     pulse: Pulse | None = None,
-) -> Iterator[PieceBegun | LiveClip | PieceEnded]:
+) -> Iterator[PieceBegun | LiveClip | LiveSheet | PieceEnded]:
     """Yield one piece of a stream: its beginning, its clips in order, and why it ended.
+
+    A sheet of thumbnails comes after the clips whose frames it shows.
 
     Args:
         source: the camera.
@@ -168,18 +171,21 @@ def read_stream(
     """
     require_stream(source.address)
     piece = _Piece(source, options, pulse or Pulse())
+    photographer = LivePhotographer(options.thumbnails)
     try:
         with piece.open() as container:
             frames = piece.frames(container)
             for first in frames:  # and the rest of them below
                 yield piece.begun
                 seconds: list[float] = []
-                noted = _noting(chain([first], frames), seconds)
+                noted = _noting(photographer.watch(chain([first], frames)), seconds)
                 for pixels in options.grid.cut(noted, new_clip):
                     yield LiveClip(pixels, np.array(seconds))
                     seconds.clear()
+                    yield from photographer.sheets()
     except av.error.FFmpegError as error:
         piece.reason = why_broken(error)
+    yield from photographer.sheets(is_end=True)
     yield PieceEnded(piece.reason, piece.num_frames, piece.num_errors)
 
 

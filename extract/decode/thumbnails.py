@@ -1,6 +1,7 @@
 """Thumbnails of a video, taken from the frames of which clips are made; many in one JPEG."""
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,15 @@ class Sheet:
 
     samples: range
     """What they show: numbers of the frames, repeated ones too, of which clips are made."""
+    jpeg: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSheet:
+    """Thumbnails of a stream in one picture, arranged as in `Sheet`."""
+
+    seconds: tuple[float, ...]
+    """When each of them is seen, since the first frame of the piece; they increase."""
     jpeg: bytes
 
 
@@ -57,6 +67,35 @@ class Photographer:
             samples = list(self._taken)[: COLUMNS * ROWS]
             pictures = [self._taken.pop(sample) for sample in samples]
             yield Sheet(range(samples[0], samples[-1] + 1, self._step), _jpeg(pictures))
+
+
+class LivePhotographer:
+    """Takes a thumbnail of a stream every second by its clock, whatever frame rate it states.
+
+    Holds those of a sheet, and of the frames that pass between two calls of `sheets`.
+    """
+
+    def __init__(self, is_on: bool) -> None:
+        """Begin a piece; take none if it is not on."""
+        self._due = 0.0 if is_on else math.inf
+        self._taken: list[tuple[float, Image.Image]] = []
+
+    def watch(
+        self, frames: Iterable[tuple[float, npt.NDArray[np.uint8]]]
+    ) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+        """Yield the same frames (H, W, 3) RGB, each after its seconds."""
+        for seconds, frame in frames:
+            if seconds >= self._due:
+                self._taken.append((seconds, thumbnail(frame)))
+                self._due = (math.floor(seconds / STEP_SECONDS) + 1) * STEP_SECONDS
+            yield seconds, frame
+
+    def sheets(self, is_end: bool = False) -> Iterator[LiveSheet]:
+        """Yield the sheets that are full; at the end of the piece, also the last one."""
+        while len(self._taken) >= (1 if is_end else COLUMNS * ROWS):
+            taken = self._taken[: COLUMNS * ROWS]
+            del self._taken[: COLUMNS * ROWS]
+            yield LiveSheet(tuple(one[0] for one in taken), _jpeg([one[1] for one in taken]))
 
 
 def thumbnail_step(fps: float, clip_frames: int) -> int:

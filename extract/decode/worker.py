@@ -35,7 +35,7 @@ from vigil.extract.decode.reader import (
     read_video,
 )
 from vigil.extract.decode.ring import ClipRing, Slot
-from vigil.extract.decode.thumbnails import Sheet
+from vigil.extract.decode.thumbnails import LiveSheet, Sheet
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.source import SourceVideo
 
@@ -95,10 +95,10 @@ class ClipReady:
 
 @dataclass(frozen=True)
 class StreamNews:
-    """A piece of a stream has begun, or has ended with the task."""
+    """A piece of a stream has begun, or has ended with the task; or a sheet of its thumbnails."""
 
     task: int
-    news: PieceBegun | PieceEnded
+    news: PieceBegun | LiveSheet | PieceEnded
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 
 Sheets are written as they come, so that a run which continues another one has those of the parts
 that it need not decode again. ``album.json`` follows at the end; without it there is no album. That
-a thumbnail cannot be written costs a video its album, never its features.
+a thumbnail cannot be written costs a video its album, never its features. The album of a stretch of
+a stream is written at once, from sheets that were kept elsewhere; they count its thumbnails.
 """
 
 import json
@@ -13,7 +14,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vigil.extract.decode.thumbnails import COLUMNS, Sheet
+from vigil.extract.decode.thumbnails import COLUMNS, LiveSheet, Sheet
 from vigil.extract.decode.videos import EXCERPTS_MARK
-from vigil.extract.files import make_folder, path_below, replace_file
+from vigil.extract.files import make_folder, path_below, replace_file, sync
 
 FORMAT = {"format": "vigil-album", "format_version": 1}
 ALBUM_NAME = "album.json"
@@ -34,6 +35,8 @@ _SHEET = re.compile(r"([a-z0-9_]+)-(\d+)-(\d+)-(\d+)\.jpg")
 _OURS = re.compile(rf"{_SHEET.pattern}|{re.escape(ALBUM_NAME)}|strip-\d+-\d+\.jpg")
 """Files in the folder of an album; strips are cut from it."""
 
+LIVE = "live"
+"""Stands for the reading in names of sheets of a stream."""
 MIN_REACH_SECONDS = 3.0
 
 log = logging.getLogger(__name__)
@@ -87,8 +90,7 @@ class AlbumWriter:
         name = f"{reading}-{shown.start}-{shown.step}-{len(shown)}.jpg"
 
         def write() -> None:
-            make_folder(self._root)
-            (self._root / EXCERPTS_MARK).touch()
+            make_root(self._root)
             with replace_file(self._folder / name) as partial:
                 partial.write_bytes(sheet.jpeg)
 
@@ -117,11 +119,7 @@ class AlbumWriter:
         if not sheets:
             self.remove()
             return
-        ordered = [sheets[first] for first in sorted(sheets)]
-        size = _thumbnail_size(self._folder / ordered[0]["file"], len(ordered[0]["seconds"]))
-        content = {**FORMAT, "columns": COLUMNS, "size": size, "sheets": ordered}
-        with replace_file(self._folder / ALBUM_NAME) as partial:
-            partial.write_text(json.dumps(content) + "\n", encoding="ascii")
+        _write_index(self._folder, [sheets[first] for first in sorted(sheets)])
 
     def remove(self) -> None:
         """Remove all of it: the video has failed, or is read anew."""
@@ -140,6 +138,55 @@ class AlbumWriter:
                 *(self._video, self._folder, error.strerror),
             )
             self.remove()
+
+
+def write_live_album(root: Path, video: str, sheets: Iterable[LiveSheet]) -> None:
+    """Write the album of a stretch of a stream; none if there is no sheet.
+
+    Args:
+        root: folder of the albums.
+        video: name of the stretch's result.
+        sheets: one or more, in order, with seconds since the beginning of the stretch.
+
+    Raises:
+        OSError: it could not be written; nothing of it is left.
+    """
+    folder = album_folder(root, video)
+    try:
+        make_folder(folder)
+        number, index = 0, []
+        for sheet in sheets:
+            path = folder / f"{LIVE}-{number}-1-{len(sheet.seconds)}.jpg"
+            path.write_bytes(sheet.jpeg)
+            sync(path)
+            index.append({"file": path.name, "seconds": np.round(sheet.seconds, 3).tolist()})
+            number += len(sheet.seconds)
+        if index:
+            _write_index(folder, index)
+        else:
+            remove_album(folder)
+    except OSError:
+        with suppress(OSError):
+            remove_album(folder)
+        raise
+
+
+def make_root(root: Path) -> None:
+    """Create the folder of the albums, marked as one in which no videos are to be looked for.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    make_folder(root)
+    (root / EXCERPTS_MARK).touch()
+
+
+def _write_index(folder: Path, sheets: list[dict[str, Any]]) -> None:
+    """Complete an album: now it exists."""
+    size = _thumbnail_size(folder / sheets[0]["file"], len(sheets[0]["seconds"]))
+    content = {**FORMAT, "columns": COLUMNS, "size": size, "sheets": sheets}
+    with replace_file(folder / ALBUM_NAME) as partial:
+        partial.write_text(json.dumps(content) + "\n", encoding="ascii")
 
 
 def _thumbnail_size(sheet: Path, number: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.ring import ClipRing
+from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.decode.worker import (
     ClipReady,
     StreamNews,
@@ -62,7 +63,9 @@ class SeenClip:
 
 Piece: TypeAlias = tuple[str, int]
 """A camera, and the number of the piece, from 0 on."""
-Hear = Callable[[Piece, PieceBegun | SeenClip | PieceEnded], None]
+News: TypeAlias = PieceBegun | SeenClip | LiveSheet | PieceEnded
+"""Of a piece. A sheet comes after the clips whose frames it shows, be they dropped or not."""
+Hear = Callable[[Piece, News], None]
 """Called with the news of cameras, those of each camera in order."""
 
 
@@ -90,7 +93,7 @@ class _Camera:
 @dataclass(eq=False)
 class _Pending:
     piece: int
-    news: PieceBegun | SeenClip | PieceEnded
+    news: News
     is_known: bool = True
 
 
@@ -185,6 +188,8 @@ class LiveStreams:
                 camera.piece += 1
                 camera.began = time.monotonic()
                 camera.pending.append(_Pending(camera.piece, begun))
+            case StreamNews(news=LiveSheet() as sheet):
+                camera.pending.append(_Pending(camera.piece, sheet))
             case StreamNews(news=PieceEnded() as ended):
                 self._end(camera, ended)
             case TaskFailed() | WorkerDied():

@@ -21,6 +21,7 @@ from vigil.pipeline.recorder_names import RecordingTime
 from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scoring.clips import add_clips
 from vigil.pipeline.scoring.results import ResultsError, VideoResult, read_result, result_path
+from vigil.pipeline.scoring.strips import write_strips
 from vigil.pipeline.scoring.writers import write_video
 from vigil.pipeline.watching.event_alarms import (
     ScoredRecording,
@@ -85,18 +86,27 @@ class Records:
         found = ", ".join(f"{one.class_name} {one.peak_score:.3f}" for one in result.events)
         log.info("%s: %s, %.1f s after its end", recording.name, found or "no event", lag)
 
-    def stretch(self, camera: str, result: VideoResult) -> None:
+    def stretch(self, camera: str, result: VideoResult, write_album: Callable[[], None]) -> None:
         """Record the result of a stretch of a stream, whose alarms are recorded already.
+
+        Its thumbnails come last: the result has what is left of the disk first, and a kill leaves
+        no picture that `Retention` does not know of.
 
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
         write_video(self.options.out, result, read_formats(self.options.format))
+        self._note_stretch(camera, result)
+        write_album()
+        write_strips(self.options.out, result)
+        self._note_stretch(camera, result)
+        self.overview.add(result, time.time())
+
+    def _note_stretch(self, camera: str, result: VideoResult) -> None:
+        """Put the result of a stretch into the index, with the size of its files so far."""
         num_bytes = result_bytes(self.options.out, self.store, result.video)
         file = SeenFile(result.video, camera, "", 0, 0, SCORED, "", result.num_events, num_bytes)
-        now = time.time()
-        self.seen.record(file, now)
-        self.overview.add(result, now)
+        self.seen.record(file, time.time())
 
     def failed(self, recording: Recording, failed: FailedVideo) -> None:
         """Record a recording that has no result."""

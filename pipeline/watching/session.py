@@ -40,6 +40,7 @@ from vigil.pipeline.watching.retention import Retention, remove_empty_folders
 from vigil.pipeline.watching.scoring_loop import GIVEN_FOR_CAMERA, ScoringLoop
 from vigil.pipeline.watching.seen_files import SEEN_NAME, SeenFiles
 from vigil.pipeline.watching.sinks.sink import Sink
+from vigil.pipeline.watching.stream_album import AlbumSettings
 from vigil.pipeline.watching.streams import StreamFollower, StreamSettings
 
 STREAM_MINUTES = 2.0
@@ -117,6 +118,7 @@ def _start(
     stack.enter_context(closing(folders))
     folders.start()
     records = Records(options, store, ledger, seen, overview, gauges)
+    free_space = FreeSpace(out, options.min_free_gib)
     told = [one.name if one.kind == "stream" else one.address for one in cameras.sources]
     log.info("watching %s", ", ".join(told))
     return ScoringLoop(
@@ -128,8 +130,8 @@ def _start(
         folders,
         records,
         Retention(out, store, seen, ledger, overview, options.keep_days, options.keep_gib),
-        FreeSpace(out, options.min_free_gib),
-        _streams(options, cameras, checkpoint, engine, scorer.rule, records),
+        free_space,
+        _streams(options, cameras, checkpoint, engine, scorer.rule, records, free_space),
     )
 
 
@@ -170,6 +172,7 @@ def _streams(
     engine: Engine,
     rule: EventRule,
     records: Records,
+    free_space: FreeSpace,
 ) -> StreamFollower:
     given = read_threshold(options.threshold)
 
@@ -184,7 +187,9 @@ def _streams(
         LiveSource(one.name, filled_in(one.address, os.environ), one.transport)
         for one in cameras.streams
     ]
-    settings = StreamSettings(rule_of, read_span(options.span), options.when_late)
+    root = engine.thumbnails
+    albums = None if root is None else AlbumSettings(root, free_space.check)
+    settings = StreamSettings(rule_of, read_span(options.span), options.when_late, albums)
     how = settings, records.ledger, records.stretch, records.gauges
     return StreamFollower(checkpoint, engine, sources, *how)
 

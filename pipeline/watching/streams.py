@@ -1,5 +1,6 @@
 """Streams of cameras: scored while they run, with alarms, and results in stretches of minutes."""
 
+import contextlib
 import logging
 import math
 import time
@@ -10,8 +11,9 @@ from functools import partial
 import numpy as np
 
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
+from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.engine.dispatch import Engine
-from vigil.extract.engine.live import LiveStreams, Piece, SeenClip, WhenLate
+from vigil.extract.engine.live import LiveStreams, News, Piece, SeenClip, WhenLate
 from vigil.extract.errors import UserError
 from vigil.extract.source import VideoIdentity
 from vigil.extract.store import VideoFeatures
@@ -28,6 +30,7 @@ from vigil.pipeline.watching.alarm import Alarm
 from vigil.pipeline.watching.event_alarms import closing, utc_now
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
+from vigil.pipeline.watching.stream_album import AlbumSettings, StreamAlbum
 from vigil.pipeline.watching.stream_events import StreamEvents
 
 STRETCH_SECONDS = 600.0
@@ -36,6 +39,9 @@ MAX_DRIFT = 2e-4
 """By which the clock of a camera may be slow, as a share of the time."""
 LONGEST_STRETCH_SECONDS = 3600.0
 """A stretch without a quiet place ends here, which cuts an event in the results, not in alarms."""
+
+KeepStretch = Callable[[VideoResult, Callable[[], None]], None]
+"""Gets the result of a stretch, and what writes its album, which is to come after the result."""
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +54,8 @@ class StreamSettings:
     """Camera -> what counts as an event, and where its threshold comes from, in words."""
     span: Span = "auto"
     when_late: WhenLate = "drop-oldest"
+    thumbnails: AlbumSettings | None = None
+    """None: the engine takes none."""
 
 
 class StreamFollower:
@@ -60,7 +68,7 @@ class StreamFollower:
         sources: Sequence[LiveSource],
         settings: StreamSettings,
         ledger: Ledger,
-        keep: Callable[[str, VideoResult], None],
+        keep: Callable[[str, VideoResult, Callable[[], None]], None],
         gauges: Gauges,
     ) -> None:
         """Prepare to follow cameras.
@@ -71,7 +79,7 @@ class StreamFollower:
             sources: the cameras.
             settings: how they are scored.
             ledger: gets alarms.
-            keep: gets the camera and the result of every stretch.
+            keep: gets the camera and the result of every stretch, and what writes its album.
             gauges: are set for `/metrics`.
 
         Raises:
@@ -123,7 +131,7 @@ class StreamFollower:
                 self._ledger.record_alarms(closing.close_inherited(now))
                 self._orphans[camera] = closing.open_alarms()
 
-    def _hear(self, piece: Piece, news: PieceBegun | SeenClip | PieceEnded) -> None:
+    def _hear(self, piece: Piece, news: News) -> None:
         camera, _ = piece
         match news:
             case PieceBegun():
@@ -132,6 +140,9 @@ class StreamFollower:
                 self._pieces[camera] = self._begin(camera, news)
             case SeenClip():
                 self._clip(camera, news)
+            case LiveSheet():
+                if scorer := self._pieces.get(camera):
+                    scorer.album.add(news)
             case PieceEnded():
                 log.warning("%s: %s", camera, news.reason)
                 self._gauges.set("vigil_camera_up", 0, camera=camera)
@@ -142,7 +153,8 @@ class StreamFollower:
         scorer = self._pieces.pop(camera, None)
         if scorer is None:
             return
-        self._ledger.record_alarms(self._guarded(camera, scorer.finish))
+        with contextlib.closing(scorer.album):
+            self._ledger.record_alarms(self._guarded(camera, scorer.finish))
         left = scorer.open_alarms
         if any(source.name == camera and source.can_end for source in self._sources):
             left = [closing(one, utc_now()) for one in left]
@@ -164,7 +176,8 @@ class StreamFollower:
             return step()
         except UserError as error:
             log.error("%s: %s", camera, error)
-            self._pieces.pop(camera, None)
+            if given_up := self._pieces.pop(camera, None):
+                given_up.album.close()
             return []
 
     def _begin(self, camera: str, begun: PieceBegun) -> "_PieceScorer":
@@ -176,8 +189,10 @@ class StreamFollower:
         rule, why = self._settings.rule(camera)
         inherited = self._orphans.pop(camera, [])
         events = StreamEvents(self._checkpoint, rule, camera, begun.began_at, inherited)
+        album = StreamAlbum(self._settings.thumbnails, camera)
         keep = partial(self._keep, camera)
-        return _PieceScorer(self._checkpoint, camera, kind, timeline, events, rule, why, keep)
+        how = timeline, events, album, rule, why, keep
+        return _PieceScorer(self._checkpoint, camera, kind, *how)
 
     def _span_frames(self, kind: VideoFeatures) -> int | None:
         return frames_of_span(self._checkpoint.config, kind, self._settings.span)
@@ -218,12 +233,13 @@ class _PieceScorer:
         kind: VideoFeatures,
         timeline: RollingTimeline,
         events: StreamEvents,
+        album: StreamAlbum,
         rule: EventRule,
         threshold_rule: str,
-        keep: Callable[[VideoResult], None],
+        keep: KeepStretch,
     ) -> None:
         self._checkpoint, self._camera, self._kind = checkpoint, camera, kind
-        self._timeline, self.events = timeline, events
+        self._timeline, self.events, self.album = timeline, events, album
         self._rule, self._threshold_rule, self._keep = rule, threshold_rule, keep
         self._clock, self._shown = math.inf, 0.0
         """The clock of this machine when the first frame was shown, and the last frame so far."""
@@ -270,6 +286,7 @@ class _PieceScorer:
             # What the end of the piece may revise is kept back: a span.
             first, stop = kept.frames[0, 0], kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
             old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
+            old = min(old, self.album.complete_until)
             num_cells = self.events.quiet_cells(old)
             quiet_until = float(kept.seconds[num_cells - 1, 1]) if num_cells else 0.0
             if quiet_until - self._kept_until < STRETCH_SECONDS / 2:
@@ -304,7 +321,8 @@ class _PieceScorer:
                 "late: scores there are those of what is nearest.",
             )
         result = replace(result, threshold_rule=self._threshold_rule, warnings=warnings)
-        self._keep(with_times_of_day(result, RecordingTime(began, "stream")))
+        result = with_times_of_day(result, RecordingTime(began, "stream"))
+        self._keep(result, lambda: self.album.write(name, start, stop))
         self._kept_until = stop
 
 

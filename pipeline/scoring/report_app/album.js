@@ -45,7 +45,7 @@ vigil.album = (() => {
       const [found, sheet, column, row] = place;
       if (picture.getAttribute("src") !== sheet) picture.src = sheet;
       picture.style.objectPosition = `${-column * width}px ${-row * height}px`;
-      time.textContent = clock(found);
+      time.textContent = clock(Math.max(found, 0)); // a stretch's first sheet may begin before it
       element.hidden = false;
       const room = element.parentElement.clientWidth - element.offsetWidth;
       const left = share * element.parentElement.clientWidth - element.offsetWidth / 2;
