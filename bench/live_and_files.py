@@ -54,7 +54,8 @@ def difference(file: VideoResult, stream: VideoResult) -> float:
     """The largest difference of a score; infinite if segments, labels or events differ."""
 
     def places(result: VideoResult) -> list[tuple[int, int]]:
-        return [(one.start_frame, one.stop_frame) for one in (*result.segments, *result.events)]
+        segments = [(one.start_frame, one.stop_frame) for one in result.segments]
+        return segments + [(one.start_frame, one.stop_frame) for one in result.events]
 
     if places(file) != places(stream) or file.label != stream.label:
         return float("inf")
