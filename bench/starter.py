@@ -34,6 +34,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 PARTS = ("train", "dev")
 CONFIG, ENDPOINTS = "starter", "Mixed_4d:max,Mixed_4d,Mixed_5c:max,Mixed_5c"
+SCORED, TRAINED = "center", "center,whole"
+"""Views: the second one is further training data, and costs nothing when videos are scored."""
 RULE = "chosen like that of a training, but on videos of sources that a model was not trained on"
 
 
@@ -55,11 +57,12 @@ class Options:
 def main(options: Options) -> None:
     """Extract, train on each part and on both, choose the threshold, and write the starter."""
     features = options.out / "features"
-    vigil.extract(options.cctv, features, weights=KINETICS, endpoint=ENDPOINTS, keep_clips=True)
+    how = {"weights": KINETICS, "endpoint": ENDPOINTS, "views": TRAINED, "keep_clips": True}
+    vigil.extract(options.cctv, features, **how)
 
     def train(folder: Path, name: str) -> Checkpoint:
-        out = options.out / "runs" / name
-        return vigil.train(folder, None, out, config=CONFIG, seed=options.seed, overwrite=True)
+        out, how = options.out / "runs" / name, {"config": CONFIG, "views": TRAINED}
+        return vigil.train(folder, None, out, seed=options.seed, overwrite=True, **how)
 
     models = {part: train(features / part, part) for part in PARTS}
     models["starter"] = train(features, "starter")
@@ -86,7 +89,7 @@ def main(options: Options) -> None:
 def peaks_of(checkpoint: Checkpoint, features: Path) -> tuple[FloatArray, BoolArray]:
     """The log-odds of the peaks of a folder's videos, and whether their folders are anomalous."""
     pooling = checkpoint.config.recipe.features
-    bags = load_labelled_features(features, [], checkpoint.config.views, pooling).bags
+    bags = load_labelled_features(features, [], [SCORED], pooling).bags
     answers = answer(checkpoint.model, bags, torch.from_numpy(bags.features))
     peaks = np.clip(answers.peaks, EPSILON, 1 - EPSILON)
     return logit(peaks), bags.class_indices > 0

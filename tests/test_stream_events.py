@@ -125,7 +125,7 @@ def test_cells_are_dropped_in_quiet_places_and_events_go_on(checkpoint):
     assert num_cells
     dropped = events.drop(num_cells)
     assert not (dropped.scores.scores[-4:] >= RULE.keep_threshold).any()
-    (going_on,) = events.open_alarms()
+    (going_on,) = events.left
     after = events.take(Update(52, a_timeline(LOUD * 4 + QUIET * 8, 52)))
     assert {one.event for one in after} == {going_on.event}
     assert events.quiet_cells(before_seconds=0) == 0
@@ -135,7 +135,7 @@ def test_cells_are_dropped_in_quiet_places_and_events_go_on(checkpoint):
 def test_an_event_goes_on_after_a_short_interruption(checkpoint, monkeypatch, pause, goes_on):
     before, messages = told(checkpoint, QUIET * 8 + LOUD * 8)
     (opened,) = flat(messages)
-    left = before.open_alarms()
+    left = before.left
     assert [(one.event, one.is_open) for one in left] == [(opened.event, True)]
     after, messages = told(
         checkpoint, LOUD * 8 + QUIET * 8, inherited=left, began_at=BEGAN + 8 + pause

@@ -16,6 +16,7 @@ from vigil.extract.segments import pool_clips, segment_ranges
 from vigil.extract.spec import FeaturePart
 from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.scores.events import EventRule
+from vigil.pipeline.scores.rolling import RollingTimeline
 from vigil.pipeline.scores.video_scoring import score_video
 from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.watching import streams
@@ -195,14 +196,76 @@ def test_an_event_goes_on_after_an_interruption_and_a_restart(checkpoint, rule, 
     second.ledger.close()
 
 
-def test_a_piece_that_cannot_be_scored_is_given_up(scene, caplog):
+def test_a_clip_whose_features_overflow_is_left_out_and_said(scene, caplog):
     video = a_video(2000)
-    broken = replace(video, clip_features=np.full_like(video.clip_features, np.inf))
-    scene.play(broken)
-    assert "front: " in caplog.text
-    assert scene.results == []
-    scene.play(video, piece=1)
-    assert len(scene.results) == 1, "the next one is tried"
+    clips = video.clip_features.copy()
+    clips[3] = np.inf
+    scene.play(replace(video, clip_features=clips))
+    assert "compute in fp32" in caplog.text
+    ((_, result),) = scene.results
+    assert result.num_frames_decoded == 2000, "everything after it is scored"
+    assert any("not looked at" in warning for warning in result.warnings)
+
+
+def test_a_piece_that_cannot_be_scored_is_given_up_and_its_event_goes_on(
+    checkpoint, rule, tmp_path, caplog, monkeypatch
+):
+    def fail(*_):
+        raise UserError("it does not fit")
+
+    scene = Scene(checkpoint, loud(rule), tmp_path)
+    video = a_video(2000)
+    scene.play(video, ended=False)
+    clip = SeenClip(32, video.frame_seconds[:64] + 80, video.clip_features[0], BEGUN.began_at)
+    with monkeypatch.context() as patch:
+        patch.setattr(RollingTimeline, "add", fail)
+        scene.follower._hear(("front", 0), clip)
+    assert "front: it does not fit" in caplog.text
+    scene.follower._hear(("front", 0), clip)
+    scene.follower._hear(("front", 0), PieceEnded("the stream ended", 4000))
+    later = replace(BEGUN, began_at=BEGUN.began_at + 2000 / FPS + 20)
+    scene.play(video, piece=1, begun=later)
+    assert len({one.event for one in scene.messages}) == 1
+    scene.ledger.close()
+
+
+def test_a_full_disk_loses_no_alarm_and_the_result_comes_later(scene, rule, monkeypatch, caplog):
+    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    keep, refused = scene.follower._keep, []
+
+    def full(camera, result, write_album):
+        if len(refused) < 5:
+            refused.append(result.video)
+            raise OSError(28, "No space left on device")
+        keep(camera, result, write_album)
+
+    scene.follower._keep = full
+    scene.play(a_video(10_000))
+    assert len(refused) == 5
+    assert caplog.text.count("cannot be written") == 1
+    assert sum(result.num_frames_decoded for _, result in scene.results) == 10_000
+    told = {one.event: one for one in scene.messages}
+    assert len(told) >= sum(result.num_events for _, result in scene.results) > 0
+
+
+def test_times_follow_the_clock_of_the_camera_and_steps_of_this_machine(scene, monkeypatch):
+    video = a_video(4000)
+    now = [1000.0]
+    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(streams.time, "time", lambda: now[0] + BEGUN.began_at - 1000 + step[0])
+    step, num_known = [0.0], 0
+    hear = scene.follower._hear
+    hear(("front", 0), BEGUN)
+    for index, (_, stop) in enumerate(video.clip_frames.tolist()):
+        seconds = video.frame_seconds[num_known:stop]
+        now[0] = 1000 + seconds[-1] * 1.0001  # 100 ppm slow
+        step[0] = 3600.0 if index > 30 else 0.0
+        hear(("front", 0), SeenClip(index, seconds, video.clip_features[index], now[0]))
+        num_known = stop
+    lag = {one.name: one.value for one in scene.gauges.samples()}["vigil_lag_seconds"]
+    assert lag == pytest.approx(0, abs=0.05)
+    began = scene.follower._pieces["front"].events.began_at
+    assert began == pytest.approx(BEGUN.began_at + 3600 + 160 * 1e-4, abs=0.05)
 
 
 def test_what_streams_need_is_said_before_a_camera_is_called(checkpoint, rule, tmp_path):

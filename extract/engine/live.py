@@ -58,7 +58,7 @@ class SeenClip:
     features: npt.NDArray[np.floating] | None
     """(V, D); None: there was no time for it, and it was dropped."""
     arrived_at: float
-    """When its last frame had been read, in seconds since 1970."""
+    """When its last frame had been read, by `time.monotonic`."""
 
 
 Piece: TypeAlias = tuple[str, int]
@@ -200,7 +200,7 @@ class LiveStreams:
         """Queue a clip for the devices, or drop one if they are late."""
         assert clip.seconds is not None  # every clip of a stream has them
         key = camera.source.name, -1 - camera.piece, clip.clip_index
-        seen = SeenClip(clip.clip_index, clip.seconds, None, time.time())
+        seen = SeenClip(clip.clip_index, clip.seconds, None, time.monotonic())
         camera.pending.append(_Pending(camera.piece, seen, is_known=False))
         camera.waiting.append(ClipWork(key, self._first + worker, clip.slot))
         if self._when_late == "keep-all" or camera.source.can_end:

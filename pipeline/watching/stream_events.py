@@ -8,7 +8,7 @@ too. Legend: C cells, K classes (normal has index 0).
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class StreamEvents:
         camera: str,
         began_at: float,
         inherited: Sequence[Alarm] = (),
+        patience_seconds: float = 0.0,
     ) -> None:
         """Begin a piece.
 
@@ -53,9 +54,13 @@ class StreamEvents:
             camera: its name in messages.
             began_at: when its first frame arrived, in seconds since 1970.
             inherited: the last messages of events that an interruption left open.
+            patience_seconds: by which what is known of them may be older than their last moment.
         """
         self._checkpoint, self._rule, self._camera = checkpoint, rule, camera
-        self._began = datetime.fromtimestamp(began_at, UTC).astimezone()
+        self.began_at = began_at
+        """May be corrected, as the clocks of camera and machine are known better."""
+        self._key = repr(began_at)
+        self._patience = CONTINUE_SECONDS + patience_seconds
         self._inherited = list(inherited)
         self._told: list[_Told] = []
         self.first = 0
@@ -73,7 +78,7 @@ class StreamEvents:
 
     def time_at(self, seconds: float) -> datetime:
         """The time of day of an offset from the beginning of the piece."""
-        return self._began + timedelta(seconds=seconds)
+        return datetime.fromtimestamp(self.began_at + seconds, UTC).astimezone()
 
     def drop(self, num_cells: int) -> Timeline:
         """Remove the oldest cells, which hold no open event, and return them."""
@@ -85,27 +90,35 @@ class StreamEvents:
         self._told = [one for one in self._told if one.event.stop_seconds > until]
         return dropped
 
-    def quiet_cells(self, before_seconds: float) -> int:
-        """Number of kept cells up to the last one before a time at which no event goes on."""
+    def quiet_cells(self, before_seconds: float, *, is_urgent: bool = False) -> int:
+        """Number of kept cells up to the last quiet place before a time.
+
+        A place is quiet if no score around reaches the level at which events go on; if it is
+        urgent, it is enough that no event is there.
+        """
         if self.timeline is None:
             return 0
-        seconds, scores = self.timeline.seconds, self.timeline.scores.scores
+        starts, stops = self.timeline.seconds.T
+        is_loud = self.timeline.scores.scores >= self._rule.keep_threshold
+        if is_urgent:
+            is_loud = np.zeros(len(starts), bool)
+            for one in self._told:
+                is_loud |= (stops > one.event.start_seconds) & (starts < one.event.stop_seconds)
         margin = self._rule.join_seconds + self._rule.min_seconds
-        is_loud = scores >= self._rule.keep_threshold
-        for cell in range(int(np.searchsorted(seconds[:, 1], before_seconds)), 0, -1):
-            at = seconds[cell - 1, 1]
-            around = (seconds[:, 1] > at - margin) & (seconds[:, 0] < at + margin)
-            if not is_loud[around].any():
-                return cell
-        return 0
+        num_loud = np.append(0, is_loud.cumsum())
+        first = np.searchsorted(stops, stops - margin, side="right")
+        past = np.searchsorted(starts, stops + margin)
+        is_quiet = (num_loud[past] == num_loud[first]) & (stops <= before_seconds)
+        return int(np.flatnonzero(is_quiet)[-1]) + 1 if is_quiet.any() else 0
 
     def close_inherited(self, now: float) -> list[Alarm]:
         """Close inherited events that did not go on in time; ``now`` in seconds since 1970."""
-        over = [one for one in self._inherited if not _goes_on(one, now)]
+        over = [one for one in self._inherited if not self._goes_on(one, now)]
         self._inherited = [one for one in self._inherited if one not in over]
         return [closing(one, utc_now()) for one in over]
 
-    def open_alarms(self) -> list[Alarm]:
+    @property
+    def left(self) -> list[Alarm]:
         """Messages about the events that are open now, which the next piece inherits."""
         is_open = [one for one in self._told if one.alarm.is_open]
         return [self._alarm(one.event, one.alarm) for one in is_open] + self._inherited
@@ -141,7 +154,7 @@ class StreamEvents:
             before = self._continued(start)
         now = time.time()
         stop = self.time_at(event.stop_seconds)
-        name = event_id(self._camera, start, self._began.isoformat(), event.start_frame)
+        name = event_id(self._camera, start, self._key, event.start_frame)
         return Alarm(
             event=name if before is None else before.event,
             sequence=0,
@@ -160,6 +173,10 @@ class StreamEvents:
             lag_seconds=round(now - stop.timestamp(), 3),
         )
 
+    def _goes_on(self, alarm: Alarm, now: float) -> bool:
+        stop = None if alarm.stop_time is None else datetime.fromisoformat(alarm.stop_time)
+        return stop is not None and now - stop.timestamp() <= self._patience
+
     @property
     def _undecided_from(self) -> float:
         """From when on what comes may still become an event, or go on with one."""
@@ -171,15 +188,10 @@ class StreamEvents:
     def _continued(self, start: datetime) -> Alarm | None:
         """The inherited event that one with this start goes on with."""
         for one in self._inherited:
-            if _goes_on(one, start.timestamp()):
+            if self._goes_on(one, start.timestamp()):
                 self._inherited.remove(one)
                 return one
         return None
-
-
-def _goes_on(alarm: Alarm, now: float) -> bool:
-    stop = None if alarm.stop_time is None else datetime.fromisoformat(alarm.stop_time)
-    return stop is not None and now - stop.timestamp() <= CONTINUE_SECONDS
 
 
 def _overlap(one: Event, other: Event) -> int:

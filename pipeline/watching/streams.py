@@ -31,14 +31,16 @@ from vigil.pipeline.watching.event_alarms import closing, utc_now
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
 from vigil.pipeline.watching.stream_album import AlbumSettings, StreamAlbum
-from vigil.pipeline.watching.stream_events import StreamEvents
+from vigil.pipeline.watching.stream_events import LONGER_BY, StreamEvents
 
 STRETCH_SECONDS = 600.0
 """A stream has a result for each stretch of at least so long, up to a quiet place."""
 MAX_DRIFT = 2e-4
 """By which the clock of a camera may be slow, as a share of the time."""
-LONGEST_STRETCH_SECONDS = 3600.0
-"""A stretch without a quiet place ends here, which cuts an event in the results, not in alarms."""
+LONG_STRETCH_SECONDS = 3600.0
+"""From so long on, a stretch may end wherever no event is, if there is no quiet place."""
+LONGEST_STRETCH_SECONDS = 86400.0
+"""An event as long as this is cut."""
 
 KeepStretch = Callable[[VideoResult, Callable[[], None]], None]
 """Gets the result of a stretch, and what writes its album, which is to come after the result."""
@@ -129,7 +131,7 @@ class StreamFollower:
             if alarms and camera not in self._pieces:
                 closing = StreamEvents(self._checkpoint, EventRule(), camera, now, alarms)
                 self._ledger.record_alarms(closing.close_inherited(now))
-                self._orphans[camera] = closing.open_alarms()
+                self._orphans[camera] = closing.left
 
     def _hear(self, piece: Piece, news: News) -> None:
         camera, _ = piece
@@ -155,20 +157,33 @@ class StreamFollower:
             return
         with contextlib.closing(scorer.album):
             self._ledger.record_alarms(self._guarded(camera, scorer.finish))
-        left = scorer.open_alarms
-        if any(source.name == camera and source.can_end for source in self._sources):
-            left = [closing(one, utc_now()) for one in left]
-        else:
-            self._orphans[camera] = left
-        self._ledger.record_alarms(left)
+            left = scorer.events.left
+            if self._is_played(camera):
+                left = [closing(one, utc_now()) for one in left]
+            else:
+                self._orphans[camera] = left
+            self._ledger.record_alarms(left)
+            scorer.keep_rest()
+
+    def _is_played(self, camera: str) -> bool:
+        """Whether a camera is a file, which ends for good, and has no clock."""
+        return any(source.name == camera and source.can_end for source in self._sources)
 
     def _clip(self, camera: str, clip: SeenClip) -> None:
-        self._gauges.beat(camera)
+        scorer = self._pieces.get(camera)
+        if clip.features is not None and not np.isfinite(clip.features).all():
+            log.error("%s: a clip is left out, its features overflow: compute in fp32", camera)
+            clip = replace(clip, features=None)
         self._gauges.add("vigil_clips_total", 1, camera=camera)
         self._gauges.add("vigil_clips_dropped_total", clip.features is None, camera=camera)
-        if scorer := self._pieces.get(camera):
-            self._ledger.record_alarms(self._guarded(camera, lambda: scorer.add(clip)))
-            self._gauges.set("vigil_lag_seconds", scorer.lag(clip), camera=camera)
+        if scorer is None:
+            return
+        self._ledger.record_alarms(self._guarded(camera, lambda: scorer.add(clip)))
+        scorer.keep_what_is_quiet()
+        lag = scorer.lag(clip, has_clock=not self._is_played(camera))
+        self._gauges.set("vigil_lag_seconds", lag, camera=camera)
+        if clip.features is not None:
+            self._gauges.beat(camera)
 
     def _guarded(self, camera: str, step: Callable[[], list[Alarm]]) -> list[Alarm]:
         """Do a step; a piece that cannot be scored is given up, and the next one is tried."""
@@ -178,6 +193,7 @@ class StreamFollower:
             log.error("%s: %s", camera, error)
             if given_up := self._pieces.pop(camera, None):
                 given_up.album.close()
+                self._orphans[camera] = given_up.events.left
             return []
 
     def _begin(self, camera: str, begun: PieceBegun) -> "_PieceScorer":
@@ -188,7 +204,10 @@ class StreamFollower:
         timeline = RollingTimeline(model, kind, kind.views, config.recipe.features, span)
         rule, why = self._settings.rule(camera)
         inherited = self._orphans.pop(camera, [])
-        events = StreamEvents(self._checkpoint, rule, camera, begun.began_at, inherited)
+        # After a kill, what is known of an event is as old as its last message, and that a span.
+        patience = LONGER_BY + 2 * span / begun.fps
+        known = begun.began_at, inherited, patience
+        events = StreamEvents(self._checkpoint, rule, camera, *known)
         album = StreamAlbum(self._settings.thumbnails, camera)
         keep = partial(self._keep, camera)
         how = timeline, events, album, rule, why, keep
@@ -242,15 +261,16 @@ class _PieceScorer:
         self._timeline, self.events, self.album = timeline, events, album
         self._rule, self._threshold_rule, self._keep = rule, threshold_rule, keep
         self._clock, self._shown = math.inf, 0.0
-        """The clock of this machine when the first frame was shown, and the last frame so far."""
+        """When the first frame was shown, by the clock that never jumps, and the last frame."""
+        self._first_clock, self._offset = 0.0, wall_offset()
         self._kept_until = 0.0
         """Seconds of the piece that are in results."""
-        self.open_alarms: list[Alarm] = []
-        """At the end of the piece: messages about the events that go on."""
+        self._is_refused = False
+        """Whether the last stretch could not be written."""
         self._unseen: list[tuple[float, float]] = []
         """Of the others, those that were dropped."""
 
-    def lag(self, clip: SeenClip) -> float:
+    def lag(self, clip: SeenClip, has_clock: bool) -> float:
         """Seconds from when the last frame of a clip was shown until now.
 
         A frame counts as shown when it could have been read: as long after the first one as the
@@ -258,8 +278,15 @@ class _PieceScorer:
         """
         shown = float(clip.seconds[-1])
         drifted = self._clock + MAX_DRIFT * (shown - self._shown)
-        self._clock, self._shown = min(drifted, clip.arrived_at - shown), shown
-        return time.time() - self._clock - shown
+        if not self._shown:
+            self._first_clock = clip.arrived_at - shown
+        before, self._clock = self._clock, min(drifted, clip.arrived_at - shown)
+        offset = wall_offset()
+        if has_clock:  # times of day follow its drift, and steps of this machine's clock
+            moved = self._clock - (before if self._shown else self._first_clock)
+            self.events.began_at += moved + offset - self._offset
+        self._shown, self._offset = shown, offset
+        return time.monotonic() - self._clock - shown
 
     def add(self, clip: SeenClip) -> list[Alarm]:
         """Take the next clip, and return messages."""
@@ -268,38 +295,55 @@ class _PieceScorer:
         return self._take(self._timeline.add(clip.seconds, clip.features))
 
     def finish(self) -> list[Alarm]:
-        """Take the end of the piece, and return messages; `open_alarms` are then known."""
-        alarms = self._take(self._timeline.finish())
-        self.open_alarms = self.events.open_alarms()
-        if self.events.timeline is not None and len(self.events.timeline.frames):
-            self._write(len(self.events.timeline.frames))
-        return alarms
+        """Take the end of the piece, and return messages."""
+        return self._take(self._timeline.finish())
 
     def _take(self, update: Update | None) -> list[Alarm]:
         if update is None:
             return []
         alarms = self.events.take(update)
+        told_until = self.events.time_at(float(update.timeline.seconds[-1, 1]))
+        return [*alarms, *self.events.close_inherited(told_until.timestamp())]
+
+    def keep_what_is_quiet(self) -> None:
+        """Make the result of a stretch, if one is long enough and ends in a quiet place."""
         kept = self.events.timeline
-        assert kept is not None
+        if kept is None or not len(kept.frames):
+            return
         lasts = float(kept.seconds[-1, 1]) - self._kept_until
-        if lasts >= STRETCH_SECONDS:
-            # What the end of the piece may revise is kept back: a span.
-            first, stop = kept.frames[0, 0], kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
-            old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
-            old = min(old, self.album.complete_until)
-            num_cells = self.events.quiet_cells(old)
-            quiet_until = float(kept.seconds[num_cells - 1, 1]) if num_cells else 0.0
-            if quiet_until - self._kept_until < STRETCH_SECONDS / 2:
-                num_cells = 0
-            if not num_cells and lasts >= LONGEST_STRETCH_SECONDS and stop > first:
-                num_cells = int(np.searchsorted(kept.seconds[:, 1], old))
-            if num_cells:
-                self._write(num_cells)
-        return [*alarms, *self.events.close_inherited(time.time())]
+        if lasts < STRETCH_SECONDS:
+            return
+        # What the end of the piece may revise is kept back: a span.
+        stop = kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
+        old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
+        old = min(old, self.album.complete_until)
+        num_cells = self.events.quiet_cells(old, is_urgent=lasts >= LONG_STRETCH_SECONDS)
+        if lasts >= LONGEST_STRETCH_SECONDS:
+            num_cells = int(np.searchsorted(kept.seconds[:, 1], old))
+        if num_cells and kept.seconds[num_cells - 1, 1] - self._kept_until >= STRETCH_SECONDS / 2:
+            self._try_to_write(num_cells)
+
+    def keep_rest(self) -> None:
+        """Make the result of what is left at the end of the piece."""
+        if self.events.timeline is not None and len(self.events.timeline.frames):
+            self._try_to_write(len(self.events.timeline.frames))
+
+    def _try_to_write(self, num_cells: int) -> None:
+        """Write a stretch; if that fails, it is tried again while the piece goes on."""
+        try:
+            self._write(num_cells)
+        except OSError as error:
+            if not self._is_refused:
+                log.error("%s: the result cannot be written (%s)", self._camera, error)
+            self._is_refused = True
+        else:
+            self.events.drop(num_cells)
+            self._is_refused = False
 
     def _write(self, num_cells: int) -> None:
         """Make the result of the oldest cells."""
-        dropped = self.events.drop(num_cells)
+        assert self.events.timeline is not None
+        dropped = self.events.timeline.cells(0, num_cells)
         start, stop = float(dropped.seconds[0, 0]), float(dropped.seconds[-1, 1])
         first, num_frames = int(dropped.frames[0, 0]), int(np.ptp(dropped.frames))
         own = replace(dropped, frames=dropped.frames - first, seconds=dropped.seconds - start)
@@ -310,7 +354,8 @@ class _PieceScorer:
             segment_seconds=own.seconds,
         )
         began = self.events.time_at(start)
-        name = f"{self._camera}/{began:%Y-%m-%d}/{began:%H-%M-%S}"
+        moment = f"{began:%H-%M-%S}-{began.microsecond // 1000:03}"
+        name = f"{self._camera}/{began:%Y-%m-%d}/{moment}"
         result = video_result(self._checkpoint, name, kind, own, self._rule)
         unseen = sum(max(0.0, min(b, stop) - max(a, start)) for a, b in self._unseen)
         self._unseen = [one for one in self._unseen if one[1] > stop]
@@ -318,12 +363,17 @@ class _PieceScorer:
         if unseen:
             warnings += (
                 f"{unseen / (stop - start):.0%} of it was not looked at, because the device was "
-                "late: scores there are those of what is nearest.",
+                "late: scores there are those of what is nearest, or 0 where nothing is near.",
             )
         result = replace(result, threshold_rule=self._threshold_rule, warnings=warnings)
         result = with_times_of_day(result, RecordingTime(began, "stream"))
         self._keep(result, lambda: self.album.write(name, start, stop))
         self._kept_until = stop
+
+
+def wall_offset() -> float:
+    """What the time of day is ahead of the clock that never jumps, in seconds."""
+    return time.time() - time.monotonic()
 
 
 def _shape(begun: PieceBegun) -> tuple[int, int, float]:
