@@ -458,7 +458,6 @@ class TestSeenFiles:
         assert not seen.is_known(name, 3, 8)
         assert not seen.is_known(name, 4, 7)
         assert seen.path_of(name) == f"/in/{name}"
-        assert seen.cameras() == {"front"}
 
     def test_the_newest_come_in_the_order_of_time(self, seen):
         assert seen.newest("scored", True, 2) == [(3.0, self.file(3)), (5.0, self.file(5))]
