@@ -217,4 +217,5 @@ def _folders(
         options.out,
         options.compute.follow_links,
     )
+    search.tell_of_streams()
     return RecorderFolders(search, seen, settle_seconds, start_of, options.from_now)
