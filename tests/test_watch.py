@@ -254,6 +254,17 @@ def test_cameras_have_their_own_names_and_thresholds(place):
     assert told == {"door": 0.25, "yard": 0.5}
 
 
+def test_results_name_a_stream_without_its_address(place):
+    record(place)
+    video = draw_recording(place / "watched" / "1.mp4")
+    sources = (f"file://{video}", str(place / "in"))
+    assert run_watch(watch_options(place, sources=sources, span="1")) == 0
+    manifest = (place / "out" / "manifest.json").read_text()
+    assert json.loads(manifest)["settings"]["sources"] == ["stream", str(place / "in")]
+    assert str(video) not in manifest
+    assert len(json.loads(manifest)["videos"]) == 2
+
+
 def test_a_disk_without_room_stops_nothing_but_scoring(place, monkeypatch, caplog):
     """Free space: too little, and enough from the third look on."""
     looks = iter([0, 0])

@@ -108,6 +108,7 @@ transport = "udp"
         ("address", "message"),
         [
             ("rtsp://me:secret@host/1", "has a password in it.*NAME"),
+            ("http://host/cgi?usr=me&pwd=secret", "has a password in it.*NAME"),
             ("rtsp://me:${UNSET}@host/1", "the variable UNSET is not set"),
             ("ftp://host/secret", "not a stream: use rtsp://"),
             ("rtsp://host:secret/1", "not understood"),

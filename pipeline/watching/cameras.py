@@ -67,7 +67,7 @@ class Cameras:
     """All that is watched."""
 
     sources: tuple[Camera, ...]
-    """Those with an address."""
+    """Those with an address; first come those of the command line."""
     by_name: Mapping[str, Camera]
     """The cameras that have names, for their settings."""
 
