@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 
 import pytest
@@ -289,10 +290,14 @@ def test_one_run_at_a_time(place):
             run_watch(watch_options(place))
 
 
-def test_a_missing_library_is_named(place, monkeypatch):
+def test_a_missing_library_is_named_and_only_folders_need_it(place, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
     with pytest.raises(UserError, match=r"needs watchfiles.*pip install"):
         run_watch(watch_options(place))
+    video = draw_recording(place / "1.mp4")
+    assert run_watch(watch_options(place, sources=(f"file://{video}",), span="1")) == 0
+    assert len(read_results(place / "out").videos) == 1
 
 
 def test_results_of_vigil_score_are_not_overwritten(place):
