@@ -23,7 +23,6 @@ CREATE TABLE alarms (
     digest TEXT NOT NULL, camera TEXT NOT NULL, suppressed TEXT, recorded_at REAL NOT NULL,
     message TEXT NOT NULL,
     UNIQUE (event, sequence), UNIQUE (event, digest));
-CREATE INDEX alarms_of_camera ON alarms (camera, number);
 CREATE INDEX sent_alarms ON alarms (camera, recorded_at, event) WHERE suppressed IS NULL;
 CREATE TABLE open_events (
     event TEXT PRIMARY KEY, camera TEXT NOT NULL, alarm INTEGER NOT NULL REFERENCES alarms)
