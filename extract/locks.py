@@ -93,7 +93,8 @@ def _refusal(folder: Path) -> LockedError:
 
 
 def _owner() -> bytes:
-    """Identify this process in one line of ASCII."""
+    """Identify this process in one line of ASCII; addresses, which may hold passwords, are cut."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    text = f"pid {os.getpid()} on {socket.gethostname()} since {since}: {shlex.join(sys.argv)}"
+    command = shlex.join("..." if "://" in argument else argument for argument in sys.argv)
+    text = f"pid {os.getpid()} on {socket.gethostname()} since {since}: {command}"
     return text.encode("unicode_escape")

@@ -7,6 +7,8 @@ from urllib.parse import quote, urlsplit
 from vigil.extract.errors import UserError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECRET = re.compile(r"(?:pass(?:w(?:or)?d)?|pwd|psw|token|secret|key)=([^/?&;#]+)", re.IGNORECASE)
+"""A value that cameras keep secret, in a path or a query; its name may have a beginning."""
 
 
 def is_stream(source: str) -> bool:
@@ -68,6 +70,7 @@ def check_address(address: str) -> None:
 
 def has_password(source: str) -> bool:
     """Whether a password stands in an address as it is."""
-    login = source.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    password = login.partition(":")[2]
-    return bool(password) and not _VARIABLE.search(password)
+    rest = source.partition("://")[2]
+    password = rest.partition("/")[0].rpartition("@")[0].partition(":")[2]
+    secrets = [password, *_SECRET.findall(rest)]
+    return any(secret and not _VARIABLE.search(secret) for secret in secrets)

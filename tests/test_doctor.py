@@ -490,7 +490,27 @@ def test_addresses_are_named_without_what_may_be_secret():
         "rtsp://u:a%2Fb%40c@h/x/y"
     )
     assert addresses.filled_in("rtsp://${L}@h", {"L": "me:a:b"}) == "rtsp://me:a%3Ab@h"
-    assert not addresses.has_password("rtsp://u:${P}@h/a")
+
+
+@pytest.mark.parametrize(
+    ("place", "is_told"),
+    [
+        ("u:${P}@h/a", False),
+        ("u:p@h/a", True),
+        ("h/user=admin&password=p&channel=1.sdp", True),
+        ("h/user=admin_password=p_channel=1_stream=0.sdp", True),
+        ("h/cgi?usr=admin&PWD=p", True),
+        ("h/live?access_token=p#a", True),
+        ("h/live;apikey=p", True),
+        ("h/cgi?user=${U}&pwd=${P}&key=p", True),
+        ("h/user=admin&password=${P}&channel=1.sdp", False),
+        ("h/live?token=${P}", False),
+        ("h/live?token=&channel=1", False),
+        ("h/Streaming/Channels/101?keyframes=1", False),
+    ],
+)
+def test_passwords_are_found_wherever_cameras_have_them(place, is_told):
+    assert addresses.has_password(f"rtsp://{place}") == is_told
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,12 @@ def test_an_owner_of_any_name_is_shown_in_one_line(tmp_path, monkeypatch):
             raise AssertionError
 
 
+def test_addresses_of_an_owner_are_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vigil", "watch", "rtsp://a/b", "--on-event=http://c", "d"])
+    with locked(tmp_path):
+        assert (tmp_path / LOCK_NAME).read_text().endswith(": vigil watch ... ... d")
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog, number):
     def refuse(_file, _flags):

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 
 import pytest
@@ -254,6 +255,17 @@ def test_cameras_have_their_own_names_and_thresholds(place):
     assert told == {"door": 0.25, "yard": 0.5}
 
 
+def test_results_name_a_stream_without_its_address(place):
+    record(place)
+    video = draw_recording(place / "watched" / "1.mp4")
+    sources = (f"file://{video}", str(place / "in"))
+    assert run_watch(watch_options(place, sources=sources, span="1")) == 0
+    manifest = (place / "out" / "manifest.json").read_text()
+    assert json.loads(manifest)["settings"]["sources"] == ["stream", str(place / "in")]
+    assert str(video) not in manifest
+    assert len(json.loads(manifest)["videos"]) == 2
+
+
 def test_a_disk_without_room_stops_nothing_but_scoring(place, monkeypatch, caplog):
     """Free space: too little, and enough from the third look on."""
     looks = iter([0, 0])
@@ -278,10 +290,14 @@ def test_one_run_at_a_time(place):
             run_watch(watch_options(place))
 
 
-def test_a_missing_library_is_named(place, monkeypatch):
+def test_a_missing_library_is_named_and_only_folders_need_it(place, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
     with pytest.raises(UserError, match=r"needs watchfiles.*pip install"):
         run_watch(watch_options(place))
+    video = draw_recording(place / "1.mp4")
+    assert run_watch(watch_options(place, sources=(f"file://{video}",), span="1")) == 0
+    assert len(read_results(place / "out").videos) == 1
 
 
 def test_results_of_vigil_score_are_not_overwritten(place):

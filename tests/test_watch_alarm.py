@@ -153,5 +153,6 @@ def test_numbers_of_numpy_are_refused_before_they_are_in_the_way(tmp_path):
     with pytest.raises(TypeError):
         ledger.record_alarms([make_alarm(peak_score=np.float32(0.5))])
     ledger.record_alarms([make_alarm()])
-    assert ledger.last_event("front") == make_alarm(sequence=1)
+    ((text,),) = ledger._file.rows("SELECT message FROM alarms")
+    assert read_alarm(text) == make_alarm(sequence=1)
     ledger.close()

@@ -5,10 +5,12 @@ import sqlite3
 import threading
 from dataclasses import replace
 from datetime import datetime
+from random import Random
 
 import pytest
 from watch_builders import Clock, make_alarm, make_video
 
+from vigil.pipeline.watching.alarm import read_alarm
 from vigil.pipeline.watching.ledger import (
     EVENT_LOG,
     FAILED,
@@ -49,6 +51,11 @@ def sent(ledger, sink="hook"):
             found.append((letter.event, letter.sequence))
             ledger.outbox.delivered(letter)
     return found
+
+
+def messages(ledger, camera="front"):
+    rows = ledger._file.rows("SELECT message FROM alarms ORDER BY number")
+    return [one for one in (read_alarm(row[0]) for row in rows) if one.camera == camera]
 
 
 def set_pages(ledger, number):
@@ -93,7 +100,7 @@ class TestRecordings:
         video = make_video(ODD, video=ODD, reason=ODD)
         ledger.record_video(video, [make_alarm(ODD, video=ODD)])
         assert ledger.recorded(ODD, "digest 0") == video
-        assert ledger.last_event(ODD) == make_alarm(ODD, video=ODD, sequence=1)
+        assert messages(ledger, ODD) == [make_alarm(ODD, video=ODD, sequence=1)]
         assert ledger.outbox.due("hook")[0].camera == ODD
 
 
@@ -110,9 +117,24 @@ class TestStreams:
         again = [replace(one, detected_at="later", lag_seconds=9.0) for one in (opening, update)]
         ledger.record_alarms([*again, closing])
         assert ledger.open_events("front") == []
-        assert ledger.last_event("front") == closing.numbered(3)
+        assert messages(ledger)[-1] == closing.numbered(3)
         assert sent(ledger) == [(opening.event, number) for number in (1, 2, 3)]
-        assert ledger.last_event("back") is None
+        assert messages(ledger, "back") == []
+
+    def test_open_are_the_events_whose_last_message_says_so(self, opened):
+        ledger, random = opened(), Random(0)
+        for number in range(60):
+            camera, event = random.choice(["front", ODD]), random.randrange(3)
+            is_open = random.random() < 0.5
+            alarm = make_alarm(camera, event, is_open=is_open, stop_seconds=9.0 + number)
+            ledger.record_alarms([alarm])
+            ledger = opened() if number % 20 == 0 else ledger
+            last = {one.event: one for name in ("front", ODD) for one in messages(ledger, name)}
+            left = [one for one in last.values() if one.is_open]
+            assert set(ledger.cameras_with_open_events()) == {one.camera for one in left}
+            for name in ("front", ODD):
+                found = {one.event: one for one in ledger.open_events(name)}
+                assert found == {one.event: one for one in left if one.camera == name}
 
     def test_all_messages_of_a_call_or_none(self, opened, monkeypatch):
         ledger = opened("hook")
@@ -127,7 +149,7 @@ class TestStreams:
         monkeypatch.setattr(Ledger, "_add", fails)
         ledger.record_video(make_video(), [good, bad])
         monkeypatch.undo()
-        assert ledger.last_event("front") is None
+        assert messages(ledger) == []
         assert ledger.write_rest()
         assert sent(ledger) == [(good.event, 1), (bad.event, 1)]
 
@@ -333,9 +355,11 @@ class TestFile:
         with pytest.raises(LedgerError, match=message):
             Ledger(path, [])
 
-    def test_one_of_a_newer_vigil(self, opened):
-        opened()._file.rows("PRAGMA user_version = 2")
-        with pytest.raises(LedgerError, match="of version 2, and this vigil knows 1"):
+    @pytest.mark.parametrize("version", [1, 3])
+    def test_one_of_another_vigil(self, opened, version):
+        opened()._file.rows(f"PRAGMA user_version = {version}")
+        message = f"of version {version}, and this vigil knows 2.*: .* move the file away"
+        with pytest.raises(LedgerError, match=message):
             opened()
 
     def test_a_folder_in_its_place(self, tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders import CLASS_NAMES, SPEC, make_features, write_checkpoint
+from builders import SPEC, make_features, write_checkpoint
 
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
 from vigil.extract.engine.assembly import Provenance
@@ -84,6 +84,11 @@ class Scene:
             lambda camera, result, _: self.results.append((camera, result)),
             self.gauges,
         )
+
+    @property
+    def figures(self):
+        """(name, camera) -> value."""
+        return {(one.name, *dict(one.labels).values()): one.value for one in self.gauges.samples()}
 
     def play(self, video, camera="front", piece=0, begun=BEGUN, dropped=(), ended=True):
         hear = self.follower._hear
@@ -166,10 +171,29 @@ def test_dropped_clips_are_counted_and_said(scene):
     scene.play(a_video(4000), dropped=set(range(10, 20)))
     ((_, result),) = scene.results
     assert any("of it was not looked at" in warning for warning in result.warnings)
-    figures = {one.name: one.value for one in scene.gauges.samples()}
-    assert figures["vigil_clips_dropped_total"] == 10
-    assert figures["vigil_clips_total"] == 63
-    assert figures["vigil_camera_up"] == 0
+    figures = scene.figures
+    assert figures["vigil_clips_dropped_total", "front"] == 10
+    assert figures["vigil_clips_total", "front"] == 63
+
+
+def test_whether_a_camera_is_up_and_its_errors_are_figures_from_the_start(scene, caplog):
+    assert scene.figures == {
+        (name, camera): 0
+        for name in ("vigil_camera_up", "vigil_stream_errors_total")
+        for camera in ("front", "file")
+    }
+    scene.play(a_video(700), ended=False)
+    assert scene.figures["vigil_camera_up", "front"] == 1
+    for number in (2, 1, 0):
+        scene.follower._hear(("front", 0), PieceEnded("it hung up", 700, number))
+    assert scene.figures["vigil_camera_up", "front"] == 0
+    assert scene.figures["vigil_stream_errors_total", "front"] == 3
+    said = [one.message for one in caplog.records if "hung up" in one.message]
+    assert said == [
+        "front: it hung up; 2 packets could not be decoded, or not well",
+        "front: it hung up; 1 packet could not be decoded, or not well",
+        "front: it hung up",
+    ]
 
 
 def loud(rule):
@@ -276,8 +300,10 @@ def test_what_streams_need_is_said_before_a_camera_is_called(checkpoint, rule, t
     unknown = checkpoint._replace(config=config)
     with pytest.raises(UserError, match="--span SECONDS"):
         StreamFollower(unknown, an_engine(), SOURCES, *how)
+    whole = replace(settings, span="whole"), *how[1:]
+    with pytest.raises(UserError, match=r"cannot be scored as a whole.*--span SECONDS"):
+        StreamFollower(checkpoint, an_engine(), SOURCES, *whole)
     with pytest.raises(UserError, match="without --frame-rate"):
         StreamFollower(checkpoint, an_engine(frame_rate=10.0), SOURCES, *how)
     assert StreamFollower(unknown, an_engine(), (), *how).cameras == set()
-    assert CLASS_NAMES[0] == "Normal"
     ledger.close()

@@ -48,7 +48,8 @@ class Camera:
     settle_seconds: float | None = None
     """How long a file must be unchanged; None: as for all cameras."""
     silent_minutes: float | None = None
-    """/healthz reports a camera of which no recording was scored for so long; None: never."""
+    """/healthz reports a camera of which nothing was scored for so long; None: 2 minutes for a
+    stream, and never for a folder."""
     limits: CameraLimits = field(default_factory=CameraLimits)
 
     @property
@@ -67,7 +68,7 @@ class Cameras:
     """All that is watched."""
 
     sources: tuple[Camera, ...]
-    """Those with an address."""
+    """Those with an address; first come those of the command line."""
     by_name: Mapping[str, Camera]
     """The cameras that have names, for their settings."""
 

@@ -20,12 +20,12 @@ def run_watch(options: WatchOptions) -> int:
     Raises:
         UserError: there is nothing to watch, or the checkpoint, a camera or a sink is unusable.
     """
-    if find_spec("watchfiles") is None:
+    cameras = read_cameras(options.sources, options.cameras, options.out)
+    if cameras.folders and find_spec("watchfiles") is None:
         raise UserError(
-            "vigil watch needs watchfiles, which is not installed: run pip install "
+            "vigil watch needs watchfiles for folders, and it is not installed: run pip install "
             "'vigil-video[watch]'"
         )
-    cameras = read_cameras(options.sources, options.cameras, options.out)
     if options.once and not all(one.address.startswith("file://") for one in cameras.streams):
         raise UserError("--once scores what is complete, and a stream never is: leave one out")
     sinks = read_sinks(options.on_event, [*cameras.by_name], os.environ)

@@ -52,6 +52,14 @@ class FolderSearch:
         """The watched folders."""
         return [source.folder.absolute() for source in self.cameras.folders]
 
+    def tell_of_streams(self) -> None:
+        """Warn of folders that are those of a stream's name, although they may be empty yet."""
+        for stream in self.cameras.streams:
+            for source in self.cameras.folders:
+                is_there = not source.name and (source.folder / stream.name).is_dir()
+                if is_there and self.camera_of(f"{stream.name}/any") == stream.name:
+                    self._is_free(stream.name, source)
+
     def everything(self) -> Iterator[FoundFile]:
         """Yield all recordings, folder by folder."""
         for source, root in zip(self.cameras.folders, self.roots, strict=True):
@@ -106,6 +114,8 @@ class FolderSearch:
         camera = source.name or self.camera_of(below)
         if camera == NO_CAMERA:
             camera = Path(os.path.realpath(source.folder)).name or "camera"
+        if not self._is_free(camera, source):
+            return None
         if (owner := self._owners.setdefault(camera, source)) is not source:
             self.tell_once(
                 f"{owner.address} and {source.address} both hold files of camera {camera!r}, and "
@@ -114,6 +124,17 @@ class FolderSearch:
             )
             return None
         return FoundFile(camera, name, path, status.st_size, status.st_mtime_ns)
+
+    def _is_free(self, camera: str, source: Camera) -> bool:
+        """Whether no stream has the name of a camera, whose events would mix with its own."""
+        is_free = all(stream.name != camera for stream in self.cameras.streams)
+        if not is_free:
+            self.tell_once(
+                f"{source.address} holds files of camera {camera!r}, which is also the name of a "
+                "stream: the files are not scored, because events of one would go on in the "
+                "other; give the stream another name with --cameras"
+            )
+        return is_free
 
     def _unreadable(self, error: OSError) -> None:
         self.tell_once(f"{error.filename} cannot be searched ({error.strerror}): tried again later")

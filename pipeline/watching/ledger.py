@@ -68,7 +68,7 @@ class Ledger:
             local_time: the time of day to which quiet hours refer.
 
         Raises:
-            LedgerError: it is damaged, of a newer vigil, or cannot be written.
+            LedgerError: it is damaged, of another vigil, or cannot be written.
         """
         self.path = path
         self._file = LedgerFile(path)
@@ -125,16 +125,17 @@ class Ledger:
 
     def open_events(self, camera: str) -> list[Alarm]:
         """The last message of each event of a camera that goes on."""
-        return self._alarms(
-            "SELECT message, MAX(sequence), is_open FROM alarms WHERE camera = ? GROUP BY event "
-            "HAVING is_open ORDER BY number",
-            camera,
+        rows = self._file.rows(
+            "SELECT message FROM open_events JOIN alarms ON alarm = number "
+            "WHERE open_events.camera = ? ORDER BY number",
+            bound(camera),
         )
+        return [read_alarm(row[0]) for row in rows]
 
-    def last_event(self, camera: str) -> Alarm | None:
-        """The last message of a camera."""
-        query = "SELECT message FROM alarms WHERE camera = ? ORDER BY number DESC LIMIT 1"
-        return next(iter(self._alarms(query, camera)), None)
+    def cameras_with_open_events(self) -> list[str]:
+        """The cameras that have events which go on."""
+        rows = self._file.rows("SELECT DISTINCT camera FROM open_events")
+        return [unbound(row[0]) for row in rows]
 
     @property
     def num_changes(self) -> int:
@@ -199,8 +200,8 @@ class Ledger:
             for row in gone:
                 self._file.change("DELETE FROM videos WHERE camera = ? AND video = ?", *row)
             self._file.change(
-                "DELETE FROM alarms WHERE recorded_at < ? AND event NOT IN (SELECT event FROM "
-                "(SELECT event, MAX(sequence), is_open FROM alarms GROUP BY event) WHERE is_open) "
+                "DELETE FROM alarms WHERE recorded_at < ? "
+                "AND event NOT IN (SELECT event FROM open_events) "
                 "AND number NOT IN (SELECT alarm FROM outbox WHERE state = 'waiting' AND sink IN "
                 f"({marks}))",
                 *(before, *self.sinks),
@@ -258,10 +259,15 @@ class Ledger:
         alarm = alarm.numbered(1 + max(messages.values(), default=0))
         suppressed, camera = self._reason_against(alarm, now), bound(alarm.camera)
         number = self._file.change(
-            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(alarm.event, alarm.sequence, alarm.digest, camera, alarm.is_open, suppressed, now),
+            "INSERT INTO alarms VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",
+            *(alarm.event, alarm.sequence, alarm.digest, camera, suppressed, now),
             alarm_text(alarm),
         )
+        self._file.change("DELETE FROM open_events WHERE event = ?", alarm.event)
+        if alarm.is_open:
+            self._file.change(
+                "INSERT INTO open_events VALUES (?, ?, ?)", alarm.event, camera, number
+            )
         for sink in self.sinks if suppressed is None else (EVENT_LOG,):
             self._file.change(
                 "INSERT INTO outbox (alarm, sink, camera) VALUES (?, ?, ?)", number, sink, camera
@@ -278,6 +284,3 @@ class Ledger:
         if was_sent:
             return None
         return self._limits(alarm.camera).reason_against(self._local_time(), num_recent)
-
-    def _alarms(self, query: str, camera: str) -> list[Alarm]:
-        return [read_alarm(row[0]) for row in self._file.rows(query, bound(camera))]

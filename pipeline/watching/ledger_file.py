@@ -11,7 +11,7 @@ from vigil.extract.errors import UserError
 from vigil.extract.files import make_folder
 
 BUSY_SECONDS = 30
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE videos (
@@ -20,11 +20,13 @@ CREATE TABLE videos (
     PRIMARY KEY (camera, digest, video));
 CREATE TABLE alarms (
     number INTEGER PRIMARY KEY, event TEXT NOT NULL, sequence INTEGER NOT NULL,
-    digest TEXT NOT NULL, camera TEXT NOT NULL, is_open INTEGER NOT NULL, suppressed TEXT,
-    recorded_at REAL NOT NULL, message TEXT NOT NULL,
+    digest TEXT NOT NULL, camera TEXT NOT NULL, suppressed TEXT, recorded_at REAL NOT NULL,
+    message TEXT NOT NULL,
     UNIQUE (event, sequence), UNIQUE (event, digest));
-CREATE INDEX alarms_of_camera ON alarms (camera, number);
 CREATE INDEX sent_alarms ON alarms (camera, recorded_at, event) WHERE suppressed IS NULL;
+CREATE TABLE open_events (
+    event TEXT PRIMARY KEY, camera TEXT NOT NULL, alarm INTEGER NOT NULL REFERENCES alarms)
+    WITHOUT ROWID;
 CREATE TABLE outbox (
     alarm INTEGER NOT NULL REFERENCES alarms ON DELETE CASCADE, sink TEXT NOT NULL,
     camera TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
@@ -46,7 +48,7 @@ class LedgerFile:
         """Open the file or create it.
 
         Raises:
-            LedgerError: it is damaged, of a newer vigil, or cannot be written.
+            LedgerError: it is damaged, of another vigil, or cannot be written.
         """
         self.lock = threading.RLock()
         try:
@@ -105,7 +107,7 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute(f"PRAGMA {setting}")
     database.execute("PRAGMA foreign_keys = ON")
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
+    if version not in (0, VERSION):
         raise sqlite3.DatabaseError(f"it is of version {version}, and this vigil knows {VERSION}")
     if version == 0:
         database.executescript(

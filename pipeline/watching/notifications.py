@@ -5,8 +5,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from watchfiles import watch
-
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 60.0
 
@@ -18,6 +16,12 @@ def changed_paths(roots: Sequence[Path], stopped: threading.Event) -> Iterator[s
 
     If the system cannot tell, the sets are empty, a warning says why, and it is tried again.
     """
+    if not roots:  # only streams are watched
+        while not stopped.wait(TICK_SECONDS):
+            yield set()
+        return
+    from watchfiles import watch  # which streams do not need
+
     told = ""
     while not stopped.is_set():
         try:

@@ -142,11 +142,10 @@ class Records:
         if time.monotonic() < self._next_check and not now:
             return
         self._next_check = time.monotonic() + CHECK_SECONDS
-        for camera in self.seen.cameras():
-            if is_idle(camera) and (open_events := self.ledger.open_events(camera)):
-                patience = CLOSE_SECONDS + self._lengths.get(camera, UNKNOWN_LENGTH_SECONDS)
-                if over := [*stale(open_events, patience, utc_now())]:
-                    self.ledger.record_alarms(over)
+        for camera in filter(is_idle, self.ledger.cameras_with_open_events()):
+            patience = CLOSE_SECONDS + self._lengths.get(camera, UNKNOWN_LENGTH_SECONDS)
+            if over := [*stale(self.ledger.open_events(camera), patience, utc_now())]:
+                self.ledger.record_alarms(over)
 
     def _row(self, recording: Recording, outcome: str, reason: str) -> ScoredVideo:
         return ScoredVideo(

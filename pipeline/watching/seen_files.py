@@ -153,10 +153,6 @@ class SeenFiles:
         with self._lock, self._database:
             self._database.executemany("DELETE FROM files WHERE name = ?", gone)
 
-    def cameras(self) -> set[str]:
-        """The cameras of all known files."""
-        return {os.fsdecode(row[0]) for row in self._all("SELECT DISTINCT camera FROM files")}
-
     def path_of(self, name: str) -> str | None:
         """Where a file lay when it was dealt with; None if it is not known."""
         rows = self._all("SELECT path FROM files WHERE name = ?", os.fsencode(name))

@@ -111,7 +111,9 @@ def _start(
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
     gauges.attach(delivery.metrics)
-    overview = Overview(replace(options, on_event=tuple(names)), scorer)
+    told = [one.name if one.kind == "stream" else one.address for one in cameras.sources]
+    given = tuple(told[: len(options.sources)])
+    overview = Overview(replace(options, sources=given, on_event=tuple(names)), scorer)
     overview.load(seen)
     overview.refresh(now=True)
     folders = _folders(options, cameras, checkpoint, seen)
@@ -119,7 +121,6 @@ def _start(
     folders.start()
     records = Records(options, store, ledger, seen, overview, gauges)
     free_space = FreeSpace(out, options.min_free_gib)
-    told = [one.name if one.kind == "stream" else one.address for one in cameras.sources]
     log.info("watching %s", ", ".join(told))
     return ScoringLoop(
         options,
@@ -217,4 +218,5 @@ def _folders(
         options.out,
         options.compute.follow_links,
     )
+    search.tell_of_streams()
     return RecorderFolders(search, seen, settle_seconds, start_of, options.from_now)

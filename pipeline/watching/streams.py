@@ -14,7 +14,7 @@ from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
 from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.engine.live import LiveStreams, News, Piece, SeenClip, WhenLate
-from vigil.extract.errors import UserError
+from vigil.extract.errors import UserError, counted
 from vigil.extract.source import VideoIdentity
 from vigil.extract.store import VideoFeatures
 from vigil.pipeline.checkpoint import Checkpoint
@@ -93,10 +93,18 @@ class StreamFollower:
         self._sources = tuple(sources)
         self._orphans = {source.name: ledger.open_events(source.name) for source in sources}
         """Events that were open when their camera was last seen."""
+        for source in sources:
+            gauges.set("vigil_camera_up", 0, camera=source.name)
+            gauges.add("vigil_stream_errors_total", 0, camera=source.name)
         if sources:
             self._require_spans()
 
     def _require_spans(self) -> None:
+        if self._settings.span == "whole":
+            raise UserError(
+                "--span whole: streams cannot be scored as a whole, since they have no end: leave "
+                "it out, or use --span SECONDS"
+            )
         if self._engine.spec.frame_rate is not None:
             raise UserError(
                 f"the checkpoint samples {self._engine.spec.frame_rate:g} frames a second, which "
@@ -146,8 +154,12 @@ class StreamFollower:
                 if scorer := self._pieces.get(camera):
                     scorer.album.add(news)
             case PieceEnded():
-                log.warning("%s: %s", camera, news.reason)
+                damaged = (
+                    f"; {counted(news.num_errors, 'packet')} could not be decoded, or not well"
+                )
+                log.warning("%s: %s%s", camera, news.reason, damaged if news.num_errors else "")
                 self._gauges.set("vigil_camera_up", 0, camera=camera)
+                self._gauges.add("vigil_stream_errors_total", news.num_errors, camera=camera)
                 self._end(camera)
 
     def _end(self, camera: str) -> None:
