@@ -57,12 +57,25 @@ class Options:
 def main(options: Options) -> None:
     """Extract, train on each part and on both, choose the threshold, and write the starter."""
     features = options.out / "features"
-    how = {"weights": KINETICS, "endpoint": ENDPOINTS, "views": TRAINED, "keep_clips": True}
-    vigil.extract(options.cctv, features, **how)
+    vigil.extract(
+        options.cctv,
+        features,
+        weights=KINETICS,
+        endpoint=ENDPOINTS,
+        views=TRAINED,
+        keep_clips=True,
+    )
 
     def train(folder: Path, name: str) -> Checkpoint:
-        out, how = options.out / "runs" / name, {"config": CONFIG, "views": TRAINED}
-        return vigil.train(folder, None, out, seed=options.seed, overwrite=True, **how)
+        return vigil.train(
+            folder,
+            None,
+            options.out / "runs" / name,
+            config=CONFIG,
+            views=TRAINED,
+            seed=options.seed,
+            overwrite=True,
+        )
 
     models = {part: train(features / part, part) for part in PARTS}
     models["starter"] = train(features, "starter")
