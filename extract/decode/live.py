@@ -2,8 +2,8 @@
 
 An unbroken stretch of a stream is a *piece*: a video of its own, whose length is not known before
 it ends. A piece ends where nothing could be seen for a while, where the clock jumps, or where the
-size of the picture changes; what follows is another piece, of the same connection if that is still
-good. Like `reader`, this needs only a decoder and numpy, and runs in the process of a worker. Memory
+size of the picture changes; what follows is another piece, of the same connection if that is good.
+Like `reader`, this needs only a decoder and numpy, and runs in the process of a worker. Memory
 does not grow with the length of a piece.
 """
 
