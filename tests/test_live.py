@@ -3,7 +3,7 @@
 import http.server
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from video_files import draw_frames, encode
 
 from vigil.extract.clips import ClipGrid
 from vigil.extract.decode import live as reading
+from vigil.extract.decode import ring as ring_module
 from vigil.extract.decode.live import (
     LiveClip,
     LiveSource,
@@ -22,10 +23,13 @@ from vigil.extract.decode.live import (
     require_stream,
 )
 from vigil.extract.decode.reader import Clip, ReadingOptions, read_video
-from vigil.extract.decode.ring import Slot
+from vigil.extract.decode.ring import LIVE_SLOTS, ClipRing, Slot
 from vigil.extract.decode.worker import ClipReady, StreamNews
+from vigil.extract.engine import device_group
 from vigil.extract.engine import live as following
-from vigil.extract.engine.device import ClipDone
+from vigil.extract.engine.device import ClipDone, ClipWork, Flush, _Device
+from vigil.extract.engine.device_group import Devices
+from vigil.extract.engine.dispatch import _Run
 from vigil.extract.engine.live import LiveStreams, SeenClip
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.extract.errors import VideoError
@@ -93,10 +97,22 @@ def test_a_file_read_as_a_stream_has_the_clips_and_times_of_the_file(video):
 def test_a_piece_ends_where_the_clock_jumps(tmp_path):
     times = [*range(0, 400, 40), *range(60_000, 60_400, 40)]
     path = encode(tmp_path / "a.mkv", draw_frames(20), times=times)
-    *_, clip, ended = read_stream(file_source(path), OPTIONS)
+    news = list(read_stream(file_source(path), OPTIONS))
+    begun, again = (n for n, one in enumerate(news) if isinstance(one, PieceBegun))
+    *clips, ended = news[begun + 1 : again]
     assert "jumped by +59.6 s" in ended.reason
     assert ended.num_frames == 10
-    assert isinstance(clip, LiveClip), "the frames before it count"
+    assert ended.goes_on
+    assert isinstance(clips[-1], LiveClip), "the frames before it count"
+    *others, last = news[again + 1 :]
+    assert last == PieceEnded(reading.ENDED, 10), "the rest is another piece"
+    for part in (clips, others):
+        seconds = np.concatenate([clip.seconds for clip in part])
+        np.testing.assert_allclose(seconds, np.arange(10) / 25, atol=1e-6)
+    whole = encode(tmp_path / "whole.mkv", draw_frames(20))
+    _, first, _, third, *_ = read_stream(file_source(whole), OPTIONS)
+    np.testing.assert_array_equal(clips[0].pixels, first.pixels)
+    np.testing.assert_array_equal(others[0].pixels[:6], third.pixels[2:])
 
 
 def test_a_piece_ends_where_the_picture_changes_its_size(tmp_path):
@@ -104,9 +120,28 @@ def test_a_piece_ends_where_the_picture_changes_its_size(tmp_path):
     large = transport_stream(tmp_path / "b.ts", draw_frames(20, 320, 256))
     both = tmp_path / "both.ts"
     both.write_bytes(small + large)
-    *_, ended = read_stream(file_source(both), OPTIONS)
-    assert ended.reason == "the picture changed to 320x256 pixels"
-    assert 15 <= ended.num_frames <= 20
+    news = list(read_stream(file_source(both), OPTIONS))
+    first, last = (one for one in news if isinstance(one, PieceEnded))
+    assert first.reason == "the picture changed to 320x256 pixels"
+    assert 15 <= first.num_frames <= 20
+    assert (last.reason, last.goes_on) == (reading.ENDED, False)
+    assert 15 <= last.num_frames <= 20
+    _, begun = (one for one in news if isinstance(one, PieceBegun))
+    assert (begun.width, begun.height) == (320, 256)
+    shapes = {one.pixels.shape[1:3] for one in news[news.index(begun) + 1 : -1]}
+    assert shapes == {(256, 320)}
+
+
+def test_a_camera_whose_clock_jumps_all_the_time_is_hung_up_on(tmp_path):
+    """It is called again after pauses that grow; one that has worked for a while goes on."""
+    unsteady = [*range(0, 400, 40), *range(60_000, 60_400, 40)]
+    steady = [*range(0, 6000, 300), *range(60_000, 60_400, 40)]
+    for times, expected in ((unsteady, [False]), (steady, [True, False])):
+        frames = draw_frames(len(times))
+        body = encode(tmp_path / f"{len(times)}.mkv", frames, times=times).read_bytes()
+        with http_stream(body) as address:
+            news = list(read_stream(LiveSource("front", address), OPTIONS))
+        assert [one.goes_on for one in news if isinstance(one, PieceEnded)] == expected
 
 
 def test_what_cannot_be_read_never_begins_and_names_no_password(tmp_path):
@@ -165,8 +200,12 @@ def test_cameras_and_videos_share_an_engine(tmp_path, video):
 
 
 class SlowColour(MeanColour):
+    def __init__(self, seconds=0.06):
+        super().__init__()
+        self.seconds = seconds
+
     def forward(self, x):
-        time.sleep(0.06)
+        time.sleep(self.seconds)
         return super().forward(x)
 
 
@@ -250,7 +289,8 @@ def computed(monkeypatch, when_late, num_clips, clips_per_result):
             assert live.keep(ClipDone(busy.key, np.full((1, 2), busy.key[2]), 0, 0))
             busy = None
         live.receive(ClipReady(0, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
-        busy = busy or live.next_clip()
+        if not busy and (busy := live.next_clip()):
+            live.release(busy.worker, busy.slot.index)
     live.stop()
     if busy:
         live.keep(ClipDone(busy.key, np.full((1, 2), busy.key[2]), 0, 0))
@@ -260,8 +300,7 @@ def computed(monkeypatch, when_late, num_clips, clips_per_result):
     assert [clip.index for clip in clips] == list(range(num_clips)), "each is told, in order"
     seen = [clip.index for clip in clips if clip.features is not None]
     assert all((clips[index].features == index).all() for index in seen)
-    released = live._pool.released
-    assert sorted([*released, *seen]) == list(range(num_clips)), "each slot is free once"
+    assert sorted(live._pool.released) == list(range(num_clips)), "each slot is free once"
     return seen
 
 
@@ -294,7 +333,9 @@ def test_cameras_take_turns(monkeypatch):
     for index in range(12):
         for task in range(3):
             live.receive(ClipReady(task, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
-        served.append(live.next_clip().key[0])
+        work = live.next_clip()
+        live.release(work.worker, work.slot.index)
+        served.append(work.key[0])
     assert served == names * 4, "a late device leaves no camera out"
 
 
@@ -302,6 +343,148 @@ def test_a_camera_is_thinned_less_when_there_is_time_again(monkeypatch):
     monkeypatch.setattr(following, "CALM_CLIPS", 4)
     seen = computed(monkeypatch, "sparser", 400, 2)
     assert 150 <= len(seen) <= 200
+
+
+@pytest.mark.parametrize("when_late", ["drop-oldest", "sparser"])
+def test_a_worker_never_waits_for_a_device(monkeypatch, when_late):
+    """Not even with large frames, and a device that takes nothing, or takes clips now and then."""
+    monkeypatch.setattr(following, "WorkerPool", NoPool)
+    monkeypatch.setattr(ring_module, "BUDGET_BYTES", 1)
+    ring = ClipRing(min_slots=LIVE_SLOTS)
+    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda *_: None, when_late)
+    live.start(OPTIONS, WorkerLimits(), 0, np.float32)
+    live.watch()
+    live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
+    at_device = None
+    for index in range(60):
+        assert ring.next_clip((10_000,)) is not None, "a slot is free"
+        live.receive(ClipReady(0, index, ring.take(), 0, "pyav", np.arange(4) / 25))
+        if at_device and index > 20 and index % 3 == 0:
+            live.release(at_device.worker, at_device.slot.index)
+            at_device = None
+        at_device = at_device or live.next_clip()
+        assert live.next_clip() is None, "the device has one already"
+        while live._pool.released:
+            ring.release(live._pool.released.pop())
+    ring.close()
+
+
+def test_videos_have_their_turn_beside_cameras(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "WorkerPool", NoPool)
+    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda *_: None, "keep-all")
+    live.start(OPTIONS, WorkerLimits(), 0, np.float32)
+    live.watch()
+    live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
+    for index in range(12):
+        live.receive(ClipReady(0, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
+    sent = []
+
+    class Device:
+        num_clips, have_room = 0, True
+
+        def send(self, work):
+            sent.append(work.key[0])
+
+        def flush(self):
+            pass
+
+    run = _Run(make_engine(), NoPool(), live, Device(), None, lambda _: None)
+    run._clips.extend(ClipWork(("v.mp4", 0, index), 0, Slot(0, 0, ())) for index in range(20))
+    run._feed_devices()
+    assert sent == ["a", "a", "a", "v.mp4"] * 4 + ["v.mp4"] * 16
+
+
+class GatedRuns:
+    """Notes how many clips each batch holds; the first one waits until the gate is open."""
+
+    def __init__(self, monkeypatch):
+        self.sizes, self.has_begun, self.gate = [], threading.Event(), threading.Event()
+        run = _Device._run_batch
+
+        def gated(device):
+            if device._owners:
+                self.sizes.append(len(device._owners))
+                self.has_begun.set()
+                assert self.gate.wait(30)
+            run(device)
+
+        monkeypatch.setattr(_Device, "_run_batch", gated)
+
+
+def test_clips_that_come_during_a_batch_are_the_next_one(monkeypatch):
+    runs, flushes = GatedRuns(monkeypatch), []
+    send = device_group._send
+
+    def noting(device, message):
+        flushes.extend([message] * isinstance(message, Flush))
+        send(device, message)
+
+    monkeypatch.setattr(device_group, "_send", noting)
+    ring = ClipRing()
+    ring.next_clip((64, 224, 224, 3))[:] = 7
+    slot = ring.take()
+    (job,) = make_engine(batch_size=8)._jobs()
+    with closing(Devices([job], [ring])) as devices:
+        for index in range(6):
+            devices.send(ClipWork(("a", -1, index), 0, slot))
+            for _ in range(100):
+                devices.flush()
+            assert runs.has_begun.wait(30)
+        assert len(flushes) == 6, "one is enough until there are more clips"
+        runs.gate.set()
+        while devices.num_clips:
+            devices.receive(devices.connections[0])
+    assert runs.sizes == [1, 5]
+    ring.close()
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """Streams that begin, and show nothing until the event is set, or for half a minute."""
+    over = threading.Event()
+
+    def stream(source, options, new_clip, pulse):
+        yield PieceBegun(time.time(), 25.0, 256, 240)
+        over.wait(30)
+        yield PieceEnded("stopped", 0)
+
+    monkeypatch.setattr("vigil.extract.decode.worker.read_stream", stream)
+    monkeypatch.setattr(following, "FIRST_PAUSE", 1000.0)
+    in_thread(monkeypatch)
+    yield over
+    over.set()
+
+
+@pytest.mark.parametrize("views", [("center",), ("center", "top_left", "center_mirrored")])
+def test_videos_go_on_beside_a_silent_camera(tmp_path, silent, views):
+    video = SourceVideo(encode(tmp_path / "a.mp4", draw_frames(400)), "a")
+    heard = []
+    live = LiveStreams([LiveSource("front", "rtsp://a")], lambda _, news: heard.append(news))
+    engine = make_engine(SlowColour(0.3), batch_size=5, views=views, keep_clips=True)
+    for outcome in engine.extract([video], tmp_path, live=live):
+        assert outcome.video == "a"
+        assert [type(news) for news in heard] == [PieceBegun], "the camera was silent"
+        silent.set()
+        live.stop()
+    assert len(verify_features(feature_path(tmp_path, "a")).clip_features) > 8
+
+
+def test_no_more_clips_of_cameras_are_sent_than_a_pipe_holds(tmp_path, paced, monkeypatch):
+    monkeypatch.setattr(device_group, "MAX_UNREAD", 2)
+    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
+    in_thread(monkeypatch)
+    sources = [LiveSource(name, "rtsp://nowhere") for name in "abcd"]
+    heard = []
+    live = LiveStreams(sources, lambda _, news: heard.append(news))
+
+    def more():
+        if sum(isinstance(news, PieceEnded) for news in heard) < len(sources):
+            return ()
+        live.stop()
+        return None
+
+    assert list(make_engine(batch_size=64).extract((), tmp_path, more=more, live=live)) == []
+    assert sum(isinstance(news, SeenClip) for news in heard) == 24 * len(sources)
 
 
 def in_thread(monkeypatch):

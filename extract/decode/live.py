@@ -2,8 +2,9 @@
 
 An unbroken stretch of a stream is a *piece*: a video of its own, whose length is not known before
 it ends. A piece ends where nothing could be seen for a while, where the clock jumps, or where the
-size of the picture changes; what follows is another piece. Like `reader`, this needs only a decoder
-and numpy, and runs in the process of a worker. Memory does not grow with the length of a piece.
+size of the picture changes; what follows is another piece, of the same connection if that is good.
+Like `reader`, this needs only a decoder and numpy, and runs in the process of a worker. Memory
+does not grow with the length of a piece.
 """
 
 import re
@@ -54,7 +55,9 @@ PROTOCOLS = {
 DEVICE = re.compile(r"/dev/video\d+")
 FORMATS = f"{CONTAINERS},rtsp,hls,mpjpeg,video4linux2,v4l2"
 GAP_SECONDS = 5.0
-"""A piece ends where the next frame is this much later, or earlier than the last."""
+"""A piece ends where the next frame is this much later, or earlier than the last. Another follows
+from the same connection if the piece was so long, or the stream can end: a camera whose clock jumps
+all the time is called again, after a pause."""
 MAX_HIDDEN = 250
 """Frames before the first key frame, which a camera sends to whoever joins late, and which show
 little. After so many without one, the stream is taken as it is."""
@@ -62,6 +65,8 @@ ENDED = "the stream ended"
 
 TimedFrame: TypeAlias = tuple[float, Pixels]
 """Seconds since the first frame of a piece, and (H, W, 3) RGB pixels in FFmpeg's memory."""
+_Decoded: TypeAlias = tuple[float, VideoFrame, VideoFrame]
+"""Seconds by the clock of the stream, and a frame as it was decoded, and deinterlaced."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class PieceEnded:
     num_frames: int
     num_errors: int = 0
     """Packets that could not be decoded, or only with errors."""
+    goes_on: bool = False
+    """Whether the next piece of the stream follows at once."""
 
 
 def require_stream(address: str) -> None:
@@ -156,9 +163,10 @@ def read_stream(
     new_clip: NewClip = new_array,
     pulse: Pulse | None = None,
 ) -> Iterator[PieceBegun | LiveClip | LiveSheet | PieceEnded]:
-    """Yield one piece of a stream: its beginning, its clips in order, and why it ended.
+    """Yield the pieces of a stream: of each its beginning, its clips in order, and why it ended.
 
-    A sheet of thumbnails comes after the clips whose frames it shows.
+    At least the end of one comes, and only the last end does not go on. A sheet of thumbnails comes
+    after the clips whose frames it shows.
 
     Args:
         source: the camera.
@@ -170,23 +178,38 @@ def read_stream(
         VideoError: the address is not that of a stream.
     """
     require_stream(source.address)
-    piece = _Piece(source, options, pulse or Pulse())
+    pieces = _Pieces(source, options, pulse or Pulse())
     photographer = LivePhotographer(options.thumbnails)
     try:
-        with piece.open() as container:
-            frames = piece.frames(container)
-            for first in frames:  # and the rest of them below
-                yield piece.begun
-                seconds: list[float] = []
-                noted = _noting(photographer.watch(chain([first], frames)), seconds)
-                for pixels in options.grid.cut(noted, new_clip):
-                    yield LiveClip(pixels, np.array(seconds))
-                    seconds.clear()
-                    yield from photographer.sheets()
+        with pieces.open() as container:
+            for frames in pieces.read(container):
+                yield from _read_piece(pieces, frames, photographer, options, new_clip)
+                if pieces.goes_on:
+                    yield from photographer.sheets(is_end=True)
+                    yield pieces.ended
+                    photographer = LivePhotographer(options.thumbnails)
     except av.error.FFmpegError as error:
-        piece.reason = why_broken(error)
+        pieces.reason = why_broken(error)
     yield from photographer.sheets(is_end=True)
-    yield PieceEnded(piece.reason, piece.num_frames, piece.num_errors)
+    yield pieces.ended
+
+
+def _read_piece(
+    pieces: "_Pieces",
+    frames: Iterator[TimedFrame],
+    photographer: LivePhotographer,
+    options: ReadingOptions,
+    new_clip: NewClip,
+) -> Iterator[PieceBegun | LiveClip | LiveSheet]:
+    """Yield the beginning of a piece, its clips, and those of its sheets that are full."""
+    for first in frames:  # and the rest of them below
+        yield pieces.begun
+        seconds: list[float] = []
+        noted = _noting(photographer.watch(chain([first], frames)), seconds)
+        for pixels in options.grid.cut(noted, new_clip):
+            yield LiveClip(pixels, np.array(seconds))
+            seconds.clear()
+            yield from photographer.sheets()
 
 
 def _noting(frames: Iterable[TimedFrame], seconds: list[float]) -> Iterator[Pixels]:
@@ -196,41 +219,64 @@ def _noting(frames: Iterable[TimedFrame], seconds: list[float]) -> Iterator[Pixe
         yield pixels
 
 
-class _Piece:
-    """One piece while it is read."""
+class _Pieces:
+    """The pieces of a stream while it is read, one after the other."""
 
     def __init__(self, source: LiveSource, options: ReadingOptions, pulse: Pulse) -> None:
         self.reason = ENDED
+        """Why the stream ends, unless the present piece is cut before."""
+        self.goes_on = False
         self.num_frames = self.num_errors = 0
         self.begun = PieceBegun(0.0, 0.0, 0, 0)
         self._source, self._options, self._pulse = source, options, pulse
+        self._ahead: list[_Decoded] = []
+        """The first frame of the next piece."""
+        self._cut = ""
+        """Why the present piece is cut."""
 
     def open(self) -> InputContainer:
         """Connect, as `open_stream` does."""
         self._pulse.decoder = "pyav"
         return open_stream(self._source)
 
-    def frames(self, container: InputContainer) -> Iterator[TimedFrame]:
-        """Yield frames with their seconds since the first one, until the piece ends.
+    @property
+    def ended(self) -> PieceEnded:
+        """The end of the present piece."""
+        return PieceEnded(self._cut or self.reason, self.num_frames, self.num_errors, self.goes_on)
 
-        An error of the stream ends it like its end: the frames before it count.
+    def read(self, container: InputContainer) -> Iterator[Iterator[TimedFrame]]:
+        """Yield the frames of each piece, to be read before the next one is asked for.
+
+        An error of the stream ends a piece like the end of the stream: the frames before it count.
         """
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.codec_context is None:
             self.reason = "it holds no video"
             return
+        decoded = self._timed(container, stream)
+        yield self._frames(container, stream, decoded)
+        while self.goes_on:
+            self._cut, self.goes_on = "", False
+            self.num_frames = self.num_errors = 0
+            yield self._frames(container, stream, decoded)
+
+    def _frames(
+        self, container: InputContainer, stream: VideoStream, decoded: Iterator[_Decoded]
+    ) -> Iterator[TimedFrame]:
+        """Yield frames with their seconds since the first one, until the piece ends."""
         convert: Converter | None = None
         size, origin, last = (0, 0), 0.0, 0.0
-        for frame, picture in self._decoded(container, stream):
-            now = self._seconds(stream, frame, last)
+        for now, frame, picture in chain(self._ahead, decoded):
             if convert is None:
                 origin, size = now, (frame.width, frame.height)
                 convert = self._begin(container, stream, frame)
             elif (frame.width, frame.height) != size:
-                self.reason = f"the picture changed to {frame.width}x{frame.height} pixels"
-                return
+                self._cut = f"the picture changed to {frame.width}x{frame.height} pixels"
             elif not -GAP_SECONDS < now - last < GAP_SECONDS:
-                self.reason = f"the clock of the stream jumped by {now - last:+.1f} s"
+                self._cut = f"the clock of the stream jumped by {now - last:+.1f} s"
+            if self._cut:
+                self.goes_on = self._source.can_end or last - origin >= GAP_SECONDS
+                self._ahead = [(now, frame, picture)]
                 return
             last = now
             self.num_frames += 1
@@ -246,11 +292,15 @@ class _Piece:
         self.begun = PieceBegun(time.time(), fps, width, height)
         return Converter(*frame_size(width, height, self._options.short_side), UPRIGHT)
 
-    def _seconds(self, stream: VideoStream, frame: VideoFrame, last: float) -> float:
-        """Return the time of a frame by the clock of the stream."""
-        if frame.pts is None or not stream.time_base:
-            return last + 1 / self.begun.fps if self.num_frames else 0.0
-        return float(frame.pts * stream.time_base)
+    def _timed(self, container: InputContainer, stream: VideoStream) -> Iterator[_Decoded]:
+        """Yield frames with their times by the clock of the stream."""
+        now: float | None = None
+        for frame, picture in self._decoded(container, stream):
+            if frame.pts is not None and stream.time_base:
+                now = float(frame.pts * stream.time_base)
+            else:
+                now = 0.0 if now is None else now + 1 / self.begun.fps
+            yield now, frame, picture
 
     def _decoded(
         self, container: InputContainer, stream: VideoStream

@@ -20,6 +20,9 @@ BUDGET_BYTES = 256 << 20
 """Memory limit for more than two slots; two use what they need, such as 796 MB at 1080p."""
 MIN_SLOTS, MAX_SLOTS = 2, 4
 """One slot is filled while another is read; more than four gain nothing."""
+LIVE_SLOTS = 4
+"""Of the ring of a stream, whose worker must never wait: one slot is filled, one holds the clip
+before it, whose frames it shares, one waits for a device, and one is at a device."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +43,46 @@ class ClipRing:
     ring on the same memory with all slots free, but only one process may write.
     """
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        """Share the memory behind a file descriptor, which the ring owns; None: new memory."""
+    def __init__(self, descriptor: int | None = None, min_slots: int = MIN_SLOTS) -> None:
+        """Share the memory behind a file descriptor, which the ring owns; None: new memory.
+
+        It has ``min_slots`` slots at least, 2..4, however large they are.
+        """
         self._descriptor = os.memfd_create("vigil-clips") if descriptor is None else descriptor
         self._finalizer = weakref.finalize(self, os.close, self._descriptor)
         self._memory: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._min_slots = min_slots
         self._slot_bytes = 0
         self._is_taken: list[bool] = []
         self._filling = Slot(0, 0, ())
 
-    def __reduce__(self) -> tuple[Callable[[Any], "ClipRing"], tuple[Any]]:
+    def __reduce__(self) -> tuple[Callable[[Any, int], "ClipRing"], tuple[Any, int]]:
         """Pickle the ring for another process, which gets a duplicate of the descriptor."""
-        return _attach, (DupFd(self._descriptor),)
+        return _attach, (DupFd(self._descriptor), self._min_slots)
 
     def next_clip(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
         """Return a buffer of that shape for the next clip, or None until a slot is released.
 
-        Slots are used in turn, so the previous clip does not change until this one is taken.
+        Slots are used in turn, except those that are taken, and the previous clip does not change
+        until this one is taken.
         """
         num_bytes = math.prod(shape)
         if num_bytes > self._slot_bytes:
             if any(self._is_taken):
                 return None
             self._lay_out(num_bytes)
-        index = self._filling.index
-        if self._is_taken[index]:
+        count, after = len(self._is_taken), self._filling.index
+        # All but the slot before, which holds the previous clip.
+        turns = ((after + turn) % count for turn in range(count - 1))
+        index = next((index for index in turns if not self._is_taken[index]), None)
+        if index is None:
             return None
         self._filling = Slot(index, index * self._slot_bytes, shape)
         return self._view(self._filling)
 
     def _lay_out(self, num_bytes: int) -> None:
         self._slot_bytes = -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        num_slots = min(max(BUDGET_BYTES // self._slot_bytes, MIN_SLOTS), MAX_SLOTS)
+        num_slots = min(max(BUDGET_BYTES // self._slot_bytes, self._min_slots), MAX_SLOTS)
         self._is_taken = [False] * num_slots
         self._filling = Slot(0, 0, ())
         total = num_slots * self._slot_bytes
@@ -110,5 +121,5 @@ class ClipRing:
         self._finalizer()
 
 
-def _attach(descriptor: Any) -> ClipRing:
-    return ClipRing(descriptor.detach())
+def _attach(descriptor: Any, min_slots: int) -> ClipRing:
+    return ClipRing(descriptor.detach(), min_slots)

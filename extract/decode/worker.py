@@ -65,7 +65,7 @@ class Task:
 
 @dataclass(frozen=True)
 class StreamTask:
-    """A stream to read until its piece ends."""
+    """A stream to read, piece after piece, until one ends that does not go on."""
 
     number: int
     source: LiveSource
@@ -95,7 +95,7 @@ class ClipReady:
 
 @dataclass(frozen=True)
 class StreamNews:
-    """A piece of a stream has begun, or has ended with the task; or a sheet of its thumbnails."""
+    """A piece of a stream has begun or has ended, the last one with the task; or a sheet of it."""
 
     task: int
     news: PieceBegun | LiveSheet | PieceEnded
@@ -249,6 +249,8 @@ def _live_messages(
     clip_index = 0
     for read in read_stream(task.source, options, line.new_clip, line.pulse):
         if not isinstance(read, LiveClip):
+            if isinstance(read, PieceBegun):
+                clip_index = 0
             yield StreamNews(task.number, read)
             continue
         spent = time.perf_counter() - started - line.take_waited_seconds()

@@ -73,7 +73,7 @@ class ClipWork:
 
 @dataclass(frozen=True)
 class Flush:
-    """No clip is on its way: run the partial batch."""
+    """No clip is on its way: once all that came before are in the batch, run it as it is."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,7 @@ class _Device:
         self._owners: list[tuple[ClipKey, int]] = []
         self._launched: _Launched | None = None
         self._uploads: deque[tuple[ClipWork, torch.cuda.Event | None]] = deque()
+        self._is_flushing = False
         self._views_back: dict[ClipKey, list[npt.NDArray[np.float32]]] = {}
         self._pinned: dict[int, _Pinned] = {}
         self._busy_seconds = self._waited_seconds = 0.0
@@ -208,13 +209,15 @@ class _Device:
         try:
             while True:
                 if not self._connection.poll():
+                    if self._is_flushing:
+                        self._is_flushing = False
+                        self._run_batch()
                     self._settle()
                 self._busy_seconds += self._seconds()
                 message = self._connection.recv()
                 self._waited_seconds += self._seconds()
                 if isinstance(message, Flush):
-                    self._run_batch()
-                    self._settle()
+                    self._is_flushing = True
                 else:
                     self._add(message)
         finally:

@@ -37,6 +37,8 @@ class _Member:
     """Sent to it, and not yet returned."""
     num_unread: int = 0
     """Of these, clips that it may not have received yet."""
+    is_flushed: bool = True
+    """Whether it will not wait for more to compute the clips that it has."""
     ready: DeviceReady | None = None
     busy_seconds: float = 0.0
     waited_seconds: float = 0.0
@@ -45,8 +47,8 @@ class _Member:
 
 
 MAX_UNREAD = 32
-"""Clips sent to a device that it has not received: few enough for a pipe, so that sending never
-blocks."""
+"""Clips sent to a device that it has not received: few enough for a pipe, even with a `Flush`
+after each, so that sending never blocks."""
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +136,15 @@ class Devices:
         device = min(with_room, key=lambda device: device.num_clips)
         device.num_clips += 1
         device.num_unread += 1
+        device.is_flushed = False
         _send(device, work)
 
     def flush(self) -> None:
-        """Run partial batches, whose clips are waiting for more."""
+        """Run partial batches, whose clips are waiting for more, when nothing else is sent."""
         for device in self._devices:
-            _send(device, Flush())
+            if not device.is_flushed:
+                device.is_flushed = True
+                _send(device, Flush())
 
     def receive(self, connection: Connection) -> ClipTaken | ClipDone | None:
         """The next message of a device, None if it is handled here.

@@ -58,6 +58,9 @@ DEATHS_FORGIVEN = 1
 IN_PARTS = "parts"
 """The reading of a video in parts: if one of them is not as promised, their clips are void."""
 
+CAMERA_CLIPS = 3
+"""After so many clips of cameras, one of a video has its turn: cameras may drop theirs."""
+
 log = logging.getLogger(__name__)
 
 
@@ -208,6 +211,8 @@ class _Run:
         """Queued or running; messages about any other task are ignored."""
         self._clips: deque[ClipWork] = deque()
         """Decoded, and waiting for room on a device."""
+        self._num_of_cameras = 0
+        """Clips sent since the last one of a video."""
         self._spill_seconds = 0.0
         self._queue: deque[Task] = deque()
         self._numbers = itertools.count()
@@ -278,9 +283,9 @@ class _Run:
             if isinstance(message, ClipTaken):
                 pool = self._live if self._live.is_mine(message.worker) else self._pool
                 pool.release(message.worker, message.slot_index)
-                self._feed_devices()
             elif message is not None and not self._live.keep(message):
                 self._keep(message)
+            self._feed_devices()
         elif connection in self._live.connections:
             self._live.receive(connection)
             self._feed_devices()
@@ -323,24 +328,32 @@ class _Run:
             self._spill_seconds += time.perf_counter() - started
 
     def _feed_devices(self) -> None:
-        # Only what a device can begin with is sent of streams: the rest may still be dropped.
-        while self._devices.num_clips <= self._num_at_once and (clip := self._live.next_clip()):
+        while self._devices.have_room and (clip := self._next_clip()):
             self._devices.send(clip)
-        while self._clips and self._devices.have_room and self._is_turn_of_videos:
-            self._devices.send(self._clips.popleft())
         if not self._clips and (not self._tasks or not self._live.are_over):
             self._devices.flush()
 
-    @property
-    def _num_at_once(self) -> int:
-        """Clips in the batches that the devices compute at the same time."""
-        engine = self._engine
-        return max(1, engine.batch_size // len(engine.views)) * len(engine.devices)
+    def _next_clip(self) -> ClipWork | None:
+        """The next clip for a device: of a camera, or of a video, which have their turns."""
+        # Beside cameras, devices get no more than they can begin with: clips of cameras must not
+        # wait there behind others, and as long as they wait here, they may be dropped.
+        if not self._live.are_over and self._devices.num_clips > self._num_at_once:
+            return None
+        is_turn_of_cameras = self._num_of_cameras < CAMERA_CLIPS or not self._clips
+        if is_turn_of_cameras and (clip := self._live.next_clip()):
+            self._num_of_cameras += 1
+            return clip
+        self._num_of_cameras = 0
+        return self._clips.popleft() if self._clips else None
 
     @property
-    def _is_turn_of_videos(self) -> bool:
-        """Whether clips of videos may be sent; they must not make those of cameras wait long."""
-        return self._live.are_over or self._devices.num_clips <= self._num_at_once
+    def _num_at_once(self) -> int:
+        """Clips that fill the batches of all devices; with one more, at least one batch runs.
+
+        Rounded up, because a device may have run some views of its first clip already.
+        """
+        engine = self._engine
+        return -(-engine.batch_size // len(engine.views)) * len(engine.devices)
 
     def _keep(self, clip: ClipDone) -> None:
         """Store a clip's features, and update how many workers the devices need."""

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
 from vigil.extract.decode.reader import ReadingOptions
-from vigil.extract.decode.ring import ClipRing
+from vigil.extract.decode.ring import LIVE_SLOTS, ClipRing
 from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.decode.worker import (
     ClipReady,
@@ -35,8 +35,8 @@ WhenLate: TypeAlias = Literal["drop-oldest", "sparser", "keep-all"]
 """What to do with clips for which the devices have no time."""
 
 MAX_WAITING = 1
-"""Clips of a camera that may wait for a device. Of the four slots of its ring, the device holds at
-most two, and one must be free for the worker, which would otherwise stop reading."""
+"""Clips of a camera that may wait for a device, while another lies at one: the worker needs the
+other two of the `LIVE_SLOTS`, or it would stop reading."""
 CALM_CLIPS = 16
 """After so many clips in time, a thinned camera is thinned half as much."""
 MAX_THINNING = 16
@@ -111,6 +111,8 @@ class LiveStreams:
         self._hear, self._when_late = hear, when_late
         self._numbers, self._turns = itertools.count(), itertools.count(1)
         self._tasks: dict[int, _Camera] = {}
+        self._lent: Counter[int] = Counter()
+        """Of each worker, clips at a device that has not uploaded them yet."""
         self._dtype: type[np.floating] = np.float32
 
     def start(
@@ -126,7 +128,9 @@ class LiveStreams:
         """
         # FFmpeg's own time limits come first; this one is for a decoder that hangs.
         count = len(self._cameras)
-        self._pool = WorkerPool(options, count, limits, num_wanted=count, niceness=0)
+        self._pool = WorkerPool(
+            options, count, limits, num_wanted=count, niceness=0, min_slots=LIVE_SLOTS
+        )
         self._first, self._dtype = first_worker, dtype
 
     def close(self) -> None:
@@ -190,6 +194,9 @@ class LiveStreams:
                 camera.pending.append(_Pending(camera.piece, begun))
             case StreamNews(news=LiveSheet() as sheet):
                 camera.pending.append(_Pending(camera.piece, sheet))
+            case StreamNews(news=PieceEnded(goes_on=True) as ended):
+                camera.pending.append(_Pending(camera.piece, ended))
+                camera.began, camera.num_vain = None, 0
             case StreamNews(news=PieceEnded() as ended):
                 self._end(camera, ended)
             case TaskFailed() | WorkerDied():
@@ -203,8 +210,8 @@ class LiveStreams:
         seen = SeenClip(clip.clip_index, clip.seconds, None, time.monotonic())
         camera.pending.append(_Pending(camera.piece, seen, is_known=False))
         camera.waiting.append(ClipWork(key, self._first + worker, clip.slot))
-        if self._when_late == "keep-all" or camera.source.can_end:
-            return  # the worker waits for a slot
+        if self._may_wait(camera):
+            return
         if clip.clip_index % camera.thinning:
             self._drop(camera, newest=True)
         if len(camera.waiting) <= MAX_WAITING:
@@ -216,6 +223,10 @@ class LiveStreams:
         self._drop(camera)
         if self._when_late == "sparser":
             camera.thinning = min(2 * camera.thinning, MAX_THINNING)
+
+    def _may_wait(self, camera: _Camera) -> bool:
+        """Whether the worker may wait for a slot, and so for the devices."""
+        return self._when_late == "keep-all" or camera.source.can_end
 
     def _drop(self, camera: _Camera, newest: bool = False) -> None:
         work = camera.waiting.pop() if newest else camera.waiting.popleft()
@@ -253,20 +264,31 @@ class LiveStreams:
         camera.try_at = None if camera.source.can_end else now + pause
 
     def next_clip(self) -> ClipWork | None:
-        """The next clip for a device: of the camera that has waited longest for its turn."""
-        waiting = [camera for camera in self._cameras.values() if camera.waiting]
+        """The next clip for a device: of the camera that has waited longest for its turn.
+
+        A device may take long to upload a clip, so it gets one of a camera at a time.
+        """
+        waiting = [
+            camera
+            for camera in self._cameras.values()
+            if camera.waiting
+            and (self._may_wait(camera) or not self._lent[camera.waiting[0].worker])
+        ]
         if not waiting:
             return None
         camera = min(waiting, key=lambda camera: camera.turn)
         camera.turn = next(self._turns)
-        return camera.waiting.popleft()
+        work = camera.waiting.popleft()
+        self._lent[work.worker] += 1
+        return work
 
     def is_mine(self, worker: int) -> bool:
         """Whether a worker's number is one of these."""
         return worker >= self._first
 
     def release(self, worker: int, slot_index: int) -> None:
-        """Let a worker use a slot again."""
+        """Let a worker use a slot again, whose clip a device has uploaded."""
+        self._lent[worker] -= 1
         self._pool.release(worker - self._first, slot_index)
 
     def keep(self, clip: ClipDone) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
-from vigil.extract.decode.live import PieceBegun
+from vigil.extract.decode.live import PieceEnded
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import ReadingOptions
-from vigil.extract.decode.ring import ClipRing
+from vigil.extract.decode.ring import MIN_SLOTS, ClipRing
 from vigil.extract.decode.worker import (
     ClipReady,
     Release,
@@ -96,12 +96,15 @@ class WorkerPool:
     num_wanted: int = 1
     """How many may run; a worker is started only when there is a task for it."""
     niceness: int = NICENESS
+    min_slots: int = MIN_SLOTS
+    """Of each ring."""
     _workers: list[_Worker] = field(default_factory=list)
     _watched_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Create the rings; their memory is allocated when it is first used."""
-        self._workers = [_Worker(ClipRing(), Pulse()) for _ in range(self.limit)]
+        rings = [ClipRing(min_slots=self.min_slots) for _ in range(self.limit)]
+        self._workers = [_Worker(ring, Pulse()) for ring in rings]
 
     def close(self) -> None:
         """Stop the workers, even in the middle of a task, and free the rings."""
@@ -182,7 +185,7 @@ class WorkerPool:
             return index, self._report_death(worker)
         if isinstance(message, ClipReady):
             worker.num_held += 1
-        elif not (isinstance(message, SheetReady | Restarted) or _is_beginning(message)):
+        elif _is_end(message):
             worker.task = None
         return index, message
 
@@ -227,8 +230,11 @@ class WorkerPool:
         _send(worker, Release(slot_index))
 
 
-def _is_beginning(message: Message) -> bool:
-    return isinstance(message, StreamNews) and isinstance(message.news, PieceBegun)
+def _is_end(message: Message) -> bool:
+    """Whether it is the last one about its task."""
+    if isinstance(message, StreamNews):
+        return isinstance(message.news, PieceEnded) and not message.news.goes_on
+    return isinstance(message, WasSplit | TaskFinished | TaskFailed)
 
 
 def _send(worker: _Worker, message: Task | StreamTask | Release) -> None:
