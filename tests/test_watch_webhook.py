@@ -162,6 +162,7 @@ def test_a_redirect_is_not_followed(receiver, port, status):
         ("\u00b2", None),
         ("", None),
     ],
+    ids=range(9),  # two of them are the time now
 )
 def test_retry_after(receiver, port, header, expected):
     def busy(handler):
