@@ -459,7 +459,7 @@ def silent(monkeypatch):
 def test_videos_go_on_beside_a_silent_camera(tmp_path, silent, views):
     video = SourceVideo(encode(tmp_path / "a.mp4", draw_frames(400)), "a")
     heard = []
-    live = LiveStreams([LiveSource("front", "rtsp://a")], lambda _, news: heard.append(news))
+    live = LiveStreams([file_source("nowhere", "front")], lambda _, news: heard.append(news))
     engine = make_engine(SlowColour(0.3), batch_size=5, views=views, keep_clips=True)
     for outcome in engine.extract([video], tmp_path, live=live):
         assert outcome.video == "a"
