@@ -26,7 +26,7 @@ from vigil.extract.engine.live import LiveStreams, SeenClip
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.strips import album_of, existing_strip
-from vigil.pipeline.watching import records, stream_album, streams
+from vigil.pipeline.watching import piece_scorer, records, stream_album
 from vigil.pipeline.watching.cameras import Camera, Cameras
 from vigil.pipeline.watching.retention import remove_results
 from vigil.pipeline.watching.seen_files import SEEN_NAME, SeenFiles
@@ -188,8 +188,8 @@ def test_a_full_disk_loses_thumbnails_with_one_warning_and_nothing_else(
 def watch_stream(folder, monkeypatch, num_seconds, seed, **changes):
     """Play a drawn stream to `vigil watch`; return its results, the oldest first."""
     monkeypatch.setattr(thumbnails, "ROWS", 1)
-    monkeypatch.setattr(streams, "STRETCH_SECONDS", 6.0)
-    monkeypatch.setattr(streams, "LONGEST_STRETCH_SECONDS", 8.0)
+    monkeypatch.setattr(piece_scorer, "STRETCH_SECONDS", 6.0)
+    monkeypatch.setattr(piece_scorer, "LONGEST_STRETCH_SECONDS", 8.0)
     monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
     in_thread(monkeypatch)
     write_run(folder, monkeypatch, seed)

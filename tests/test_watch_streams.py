@@ -19,7 +19,7 @@ from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.rolling import RollingTimeline
 from vigil.pipeline.scores.video_scoring import score_video
 from vigil.pipeline.scoring.score_store import video_result
-from vigil.pipeline.watching import streams
+from vigil.pipeline.watching import piece_scorer
 from vigil.pipeline.watching.alarm import read_alarm
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
@@ -144,7 +144,7 @@ def test_a_stream_has_the_result_of_its_recording(scene, checkpoint, rule, num_f
 
 
 def test_a_long_stream_has_results_in_stretches_that_join(scene, monkeypatch):
-    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    monkeypatch.setattr(piece_scorer, "STRETCH_SECONDS", 40.0)
     video = a_video(10_000)
     scene.play(video)
     results = [result for _, result in scene.results]
@@ -156,7 +156,7 @@ def test_a_long_stream_has_results_in_stretches_that_join(scene, monkeypatch):
 
 
 def test_a_stretch_waits_for_its_thumbnails(scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    monkeypatch.setattr(piece_scorer, "STRETCH_SECONDS", 40.0)
     settings = replace(scene.follower._settings, thumbnails=AlbumSettings(tmp_path / "thumbnails"))
     scene.follower._settings = settings
     video = a_video(10_000)
@@ -254,7 +254,7 @@ def test_a_piece_that_cannot_be_scored_is_given_up_and_its_event_goes_on(
 
 
 def test_a_full_disk_loses_no_alarm_and_the_result_comes_later(scene, rule, monkeypatch, caplog):
-    monkeypatch.setattr(streams, "STRETCH_SECONDS", 40.0)
+    monkeypatch.setattr(piece_scorer, "STRETCH_SECONDS", 40.0)
     keep, refused = scene.follower._keep, []
 
     def full(camera, result, write_album):
@@ -275,8 +275,8 @@ def test_a_full_disk_loses_no_alarm_and_the_result_comes_later(scene, rule, monk
 def test_times_follow_the_clock_of_the_camera_and_steps_of_this_machine(scene, monkeypatch):
     video = a_video(4000)
     now = [1000.0]
-    monkeypatch.setattr(streams.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(streams.time, "time", lambda: now[0] + BEGUN.began_at - 1000 + step[0])
+    monkeypatch.setattr(piece_scorer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(piece_scorer.time, "time", lambda: now[0] + BEGUN.began_at - 1000 + step[0])
     step, num_known = [0.0], 0
     hear = scene.follower._hear
     hear(("front", 0), BEGUN)
