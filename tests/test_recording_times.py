@@ -200,7 +200,7 @@ def test_events_and_pages_carry_times_of_day(tmp_path):
     details = details_of(result, tmp_path, None)
     assert details["recorded_at"] == "2024-12-31 23:59:59+00:00"
     assert details["recorded_at_source"] == "name"
-    first, second = index_of(Results(manifest, (result, plain), ()))["events"]
+    first, second = index_of(Results(manifest, (result, plain), ()), tmp_path)["events"]
     clocks = ["2025-01-01 00:00:00+00:00", "2025-01-01 00:00:01+00:00"]
     assert sorted([first[8:], second[8:]]) == [[], clocks]
 

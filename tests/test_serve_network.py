@@ -215,6 +215,7 @@ class TestInTheBrowser:
     def say_who(page, name):
         page.fill("#reviewer-name", name)
         page.keyboard.press("Enter")
+        page.wait_for_selector("#reviewer-name", state="hidden")  # else it takes the next key
 
     def test_the_video_plays_at_the_event_in_ranges(self, visit):
         page = visit()
