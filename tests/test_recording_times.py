@@ -202,7 +202,7 @@ def test_events_and_pages_carry_times_of_day(tmp_path):
     assert details["recorded_at_source"] == "name"
     first, second = index_of(Results(manifest, (result, plain), ()), tmp_path)["events"]
     clocks = ["2025-01-01 00:00:00+00:00", "2025-01-01 00:00:01+00:00"]
-    assert sorted([first[8:], second[8:]]) == [[], clocks]
+    assert sorted([first[9:], second[9:]]) == [[], clocks]
 
 
 def test_times_after_a_jump_of_the_clock_are_not_known():
