@@ -27,7 +27,7 @@ class RecordingTime:
     start: datetime
     """With a time zone only if that is known; else by the clock of the recorder."""
     source: str
-    """Where it comes from: name, template or creation_time."""
+    """Where it comes from: name, template, creation_time or stream."""
     named_seconds: float | None = None
     """Length of the recording according to its name, if that has an end, too."""
 

@@ -2,17 +2,15 @@
 
 import configparser
 import errno
-import http.server
 import json
 import os
 import socket
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from commands import ROOT, run_python
+from http_streams import PASSWORD, http_server
 from video_files import draw_frames, encode
 
 from vigil.extract.networks.backbones import find_backbone
@@ -36,8 +34,6 @@ from vigil.pipeline.doctor.children import run_checks
 from vigil.pipeline.doctor.devices import GpuFacts
 from vigil.pipeline.doctor.finding import OK, PROBLEM, WARNING, Check, Finding
 from vigil.pipeline.starter import STARTER
-
-PASSWORD = "s3cret"
 
 
 def states(findings) -> dict[str, str]:
@@ -402,23 +398,6 @@ def test_a_folder_tells_its_newest_video_and_whether_it_grows(tmp_path, monkeypa
 
 
 # Streams
-
-
-@contextmanager
-def http_server(answer):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        do_GET = answer  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://viewer:{PASSWORD}@127.0.0.1:{server.server_port}/{PASSWORD}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def only_stream(address, seconds=8.0):

@@ -1,14 +1,14 @@
 """Running streams: read in pieces, like files, and followed by the engine."""
 
-import http.server
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_backbone import SPEC, MeanColour, make_engine
+from http_streams import PASSWORD, http_server
 from video_files import draw_frames, encode
 
 from vigil.extract.clips import ClipGrid
@@ -37,7 +37,6 @@ from vigil.extract.source import SourceVideo
 from vigil.extract.store import feature_path, verify_features
 
 OPTIONS = ReadingOptions(ClipGrid(8, 4), None)
-PASSWORD = "s3cret"
 
 
 def file_source(path, name="front"):
@@ -49,30 +48,19 @@ def video(tmp_path):
     return encode(tmp_path / "a.mp4", draw_frames(30))
 
 
-@contextmanager
 def http_stream(*answers):
     """Serve one body after the other to whoever asks; then nothing but errors."""
     left = list(answers)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if not left:
-                self.send_error(503)
-                return
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(left.pop(0))
+    def answer(handler):
+        if not left:
+            handler.send_error(503)
+            return
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(left.pop(0))
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://viewer:{PASSWORD}@127.0.0.1:{server.server_port}/stream"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return http_server(answer)
 
 
 def transport_stream(path, frames, times=None):

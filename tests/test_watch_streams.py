@@ -1,6 +1,8 @@
 """Streams of cameras: alarms while they run, results in stretches, and what interruptions do."""
 
+import json
 from dataclasses import replace
+from importlib.resources import files
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,7 @@ from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.rolling import RollingTimeline
 from vigil.pipeline.scores.video_scoring import score_video
+from vigil.pipeline.scoring.results import result_content
 from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.watching import piece_scorer
 from vigil.pipeline.watching.alarm import read_alarm
@@ -141,6 +144,9 @@ def test_a_stream_has_the_result_of_its_recording(scene, checkpoint, rule, num_f
     }
     assert not any(one.is_open for one in told), "a file that ends ends its events"
     assert result.recorded_at is not None
+    schema = files("vigil.pipeline.scoring").joinpath("schema/result.json").read_bytes()
+    content = json.loads(json.dumps(result_content(result)))
+    pytest.importorskip("jsonschema").validate(content, json.loads(schema))
 
 
 def test_a_long_stream_has_results_in_stretches_that_join(scene, monkeypatch):

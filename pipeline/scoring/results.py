@@ -85,7 +85,7 @@ class VideoResult:
     recorded_at: str | None = None
     """Time of day of the first frame; None if it is not known."""
     recorded_at_source: str | None = None
-    """Where that comes from: name, template or creation_time."""
+    """Where that comes from: name, template, creation_time, or stream (it was seen live)."""
     rule: EventRule | None = None
     """What counted as an event; None in results of earlier versions."""
     left_out: tuple[Event, ...] = ()

@@ -103,11 +103,6 @@ class Ledger:
             )
         return None
 
-    def is_scored(self, camera: str, digest: str) -> str | None:
-        """Name of the recording of this content that was scored; None if there is none."""
-        found = self.recorded(camera, digest)
-        return found.video if found and found.outcome == SCORED else None
-
     def record_video(self, video: ScoredVideo, alarms: Sequence[Alarm]) -> None:
         """Record that a recording is done, with its alarms, all or nothing.
 
