@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from dying import Killed
@@ -24,6 +25,7 @@ from watched import (
 
 from bench import watching
 from vigil.extract.engine import dispatch
+from vigil.extract.engine.live import LiveStreams
 from vigil.extract.errors import UserError
 from vigil.extract.files import open_lock
 from vigil.pipeline.scoring import score_store
@@ -264,6 +266,32 @@ def test_results_name_a_stream_without_its_address(place):
     assert json.loads(manifest)["settings"]["sources"] == ["stream", str(place / "in")]
     assert str(video) not in manifest
     assert len(json.loads(manifest)["videos"]) == 2
+
+
+def test_what_each_stream_does_when_late_is_logged_and_in_the_overview(place, monkeypatch, caplog):
+    record(place)
+    caplog.set_level("INFO")
+    scored, rules = Records.scored, set()
+
+    def interrupted(self, *arguments):
+        scored(self, *arguments)
+        rules.update(one for one in self.gauges.samples() if one.name == "vigil_when_late")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "scored", interrupted)
+    monkeypatch.setattr(LiveStreams, "watch", lambda self: None)  # call no camera
+    file = place / "cameras.toml"
+    file.write_text(
+        '[[camera]]\nname = "yard"\naddress = "rtsp://127.0.0.1:1"\nwhen_late = "sparser"\n'
+    )
+    sources = (str(place / "in"), "rtsp://127.0.0.2:1")
+    options = watch_options(place, sources=sources, cameras=file, once=False, span="1")
+    assert run_watch(replace(options, when_late="keep-all")) == 0
+    note = "When there is too little time for all clips: 127.0.0.2-1 keep-all, yard sparser."
+    assert note in json.loads((place / "out" / "manifest.json").read_text())["warnings"]
+    assert note in caplog.messages
+    found = {(*dict(one.labels).values(), one.value) for one in rules}
+    assert found == {("127.0.0.2-1", "keep-all", 1), ("yard", "sparser", 1)}
 
 
 def test_a_disk_without_room_stops_nothing_but_scoring(place, monkeypatch, caplog):

@@ -7,7 +7,7 @@ others stay where they are.
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -40,6 +40,8 @@ class Overview:
     options: WatchOptions
     scorer: Scorer
     """Describes the detector and the thresholds."""
+    notes: Sequence[str] = ()
+    """What else to know of this run."""
     _results: dict[bool, OrderedDict[str, tuple[float, VideoResult]]] = field(
         default_factory=lambda: {True: OrderedDict(), False: OrderedDict()}
     )
@@ -107,11 +109,12 @@ class Overview:
     def _notes(self) -> list[str]:
         """What to know of the overview."""
         if not any(map(self._is_full, self._results.values())):
-            return []
+            return [*self.notes]
         number = counted(self.options.report_videos, "recording")
         return [
+            *self.notes,
             f"Shown are the newest {number} with events, and as many without; the files of all "
-            "others are in the folder."
+            "others are in the folder.",
         ]
 
     def _drifted(self) -> list[str]:
