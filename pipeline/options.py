@@ -380,6 +380,8 @@ class WatchOptions:
     """Score everything that is complete now, then exit."""
     from_now: bool = False
     """Leave alone the files that are there when RESULTS is new."""
+    retry_failed: bool = False
+    """First try all recordings again that have failed, also those whose file is damaged."""
     when_late: WhenLate = "drop-oldest"
     """What to do with clips of streams for which there is no time: drop the oldest, compute every
     second, fourth, ... only, or keep all and fall behind; --cameras may say it of a camera."""

@@ -18,7 +18,7 @@ from vigil.pipeline.scoring.results import ResultsError, VideoResult, read_resul
 from vigil.pipeline.scoring.score_store import Scorer
 from vigil.pipeline.scoring.writers import write_overview
 from vigil.pipeline.watching.ledger import FAILED, SCORED
-from vigil.pipeline.watching.seen_files import SeenFiles
+from vigil.pipeline.watching.seen_files import POSTPONED, SeenFiles
 
 REFRESH_SECONDS = 30.0
 """At least between two refreshes."""
@@ -60,8 +60,9 @@ class Overview:
                     self.add(read_result(result_path(self.options.out, file.name)), done_at)
                 except ResultsError as error:
                     log.debug("%s", error)  # its removal was interrupted
-        for done_at, file in seen.newest(FAILED, False, self.options.report_videos):
-            self.fail(FailedVideo(file.name, file.reason), done_at)
+        for outcome in (FAILED, POSTPONED):
+            for done_at, file in seen.newest(outcome, False, self.options.report_videos):
+                self.fail(FailedVideo(file.name, file.reason), done_at)
 
     @property
     def num_videos(self) -> int:
@@ -71,12 +72,16 @@ class Overview:
     def add(self, result: VideoResult, done_at: float) -> None:
         """Show a result, and no longer the oldest of its kind if there are too many."""
         self.discard([result.video])
-        self._failures.pop(result.video, None)
+        self.forgive(result.video)
         self._put(self._results[bool(result.events)], result.video, (done_at, result))
 
     def fail(self, failed: FailedVideo, done_at: float) -> None:
         """List a recording that has no result."""
         self._put(self._failures, failed.video, (done_at, failed))
+
+    def forgive(self, name: str) -> None:
+        """List a recording no longer that had no result."""
+        self._is_changed |= self._failures.pop(name, None) is not None
 
     def discard(self, names: Collection[str]) -> bool:
         """Show these results no longer; return whether any was shown."""

@@ -107,6 +107,8 @@ def _start(
     names = [sink.name for sink in sinks]
     ledger = Ledger(out / LEDGER_NAME, names, lambda camera: cameras.settings_of(camera).limits)
     stack.enter_context(closing(ledger))
+    if options.retry_failed:
+        seen.retry(ledger.forget_failures())
     gauges = _gauges(options, cameras, stack)
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
