@@ -131,10 +131,10 @@ def cases(options: Options) -> list[Case]:
     (device, *_) = select_devices(options.device)
     best = choose_precision("auto", [device])
     starter = load_checkpoint(STARTER).config.spec.endpoint
-    layers = {"Mixed_4d": "", "Mixed_4f": "", "AvgPool": "", starter: " (starter)"}
+    layers = {**{name: name for name in ("Mixed_4d", "Mixed_4f", "AvgPool")}, "starter": starter}
     return [decoding] + [
-        Case("i3d", layer, f"{layer}{note}", precision)
-        for layer, note in layers.items()
+        Case("i3d", layer, label, precision)
+        for label, layer in layers.items()
         for precision in dict.fromkeys(("fp32", best))
     ]
 
