@@ -1,6 +1,6 @@
 """The base class of all errors that a user can fix, and records of videos that failed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class UserError(Exception):
@@ -17,13 +17,17 @@ class VideoError(UserError):
         reason: what is wrong, in one line.
         decoder: name of the decoder that failed; empty if none was chosen yet.
         frame_index: number of frames decoded before the error.
+        may_pass: whether the reason lies outside the file, so that it may be read later.
     """
 
-    def __init__(self, reason: str, decoder: str = "", frame_index: int = 0) -> None:
+    def __init__(
+        self, reason: str, decoder: str = "", frame_index: int = 0, may_pass: bool = False
+    ) -> None:
         """Store the reason as a single line."""
         self.reason = " ".join(reason.split())
         self.decoder = decoder
         self.frame_index = frame_index
+        self.may_pass = may_pass
         super().__init__(self.reason)
 
 
@@ -41,3 +45,6 @@ class FailedVideo:
     decoder: str = ""
     frame: int | None = None
     """Number of frames decoded before it failed, if known."""
+    may_pass: bool = field(default=False, compare=False)
+    """Whether the reason lies outside the video, so that another attempt may succeed; it is not in
+    the list that commands leave."""

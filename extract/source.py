@@ -119,8 +119,12 @@ def identify(video: SourceVideo, beat: Callable[[], None] = lambda: None) -> Vid
                 whole.update(os.fsencode(picture.name) + b"\0")
             digest = whole.hexdigest()
     except OSError as error:
-        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+        raise _unreadable(error) from error
     return VideoIdentity(video.name, num_bytes, modified_ns, digest)
+
+
+def _unreadable(error: OSError) -> VideoError:
+    return VideoError(f"the file cannot be read ({error.strerror})", may_pass=True)
 
 
 def _digest(path: Path, beat: Callable[[], None]) -> str:
@@ -141,6 +145,6 @@ def require_unchanged(video: SourceVideo, identity: VideoIdentity) -> None:
     try:
         found = size_and_time(video.path)
     except OSError as error:
-        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+        raise _unreadable(error) from error
     if found != (identity.num_bytes, identity.modified_ns):
         raise VideoError(CHANGED)

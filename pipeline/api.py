@@ -18,10 +18,18 @@ from vigil.extract.store import VideoFeatures, read_features
 from vigil.pipeline import checkpoint as checkpoints
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.evaluation.command import EvaluatedRun, evaluate_run
+from vigil.pipeline.explaining.command import explain_video
+from vigil.pipeline.explaining.explanation import Explanation
 from vigil.pipeline.extraction.command import ExtractionReport, extract_requested
 from vigil.pipeline.keywords import Options, in_keywords, options_of, parameters_of
 from vigil.pipeline.option_checks import check_options
-from vigil.pipeline.options import EvaluateOptions, ExtractOptions, ScoreOptions, TrainOptions
+from vigil.pipeline.options import (
+    EvaluateOptions,
+    ExplainOptions,
+    ExtractOptions,
+    ScoreOptions,
+    TrainOptions,
+)
 from vigil.pipeline.progress import Listener, Progress, told_to
 from vigil.pipeline.scores.events import Event
 from vigil.pipeline.scoring.command import request_of, score_videos
@@ -32,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "EvaluatedRun",
     "Event",
+    "Explanation",
     "ExtractionReport",
     "FailedVideo",
     "Progress",
@@ -40,6 +49,7 @@ __all__ = [
     "VideoFeatures",
     "VideoResult",
     "evaluate",
+    "explain",
     "extract",
     "load_checkpoint",
     "load_features",
@@ -55,7 +65,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 KEYWORDS = {
     name: parameter
-    for kind in (ScoreOptions, ExtractOptions, TrainOptions, EvaluateOptions)
+    for kind in (ScoreOptions, ExtractOptions, TrainOptions, EvaluateOptions, ExplainOptions)
     for name, parameter in parameters_of(kind).items()
 }
 """Those of all functions, since the message of one may advise to call another."""
@@ -93,6 +103,11 @@ def _checked(kind: type[Options], keywords: Mapping[str, Any], function: str) ->
     return chosen
 
 
+def _folder(out: Path_ | None) -> AbstractContextManager[Path_]:
+    """The folder that a caller names, or one that is removed at the end."""
+    return TemporaryDirectory() if out is None else nullcontext(out)
+
+
 @_with_keywords_of(ScoreOptions)
 def score(
     videos: Paths,
@@ -118,8 +133,7 @@ def score(
         TypeError: an option is unknown.
         OSError: a folder cannot be written.
     """
-    place: AbstractContextManager[Path_] = TemporaryDirectory() if out is None else nullcontext(out)
-    with place as folder, told_to(progress or _nobody):
+    with _folder(out) as folder, told_to(progress or _nobody):
         given: dict[str, Any] = {"videos": videos, "checkpoint": checkpoint, "out": folder}
         given |= {"thumbnails": out is not None, **options}  # without a folder nobody sees them
         chosen = _checked(ScoreOptions, given, "score")
@@ -198,6 +212,37 @@ def evaluate(run: Path_, features: Path_, annotations: Paths, **options: Any) ->
     with told_to(_nobody):
         given = {"run": run, "features": features, "annotations": annotations, **options}
         return evaluate_run(_checked(EvaluateOptions, given, "evaluate"))
+
+
+@_with_keywords_of(ExplainOptions)
+def explain(
+    video: Path_,
+    checkpoint: Path_ | None = None,
+    out: Path_ | None = None,
+    *,
+    progress: Listener | None = None,
+    **options: Any,
+) -> Explanation:
+    """Explain why a moment of a video has its score: where, when, and what resembles it.
+
+    Args:
+        video: a video file, or a folder of pictures.
+        checkpoint: folder of a run or of one of its checkpoints; None for the detector that ships
+            with vigil.
+        out: folder for explain.html, its figures and the features, as vigil explain writes them;
+            None to keep no files.
+        progress: called with a `Progress` now and then, while the video is extracted.
+        **options: the flags of vigil explain, such as ``at=75.5`` and ``class_name="Fighting"``.
+
+    Raises:
+        UserError: the video cannot be decoded, there is no such moment or class, or the model
+            cannot be explained.
+        TypeError: an option is unknown.
+        OSError: a folder cannot be written.
+    """
+    with _folder(out) as folder, told_to(progress or _nobody):
+        given = {"video": video, "checkpoint": checkpoint, "out": folder, **options}
+        return explain_video(_checked(ExplainOptions, given, "explain"), with_page=out is not None)
 
 
 def load_features(path: Path_) -> VideoFeatures:

@@ -41,6 +41,7 @@ OneOrMore: TypeAlias = Annotated[
 Videos: TypeAlias = Annotated[OneOrMore, arg(metavar="VIDEOS...")]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Which = Literal["best", "last"]
+WhenLate = Literal["drop-oldest", "sparser", "keep-all"]
 CropOrder = Literal["rtfm", "oversample", "deepmil", "vigil", "unnamed"]
 
 if TYPE_CHECKING:
@@ -379,9 +380,11 @@ class WatchOptions:
     """Score everything that is complete now, then exit."""
     from_now: bool = False
     """Leave alone the files that are there when RESULTS is new."""
-    when_late: Literal["drop-oldest", "sparser", "keep-all"] = "drop-oldest"
+    retry_failed: bool = False
+    """First try all recordings again that have failed, also those whose file is damaged."""
+    when_late: WhenLate = "drop-oldest"
     """What to do with clips of streams for which there is no time: drop the oldest, compute every
-    second, fourth, ... only, or keep all and fall behind."""
+    second, fourth, ... only, or keep all and fall behind; --cameras may say it of a camera."""
     settle_seconds: float = 5.0
     """A file counts as complete if it has not changed for so long; sooner if its writer has closed
     it."""

@@ -26,6 +26,7 @@ from vigil.pipeline.commands import defaults_of, option_types
 from vigil.pipeline.keywords import in_keywords, options_of, parameters_of
 from vigil.pipeline.options import (
     EvaluateOptions,
+    ExplainOptions,
     ExtractOptions,
     LogOptions,
     ScoreOptions,
@@ -42,6 +43,7 @@ OPTIONS = {
     "extract": ExtractOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
+    "explain": ExplainOptions,
 }
 NUM_VIDEOS = 6
 CPU = {"device": "cpu", "workers": 0}
@@ -140,7 +142,8 @@ def test_the_keywords_are_the_fields_of_the_options(name):
     signature = inspect.signature(getattr(api, name))
     expected = dict(leaves(OPTIONS[name]))
     assert signature.parameters.keys() - {"progress"} == expected.keys()
-    named = {"videos", "checkpoint", "out", "features", "annotations", "run", "progress"}
+    named = {"videos", "video", "checkpoint", "out", "run", "progress"}
+    named |= {"features", "annotations"} if name != "explain" else set()
     for keyword, parameter in signature.parameters.items():
         if keyword not in named:
             assert parameter.default == expected[keyword]
@@ -190,6 +193,7 @@ def test_keywords_and_flags_make_the_same_options():
         ("train", {"epoch": 1}, "did you mean epochs"),
         ("train", {"method": "svm", "lstm_size": 1}, "argument 'lstm_size': it takes features"),
         ("evaluate", {"boostrap": 1}, "did you mean bootstrap"),
+        ("explain", {"class": 1}, "did you mean class_name"),
     ],
 )
 def test_an_unknown_keyword_is_refused(function, given, said):

@@ -1,5 +1,6 @@
 """`vigil explain`: the moment, the evidence, the places, the neighbours and the page."""
 
+import tempfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from test_pooling_gradients import CONFIGS, with_clips
 from test_result_formats import make_result
 from video_files import encode
 
+import vigil
 from vigil.data.pooling import PoolingConfig, segment_features
 from vigil.extract.engine.cutting import cut_view
 from vigil.extract.errors import UserError
@@ -39,9 +41,9 @@ from vigil.pipeline.checkpoint import load_checkpoint
 from vigil.pipeline.cli import main
 from vigil.pipeline.explaining import command, places
 from vigil.pipeline.explaining.attribution import Attribution, attribute
+from vigil.pipeline.explaining.explanation import Explanation
 from vigil.pipeline.explaining.moment import Bag, bag_around, find_moment
 from vigil.pipeline.explaining.nearest import find_nearest
-from vigil.pipeline.explaining.page import speaks_against
 from vigil.pipeline.explaining.places import clips_of, find_pictures, on_frame
 from vigil.pipeline.option_values import read_moment
 from vigil.pipeline.text_files import write_json
@@ -211,6 +213,7 @@ def test_clips_near_the_segment_are_looked_into_by_their_evidence():
     assert (starts < 232).all()
     assert (stops > 118).all()
     found = SimpleNamespace(bag=bag, attribution=attribution)
+    speaks_against = Explanation.speaks_against.fget
     assert not speaks_against(found)
     evidence[8] = -1.0
     assert speaks_against(found)
@@ -374,6 +377,38 @@ def test_a_moment_and_a_class_can_be_chosen(explained):
     page = (explained("--at", "4.1", "--class-name", "Arson") / "explain.html").read_text()
     assert "logit of the class <bdi>Arson</bdi> for the whole video" in page
     assert "3.84 to 4.80" in page
+
+
+def test_the_function_explains_as_the_command_does(explained, tmp_path, capsys, monkeypatch):
+    written = explained("--at", "4.1")
+    capsys.readouterr()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    how = {"checkpoint": tmp_path / "run", "at": 4.1}
+    found = vigil.explain(tmp_path / HOSTILE, **how)
+    assert found.moment.segment.start_seconds == pytest.approx(3.84)
+    assert (found.actions, found.nearest) == (None, None)
+    assert all(one.places.shape == one.pixels.shape[:2] for one in found.pictures)
+    seconds, evidence = found.evidence_over_time
+    assert len(seconds) == len(evidence) > 0
+    scores = [one.score for one in found.highest_segments]
+    assert scores == sorted(scores, reverse=True)
+    assert [*(tmp_path / "temporary").iterdir()] == []
+    vigil.explain(tmp_path / HOSTILE, out=tmp_path / "here", **how)
+    assert (tmp_path / "here" / "explain.html").read_text() == (
+        (written / "explain.html").read_text()
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_the_function_refuses_what_cannot_be_explained(explained, tmp_path, capsys):
+    explained()
+    how = {"checkpoint": tmp_path / "run"}
+    with pytest.raises(UserError, match=r"^at 0:01:00 is after the end"):
+        vigil.explain(tmp_path / HOSTILE, at="1:00", **how)
+    (tmp_path / "none.mp4").write_text("no video")
+    with pytest.raises(UserError, match=r"^none.mp4 has no features: not a video"):
+        vigil.explain(tmp_path / "none.mp4", **how)
 
 
 @pytest.mark.parametrize(

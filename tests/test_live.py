@@ -1,5 +1,6 @@
 """Running streams: read in pieces, like files, and followed by the engine."""
 
+import itertools
 import threading
 import time
 from contextlib import closing
@@ -161,12 +162,10 @@ def test_http_never_leads_to_a_file(tmp_path, video):
     assert [type(one) for one in news] == [PieceEnded]
 
 
-def follow(engine, store, sources, videos=(), **settings):
+def follow(engine, store, sources, videos=()):
     """Everything heard of cameras, camera by camera."""
     heard = {source.name: [] for source in sources}
-    live = LiveStreams(
-        sources, lambda piece, news: heard[piece[0]].append((piece[1], news)), **settings
-    )
+    live = LiveStreams(sources, lambda piece, news: heard[piece[0]].append((piece[1], news)))
     outcomes = list(engine.extract(videos, store, live=live))
     return heard, outcomes
 
@@ -216,21 +215,13 @@ def paced(monkeypatch):
 @pytest.mark.parametrize("when_late", ["drop-oldest", "sparser", "keep-all"])
 def test_a_late_device_gets_what_the_rule_says(tmp_path, paced, monkeypatch, when_late):
     heard = []
-    live = LiveStreams(
-        [LiveSource("front", "rtsp://nowhere")], lambda _, news: heard.append(news), when_late
-    )
-    ended = lambda: heard and isinstance(heard[-1], PieceEnded)  # noqa: E731
-
-    def more():
-        if not ended():
-            return ()
-        live.stop()
-        return None
-
-    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
+    source = LiveSource("front", "rtsp://nowhere", when_late=when_late)
+    live = LiveStreams([source], lambda _, news: heard.append(news))
     in_thread(monkeypatch)
     engine = make_engine(SlowColour())
-    assert list(engine.extract((), tmp_path, more=more, live=live)) == []
+    follow_until(
+        lambda: heard and isinstance(heard[-1], PieceEnded), engine, tmp_path, live, monkeypatch
+    )
     clips = [news for news in heard if isinstance(news, SeenClip)]
     assert [clip.index for clip in clips] == list(range(24)), "every clip is told, in order"
     seen = [clip.index for clip in clips if clip.features is not None]
@@ -240,6 +231,23 @@ def test_a_late_device_gets_what_the_rule_says(tmp_path, paced, monkeypatch, whe
         assert len(seen) == 24
     if when_late == "drop-oldest":
         assert seen[-1] == 23, "the newest are kept"
+
+
+class Enough(Exception):  # noqa: N818 - it is not an error
+    """Ends a run, as Ctrl-C does."""
+
+
+def follow_until(is_enough, engine, store, live, monkeypatch, seconds=0.02):
+    """Follow cameras until a condition holds, which is looked at every so many seconds."""
+
+    def more():
+        if is_enough():
+            raise Enough
+        return ()
+
+    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", seconds)
+    with pytest.raises(Enough), closing(engine.extract((), store, more=more, live=live)) as run:
+        next(run)
 
 
 class NoPool:
@@ -264,10 +272,14 @@ class NoPool:
 
 
 def computed(monkeypatch, when_late, num_clips, clips_per_result):
-    """Which clips a device computes that is done with one for every so many that arrive."""
+    """Which clips a device computes that is done with one for every so many that arrive.
+
+    What it computes when no more arrive does not count.
+    """
     monkeypatch.setattr(following, "WorkerPool", NoPool)
     heard = []
-    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda _, news: heard.append(news), when_late)
+    source = LiveSource("a", "rtsp://a", when_late=when_late)
+    live = LiveStreams([source], lambda _, news: heard.append(news))
     live.start(OPTIONS, WorkerLimits(), 0, np.float32)
     live.watch()
     live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
@@ -279,17 +291,20 @@ def computed(monkeypatch, when_late, num_clips, clips_per_result):
         live.receive(ClipReady(0, index, Slot(index, 0, ()), 0, "pyav", np.arange(4) / 25))
         if not busy and (busy := live.next_clip()):
             live.release(busy.worker, busy.slot.index)
-    live.stop()
-    if busy:
+    live.receive(StreamNews(0, PieceEnded("it hung up", 0)))
+    rest = []
+    while busy:  # and now the device has time
         live.keep(ClipDone(busy.key, np.full((1, 2), busy.key[2]), 0, 0))
-    assert live.are_over
+        if busy := live.next_clip():
+            live.release(busy.worker, busy.slot.index)
+            rest.append(busy.key[2])
     _, *clips, ended = heard
     assert isinstance(ended, PieceEnded)
     assert [clip.index for clip in clips] == list(range(num_clips)), "each is told, in order"
     seen = [clip.index for clip in clips if clip.features is not None]
     assert all((clips[index].features == index).all() for index in seen)
     assert sorted(live._pool.released) == list(range(num_clips)), "each slot is free once"
-    return seen
+    return [index for index in seen if index not in rest]
 
 
 def test_in_time_every_clip_is_computed(monkeypatch):
@@ -339,7 +354,8 @@ def test_a_worker_never_waits_for_a_device(monkeypatch, when_late):
     monkeypatch.setattr(following, "WorkerPool", NoPool)
     monkeypatch.setattr(ring_module, "BUDGET_BYTES", 1)
     ring = ClipRing(min_slots=LIVE_SLOTS)
-    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda *_: None, when_late)
+    source = LiveSource("a", "rtsp://a", when_late=when_late)
+    live = LiveStreams([source], lambda *_: None)
     live.start(OPTIONS, WorkerLimits(), 0, np.float32)
     live.watch()
     live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
@@ -359,7 +375,7 @@ def test_a_worker_never_waits_for_a_device(monkeypatch, when_late):
 
 def test_videos_have_their_turn_beside_cameras(tmp_path, monkeypatch):
     monkeypatch.setattr(following, "WorkerPool", NoPool)
-    live = LiveStreams([LiveSource("a", "rtsp://a")], lambda *_: None, "keep-all")
+    live = LiveStreams([LiveSource("a", "rtsp://a", when_late="keep-all")], lambda *_: None)
     live.start(OPTIONS, WorkerLimits(), 0, np.float32)
     live.watch()
     live.receive(StreamNews(0, PieceBegun(0.0, 25.0, 320, 240)))
@@ -453,25 +469,20 @@ def test_videos_go_on_beside_a_silent_camera(tmp_path, silent, views):
         assert outcome.video == "a"
         assert [type(news) for news in heard] == [PieceBegun], "the camera was silent"
         silent.set()
-        live.stop()
     assert len(verify_features(feature_path(tmp_path, "a")).clip_features) > 8
 
 
 def test_no_more_clips_of_cameras_are_sent_than_a_pipe_holds(tmp_path, paced, monkeypatch):
     monkeypatch.setattr(device_group, "MAX_UNREAD", 2)
-    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
     in_thread(monkeypatch)
     sources = [LiveSource(name, "rtsp://nowhere") for name in "abcd"]
     heard = []
     live = LiveStreams(sources, lambda _, news: heard.append(news))
 
-    def more():
-        if sum(isinstance(news, PieceEnded) for news in heard) < len(sources):
-            return ()
-        live.stop()
-        return None
+    def are_over():
+        return sum(isinstance(news, PieceEnded) for news in heard) == len(sources)
 
-    assert list(make_engine(batch_size=64).extract((), tmp_path, more=more, live=live)) == []
+    follow_until(are_over, make_engine(batch_size=64), tmp_path, live, monkeypatch)
     assert sum(isinstance(news, SeenClip) for news in heard) == 24 * len(sources)
 
 
@@ -486,7 +497,6 @@ def in_thread(monkeypatch):
 
 
 def test_a_camera_that_hangs_up_is_called_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.02)
     monkeypatch.setattr(following, "FIRST_PAUSE", 0.01)
     in_thread(monkeypatch)
     bodies = [transport_stream(tmp_path / f"{n}.ts", draw_frames(70, seed=n)) for n in range(2)]
@@ -496,13 +506,10 @@ def test_a_camera_that_hangs_up_is_called_again(tmp_path, monkeypatch):
             [LiveSource("front", address)], lambda piece, news: heard.append((piece, news))
         )
 
-        def more():
-            if sum(isinstance(news, PieceEnded) for _, news in heard) < 2:
-                return ()
-            live.stop()
-            return None
+        def are_over():
+            return sum(isinstance(news, PieceEnded) for _, news in heard) == 2
 
-        list(make_engine().extract((), tmp_path, more=more, live=live))
+        follow_until(are_over, make_engine(), tmp_path, live, monkeypatch)
     begun = [piece for piece, news in heard if isinstance(news, PieceBegun)]
     assert begun == [("front", 0), ("front", 1)]
     for number in range(2):
@@ -514,7 +521,6 @@ def test_a_camera_that_hangs_up_is_called_again(tmp_path, monkeypatch):
 
 
 def test_pauses_grow_while_a_camera_is_away(tmp_path, monkeypatch):
-    monkeypatch.setattr("vigil.extract.engine.dispatch.WATCH_SECONDS", 0.001)
     monkeypatch.setattr(following, "FIRST_PAUSE", 0.004)
     in_thread(monkeypatch)
     calls = []
@@ -526,14 +532,56 @@ def test_pauses_grow_while_a_camera_is_away(tmp_path, monkeypatch):
     monkeypatch.setattr("vigil.extract.decode.worker.read_stream", nothing)
     monkeypatch.setattr(following, "LAST_PAUSE", 0.064)
     live = LiveStreams([LiveSource("front", "rtsp://nowhere")], pytest.fail)
-
-    def more():
-        if len(calls) < 8:
-            return ()
-        live.stop()
-        return None
-
-    list(make_engine().extract((), tmp_path, more=more, live=live))
+    follow_until(lambda: len(calls) >= 8, make_engine(), tmp_path, live, monkeypatch, 0.001)
     pauses = np.diff(calls)
     assert pauses[-1] >= 0.032
     assert pauses[:2].min() >= 0.002
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """A camera that the test plays, without pauses, and a clock that the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(following, "WorkerPool", NoPool)
+    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    live = LiveStreams([LiveSource("yard", "rtsp://a")], lambda *_: None)
+    live.start(OPTIONS, WorkerLimits(), 0, np.float32)
+    numbers = itertools.count()
+
+    def play(*news, seconds=0.0):
+        live._cameras["yard"].try_at = now[0]
+        live.watch()
+        task = next(numbers)
+        for one in news:
+            now[0] += seconds
+            live.receive(StreamNews(task, one))
+
+    return play
+
+
+REFUSED = PieceEnded("Connection refused", 0)
+BEGUN = PieceBegun(0.0, 25.0, 320, 240)
+
+
+def test_a_camera_that_stays_away_is_logged_less_and_less_often(called, caplog):
+    caplog.set_level("INFO")
+    for _ in range(100):
+        called(REFUSED, seconds=60.0)
+    called(BEGUN, PieceEnded("it hung up", 100), seconds=60.0)
+    called(BEGUN, seconds=2.0)
+    assert caplog.messages == [
+        "yard: no connection: Connection refused",
+        "yard: no connection for 60 s: Connection refused",
+        "yard: no connection for 6 min: Connection refused",
+        "yard: no connection for 36 min: Connection refused",
+        "yard: no connection for 66 min: Connection refused",
+        "yard: no connection for 96 min: Connection refused",
+        "yard: it is back after 1.7 h",
+        "yard: it is back after 2 s",
+    ]
+
+
+def test_a_stream_that_ends_right_after_a_jump_had_a_connection(called, caplog):
+    jumped = PieceEnded("the clock of the stream jumped by +59.6 s", 100, goes_on=True)
+    called(BEGUN, jumped, PieceEnded("the stream ended", 0))
+    assert caplog.messages == ["yard: the stream ended"]

@@ -33,7 +33,7 @@ def test_the_examples_run(tmp_path):
     vigil.train(features, None, tmp_path / "runs" / "mine", epochs=1, lstm_size=4, device="cpu")
     shutil.copytree(features, tmp_path / "results" / "features")
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == PAGE.count("```") / 2 == 5
+    assert len(blocks) == PAGE.count("```") / 2 == 6
     ran = run_in(tmp_path, *blocks)
     assert ran.returncode == 0, ran.stderr
     assert "please correct: " in ran.stdout

@@ -303,8 +303,33 @@ def test_the_clip_of_an_event_plays_where_the_video_cannot(page, tmp_path):
     assert page.evaluate(time) == pytest.approx(1.4)  # 2.4 in the video
     assert "cannot play this file. This is the clip of the event." in page.inner_text("#pane")
     assert page.get_by_role("link", name="Clip").get_attribute("href") == "./" + quote(name)
+    assert page.get_by_role("link", name="with a caption").count() == 0
     page.locator(".slider").press("Home")
     assert page.evaluate(time) == 0
+
+
+@pytest.mark.parametrize("is_only", [False, True])
+def test_a_clip_with_a_caption_is_linked_and_said_to_be_one(page, tmp_path, is_only):
+    (tmp_path / "text.mp4").write_text("no video")
+    plain, annotated = "clips/a.mp4/1.mp4", "clips/a.mp4/1-annotated.mp4"
+    (tmp_path / "clips" / "a.mp4").mkdir(parents=True)
+    for name in (plain, annotated):
+        encode(tmp_path / name, draw_frames(50, 64, 64))
+    clip = EventClip(annotated if is_only else plain, "clips/a.mp4/1.jpg", 1.0, annotated)
+    found = result("a.mp4", replace(event(6, 7, 0.8), clip=clip), source=str(tmp_path / "text.mp4"))
+    write_report(tmp_path / REPORT_NAME, Results(MANIFEST, (found,), ()), {})
+    page.goto((tmp_path / REPORT_NAME).as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    open_event(page, "Fighting", "0.800")
+    until(page, "document.querySelector('video').currentTime > 0")
+    said = f"This is the clip of the event{', with a caption' * is_only}."
+    assert said in page.inner_text("#pane")
+    links = {
+        one.inner_text(): one.get_attribute("href") for one in page.locator(".events div a").all()
+    }
+    one, two = "./" + quote(plain), "./" + quote(annotated)
+    expected = {"Clip": one, "with a caption": two}
+    assert links == ({"Clip, with a caption": two} if is_only else expected)
 
 
 def test_every_key(page):

@@ -43,7 +43,8 @@ def prepared(tmp_path_factory):
     source = folder / "cctv" / "a.mp4"
     source.parent.mkdir()
     source.write_bytes(VIDEO)
-    clip = EventClip("clips/gate/a #1.mp4/1.mp4", "clips/gate/a #1.mp4/1.jpg", 0.0)
+    place = "clips/gate/a #1.mp4"
+    clip = EventClip(f"{place}/1.mp4", f"{place}/1.jpg", 0.0, f"{place}/1-annotated.mp4")
     events = event(0), event(20, 0.8, clip=clip)
     videos = [
         make_result("gate/a.mp4", events=events, source=str(source)),
@@ -53,6 +54,7 @@ def prepared(tmp_path_factory):
     write_folder(folder, videos, [("gate/c.mp4", "no frame can be decoded")])
     for name, content in (
         (clip.path, VIDEO),
+        (clip.annotated, VIDEO[:50]),
         ("thumbnails/a.mp4/strip-1.jpg", b"picture"),
         ("clips/secret.txt", b"secret"),
     ):
@@ -143,6 +145,7 @@ class TestPages:
         details = parse_call(client.get(path).text)
         assert client.get(f"{PLACE}/{details['link']}").content == VIDEO
         assert client.get(f"{PLACE}/{details['clips'][1]['link']}").content == VIDEO
+        assert client.get(f"{PLACE}/{details['clips'][1]['annotated']}").content == VIDEO[:50]
         gone = parse_call(client.get(f"{PLACE}/report/videos/{names.index('gate/b.mp4')}.js").text)
         assert gone["link"] is None
 

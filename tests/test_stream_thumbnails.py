@@ -22,6 +22,7 @@ from vigil.extract.decode.ring import Slot
 from vigil.extract.decode.thumbnails import COLUMNS, ROWS, LivePhotographer, LiveSheet
 from vigil.extract.decode.worker import ClipReady, StreamNews
 from vigil.extract.engine import live as following
+from vigil.extract.engine.device import ClipDone
 from vigil.extract.engine.live import LiveStreams, SeenClip
 from vigil.extract.engine.pool import WorkerLimits
 from vigil.pipeline.scoring.results import read_results
@@ -121,8 +122,10 @@ def test_sheets_are_told_in_order_and_of_dropped_clips_too(monkeypatch):
     sheet = a_sheet(0.0)
     live.receive(StreamNews(0, sheet))
     assert len(heard) == 1, "the clip before it is not back"
-    live.stop()
-    _, clip, told, ended = heard
+    live.receive(ClipReady(0, 1, Slot(1, 0, ()), 0, "pyav", np.arange(4) / 25))
+    live.receive(StreamNews(0, PieceEnded("it hung up", 8)))
+    live.keep(ClipDone(live.next_clip().key, np.zeros((1, 2)), 0, 0))
+    _, clip, told, _, ended = heard
     assert isinstance(clip, SeenClip)
     assert clip.features is None, "dropped"
     assert told is sheet

@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from dying import Killed
@@ -23,14 +25,24 @@ from watched import (
 )
 
 from bench import watching
+from vigil.extract.decode import worker
 from vigil.extract.engine import dispatch
-from vigil.extract.errors import UserError
+from vigil.extract.engine.live import LiveStreams
+from vigil.extract.errors import UserError, VideoError
 from vigil.extract.files import open_lock
+from vigil.extract.sealed import UnreadableFileError
 from vigil.pipeline.scoring import score_store
 from vigil.pipeline.scoring.command import run_score
 from vigil.pipeline.scoring.results import read_results
 from vigil.pipeline.scoring.score_store import Scorer
-from vigil.pipeline.watching import command, records, retention, session
+from vigil.pipeline.watching import (
+    command,
+    recorder_folder,
+    records,
+    retention,
+    seen_files,
+    session,
+)
 from vigil.pipeline.watching.command import run_watch
 from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
@@ -154,6 +166,95 @@ def test_damaged_files_are_reported_once_and_the_others_go_on(place):
     assert STAMPS[1] in (place / "out" / "failures.csv").read_text()
 
 
+def failing(monkeypatch, owner, name, number, error):
+    """Let a step fail so many times; returns the list of all its calls."""
+    step, calls = getattr(owner, name), []
+
+    def tried(*arguments, **keywords):
+        calls.append(arguments)
+        if len(calls) <= number:
+            raise error
+        return step(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, tried)
+    return calls
+
+
+UNREADABLE = VideoError("the file cannot be read (Permission denied)", may_pass=True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "reason"),
+    [
+        (recorder_folder, "identify", UNREADABLE, "cannot be read (Permission denied)"),
+        (worker, "read_video", MemoryError(), "it needs more memory than a worker may use"),
+        (worker, "read_video", OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (score_store, "open_features", UnreadableFileError("not enough memory"), "memory"),
+    ],
+)
+def test_a_failure_that_may_pass_is_tried_again(place, monkeypatch, owner, name, error, reason):
+    path = record(place)
+    calls = failing(monkeypatch, owner, name, 1, error)
+    assert run_watch(watch_options(place)) == 4
+    (failed,) = read_results(place / "out").failures
+    assert reason in failed.reason
+    assert "(attempt 1 of 15, the next one at 20" in failed.reason
+    assert ledger_rows(place) == {}, "it counts as new"
+    assert run_watch(watch_options(place)) == 0
+    assert len(calls) == 1, "it is not yet time to"
+    assert [one.reason for one in read_results(place / "out").failures] == [failed.reason]
+    hour = time.time() + 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(seen_files, "time", SimpleNamespace(time=lambda: hour))
+        assert run_watch(watch_options(place)) == 0
+    assert ledger_rows(place) == {f"front/{path.name}": "scored"}
+    assert read_results(place / "out").failures == ()
+    assert len(sent_alarms(place)) == 1
+    run_watch(watch_options(place, retry_failed=True))
+    assert len(sent_alarms(place)) == 1, "what was scored is not scored again"
+
+
+def test_attempts_end_and_begin_anew_when_asked_for(place, monkeypatch):
+    path, sound = record(place), record(place, "back")
+    monkeypatch.setattr(records, "RETRY_SECONDS", (0.0, 0.0))
+    whole, identified = recorder_folder.identify, []
+
+    def identify(video, beat):
+        identified.append(video.name)
+        if video.path == path and len(identified) < 6:
+            raise UNREADABLE
+        return whole(video, beat)
+
+    monkeypatch.setattr(recorder_folder, "identify", identify)
+    name = f"front/{path.name}"
+    assert [run_watch(watch_options(place)) for _ in range(4)] == [3, 4, 4, 0]
+    assert identified.count(name) == 3
+    assert ledger_rows(place)[name].endswith("(Permission denied) (attempt 3 of 3)")
+    assert "attempt 3 of 3" in (place / "out" / "failures.csv").read_text()
+    again = watch_options(place, retry_failed=True)
+    assert [run_watch(one) for one in (again, watch_options(place))] == [4, 0]
+    assert ledger_rows(place) == {name: "scored", f"back/{sound.name}": "scored"}
+    assert len(sent_alarms(place)) == 2
+
+
+def test_a_damaged_file_is_tried_again_only_when_asked_for(place, monkeypatch):
+    path = age(truncate(record(place), 0.5))
+    tried = failing(monkeypatch, worker, "read_video", 0, None)
+    assert [run_watch(watch_options(place)) for _ in range(2)] == [4, 0]
+    path = path.rename(path.with_name("renamed.mp4"))
+    assert run_watch(watch_options(place)) == 0, "the same content"
+    assert len(tried) == 1
+    assert run_watch(watch_options(place, retry_failed=True)) == 4
+    assert len(tried) == 2
+    assert ledger_rows(place) == {
+        "front/renamed.mp4": "failed: an MP4 without a valid index: cut off, still being recorded, "
+        "or damaged"
+    }
+    draw_recording(path)
+    assert run_watch(watch_options(place)) == 0, "another content is new"
+    assert ledger_rows(place)["front/renamed.mp4"] == "scored"
+
+
 def test_a_file_that_is_being_written_is_left_for_the_next_round(place):
     path = record(place)
     with path.open("ab"):
@@ -264,6 +365,32 @@ def test_results_name_a_stream_without_its_address(place):
     assert json.loads(manifest)["settings"]["sources"] == ["stream", str(place / "in")]
     assert str(video) not in manifest
     assert len(json.loads(manifest)["videos"]) == 2
+
+
+def test_what_each_stream_does_when_late_is_logged_and_in_the_overview(place, monkeypatch, caplog):
+    record(place)
+    caplog.set_level("INFO")
+    scored, rules = Records.scored, set()
+
+    def interrupted(self, *arguments):
+        scored(self, *arguments)
+        rules.update(one for one in self.gauges.samples() if one.name == "vigil_when_late")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "scored", interrupted)
+    monkeypatch.setattr(LiveStreams, "watch", lambda self: None)  # call no camera
+    file = place / "cameras.toml"
+    file.write_text(
+        '[[camera]]\nname = "yard"\naddress = "rtsp://127.0.0.1:1"\nwhen_late = "sparser"\n'
+    )
+    sources = (str(place / "in"), "rtsp://127.0.0.2:1")
+    options = watch_options(place, sources=sources, cameras=file, once=False, span="1")
+    assert run_watch(replace(options, when_late="keep-all")) == 0
+    note = "When there is too little time for all clips: 127.0.0.2-1 keep-all, yard sparser."
+    assert note in json.loads((place / "out" / "manifest.json").read_text())["warnings"]
+    assert note in caplog.messages
+    found = {(*dict(one.labels).values(), one.value) for one in rules}
+    assert found == {("127.0.0.2-1", "keep-all", 1), ("yard", "sparser", 1)}
 
 
 def test_a_disk_without_room_stops_nothing_but_scoring(place, monkeypatch, caplog):

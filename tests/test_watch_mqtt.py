@@ -1,11 +1,13 @@
 """MQTT, against a real broker that is restarted, refuses and hangs."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -170,6 +172,43 @@ def test_home_assistant_is_told_about_every_camera(broker, listener):
         assert entity == value
     assert list(kinds.values()) == ["opened", "updated", "closed", "closed"]
     assert set(kinds.values()) == set(configs[topics[0]]["event_types"]) == set(EVENT_TYPES)
+
+
+# Of https://www.home-assistant.io/integrations/event.mqtt/ and /integrations/mqtt/#discovery-topic.
+REQUIRED = {"state_topic", "event_types"}
+OPTIONAL = {
+    *("availability", "availability_mode", "availability_template", "availability_topic"),
+    *("default_entity_id", "device", "device_class", "enabled_by_default", "encoding"),
+    *("entity_category", "entity_picture", "icon", "json_attributes_template"),
+    *("json_attributes_topic", "name", "object_id", "origin", "payload_available"),
+    *("payload_not_available", "platform", "qos", "unique_id", "value_template"),
+}
+OF_DEVICES = {
+    *("configuration_url", "connections", "hw_version", "identifiers", "manufacturer", "model"),
+    *("model_id", "name", "serial_number", "suggested_area", "sw_version", "via_device"),
+}
+CONFIG_TOPIC = r"homeassistant/event/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config"
+
+
+@pytest.mark.parametrize("camera", ["front", "a/+ #b", "\u00e4"])
+def test_the_announcement_is_what_home_assistant_describes(camera):
+    """Which keys must be there, and which may; that device and availability can be used."""
+    sent = {}
+    client = SimpleNamespace(publish=lambda topic, text, **how: sent.update({topic: (text, how)}))
+    sink_of(1, discovery=("homeassistant", [camera]))._announce(client, camera)
+    ((topic, (text, how)),) = sent.items()
+    assert re.fullmatch(CONFIG_TOPIC, topic)
+    assert how["retain"], "it finds announcements after its restart"
+    entity = json.loads(text)
+    assert entity.keys() >= REQUIRED | {"unique_id", "device"}, "a device needs a unique_id"
+    assert entity.keys() <= REQUIRED | OPTIONAL
+    assert entity["device"].keys() <= OF_DEVICES
+    assert entity["device"]["identifiers"]
+    assert all(isinstance(one, str) for one in entity["event_types"])
+    assert entity["qos"] in (0, 1, 2)
+    topics = entity["state_topic"], entity["availability_topic"]
+    assert not any(set("+#\0") & set(one) for one in topics), "they name one topic"
+    assert "availability" not in entity, "it excludes availability_topic"
 
 
 def test_no_broker_and_then_one(broker):

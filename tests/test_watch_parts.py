@@ -25,7 +25,7 @@ from vigil.pipeline.watching.complete_files import Watched, has_end, is_being_wr
 from vigil.pipeline.watching.event_alarms import ScoredRecording, alarms_of, stale
 from vigil.pipeline.watching.folder_search import FolderSearch
 from vigil.pipeline.watching.in_order import InOrder
-from vigil.pipeline.watching.seen_files import SeenFile, SeenFiles
+from vigil.pipeline.watching.seen_files import POSTPONED, SeenFile, SeenFiles
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 START = datetime(2026, 11, 30, 10, tzinfo=UTC)
@@ -72,6 +72,9 @@ silent_minutes = 5
             ("[[camera]]\nname='a'\nevents_per_hour=0", "at least 1"),
             ("[[camera]]\nname='a'\n[[camera]]\nname='a'", "two cameras have the name 'a'"),
             ("[[camera]]\nname='a'\naddress='/nowhere'", "/nowhere does not exist"),
+            ("[[camera]]\nname='a'\nwhen_late='never'", "use drop-oldest, sparser, keep-all"),
+            ("[[camera]]\nname='a'\nwhen_late='sparser'", "when_late is for streams"),
+            ("[[camera]]\nname='a'\ntransport='tpc'", "transport = 'tpc' .* use tcp, udp"),
             ("[[camera]]\nname='a'", "nothing to watch"),
             ("name=", "is not a TOML file"),
         ],
@@ -500,6 +503,28 @@ class TestSeenFiles:
             seen.forget_gone(before=5)
         known = [number for number in range(6) if seen.is_known(self.file(number).name, number, 7)]
         assert known == [4, 5], "one is there, and one is too new"
+
+    def test_a_file_that_is_to_be_retried_is_known_until_then(self, seen, tmp_path):
+        now = time.time()
+        for number, moment in ((0, now - 1), (1, now + 60), (2, now - 1)):
+            path = str(tmp_path / "gone" if number == 2 else tmp_path)
+            failed = replace(self.file(number), outcome=POSTPONED, path=path)
+            seen.record(failed, now, 3, moment)
+
+        def known():
+            return [seen.is_known(self.file(number).name, number, 7) for number in range(3)]
+
+        assert known() == [False, True, False]
+        assert seen.num_failures(self.file(0).name, 0, 7) == 3
+        assert seen.num_failures(self.file(0).name, 0, 8) == 0, "it has another content now"
+        seen.forget_retries_of_gone()
+        assert (known(), seen.num_to_retry) == ([False, True, True], 2)
+        seen.retry([self.file(3).name])
+        assert known() == [False, False, False]
+        assert not seen.is_known(self.file(3).name, 3, 7)
+        assert seen.is_known(self.file(4).name, 4, 7)
+        seen.record(self.file(0), now)
+        assert (known(), seen.num_to_retry) == ([True, False, False], 3)
 
     def test_a_damaged_index_is_made_anew(self, tmp_path):
         path = tmp_path / "seen.sqlite"

@@ -6,9 +6,9 @@
     for event in results.event_table():
         print(event["video"], event["start_seconds"], event["class_name"])
 
-* `score(videos, checkpoint)`, `extract(videos, out)`, `train(features, annotations, out)` and
-  `evaluate(run, features, annotations)` do what the commands of these names do. Their flags are
-  keywords here: --min-seconds 2 is ``min_seconds=2``.
+* `score(videos, checkpoint)`, `explain(video, checkpoint)`, `extract(videos, out)`,
+  `train(features, annotations, out)` and `evaluate(run, features, annotations)` do what the
+  commands of these names do. Their flags are keywords here: --min-seconds 2 is ``min_seconds=2``.
 * `load_results(folder)`, `load_features(file)` and `load_checkpoint(folder)` read what they wrote.
 * What can be put right raises `UserError`. Messages go to ``logging.getLogger("vigil")``.
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Checkpoint,
         EvaluatedRun,
         Event,
+        Explanation,
         ExtractionReport,
         FailedVideo,
         Progress,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         VideoFeatures,
         VideoResult,
         evaluate,
+        explain,
         extract,
         load_checkpoint,
         load_features,
@@ -49,6 +51,7 @@ __all__ = [
     "Checkpoint",
     "EvaluatedRun",
     "Event",
+    "Explanation",
     "ExtractionReport",
     "FailedVideo",
     "Progress",
@@ -57,6 +60,7 @@ __all__ = [
     "VideoFeatures",
     "VideoResult",
     "evaluate",
+    "explain",
     "extract",
     "load_checkpoint",
     "load_features",

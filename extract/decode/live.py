@@ -63,6 +63,9 @@ MAX_HIDDEN = 250
 little. After so many without one, the stream is taken as it is."""
 ENDED = "the stream ended"
 
+WhenLate: TypeAlias = Literal["drop-oldest", "sparser", "keep-all"]
+"""What to do with clips for which the devices have no time."""
+
 TimedFrame: TypeAlias = tuple[float, Pixels]
 """Seconds since the first frame of a piece, and (H, W, 3) RGB pixels in FFmpeg's memory."""
 _Decoded: TypeAlias = tuple[float, VideoFrame, VideoFrame]
@@ -82,6 +85,8 @@ class LiveSource:
     """Time limit for the first answer."""
     silence_seconds: float = 10.0
     """A stream that sends nothing for so long is taken to be broken."""
+    when_late: WhenLate = "drop-oldest"
+    """Means nothing for a stream that can end: all of it is computed."""
 
     @property
     def can_end(self) -> bool:

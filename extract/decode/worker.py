@@ -141,6 +141,8 @@ class TaskFailed:
     reason: str
     decoder: str
     frame_index: int
+    may_pass: bool = False
+    """As in `VideoError`."""
 
 
 class _DisconnectedError(Exception):
@@ -208,14 +210,16 @@ def _do(task: Task | StreamTask, line: "_Line", options: ReadingOptions) -> None
     except _DisconnectedError:
         raise
     except VideoError as error:
-        line.send(TaskFailed(task.number, error.reason, error.decoder, error.frame_index))
+        where = error.decoder, error.frame_index
+        line.send(TaskFailed(task.number, error.reason, *where, error.may_pass))
     except Exception as error:
         log.debug("%s", task, exc_info=True)
         reason = f"unexpected {type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
             reason = "it needs more memory than a worker may use: raise worker_memory_gib"
         pulse = line.pulse
-        line.send(TaskFailed(task.number, reason, pulse.decoder, pulse.num_frames))
+        may_pass = isinstance(error, OSError | MemoryError)
+        line.send(TaskFailed(task.number, reason, pulse.decoder, pulse.num_frames, may_pass))
 
 
 def _messages(

@@ -408,7 +408,8 @@ class _Run:
             self._restart(video, news)
         else:
             name, frame = task.video.name, news.frame_index
-            yield self._fail(video, FailedVideo(name, news.reason, news.decoder, frame))
+            failed = FailedVideo(name, news.reason, news.decoder, frame, news.may_pass)
+            yield self._fail(video, failed)
         self._feed_devices()
 
     def _fail(self, video: OpenVideo, failed: FailedVideo) -> FailedVideo:

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,9 @@ from vigil.extract.decode.worker import (
     StreamTask,
     TaskFailed,
 )
+from vigil.extract.engine.absence import Absence
 from vigil.extract.engine.device import ClipDone, ClipWork
 from vigil.extract.engine.pool import WorkerDied, WorkerLimits, WorkerPool
-
-WhenLate: TypeAlias = Literal["drop-oldest", "sparser", "keep-all"]
-"""What to do with clips for which the devices have no time."""
 
 MAX_WAITING = 1
 """Clips of a camera that may wait for a device, while another lies at one: the worker needs the
@@ -72,11 +70,14 @@ Hear = Callable[[Piece, News], None]
 @dataclass(eq=False)
 class _Camera:
     source: LiveSource
+    absence: Absence
     piece: int = -1
     """Of the worker's task, or of the last one."""
     task: int | None = None
     began: float | None = None
     """When the piece began, monotonic; None: nothing has arrived."""
+    is_connected: bool = False
+    """Whether anything has arrived since it was called."""
     try_at: float | None = 0.0
     """When to connect, monotonic; None: it ended for good."""
     num_vain: int = 0
@@ -98,17 +99,12 @@ class _Pending:
 
 
 class LiveStreams:
-    """Follows cameras until it is stopped, or until all of them have ended for good."""
+    """Follows cameras until it is closed, or until all of them have ended for good."""
 
-    def __init__(
-        self,
-        sources: Sequence[LiveSource],
-        hear: Hear,
-        when_late: WhenLate = "drop-oldest",
-    ) -> None:
+    def __init__(self, sources: Sequence[LiveSource], hear: Hear) -> None:
         """Name the cameras; `start` connects to them."""
-        self._cameras = {source.name: _Camera(source) for source in sources}
-        self._hear, self._when_late = hear, when_late
+        self._cameras = {one.name: _Camera(one, Absence(one.name)) for one in sources}
+        self._hear = hear
         self._numbers, self._turns = itertools.count(), itertools.count(1)
         self._tasks: dict[int, _Camera] = {}
         self._lent: Counter[int] = Counter()
@@ -155,16 +151,6 @@ class LiveStreams:
             for camera in self._cameras.values()
         )
 
-    def stop(self) -> None:
-        """Connect to no camera again, and end all pieces; clips that wait are dropped."""
-        for name, camera in self._cameras.items():
-            if camera.task is not None:
-                self._end(camera, PieceEnded("vigil was stopped", 0))
-            camera.try_at = None
-            while camera.waiting:
-                self._drop(camera)
-            self._tell(name, camera)
-
     def watch(self) -> None:
         """Connect to cameras whose time has come, and replace workers that hang."""
         self._pool.watch()
@@ -190,7 +176,8 @@ class LiveStreams:
                 self._take(camera, worker, message)
             case StreamNews(news=PieceBegun() as begun):
                 camera.piece += 1
-                camera.began = time.monotonic()
+                camera.began, camera.is_connected = time.monotonic(), True
+                camera.absence.ends()
                 camera.pending.append(_Pending(camera.piece, begun))
             case StreamNews(news=LiveSheet() as sheet):
                 camera.pending.append(_Pending(camera.piece, sheet))
@@ -221,12 +208,12 @@ class LiveStreams:
             return
         camera.num_calm = 0
         self._drop(camera)
-        if self._when_late == "sparser":
+        if camera.source.when_late == "sparser":
             camera.thinning = min(2 * camera.thinning, MAX_THINNING)
 
     def _may_wait(self, camera: _Camera) -> bool:
         """Whether the worker may wait for a slot, and so for the devices."""
-        return self._when_late == "keep-all" or camera.source.can_end
+        return camera.source.when_late == "keep-all" or camera.source.can_end
 
     def _drop(self, camera: _Camera, newest: bool = False) -> None:
         work = camera.waiting.pop() if newest else camera.waiting.popleft()
@@ -252,10 +239,14 @@ class LiveStreams:
         if camera.task is not None:
             del self._tasks[camera.task]
         camera.task = camera.began = None
-        if began is None:
-            log.warning("%s: no connection: %s", camera.source.name, ended.reason)
+        if not camera.is_connected:
+            camera.absence.lasts(ended.reason)
+        elif began is None:  # between two pieces
+            log.warning("%s: %s", camera.source.name, ended.reason)
         else:
             camera.pending.append(_Pending(camera.piece, ended))
+        camera.absence.begins()
+        camera.is_connected = False
         is_steady = began is not None and now - began >= STEADY_SECONDS
         camera.num_vain = 0 if is_steady else camera.num_vain + 1
         pause = min(FIRST_PAUSE * 2 ** (camera.num_vain - 1), LAST_PAUSE) if camera.num_vain else 0

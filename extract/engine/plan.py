@@ -53,7 +53,7 @@ def plan_extraction(
         try:
             existing = _read_existing(path)
         except UnreadableFileError as error:
-            failed.append(FailedVideo(video.name, str(error)))
+            failed.append(FailedVideo(video.name, str(error), may_pass=True))
             continue
         suffices = existing is not None and _suffices(existing, engine)
         if existing is None or (overwrite and not suffices):
@@ -63,7 +63,7 @@ def plan_extraction(
         try:
             is_same = is_same_video(existing, video)
         except VideoError as error:
-            failed.append(FailedVideo(video.name, error.reason))
+            failed.append(FailedVideo(video.name, error.reason, may_pass=error.may_pass))
             continue
         if not is_same and not overwrite:
             failed.append(_changed(video, path))
@@ -146,7 +146,8 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
     try:
         num_bytes, modified_ns = size_and_time(video.path)
     except OSError as error:
-        raise VideoError(f"the file cannot be read ({error.strerror})") from error
+        reason = f"the file cannot be read ({error.strerror})"
+        raise VideoError(reason, may_pass=True) from error
     fps = video.picture_fps if video.path.is_dir() else video.input_fps or ASSUMED_FPS
     is_set = video.path.is_dir() or there.rate_source in (GIVEN_RATE, ASSUMED_RATE)
     is_other_rate = is_set and there.fps != fps

@@ -52,6 +52,8 @@ class WorkerDied:
     """Empty if none had been chosen yet."""
     frame_index: int
     """Number of frames decoded before its death."""
+    may_pass: bool = False
+    """Whether memory or time were short, of which there may be more another time."""
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,14 @@ class WorkerPool:
             return None
         code = runner.exitcode if isinstance(runner, BaseProcess) else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        if code is not None and -code in MEMORY_SIGNALS:
+        is_memory_short = code is not None and -code in MEMORY_SIGNALS
+        if is_memory_short:
             how += ", possibly out of memory: raise worker_memory_gib"
         reason = f"the decoder process died ({how})"
         if is_stalled:
             reason = f"no heartbeat for {self.limits.stall_seconds:g} s: raise stall_seconds"
-        return WorkerDied(task, reason, worker.pulse.decoder, worker.pulse.num_frames)
+        where = worker.pulse.decoder, worker.pulse.num_frames
+        return WorkerDied(task, reason, *where, may_pass=is_stalled or is_memory_short)
 
     def watch(self) -> None:
         """Kill stalled workers; `receive` then reports their deaths."""

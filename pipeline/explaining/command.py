@@ -8,12 +8,17 @@ from vigil.extract.networks.weights import Weights
 from vigil.extract.store import feature_path, read_features
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import CheckpointConfig, load_checkpoint
-from vigil.pipeline.explaining.explanation import explain
-from vigil.pipeline.explaining.page import write_explanation
+from vigil.pipeline.explaining.explanation import Explanation, explain
+from vigil.pipeline.explaining.page import PAGE_NAME, write_explanation
 from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
+from vigil.pipeline.failures import exit_code
 from vigil.pipeline.options import ExplainOptions
 from vigil.pipeline.scoring.command import FEATURES_FOLDER
 from vigil.pipeline.starter import checkpoint_folder
+
+
+class NotExtractedError(UserError):
+    """The video cannot be decoded; extraction has logged why."""
 
 
 def run_explain(options: ExplainOptions) -> int:
@@ -24,6 +29,26 @@ def run_explain(options: ExplainOptions) -> int:
 
     Raises:
         UserError: there is no such video, moment or class, or the model cannot be explained.
+    """
+    try:
+        explain_video(options)
+    except NotExtractedError:
+        return exit_code(1, 0)
+    print(options.out / PAGE_NAME)
+    return 0
+
+
+def explain_video(options: ExplainOptions, with_page: bool = True) -> Explanation:
+    """Extract a video if need be, score it, and explain a moment of it.
+
+    Args:
+        options: of the command.
+        with_page: whether to write the page and its figures, too.
+
+    Raises:
+        NotExtractedError: it cannot be decoded.
+        UserError: there is no such video, moment or class, or the model cannot be explained.
+        OSError: the folder cannot be written.
     """
     checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
     class_index = _class_index(checkpoint.config, options.class_name)
@@ -36,11 +61,12 @@ def run_explain(options: ExplainOptions) -> int:
     with locked(options.out, store):
         report = extract_videos(found, store, engine, options.overwrite)
         if report.failures:
-            return report.exit_code
+            raise NotExtractedError(f"{video.name} has no features: {report.failures[0].reason}")
         features = read_features(feature_path(store, video.name))
         explanation = explain(checkpoint, video, features, engine, options, class_index)
-        print(write_explanation(options.out, explanation))
-    return 0
+        if with_page:
+            write_explanation(options.out, explanation)
+    return explanation
 
 
 def _class_index(config: CheckpointConfig, name: str | None) -> int | None:

@@ -2,8 +2,14 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from vigil.data.pooling import real_positions
 from vigil.extract.engine.dispatch import Engine
+from vigil.extract.networks.actions import action_names, find_action_layer
 from vigil.extract.networks.class_activation import Activations
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import VideoFeatures
@@ -11,17 +17,36 @@ from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.explaining.attribution import Attribution, attribute
 from vigil.pipeline.explaining.moment import Bag, Moment, bag_around, find_moment
 from vigil.pipeline.explaining.nearest import Neighbour, find_nearest
-from vigil.pipeline.explaining.places import Picture, find_pictures
+from vigil.pipeline.explaining.places import Picture, clips_around, find_pictures
 from vigil.pipeline.option_values import read_moment, read_span, read_threshold
 from vigil.pipeline.options import ExplainOptions
-from vigil.pipeline.scores.events import EventRule
-from vigil.pipeline.scores.spans import Timeline
+from vigil.pipeline.scores.events import Action, Event, EventRule
+from vigil.pipeline.scores.spans import Timeline, seconds_at
 from vigil.pipeline.scores.video_scoring import score_video
+from vigil.pipeline.scoring.event_actions import likely_actions, seen_in
 from vigil.pipeline.scoring.results import VideoResult
 from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.scoring.thresholds import threshold_for
 
+MAX_SEGMENTS = 5
+
+FloatArray = npt.NDArray[np.float64]
+
 log = logging.getLogger(__name__)
+
+
+class SegmentRow(NamedTuple):
+    """One of the highest segments of a video."""
+
+    start_seconds: float
+    stop_seconds: float
+    score: float
+    class_name: str
+    """The most probable class of anomaly there; empty if segments have no classes."""
+    probability: float
+    """Of that class."""
+    role: str
+    """Whether it belongs to an event."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +56,7 @@ class Explanation:
     checkpoint: Checkpoint
     features: VideoFeatures
     result: VideoResult
+    """Of the whole video."""
     timeline: Timeline
     moment: Moment
     class_name: str | None
@@ -40,8 +66,80 @@ class Explanation:
     layer: str
     """At which the pictures were made."""
     pictures: list[Picture]
+    """In order of time, each with the map of activation over its places."""
     nearest: list[Neighbour] | None
     """None: no features of training videos were given."""
+
+    @property
+    def speaks_against(self) -> bool:
+        """Whether the clips that pictures are from speak more against the score than for it."""
+        clips = clips_around(self.bag, self.attribution)
+        return bool(self.attribution.evidence[clips].sum() < 0)
+
+    @property
+    def evidence_over_time(self) -> tuple[FloatArray, FloatArray]:
+        """(P,) seconds of the bag's time positions, in order, and (P,) what each adds."""
+        bag = self.bag.features
+        assert bag.clip_frames is not None
+        places = real_positions(
+            bag.clip_frames, bag.time_positions, bag.spec.clip_frames, bag.clip_lengths
+        )
+        frames = np.floor(places.centres).astype(np.int64) + self.bag.start_frame
+        return seconds_at(self.features, frames), self.attribution.evidence[
+            places.clips, places.positions
+        ]
+
+    @property
+    def highest_segments(self) -> list[SegmentRow]:
+        """The highest segments of the video, the highest first, and their part in its label.
+
+        The label is the class of the event with the highest segment. The event's class is the mean
+        over its segments, or the video's if segments have none.
+        """
+        result = self.result
+        by_class = dict(result.segment_class_probabilities or {})
+        by_class.pop(self.checkpoint.config.class_names[0], None)
+        highest = max(result.events, key=lambda event: event.peak_score, default=None)
+        rows = []
+        held = [one for one in enumerate(result.segments) if one[1].stop_frame > one[1].start_frame]
+        for index, segment in sorted(held, key=lambda one: -one[1].score)[:MAX_SEGMENTS]:
+            event = next((one for one in result.events if _holds(one, segment.start_frame)), None)
+            role = "of the event that decides the label" if event == highest else "of another event"
+            name = max(by_class, key=lambda one: by_class[one][index], default="")
+            rows.append(
+                SegmentRow(
+                    segment.start_seconds,
+                    segment.stop_seconds,
+                    segment.score,
+                    name,
+                    by_class[name][index] if name else 0.0,
+                    "of no event" if event is None else role,
+                )
+            )
+        return rows
+
+    @property
+    def actions(self) -> tuple[Action, ...] | None:
+        """The actions that the backbone sees in the event, or in the segment if it is in none.
+
+        None if the features cannot tell.
+        """
+        layer = find_action_layer(self.features.spec, self.features.weights_name)
+        if layer is None:
+            return None
+        event, place = self.moment.event, self.moment.segment
+        if event is None:
+            event = Event(
+                place.start_frame,
+                place.stop_frame,
+                place.start_seconds,
+                place.stop_seconds,
+                place.score,
+                self.result.label,
+                0.0,
+            )
+        seen = seen_in(event, self.features, self.result.views, layer)
+        return likely_actions(seen, action_names())
 
 
 def explain(
@@ -97,3 +195,7 @@ def explain(
         pictures=pictures,
         nearest=nearest,
     )
+
+
+def _holds(event: Event, frame: int) -> bool:
+    return event.start_frame <= frame < event.stop_frame

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vigil.extract.errors import FailedVideo, UserError, counted
+from vigil.extract.sealed import UnreadableFileError
 from vigil.extract.store import VideoFeatures, open_features
 from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.option_values import Span
@@ -90,7 +91,8 @@ class Scorer:
             self.results.append(result)
         except UserError as error:
             logger.error("%s", error)
-            self.failures.append(FailedVideo(video, str(error)))
+            may_pass = isinstance(error, UnreadableFileError)
+            self.failures.append(FailedVideo(video, str(error), may_pass=may_pass))
         self.seconds += time.monotonic() - begun
 
     def _result(self, video: str, path: Path) -> VideoResult:

@@ -10,6 +10,7 @@
     [[camera]]
     name = "yard"
     address = "rtsp://${CAMERA_LOGIN}@192.0.2.7/stream1"    # a variable has user:password
+    when_late = "sparser"
 
 It is read before torch is loaded, so that a mistake is told at once.
 """
@@ -21,12 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dacite
 
 from vigil.extract.errors import UserError
 from vigil.pipeline.camera_addresses import check_address, filled_in, has_password, is_stream
+from vigil.pipeline.options import WhenLate
 from vigil.pipeline.recipe import read_toml
 from vigil.pipeline.watching.limits import CameraLimits, LimitsError, read_quiet_hours
 
@@ -50,6 +52,8 @@ class Camera:
     silent_minutes: float | None = None
     """/healthz reports a camera of which nothing was scored for so long; None: 2 minutes for a
     stream, and never for a folder."""
+    when_late: WhenLate | None = None
+    """What a stream does with clips for which there is no time; None: as all cameras."""
     limits: CameraLimits = field(default_factory=CameraLimits)
 
     @property
@@ -98,6 +102,7 @@ class _Entry:
     events_per_hour: int | None = None
     settle_seconds: float | None = None
     silent_minutes: float | None = None
+    when_late: WhenLate | None = None
     transport: Literal["tcp", "udp"] = "tcp"
 
 
@@ -208,7 +213,8 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
         raise UserError(f"{where}: {error.field_path} is missing: every camera has one") from error
     except dacite.WrongTypeError as error:
         raise UserError(
-            f"{where}: {error.field_path} = {error.value!r} is not allowed: see docs/live.md"
+            f"{where}: {error.field_path} = {error.value!r} is not allowed: "
+            f"{_what_is_allowed(error.field_type)}"
         ) from error
     except LimitsError as error:
         raise UserError(f"{where}: {error}") from error
@@ -220,6 +226,11 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
         value = getattr(entry, name)
         if value is not None and not 0 <= value < math.inf:
             raise UserError(f"{where}: {name} = {value:g} is not a length of time: use 0 or more")
+    if entry.when_late is not None and not is_stream(entry.address):
+        raise UserError(
+            f"{where}: when_late is for streams, and recordings can wait: leave it out, or give "
+            "the camera the address of a stream"
+        )
     return Camera(
         entry.name,
         os.path.expanduser(entry.address),  # noqa: PTH111  (not yet a path)
@@ -227,8 +238,16 @@ def _camera(where: str, table: Mapping[str, Any]) -> Camera:
         entry.threshold,
         entry.settle_seconds,
         entry.silent_minutes,
+        entry.when_late,
         limits,
     )
+
+
+def _what_is_allowed(kind: Any) -> str:
+    """What may be written for a setting of a type; a choice may be optional."""
+    words = [word for one in (kind, *get_args(kind)) for word in get_args(one)]
+    texts = [word for word in words if isinstance(word, str)]
+    return f"use {', '.join(texts)}" if texts else "see docs/live.md"
 
 
 def _number(value: object) -> object:

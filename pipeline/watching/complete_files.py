@@ -32,6 +32,9 @@ _MAX_BOXES = 100_000
 _SHARED = ("nfs", "cifs", "smb", "fuse", "9p", "virtiofs", "afs", "ceph", "lustre", "gluster")
 
 
+NEVER_SEEN = (-1, -1)
+
+
 @dataclass
 class Watched:
     """A file that may still be written."""
@@ -39,7 +42,7 @@ class Watched:
     path: Path
     settle_seconds: float
     """How long it must be unchanged if nobody knows whether it is open."""
-    size_and_time: tuple[int, int] = (-1, -1)
+    size_and_time: tuple[int, int] = NEVER_SEEN
     """Bytes, and the time of its last change in ns."""
     _unchanged_since: float = field(default_factory=time.monotonic)
 
@@ -53,7 +56,7 @@ class Watched:
         found = status.st_size, status.st_mtime_ns
         if found != self.size_and_time:
             age = time.time() - status.st_mtime
-            is_old = self.size_and_time == (-1, -1) and age > OLD_SECONDS
+            is_old = self.size_and_time == NEVER_SEEN and age > OLD_SECONDS
             self._unchanged_since = time.monotonic() - (age if is_old else 0.0)
             self.size_and_time = found
         quiet = time.monotonic() - self._unchanged_since

@@ -118,6 +118,21 @@ class Ledger:
         """
         self._record(None, alarms)
 
+    def forget_failures(self) -> list[str]:
+        """Let contents that failed count as new; return the names of their recordings.
+
+        Those that were scored under any name stay as they are.
+        """
+        of_failed = (
+            "FROM videos WHERE (camera, digest) IN "
+            f"(SELECT camera, digest FROM videos WHERE outcome = '{FAILED}' "
+            f"EXCEPT SELECT camera, digest FROM videos WHERE outcome = '{SCORED}')"
+        )
+        with self._file.transaction():
+            rows = self._file.rows(f"SELECT video {of_failed}")
+            self._file.change(f"DELETE {of_failed}")
+        return [unbound(row[0]) for row in rows]
+
     def open_events(self, camera: str) -> list[Alarm]:
         """The last message of each event of a camera that goes on."""
         rows = self._file.rows(

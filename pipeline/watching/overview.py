@@ -7,7 +7,7 @@ others stay where they are.
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from vigil.pipeline.scoring.results import ResultsError, VideoResult, read_resul
 from vigil.pipeline.scoring.score_store import Scorer
 from vigil.pipeline.scoring.writers import write_overview
 from vigil.pipeline.watching.ledger import FAILED, SCORED
-from vigil.pipeline.watching.seen_files import SeenFiles
+from vigil.pipeline.watching.seen_files import POSTPONED, SeenFiles
 
 REFRESH_SECONDS = 30.0
 """At least between two refreshes."""
@@ -40,6 +40,8 @@ class Overview:
     options: WatchOptions
     scorer: Scorer
     """Describes the detector and the thresholds."""
+    notes: Sequence[str] = ()
+    """What else to know of this run."""
     _results: dict[bool, OrderedDict[str, tuple[float, VideoResult]]] = field(
         default_factory=lambda: {True: OrderedDict(), False: OrderedDict()}
     )
@@ -58,8 +60,9 @@ class Overview:
                     self.add(read_result(result_path(self.options.out, file.name)), done_at)
                 except ResultsError as error:
                     log.debug("%s", error)  # its removal was interrupted
-        for done_at, file in seen.newest(FAILED, False, self.options.report_videos):
-            self.fail(FailedVideo(file.name, file.reason), done_at)
+        for outcome in (FAILED, POSTPONED):
+            for done_at, file in seen.newest(outcome, False, self.options.report_videos):
+                self.fail(FailedVideo(file.name, file.reason), done_at)
 
     @property
     def num_videos(self) -> int:
@@ -69,12 +72,16 @@ class Overview:
     def add(self, result: VideoResult, done_at: float) -> None:
         """Show a result, and no longer the oldest of its kind if there are too many."""
         self.discard([result.video])
-        self._failures.pop(result.video, None)
+        self.forgive(result.video)
         self._put(self._results[bool(result.events)], result.video, (done_at, result))
 
     def fail(self, failed: FailedVideo, done_at: float) -> None:
         """List a recording that has no result."""
         self._put(self._failures, failed.video, (done_at, failed))
+
+    def forgive(self, name: str) -> None:
+        """List a recording no longer that had no result."""
+        self._is_changed |= self._failures.pop(name, None) is not None
 
     def discard(self, names: Collection[str]) -> bool:
         """Show these results no longer; return whether any was shown."""
@@ -107,11 +114,12 @@ class Overview:
     def _notes(self) -> list[str]:
         """What to know of the overview."""
         if not any(map(self._is_full, self._results.values())):
-            return []
+            return [*self.notes]
         number = counted(self.options.report_videos, "recording")
         return [
+            *self.notes,
             f"Shown are the newest {number} with events, and as many without; the files of all "
-            "others are in the folder."
+            "others are in the folder.",
         ]
 
     def _drifted(self) -> list[str]:

@@ -7,6 +7,7 @@ machines do. Neither its memory nor its share of the time grows with the number 
 
 import heapq
 import logging
+import os
 import queue
 import threading
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, identify
-from vigil.pipeline.watching.complete_files import Watched
+from vigil.pipeline.watching.complete_files import NEVER_SEEN, Watched
 from vigil.pipeline.watching.folder_search import FolderSearch, FoundFile
 from vigil.pipeline.watching.notifications import changed_paths
 from vigil.pipeline.watching.seen_files import BEFORE, SeenFile, SeenFiles
@@ -50,7 +51,7 @@ class Recording:
     num_bytes: int
     modified_ns: int
     digest: str
-    """The sha256 of its content."""
+    """The sha256 of its content; empty if it could not be read."""
 
     @property
     def completed_at(self) -> float:
@@ -78,6 +79,8 @@ class RecorderFolders:
     _complete: list[tuple[float, str, Watched]] = field(default_factory=list)
     """A heap, the oldest first."""
     _ready: queue.Queue[Recording] = field(default_factory=queue.Queue)
+    _unreadable: queue.Queue[tuple[Recording, str]] = field(default_factory=queue.Queue)
+    """Each with why."""
     _returned: queue.Queue[tuple[Recording, bool]] = field(default_factory=queue.Queue)
     """Those that were taken, each with whether it is to be read again."""
     _searching: Iterator[FoundFile] | None = None
@@ -117,6 +120,13 @@ class RecorderFolders:
         taken: list[Recording] = []
         while len(taken) < number and not self._ready.empty():
             taken.append(self._ready.get())
+        return taken
+
+    def take_unreadable(self) -> list[tuple[Recording, str]]:
+        """The complete files that could not be read, each with why; as by `take`."""
+        taken: list[tuple[Recording, str]] = []
+        while not self._unreadable.empty():
+            taken.append(self._unreadable.get())
         return taken
 
     def done(self, recording: Recording) -> None:
@@ -197,6 +207,7 @@ class RecorderFolders:
         if is_first:
             self.seen.note_search()
             self._searched_at = now
+        self.seen.forget_retries_of_gone()
 
     def _consider(self, found: FoundFile) -> None:
         """Wait until a file is complete, unless it is known."""
@@ -227,7 +238,7 @@ class RecorderFolders:
                 if not watched.is_complete():
                     continue
             except OSError as error:
-                self._give_up(name, watched.path, error)
+                self._give_up(name, watched, f"the file cannot be read ({error.strerror})")
                 continue
             start = self.start_of(name, watched.path)
             moment = watched.size_and_time[1] / 1e9 if start is None else start
@@ -250,7 +261,7 @@ class RecorderFolders:
         try:
             identity = identify(SourceVideo(path, name), self._beat)
         except VideoError as error:
-            self._give_up(name, path, error)
+            self._give_up(name, watched, error.reason)
             return
         size_and_time = identity.num_bytes, identity.modified_ns
         if size_and_time != watched.size_and_time:
@@ -262,12 +273,17 @@ class RecorderFolders:
         if self._stopped.is_set():
             raise _Stopped
 
-    def _give_up(self, name: str, path: Path, error: Exception) -> None:
-        """Forget a file that cannot be read; if it is still there, the next search finds it."""
+    def _give_up(self, name: str, watched: Watched, reason: str) -> None:
+        """Pass on that a file cannot be read, or forget it."""
         was_growing = self._growing.pop(name, None) is not None
-        del self._open[name]
-        if path.exists():
-            self.search.tell_once(f"{name} cannot be read ({error}): tried again later")
+        is_there = os.path.lexists(watched.path)
+        if is_there and watched.size_and_time != NEVER_SEEN:
+            file = watched.path, *watched.size_and_time, ""
+            self._unreadable.put((Recording(self._open[name], name, *file), reason))
+            return
+        del self._open[name]  # if it is still there, the next search finds it
+        if is_there:
+            self.search.tell_once(f"{name}: {reason}; it is tried again later")
         else:  # some recorders rename a file when it is complete
             self._count_lost(name, logging.INFO if was_growing else logging.WARNING)
 

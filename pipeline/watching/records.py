@@ -10,7 +10,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from vigil.extract.errors import FailedVideo
@@ -35,13 +36,15 @@ from vigil.pipeline.watching.metrics import Gauges
 from vigil.pipeline.watching.overview import Overview
 from vigil.pipeline.watching.recorder_folder import Recording
 from vigil.pipeline.watching.retention import result_bytes
-from vigil.pipeline.watching.seen_files import SeenFile, SeenFiles
+from vigil.pipeline.watching.seen_files import POSTPONED, SeenFile, SeenFiles
 
 CLOSE_SECONDS = 600.0
 """An open event that nothing continues is over after this time and the length of a recording."""
 UNKNOWN_LENGTH_SECONDS = 3600.0
 """Taken for the length of recordings of a camera before one was scored."""
 CHECK_SECONDS = 30.0
+RETRY_SECONDS = (60.0, 300.0, 1800.0, *11 * (7200.0,))
+"""Pauses before attempts at a recording whose failure may pass; after them it has failed."""
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +112,27 @@ class Records:
         self.seen.record(file, time.time())
 
     def failed(self, recording: Recording, failed: FailedVideo) -> None:
-        """Record a recording that has no result."""
-        self.ledger.record_video(self._row(recording, FAILED, failed.reason), [])
+        """Record a recording that has no result, or none yet.
+
+        The ledger gets only what has failed for good; what is tried again counts as new there.
+        """
+        file = recording.name, recording.num_bytes, recording.modified_ns
+        outcome, reason, retry_at = FAILED, failed.reason, None
+        num_failures = self.seen.num_failures(*file) + 1
+        if failed.may_pass:
+            reason += f" (attempt {num_failures} of {len(RETRY_SECONDS) + 1}"
+            if num_failures <= len(RETRY_SECONDS):
+                outcome, retry_at = POSTPONED, time.time() + RETRY_SECONDS[num_failures - 1]
+                reason += f", the next one at {_local_text(retry_at)}"
+            reason += ")"
+        if outcome == FAILED:
+            self.ledger.record_video(self._row(recording, FAILED, reason), [])
         self._keep_features(recording.name, False)
-        self._note(recording, FAILED, failed.reason)
-        self.overview.fail(failed, time.time())
-        self._count(recording, FAILED)
+        self._note(recording, outcome, reason, num_failures=num_failures, retry_at=retry_at)
+        self.overview.fail(replace(failed, reason=reason), time.time())
+        self._count(recording, outcome)
+        if failed.may_pass:
+            log.info("%s: %s", recording.name, reason)
 
     def known(self, recording: Recording, before: ScoredVideo) -> None:
         """Record a file whose content was dealt with before, under this name or another one."""
@@ -122,6 +140,7 @@ class Records:
             reason = f"has the content of {before.video}"
             self.ledger.record_video(self._row(recording, REPEATED, reason), [])
             self._note(recording, REPEATED, reason)
+            self.overview.forgive(recording.name)
             self._count(recording, REPEATED)
             log.info("%s %s: not scored again", recording.name, reason)
         elif before.outcome == SCORED:  # a kill came before this was in the index
@@ -170,6 +189,8 @@ class Records:
         reason: str = "",
         num_events: int = 0,
         result_bytes: int = 0,
+        num_failures: int = 0,
+        retry_at: float | None = None,
     ) -> None:
         """Put a file into the index."""
         file = SeenFile(
@@ -183,7 +204,7 @@ class Records:
             num_events,
             result_bytes,
         )
-        self.seen.record(file, time.time())
+        self.seen.record(file, time.time(), num_failures, retry_at)
 
     def _keep_features(self, name: str, has_events: bool) -> None:
         """Remove the features of a recording unless they are to be kept."""
@@ -198,3 +219,7 @@ class Records:
         self.outcomes[outcome] += 1
         self.gauges.add("vigil_recordings_total", camera=recording.camera, outcome=outcome)
         self.gauges.beat(recording.camera)
+
+
+def _local_text(moment: float) -> str:
+    return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")

@@ -29,6 +29,7 @@ from vigil.pipeline.watching.ledger import FAILED, SCORED
 from vigil.pipeline.watching.recorder_folder import RecorderFolders, Recording
 from vigil.pipeline.watching.records import Records
 from vigil.pipeline.watching.retention import Retention
+from vigil.pipeline.watching.seen_files import POSTPONED
 from vigil.pipeline.watching.streams import StreamFollower
 
 GIVEN_FOR_CAMERA = "given for the camera in --cameras"
@@ -85,8 +86,8 @@ class ScoringLoop:
                     raise
                 self.free_space.ran_out(error)
                 self._begin_anew()
-        outcomes_so_far = self.records.outcomes
-        return exit_code(outcomes_so_far[FAILED], outcomes_so_far[SCORED])
+        so_far = self.records.outcomes
+        return exit_code(so_far[FAILED] + so_far[POSTPONED], so_far[SCORED])
 
     def _score_what_comes(self) -> None:
         live = self.streams.connect()
@@ -109,6 +110,10 @@ class ScoringLoop:
     def _more(self) -> Sequence[SourceVideo] | None:
         """What the engine is to extract next; None if nothing more will come."""
         self.folders.require_running()
+        for recording, reason in self.folders.take_unreadable():
+            failed = FailedVideo(recording.name, reason, may_pass=True)
+            self.records.failed(recording, failed)
+            self.folders.done(recording)
         self.records.overview.refresh()
         self.retention.apply()
         self.records.close_stale_events(self._is_idle)
@@ -133,6 +138,7 @@ class ScoringLoop:
         gauges = self.records.gauges
         gauges.set("vigil_recordings_waiting", self.folders.num_waiting + len(self._held))
         gauges.set("vigil_recordings_in_progress", len(self._in_progress))
+        gauges.set("vigil_recordings_to_retry", self.records.seen.num_to_retry)
         gauges.set("vigil_recordings_removed_total", self.folders.num_lost)
         gauges.set("vigil_has_disk_space", self.free_space.is_there)
 

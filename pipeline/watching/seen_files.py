@@ -8,14 +8,19 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vigil.pipeline.watching.ledger import FAILED
+
 SEEN_NAME = "seen.sqlite"
 BEFORE = "before"
 """Outcome of a file that was there at the first start with --from-now."""
+POSTPONED = "postponed"
+"""Outcome of a file that failed, and is to be tried again."""
 
 MAX_LOOKED_AT = 1000
 
@@ -27,6 +32,9 @@ CREATE TABLE IF NOT EXISTS files (
     num_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, outcome TEXT NOT NULL,
     reason BLOB NOT NULL, num_events INTEGER NOT NULL, result_bytes INTEGER NOT NULL,
     done_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS retries (
+    name BLOB PRIMARY KEY REFERENCES files ON DELETE CASCADE,
+    num_failures INTEGER NOT NULL, next_at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS with_result ON files (done_at) WHERE result_bytes > 0;
 CREATE INDEX IF NOT EXISTS by_outcome ON files (outcome, num_events > 0, done_at);
 """
@@ -44,7 +52,7 @@ class SeenFile:
     num_bytes: int
     modified_ns: int
     outcome: str
-    """As in the ledger, or `BEFORE`."""
+    """As in the ledger, or `BEFORE` or `POSTPONED`."""
     reason: str = ""
     num_events: int = 0
     result_bytes: int = 0
@@ -81,12 +89,48 @@ class SeenFiles:
             self._database.execute("PRAGMA user_version = 1")
 
     def is_known(self, name: str, num_bytes: int, modified_ns: int) -> bool:
-        """Whether a file of this name, size and time was dealt with."""
-        query = "SELECT 1 FROM files WHERE name = ? AND num_bytes = ? AND modified_ns = ?"
-        return bool(self._all(query, os.fsencode(name), num_bytes, modified_ns))
+        """Whether a file of this name, size and time was dealt with, and is not to be retried."""
+        query = (
+            "SELECT 1 FROM files WHERE name = ? AND num_bytes = ? AND modified_ns = ? "
+            "AND name NOT IN (SELECT name FROM retries WHERE next_at <= ?)"
+        )
+        return bool(self._all(query, os.fsencode(name), num_bytes, modified_ns, time.time()))
 
-    def record(self, file: SeenFile, done_at: float) -> None:
-        """Note that a file is dealt with."""
+    def num_failures(self, name: str, num_bytes: int, modified_ns: int) -> int:
+        """How often a file of this name, size and time has failed while it is to be retried."""
+        query = (
+            "SELECT num_failures FROM retries JOIN files USING (name) "
+            "WHERE name = ? AND num_bytes = ? AND modified_ns = ?"
+        )
+        rows = self._all(query, os.fsencode(name), num_bytes, modified_ns)
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def num_to_retry(self) -> int:
+        """Number of files that failed and are to be tried again."""
+        return int(self._all("SELECT COUNT(*) FROM retries")[0][0])
+
+    def retry(self, names: Sequence[str]) -> None:
+        """Let all files that failed, and these, be tried at once, and as often as new ones."""
+        again = "INSERT OR REPLACE INTO retries SELECT name, 0, 0 FROM files WHERE"
+        with self._lock, self._database:
+            self._database.execute(f"{again} outcome IN (?, ?)", (FAILED, POSTPONED))
+            rows = [(os.fsencode(name),) for name in names]
+            self._database.executemany(f"{again} name = ?", rows)
+
+    def forget_retries_of_gone(self) -> None:
+        """Try no file again that is to be tried now, and is gone."""
+        rows = self._all(
+            "SELECT name, path FROM retries JOIN files USING (name) WHERE next_at <= ?", time.time()
+        )
+        gone = [(name,) for name, path in rows if not os.path.lexists(path)]
+        with self._lock, self._database:
+            self._database.executemany("DELETE FROM retries WHERE name = ?", gone)
+
+    def record(
+        self, file: SeenFile, done_at: float, num_failures: int = 0, retry_at: float | None = None
+    ) -> None:
+        """Note that a file is dealt with, or how often it failed and when to try it again."""
         values = (
             *map(os.fsencode, (file.name, file.camera, file.path)),
             *(file.num_bytes, file.modified_ns, file.outcome, os.fsencode(file.reason)),
@@ -96,7 +140,10 @@ class SeenFiles:
             with self._lock, self._database:
                 self._database.execute(
                     f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(values))})", values
-                )
+                )  # and what was in retries is gone
+                if retry_at is not None:
+                    row = values[0], num_failures, retry_at
+                    self._database.execute("INSERT INTO retries VALUES (?, ?, ?)", row)
         except sqlite3.OperationalError as error:  # a full disk: the file is looked at once more
             log.warning("%s cannot be put into the index: %s", file.name, error)
 
@@ -166,6 +213,7 @@ class SeenFiles:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False)
     database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA synchronous = NORMAL")  # what is lost is found out again
     database.executescript(_TABLES)
     return database

@@ -107,13 +107,17 @@ def _start(
     names = [sink.name for sink in sinks]
     ledger = Ledger(out / LEDGER_NAME, names, lambda camera: cameras.settings_of(camera).limits)
     stack.enter_context(closing(ledger))
+    if options.retry_failed:
+        seen.retry(ledger.forget_failures())
     gauges = _gauges(options, cameras, stack)
     delivery = start_delivery(ledger, sinks, options.give_up_hours)
     stack.callback(delivery.close, GRACE_SECONDS)
     gauges.attach(delivery.metrics)
     told = [one.name if one.kind == "stream" else one.address for one in cameras.sources]
     given = tuple(told[: len(options.sources)])
-    overview = Overview(replace(options, sources=given, on_event=tuple(names)), scorer)
+    sources = _stream_sources(options, cameras)
+    notes = _notes(sources)
+    overview = Overview(replace(options, sources=given, on_event=tuple(names)), scorer, notes)
     overview.load(seen)
     overview.refresh(now=True)
     folders = _folders(options, cameras, checkpoint, seen)
@@ -122,6 +126,8 @@ def _start(
     records = Records(options, store, ledger, seen, overview, gauges)
     free_space = FreeSpace(out, options.min_free_gib)
     log.info("watching %s", ", ".join(told))
+    for note in notes:
+        log.info("%s", note)
     return ScoringLoop(
         options,
         cameras,
@@ -132,7 +138,7 @@ def _start(
         records,
         Retention(out, store, seen, ledger, overview, options.keep_days, options.keep_gib),
         free_space,
-        _streams(options, cameras, checkpoint, engine, scorer.rule, records, free_space),
+        _streams(options, cameras, sources, checkpoint, engine, scorer.rule, records, free_space),
     )
 
 
@@ -166,9 +172,29 @@ def _scorer(options: WatchOptions, checkpoint: Checkpoint, engine: Engine) -> Sc
     )
 
 
+def _stream_sources(options: WatchOptions, cameras: Cameras) -> list[LiveSource]:
+    """The streams, with their addresses filled in."""
+    return [
+        LiveSource(
+            one.name,
+            filled_in(one.address, os.environ),
+            one.transport,
+            when_late=one.when_late or options.when_late,
+        )
+        for one in cameras.streams
+    ]
+
+
+def _notes(sources: Sequence[LiveSource]) -> list[str]:
+    """What to know of the streams: what is done with clips for which there is no time."""
+    rules = [f"{one.name} {one.when_late}" for one in sources if not one.can_end]
+    return [f"When there is too little time for all clips: {', '.join(rules)}."] if rules else []
+
+
 def _streams(
     options: WatchOptions,
     cameras: Cameras,
+    sources: Sequence[LiveSource],
     checkpoint: Checkpoint,
     engine: Engine,
     rule: EventRule,
@@ -184,13 +210,9 @@ def _streams(
         threshold, why = threshold_for(checkpoint.config, f"{camera}/stream", given)
         return replace(rule, threshold=threshold), why
 
-    sources = [
-        LiveSource(one.name, filled_in(one.address, os.environ), one.transport)
-        for one in cameras.streams
-    ]
     root = engine.thumbnails
     albums = None if root is None else AlbumSettings(root, free_space.check)
-    settings = StreamSettings(rule_of, read_span(options.span), options.when_late, albums)
+    settings = StreamSettings(rule_of, read_span(options.span), albums)
     how = settings, records.ledger, records.stretch, records.gauges
     return StreamFollower(checkpoint, engine, sources, *how)
 

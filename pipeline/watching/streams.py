@@ -12,7 +12,7 @@ import numpy as np
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
 from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.engine.dispatch import Engine
-from vigil.extract.engine.live import LiveStreams, News, Piece, SeenClip, WhenLate
+from vigil.extract.engine.live import LiveStreams, News, Piece, SeenClip
 from vigil.extract.errors import UserError, counted
 from vigil.extract.source import VideoIdentity
 from vigil.extract.store import VideoFeatures
@@ -40,7 +40,6 @@ class StreamSettings:
     rule: Callable[[str], tuple[EventRule, str]]
     """Camera -> what counts as an event, and where its threshold comes from, in words."""
     span: Span = "auto"
-    when_late: WhenLate = "drop-oldest"
     thumbnails: AlbumSettings | None = None
     """None: the engine takes none."""
 
@@ -81,6 +80,8 @@ class StreamFollower:
         for source in sources:
             gauges.set("vigil_camera_up", 0, camera=source.name)
             gauges.add("vigil_stream_errors_total", 0, camera=source.name)
+            if not source.can_end:
+                gauges.set("vigil_when_late", 1, camera=source.name, rule=source.when_late)
         if sources:
             self._require_spans()
 
@@ -110,7 +111,7 @@ class StreamFollower:
     def connect(self) -> LiveStreams:
         """The cameras anew, for the engine to follow."""
         self.finish()
-        return LiveStreams(self._sources, self._hear, self._settings.when_late)
+        return LiveStreams(self._sources, self._hear)
 
     def finish(self) -> None:
         """End all pieces where they are; events that go on stay open, for the next run."""

@@ -59,10 +59,12 @@ def details_of(result: VideoResult, folder: Path, truth: Annotation | None) -> d
 
 
 def _clip(event: Event) -> dict[str, object] | None:
-    """Where the clip of an event is, beside the page, and the second at which it starts."""
+    """Where the clip of an event is, and that with a caption, and the second at which it starts."""
     if event.clip is None:
         return None
-    return {"link": url(event.clip.path), "start": event.clip.start_seconds}
+    clip = {"link": url(event.clip.path), "start": event.clip.start_seconds}
+    annotated = event.clip.annotated
+    return clip if annotated is None else clip | {"annotated": url(annotated)}
 
 
 def _album(folder: Path, video: str) -> dict[str, object] | None:

@@ -118,6 +118,13 @@ vigil.details = (() => {
     );
   }
 
+  /** Links to a clip and to the one with a caption, which may be the only one. */
+  function clipLinks({ link, annotated }) {
+    const to = (href, text) => h("a", { href, target: "_blank", rel: "noreferrer" }, text);
+    if (link === annotated) return to(link, "Clip, with a caption");
+    return [to(link, "Clip"), annotated && [", ", to(annotated, "with a caption")]];
+  }
+
   function eventList(video, details, open) {
     if (!video.events.length) return h("p", { class: "faint" }, "No events.");
     const seen = (event) => details.actions[event.number - 1];
@@ -156,12 +163,7 @@ vigil.details = (() => {
             ),
           event.start_clock &&
             h("div", { class: "faint" }, `${event.start_clock} to ${event.stop_clock}`),
-          clipOf(event) &&
-            h(
-              "div",
-              {},
-              h("a", { href: clipOf(event).link, target: "_blank", rel: "noreferrer" }, "Clip"),
-            ),
+          clipOf(event) && h("div", {}, clipLinks(clipOf(event))),
           seen(event)?.length > 0 &&
             h(
               "div",

@@ -20,7 +20,8 @@ vigil.player = (() => {
     function cannot(why) {
       if (clip && !isClip) {
         isClip = true;
-        differs.textContent = `${why} This is the clip of the event.`;
+        const caption = clip.link === clip.annotated ? ", with a caption" : "";
+        differs.textContent = `${why} This is the clip of the event${caption}.`;
         differs.hidden = false;
         return play(clip.link, clip.start);
       }
