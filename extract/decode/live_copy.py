@@ -1,8 +1,8 @@
 """Keeps the newest packets of a stream as they are, so that clips can be cut of what was shown.
 
-They become Matroska, which holds whatever cameras send, cluster by cluster: one begins with every
-key frame, and after two seconds. The header of a piece and some of its clusters in order are a
-file, whose times are seconds of the piece. Nothing is decoded or encoded for it.
+They become Matroska, which holds whatever cameras send, in clusters of two seconds at most. The
+header of a piece and some of its clusters in order are a file, whose times are seconds of the
+piece. Nothing is decoded or encoded for it.
 """
 
 from collections import deque
@@ -45,8 +45,8 @@ class Cluster:
     num_bytes: int
     seconds: float
     """When the first of them is shown, since the first frame of the piece."""
-    has_key: bool
-    """Whether it begins with a key frame."""
+    key_seconds: float | None
+    """When its first key frame is shown; None: it has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,9 @@ class _PieceCopy:
             return
         # Times that go back stand still, as in the timeline. Matroska stores no decoding times.
         pts = max(pts, last)
-        self._last[held.index] = dts = last if held.dts is None else min(max(held.dts - shift, last), pts)
+        self._last[held.index] = dts = (
+            last if held.dts is None else min(max(held.dts - shift, last), pts)
+        )
         packet = held.packet
         packet.time_base, packet.pts, packet.dts, packet.duration = unit, pts, dts, 0
         packet.stream = self._outs[held.index]
@@ -184,7 +186,7 @@ class _PieceCopy:
             with self._noting_problems():
                 self._output.close()
         clusters = tuple(
-            Cluster(self._ring.append(one), len(one), *_beginning(one))
+            Cluster(self._ring.append(one), len(one), *_times(one))
             for one in self._file.take_clusters()
         )
         if clusters or self._problem:
@@ -227,7 +229,7 @@ class _Written:
 def _open(file: _Written, streams: tuple[Any, ...]) -> tuple[OutputContainer, dict[int, Any]]:
     """Open a Matroska file with streams like these, or with the pictures only if it must be."""
     output = av.open(file, "w", "matroska", options=OPTIONS)
-    outs = {}
+    outs: dict[int, Any] = {}
     for stream in streams:
         with suppress(ValueError) if outs else nullcontext():  # sound that it cannot hold
             outs[stream.index] = output.add_stream_from_template(stream)
@@ -242,15 +244,16 @@ def _number(content: bytes | bytearray, at: int) -> tuple[int, int]:
     return value - (1 << 7 * length), at + length
 
 
-def _beginning(cluster: bytes) -> tuple[float, bool]:
-    """When a cluster begins, in seconds, and whether it does with a key frame of the pictures."""
+def _times(cluster: bytes) -> tuple[float, float | None]:
+    """When a cluster begins, in seconds, and its first key frame of the pictures if it has one."""
     _, at = _number(cluster, len(CLUSTER))
-    seconds = 0.0
+    begin = 0
     while at < len(cluster):
         kind, (size, start) = cluster[at], _number(cluster, at + 1)
         if kind == TIMESTAMP:
-            seconds = int.from_bytes(cluster[start : start + size]) / 1000
-        elif kind == SIMPLE_BLOCK:
-            return seconds, cluster[start] == FIRST_TRACK and bool(cluster[start + 3] & IS_KEY)
+            begin = int.from_bytes(cluster[start : start + size])
+        elif kind == SIMPLE_BLOCK and cluster[start] == FIRST_TRACK and cluster[start + 3] & IS_KEY:
+            after = int.from_bytes(cluster[start + 1 : start + 3], signed=True)
+            return begin / 1000, (begin + after) / 1000
         at = start + size
-    return seconds, False
+    return begin / 1000, None
