@@ -2,7 +2,7 @@
 
 They become Matroska, which holds whatever cameras send, in clusters of two seconds at most. The
 header of a piece and some of its clusters in order are a file, whose times are seconds of the
-piece. Nothing is decoded or encoded for it.
+piece. Nothing is decoded or encoded for it but telephone sound (G.711), which PyAV's Matroska lacks.
 """
 
 from collections import deque
@@ -30,6 +30,7 @@ OPTIONS = {
     "max_interleave_delta": "1000000",
 }
 """Whole clusters come out, without an index; sound waits for pictures a second at most."""
+G711, PCM = ("pcm_alaw", "pcm_mulaw"), "pcm_s16le"
 MAX_HELD = 32
 """Packets that a decoder may have taken before the first frame of them comes out."""
 CLUSTER = b"\x1f\x43\xb6\x75"
@@ -165,6 +166,8 @@ class _PieceCopy:
             last if held.dts is None else min(max(held.dts - shift, last), pts)
         )
         packet = held.packet
+        if self._streams[held.index].codec_context.name in G711:
+            packet = Packet(b"".join(bytes(one.planes[0]) for one in packet.decode()))
         packet.time_base, packet.pts, packet.dts, packet.duration = unit, pts, dts, 0
         packet.stream = self._outs[held.index]
         self._output.mux(packet)
@@ -231,8 +234,12 @@ def _open(file: _Written, streams: tuple[Any, ...]) -> tuple[OutputContainer, di
     output = av.open(file, "w", "matroska", options=OPTIONS)
     outs: dict[int, Any] = {}
     for stream in streams:
+        codec = stream.codec_context
+        if codec.name in G711:
+            outs[stream.index] = output.add_stream(PCM, codec.sample_rate, layout=codec.layout.name)
+            continue
         with suppress(ValueError) if outs else nullcontext():  # sound that it cannot hold
-            outs[stream.index] = output.add_stream_from_template(stream)
+            outs[stream.index] = output.add_stream_from_template(stream, opaque=True)
     output.start_encoding()
     return output, outs
 

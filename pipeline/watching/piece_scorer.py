@@ -107,8 +107,8 @@ class PieceScorer:
         try:
             return self._take(self._timeline.finish())
         finally:
-            self.clips.follow(self.events.told)
             end = self._shown + 0.5 / self._kind.fps
+            self.clips.follow(self.events.told, end)
             self.clips.write(math.inf, self._stretch, at_once=True, end_seconds=end)
 
     def _take(self, update: Update | None) -> list[Alarm]:

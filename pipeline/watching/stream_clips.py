@@ -142,8 +142,13 @@ class StreamClips:
             while end - self._packets[0][1].place > copy.ring.num_bytes:
                 self._packets.popleft()
 
-    def follow(self, told: Iterable[tuple[Event, Alarm]]) -> None:
-        """Set packets aside for the events of the piece, given with the last message about each."""
+    def follow(
+        self, told: Iterable[tuple[Event, Alarm]], end_seconds: float = math.inf
+    ) -> None:
+        """Set packets aside for the events of the piece, given with the last message about each.
+
+        If the piece is over, what follows in the packets may be of another size.
+        """
         if self._settings is None:
             return
         known = {one.alarm: one for one in self._clips}
@@ -155,16 +160,17 @@ class StreamClips:
                 one.event, one.is_over = event, not alarm.is_open
         for one in self._clips:
             if one.job is None and not one.outcome:
-                self._set_aside(one, self._settings)
+                self._set_aside(one, end_seconds, self._settings)
 
-    def _set_aside(self, one: _EventClip, settings: ClipSettings) -> None:
+    def _set_aside(self, one: _EventClip, end_seconds: float, settings: ClipSettings) -> None:
         start, stop = one.shown
+        until = min(stop + settings.margin_seconds, end_seconds)
         if one.next_place is None:
             one.next_place = self._place_before(start - settings.margin_seconds)
         for copy, cluster in self._packets:
             if one.next_place is None or cluster.place < one.next_place:
                 continue
-            if cluster.seconds >= stop + settings.margin_seconds:
+            if cluster.seconds >= until:
                 one.is_complete = True
                 return
             assert copy.ring is not None  # in this process
