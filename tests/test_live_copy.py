@@ -200,7 +200,9 @@ def test_frames_without_times_are_counted(tmp_path):
 
 
 def test_motion_jpeg_over_http(tmp_path):
-    path = encode(tmp_path / "a.mkv", draw_frames(30, 64, 48), codec="mjpeg", pixel_format="yuvj420p")
+    path = encode(
+        tmp_path / "a.mkv", draw_frames(30, 64, 48), codec="mjpeg", pixel_format="yuvj420p"
+    )
     with av.open(str(path)) as container:
         pictures = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n"
@@ -245,10 +247,13 @@ def packets(tmp_path_factory):
 
 
 TICKS = st.none() | st.integers(-200_000, 200_000)
+TIMES = st.lists(st.tuples(TICKS, TICKS), min_size=1, max_size=30)
 
 
 @settings(max_examples=40, deadline=None)
-@given(times=st.lists(st.tuples(TICKS, TICKS), min_size=1, max_size=30), num_rounds=st.integers(1, 4))
+@given(
+    times=st.lists(st.tuples(TICKS, TICKS), min_size=1, max_size=30), num_rounds=st.integers(1, 4)
+)
 def test_whatever_times_packets_have_copying_goes_on_in_bounded_memory(packets, times, num_rounds):
     ring = PacketRing(3000)
     copier = PacketCopier(ring)

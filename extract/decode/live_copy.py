@@ -2,7 +2,7 @@
 
 They become Matroska, which holds whatever cameras send, in clusters of two seconds at most. The
 header of a piece and some of its clusters in order are a file, whose times are seconds of the
-piece. Nothing is decoded or encoded for it but telephone sound (G.711), which PyAV's Matroska lacks.
+piece. Nothing is encoded for it, or decoded but telephone sound (G.711), which PyAV refuses.
 """
 
 from collections import deque

@@ -125,6 +125,8 @@ class StreamClips:
         self._settings, self._camera, self._fps = settings, camera, fps
         self._packets: deque[tuple[LiveCopy, Cluster]] = deque()
         """Those that may still be in the ring."""
+        self._reached = -math.inf
+        """When the newest of them begin."""
         self._problem = ""
         self._clips: list[_EventClip] = []
         """Of the events that are in no result yet."""
@@ -138,13 +140,13 @@ class StreamClips:
             log.warning("%s: no clips, since %s", self._camera, self._problem)
         self._packets.extend((copy, cluster) for cluster in copy.clusters)
         if copy.clusters and copy.ring is not None:
-            end = copy.clusters[-1].place + copy.clusters[-1].num_bytes
-            while end - self._packets[0][1].place > copy.ring.num_bytes:
+            newest = copy.clusters[-1]
+            self._reached = newest.seconds
+            end = newest.place + newest.num_bytes
+            while self._packets and end - self._packets[0][1].place > copy.ring.num_bytes:
                 self._packets.popleft()
 
-    def follow(
-        self, told: Iterable[tuple[Event, Alarm]], end_seconds: float = math.inf
-    ) -> None:
+    def follow(self, told: Iterable[tuple[Event, Alarm]], end_seconds: float = math.inf) -> None:
         """Set packets aside for the events of the piece, given with the last message about each.
 
         If the piece is over, what follows in the packets may be of another size.
@@ -165,14 +167,14 @@ class StreamClips:
     def _set_aside(self, one: _EventClip, end_seconds: float, settings: ClipSettings) -> None:
         start, stop = one.shown
         until = min(stop + settings.margin_seconds, end_seconds)
+        one.is_complete = bool(self._problem) or self._reached >= until
         if one.next_place is None:
             one.next_place = self._place_before(start - settings.margin_seconds)
         for copy, cluster in self._packets:
             if one.next_place is None or cluster.place < one.next_place:
                 continue
             if cluster.seconds >= until:
-                one.is_complete = True
-                return
+                break
             assert copy.ring is not None  # in this process
             content = copy.ring.read(cluster.place, cluster.num_bytes)
             if content is None:
