@@ -185,7 +185,7 @@ def test_an_event_may_last_longer_than_the_memory_reaches(tmp_path, copies, thir
         if until > 2:
             clips.follow(told(an_event(2.0, min(until, 17.0)), is_open=until < 17))
         clips.write(np.inf, a_stretch)
-        assert sum(one.num_bytes for _, one in clips._packets) <= third
+        assert clips._packets.num_bytes <= third
     (clip,) = finish(clips)
     assert_shows(tmp_path, clip, 1.0, 18.0)
 
@@ -269,12 +269,12 @@ def test_without_room_an_event_has_no_clip_and_nothing_is_left(tmp_path, copies,
         full.add(copy)
     full.follow(told(an_event(2.0, 4.0)))
     assert finish(full) == ["the disk is nearly full (--min-free-gib)"]
-    rooms = iter([True, False])
+    rooms = iter([True, True, False])
     filling = some_clips(tmp_path, has_room=lambda: next(rooms))
     for copy in copies:
         filling.add(copy)
-    filling.follow(told(an_event(2.0, 9.0)))
-    assert finish(filling) == ["the disk is nearly full (--min-free-gib)"]
+        filling.follow(told(an_event(2.0, 9.0), is_open=True))
+    assert finish(filling, at_once=True) == ["the disk is nearly full (--min-free-gib)"]
     assert no_leftovers(tmp_path)
 
     def refuse(_):

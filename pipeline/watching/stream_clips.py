@@ -8,21 +8,17 @@ files, which the next run removes, and no half clip.
 import logging
 import math
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 from vigil.extract.decode.captions import Caption
 from vigil.extract.decode.cutting import Cut
-from vigil.extract.decode.excerpt_request import Excerpt, Source
-from vigil.extract.decode.live_copy import Cluster, LiveCopy
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
+from vigil.extract.decode.live_copy import LiveCopy
 from vigil.extract.errors import counted
-from vigil.extract.files import partial_path
 from vigil.pipeline.scores.events import Event, EventClip
 from vigil.pipeline.scores.spans import Timeline
 from vigil.pipeline.scoring.clips import (
@@ -36,12 +32,15 @@ from vigil.pipeline.scoring.clips import (
 from vigil.pipeline.scoring.results import VideoResult
 from vigil.pipeline.watching.alarm import Alarm
 from vigil.pipeline.watching.clip_writer import ClipJob, ClipWriter
+from vigil.pipeline.watching.set_aside import KeptPackets, SetAside
 
 MAX_SECONDS = 600.0
 """The clip of a longer event shows its beginning."""
 LATE_SECONDS = 0.1
 """By which a clip may begin after its event without a word."""
 
+REFUSED = "the packets of the stream cannot be kept ({})"
+UNWRITABLE = "its packets cannot be written ({})"
 NO_PACKETS = "its packets are no longer in memory: raise --clip-memory-mib {}"
 LATE = (
     "{} of its events lack a part of these: no packets from a key frame before them were left. "
@@ -93,18 +92,10 @@ class _EventClip:
     alarm: str
     """Id of the event."""
     event: Event
-    is_over: bool
-    file: IO[bytes] | None = None
-    """The packets that are set aside, hidden."""
-    next_place: int | None = None
-    """In the ring, of the packets that follow."""
+    is_over: bool = False
     is_complete: bool = False
-    """Whether everything up to its end is set aside."""
-    is_described: bool = True
-    num_lost: int = 0
-    """Clusters that were overwritten before they were set aside."""
-    is_late: bool = False
-    """Whether a part of the event is missing in the clip."""
+    """Whether everything that the clip is to show is set aside."""
+    packets: SetAside = field(default_factory=SetAside)
     job: ClipJob | None = None
     outcome: EventClip | str = ""
     """The clip, or why there is none; empty as long as that is not known."""
@@ -116,6 +107,20 @@ class _EventClip:
         start, stop = self.event.start_seconds, self.event.stop_seconds
         return start, min(stop, start + MAX_SECONDS)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a part of the event is missing in the clip."""
+        if self.job is None or not isinstance(self.job.outcome, Written):
+            return False
+        begins = self.job.cut.excerpt.event_seconds[0] + LATE_SECONDS
+        return self.packets.has_gap or self.job.outcome.start_seconds > begins
+
+    def give_up(self, reason: str) -> None:
+        """Have no clip."""
+        self.outcome = reason
+        if self.job is None:
+            self.packets.remove()
+
 
 class StreamClips:
     """The clips of one piece's events; without settings, there are none."""
@@ -123,11 +128,7 @@ class StreamClips:
     def __init__(self, settings: ClipSettings | None, camera: str, fps: float) -> None:
         """Begin a piece."""
         self._settings, self._camera, self._fps = settings, camera, fps
-        self._packets: deque[tuple[LiveCopy, Cluster]] = deque()
-        """Those that may still be in the ring."""
-        self._reached = -math.inf
-        """When the newest of them begin."""
-        self._problem = ""
+        self._packets = KeptPackets()
         self._clips: list[_EventClip] = []
         """Of the events that are in no result yet."""
         self._num_submitted = 0
@@ -135,16 +136,9 @@ class StreamClips:
 
     def add(self, copy: LiveCopy) -> None:
         """Note packets that are in the ring."""
-        if copy.problem and not self._problem:
-            self._problem = f"the packets of the stream cannot be kept ({copy.problem})"
-            log.warning("%s: no clips, since %s", self._camera, self._problem)
-        self._packets.extend((copy, cluster) for cluster in copy.clusters)
-        if copy.clusters and copy.ring is not None:
-            newest = copy.clusters[-1]
-            self._reached = newest.seconds
-            end = newest.place + newest.num_bytes
-            while self._packets and end - self._packets[0][1].place > copy.ring.num_bytes:
-                self._packets.popleft()
+        if copy.problem and not self._packets.problem:
+            log.warning("%s: no clips, since %s", self._camera, REFUSED.format(copy.problem))
+        self._packets.add(copy)
 
     def follow(self, told: Iterable[tuple[Event, Alarm]], end_seconds: float = math.inf) -> None:
         """Set packets aside for the events of the piece, given with the last message about each.
@@ -156,7 +150,7 @@ class StreamClips:
         known = {one.alarm: one for one in self._clips}
         for event, alarm in told:
             if (one := known.get(alarm.event)) is None:
-                one = _EventClip(alarm.event, event, is_over=False)
+                one = _EventClip(alarm.event, event)
                 self._clips.append(one)
             if one.job is None:
                 one.event, one.is_over = event, not alarm.is_open
@@ -166,57 +160,16 @@ class StreamClips:
 
     def _set_aside(self, one: _EventClip, end_seconds: float, settings: ClipSettings) -> None:
         start, stop = one.shown
-        until = min(stop + settings.margin_seconds, end_seconds)
-        one.is_complete = bool(self._problem) or self._reached >= until
-        if one.next_place is None:
-            one.next_place = self._place_before(start - settings.margin_seconds)
-        for copy, cluster in self._packets:
-            if one.next_place is None or cluster.place < one.next_place:
-                continue
-            if cluster.seconds >= until:
-                break
-            assert copy.ring is not None  # in this process
-            content = copy.ring.read(cluster.place, cluster.num_bytes)
-            if content is None:
-                one.num_lost += 1
-            elif reason := self._append(one, copy, content, settings):
-                self._give_up(one, reason)
-                return
-            one.next_place = cluster.place + cluster.num_bytes
-
-    def _place_before(self, seconds: float) -> int | None:
-        """The place of the last key frame by a time, else of the oldest packets; None: of none."""
-        if not self._packets:
-            return None
-        keys = [
-            one.place
-            for _, one in self._packets
-            if one.key_seconds is not None and one.key_seconds <= seconds
-        ]
-        return keys[-1] if keys else self._packets[0][1].place
-
-    def _append(
-        self, one: _EventClip, copy: LiveCopy, content: bytes, settings: ClipSettings
-    ) -> str:
-        """Set packets aside; return why they could not be, or nothing."""
+        first, until = start - settings.margin_seconds, stop + settings.margin_seconds
+        folder = partial(clips_folder, settings.results)
         if not settings.has_room():
-            return "the disk is nearly full (--min-free-gib)"
+            one.give_up("the disk is nearly full (--min-free-gib)")
+            return
         try:
-            if one.file is None:
-                path = clips_folder(settings.results) / uuid.uuid4().hex
-                one.file = partial_path(path).open("wb")
-                one.file.write(copy.header)
-                one.is_described = copy.is_described
-            one.file.write(content)
+            one.packets.extend(self._packets, first, min(until, end_seconds), folder)
         except OSError as error:
-            return f"its packets cannot be written ({error.strerror})"
-        return ""
-
-    def _give_up(self, one: _EventClip, reason: str) -> None:
-        one.outcome = reason
-        if one.file is not None and one.job is None:
-            with suppress(OSError), one.file:
-                Path(one.file.name).unlink(missing_ok=True)
+            one.give_up(UNWRITABLE.format(error.strerror))
+        one.is_complete = bool(self._packets.problem) or self._packets.reached >= until
 
     def write(
         self,
@@ -240,33 +193,30 @@ class StreamClips:
                 self._submit(one, stretch(), end_seconds)
 
     def _submit(self, one: _EventClip, stretch: Stretch, end_seconds: float) -> None:
-        settings = self._settings
+        settings, packets = self._settings, one.packets
         assert settings is not None  # else there would be no clips
-        if one.file is None:
-            self._give_up(one, self._problem or NO_PACKETS.format(settings.memory_mib))
+        if packets.path is None:
+            problem = self._packets.problem
+            no_more = NO_PACKETS.format(settings.memory_mib)
+            one.give_up(REFUSED.format(problem) if problem else no_more)
+            return
+        try:
+            packets.close()
+        except OSError as error:
+            one.give_up(UNWRITABLE.format(error.strerror))
             return
         self._num_submitted += 1
         path = clip_path(settings.results, stretch.video, self._num_submitted)
         start, stop = (seconds - stretch.start for seconds in one.shown)
         frames = one.event.start_frame, one.event.stop_frame
-        excerpt = Excerpt(path, (start, stop), frames, settings.margin_seconds)
         lasts = end_seconds - stretch.start
-        source = Source(Path(one.file.name), self._fps, lasts, stretch.start, one.is_described)
-        try:
-            one.file.close()
-        except OSError as error:
-            self._give_up(one, f"its packets cannot be written ({error.strerror})")
-            return
-        under = self._caption(path, one.event, stretch) if settings.annotate else None
+        cut = Cut(
+            Source(packets.path, self._fps, lasts, stretch.start, packets.is_described),
+            Excerpt(path, (start, stop), frames, settings.margin_seconds),
+            _caption(path, one.event, stretch) if settings.annotate else None,
+        )
         settings.note(self._camera, stretch.video)
-        one.job = settings.writer.submit(Cut(source, excerpt, under))
-
-    def _caption(self, path: Path, event: Event, stretch: Stretch) -> Caption:
-        cells = stretch.timeline
-        seconds = [(start, stop) for start, stop in (cells.seconds - stretch.start).tolist()]
-        scores = cells.scores.scores.tolist()
-        what = seconds, scores, stretch.threshold, stretch.began_at
-        return caption(path, event.class_name, *what)
+        one.job = settings.writer.submit(cut)
 
     def take_written(self) -> list[tuple[str, str]]:
         """The ids of events whose clips were written since the last call, and their paths."""
@@ -287,8 +237,6 @@ class StreamClips:
         one.outcome = named(self._settings.results, job.cut, job.outcome)
         video = Path(one.outcome.path).parent.relative_to(CLIPS_FOLDER).as_posix()
         self._settings.note(self._camera, video)
-        begins = job.cut.excerpt.event_seconds[0]
-        one.is_late = one.num_lost > 0 or job.outcome.start_seconds > begins + LATE_SECONDS
 
     def are_known(self, before: float = math.inf) -> bool:
         """Whether it is known of all events that begin before a time what became of their clips."""
@@ -304,7 +252,8 @@ class StreamClips:
             return result
         mine = [self._of(one, start) for one in result.events]
         unknown = NO_PACKETS.format(self._settings.memory_mib)
-        result = with_clips(result, [unknown if one is None else one.outcome for one in mine])
+        outcomes = [(one.outcome if one is not None else "") or unknown for one in mine]
+        result = with_clips(result, outcomes)
         made = [one for one in mine if one is not None and isinstance(one.outcome, EventClip)]
         num_late = sum(one.is_late for one in made)
         num_long = sum(one.shown[1] < one.event.stop_seconds for one in made)
@@ -340,4 +289,12 @@ class StreamClips:
         """Remove what was set aside; clips that are not written by now have no result."""
         for one in self._clips:
             if not one.outcome:
-                self._give_up(one, "vigil was stopped")
+                one.give_up("vigil was stopped")
+
+
+def _caption(path: Path, event: Event, stretch: Stretch) -> Caption:
+    """What stands under the picture of a clip."""
+    cells = stretch.timeline
+    seconds = [(start, stop) for start, stop in (cells.seconds - stretch.start).tolist()]
+    scores = cells.scores.scores.tolist()
+    return caption(path, event.class_name, seconds, scores, stretch.threshold, stretch.began_at)
