@@ -199,6 +199,30 @@ def test_frames_without_times_are_counted(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_first_packets_of_a_camera_may_have_no_times(tmp_path):
+    """As over RTSP, until FFmpeg has found out in which order the pictures are sent."""
+    path = encode(tmp_path / "a.mp4", draw_frames(60, 64, 48), codec_options={"bf": "3"})
+    ring = PacketRing(1 << 20)
+    copier, copies, has_begun = PacketCopier(ring), [], False
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        copier.listen(container, video)
+        for number, packet in enumerate(container.demux(video)):
+            if number == 0:
+                packet.pts = None
+            if number < 3:
+                packet.dts = None
+            frames = packet.decode()
+            copier.take(packet)
+            if frames and not has_begun:
+                copier.begin(frames[0], 25.0)
+                has_begun = True
+            copies += copier.news()
+    copies += copier.news(is_end=True)
+    assert not any(copy.problem for copy in copies)
+    assert_same_frames(written(tmp_path, content_of(copies, ring)), frames_of(path))
+
+
 def test_motion_jpeg_over_http(tmp_path):
     path = encode(
         tmp_path / "a.mkv", draw_frames(30, 64, 48), codec="mjpeg", pixel_format="yuvj420p"

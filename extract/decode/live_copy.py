@@ -31,6 +31,8 @@ OPTIONS = {
 }
 """Whole clusters come out, without an index; sound waits for pictures a second at most."""
 G711, PCM = ("pcm_alaw", "pcm_mulaw"), "pcm_s16le"
+MAX_UNTIMED = 16
+"""Pictures without times in a row, of a stream in which their order is not that of its packets."""
 MAX_HELD = 32
 """Packets that a decoder may have taken before the first frame of them comes out."""
 CLUSTER = b"\x1f\x43\xb6\x75"
@@ -110,7 +112,7 @@ class PacketCopier:
             return
         video = self._streams[0].index
         of_video = [(n, one) for n, one in enumerate(self._held) if one.index == video]
-        shown = [n for n, one in of_video if one.pts == frame.pts]
+        shown = [n for n, one in of_video if one.pts == frame.pts is not None]
         keys = [n for n, one in of_video if one.packet.is_keyframe]
         first = (shown or keys or [len(self._held)])[-1]
         is_described = self._size == (frame.width, frame.height)
@@ -139,9 +141,11 @@ class _PieceCopy:
     ) -> None:
         """Begin with the first frame's time, in ticks of the first stream, if it has one."""
         self._ring, self._streams, self._fps = ring, {one.index: one for one in streams}, fps
+        self._video = streams[0].index
         self._origin = (first_pts or 0) * (streams[0].time_base or Fraction(1))
         self._is_described, self._problem = is_described, ""
-        self._num_untimed = 0
+        self._latest, self._num_untimed = -1 / fps, 0
+        """When the last picture is shown, in seconds; and how many in a row have no time."""
         self._last = dict.fromkeys(self._streams, 0)
         """Decoding times of the last packets, in ticks of their streams."""
         self._file = _Written()
@@ -158,6 +162,9 @@ class _PieceCopy:
     def _write(self, held: _Held, unit: Fraction) -> None:
         shift, last = round(self._origin / unit), self._last[held.index]
         pts = self._untimed(unit) if held.pts is None else held.pts - shift
+        if held.index == self._video:
+            self._latest = float(pts * unit)
+            self._num_untimed = 0 if held.pts is not None else self._num_untimed + 1
         if pts < 0:  # it was sent after the first frame, and is shown before
             return
         # Times that go back stand still, as in the timeline. Matroska stores no decoding times.
@@ -173,15 +180,15 @@ class _PieceCopy:
         self._output.mux(packet)
 
     def _untimed(self, unit: Fraction) -> int:
-        """The time of the next packet of a stream without times: frames are counted.
+        """The time of a packet without one: the first of a camera lack it, or all; frames count.
 
         Raises:
-            ValueError: its packets are in another order than its frames.
+            ValueError: the packets are in another order than the frames.
         """
-        if next(iter(self._streams.values())).codec_context.has_b_frames:
+        reorders = self._streams[self._video].codec_context.has_b_frames
+        if reorders and self._num_untimed >= MAX_UNTIMED:
             raise ValueError("they have no times")
-        self._num_untimed += 1
-        return round((self._num_untimed - 1) / self._fps / unit)
+        return round((self._latest + 1 / self._fps) / unit)
 
     def news(self, is_end: bool) -> Iterator[LiveCopy]:
         """Put what is complete into the ring, and yield where it is."""
