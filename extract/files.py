@@ -55,8 +55,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     or the new, never a part. If the block raises, the temporary file is removed.
     """
     make_folder(path.parent)
-    name_digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    partial = path.with_name(f".{name_digest}{PARTIAL_SUFFIX}")
+    partial = partial_path(path)
     try:
         yield partial
         sync(partial)
@@ -68,6 +67,12 @@ def replace_file(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def partial_path(path: Path) -> Path:
+    """A hidden name in the folder of a path, which `remove_leftovers` recognises."""
+    name_digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{name_digest}{PARTIAL_SUFFIX}")
 
 
 def temporary_file(folder: Path) -> IO[bytes]:

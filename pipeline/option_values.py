@@ -29,6 +29,10 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "min_free_gib": (lambda value: 0 <= value < math.inf, "is not a size: use 0 or more"),
     "report_videos": (lambda value: value >= 1, "is not a number of videos: use 1 or more"),
     "give_up_hours": _IS_ABOVE_0,
+    "clip_memory_mib": (
+        lambda value: 0 <= value <= 65536,
+        "is not in 0..65536: use 64, or 0 for no clips of streams",
+    ),
     "source_seconds": (lambda value: 2 <= value <= 3600, "is not in 2..3600: use 20"),
     "seed": _IS_COUNT,
     "bootstrap": _IS_COUNT,

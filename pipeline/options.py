@@ -427,6 +427,9 @@ class WatchOptions:
     annotate: bool = False
     """Write each clip a second time, with class, score and time under its picture; implies
     --clips."""
+    clip_memory_mib: int = 64
+    """Memory for the newest packets of each stream, of which clips of its events are made: at 4
+    Mbit/s, 64 hold 2 minutes. 0: streams have no clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
     thumbnails: bool = True

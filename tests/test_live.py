@@ -200,7 +200,7 @@ class SlowColour(MeanColour):
 def paced(monkeypatch):
     """Streams with a clip every 5 ms, which a slow device cannot keep up with."""
 
-    def stream(source, options, new_clip, pulse):
+    def stream(source, options, new_clip, pulse, packets):
         yield PieceBegun(time.time(), 25.0, 256, 240)
         for number in range(24):
             time.sleep(0.005)
@@ -447,7 +447,7 @@ def silent(monkeypatch):
     """Streams that begin, and show nothing until the event is set, or for half a minute."""
     over = threading.Event()
 
-    def stream(source, options, new_clip, pulse):
+    def stream(source, options, new_clip, pulse, packets):
         yield PieceBegun(time.time(), 25.0, 256, 240)
         over.wait(30)
         yield PieceEnded("stopped", 0)

@@ -165,12 +165,15 @@ def test_home_assistant_is_told_about_every_camera(broker, listener):
     environment.filters["to_json"] = json.dumps
     template = environment.from_string(configs[topics[0]]["value_template"])
     kinds = {}
-    for sequence, is_open in ((1, True), (2, True), (3, False), (1, False)):
-        value = json.loads(LETTER.message) | {"sequence": sequence, "is_open": is_open}
+    clip = {"clip": "clips/front/1.mp4"}
+    for number, (sequence, is_open, more) in enumerate(
+        ((1, True, {}), (2, True, {}), (3, False, {}), (1, False, {}), (4, False, clip))
+    ):
+        value = json.loads(LETTER.message) | {"sequence": sequence, "is_open": is_open} | more
         entity = json.loads(template.render(value_json=value))
-        kinds[sequence, is_open] = entity.pop("event_type")
+        kinds[number] = entity.pop("event_type")
         assert entity == value
-    assert list(kinds.values()) == ["opened", "updated", "closed", "closed"]
+    assert list(kinds.values()) == ["opened", "updated", "closed", "closed", "clip"]
     assert set(kinds.values()) == set(configs[topics[0]]["event_types"]) == set(EVENT_TYPES)
 
 

@@ -21,9 +21,9 @@ class Excerpt:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Where the excerpt starts and stops; it may stop after the end of the video."""
+        """Where the excerpt starts and stops, as far as the video reaches."""
         start, stop = self.event_seconds
-        return max(start - self.margin_seconds, 0.0), stop + self.margin_seconds
+        return start - self.margin_seconds, stop + self.margin_seconds
 
     def frames(self, fps: float) -> range:
         """The frames of the excerpt, if frames are counted."""
@@ -43,6 +43,11 @@ class Source:
     path: Path
     fps: float
     duration_seconds: float
+    begins_at: float | None = None
+    """Of packets of a stream: when the timeline begins by the file's own clock, from which they may
+    be far away. None: with the first frame of the file."""
+    may_copy: bool = True
+    """Whether the file describes its pictures as they are."""
 
 
 @dataclass(frozen=True)

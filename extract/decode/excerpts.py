@@ -47,7 +47,7 @@ def write_excerpt(
         stream = best_stream(container)
         if _is_timed(container, stream, source):
             with suppress(ClockJumpsError):
-                part = TimedPart(container, stream, excerpt, beat)
+                part = TimedPart(container, stream, source, excerpt, beat)
                 if part.may_copy:
                     with suppress(VideoError, av.error.FFmpegError):  # it is encoded instead
                         return part.write(copy=True)
@@ -62,6 +62,8 @@ def write_excerpt(
 
 def _is_timed(container: InputContainer, stream: VideoStream, source: Source) -> bool:
     """Whether the times in a file are those of its timeline, as far as it states its length."""
+    if source.begins_at is not None:
+        return True
     if container.format.flags & NO_TIMESTAMPS or not stream.time_base:
         return False
     ticks = stream.duration

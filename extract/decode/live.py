@@ -34,7 +34,9 @@ from vigil.extract.decode.decoder import (
     stated_rate,
 )
 from vigil.extract.decode.interlacing import Deinterlacer
+from vigil.extract.decode.live_copy import LiveCopy, PacketCopier
 from vigil.extract.decode.orientation import UPRIGHT
+from vigil.extract.decode.packet_ring import PacketRing
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import NewClip, Pixels, ReadingOptions
 from vigil.extract.decode.thumbnails import LivePhotographer, LiveSheet
@@ -167,23 +169,25 @@ def read_stream(
     options: ReadingOptions,
     new_clip: NewClip = new_array,
     pulse: Pulse | None = None,
-) -> Iterator[PieceBegun | LiveClip | LiveSheet | PieceEnded]:
+    packets: PacketRing | None = None,
+) -> Iterator[PieceBegun | LiveClip | LiveSheet | LiveCopy | PieceEnded]:
     """Yield the pieces of a stream: of each its beginning, its clips in order, and why it ended.
 
     At least the end of one comes, and only the last end does not go on. A sheet of thumbnails comes
-    after the clips whose frames it shows.
+    after the clips whose frames it shows, and so does what was copied meanwhile.
 
     Args:
         source: the camera.
         options: how frames are turned into clips; a frame rate is not supported.
         new_clip: returns the memory for each clip, as in `ClipGrid.cut`.
         pulse: records heartbeat and progress, for a process that watches.
+        packets: where to keep a copy of the newest packets; None: they are not kept.
 
     Raises:
         VideoError: the address is not that of a stream.
     """
     require_stream(source.address)
-    pieces = _Pieces(source, options, pulse or Pulse())
+    pieces = _Pieces(source, options, pulse or Pulse(), PacketCopier(packets))
     photographer = LivePhotographer(options.thumbnails)
     try:
         with pieces.open() as container:
@@ -191,11 +195,13 @@ def read_stream(
                 yield from _read_piece(pieces, frames, photographer, options, new_clip)
                 if pieces.goes_on:
                     yield from photographer.sheets(is_end=True)
+                    yield from pieces.copier.news(is_end=True)
                     yield pieces.ended
                     photographer = LivePhotographer(options.thumbnails)
     except av.error.FFmpegError as error:
         pieces.reason = why_broken(error)
     yield from photographer.sheets(is_end=True)
+    yield from pieces.copier.news(is_end=True)
     yield pieces.ended
 
 
@@ -205,8 +211,8 @@ def _read_piece(
     photographer: LivePhotographer,
     options: ReadingOptions,
     new_clip: NewClip,
-) -> Iterator[PieceBegun | LiveClip | LiveSheet]:
-    """Yield the beginning of a piece, its clips, and those of its sheets that are full."""
+) -> Iterator[PieceBegun | LiveClip | LiveSheet | LiveCopy]:
+    """Yield the beginning of a piece, its clips, what was copied, and sheets that are full."""
     for first in frames:  # and the rest of them below
         yield pieces.begun
         seconds: list[float] = []
@@ -215,6 +221,7 @@ def _read_piece(
             yield LiveClip(pixels, np.array(seconds))
             seconds.clear()
             yield from photographer.sheets()
+            yield from pieces.copier.news()
 
 
 def _noting(frames: Iterable[TimedFrame], seconds: list[float]) -> Iterator[Pixels]:
@@ -227,7 +234,10 @@ def _noting(frames: Iterable[TimedFrame], seconds: list[float]) -> Iterator[Pixe
 class _Pieces:
     """The pieces of a stream while it is read, one after the other."""
 
-    def __init__(self, source: LiveSource, options: ReadingOptions, pulse: Pulse) -> None:
+    def __init__(
+        self, source: LiveSource, options: ReadingOptions, pulse: Pulse, copier: PacketCopier
+    ) -> None:
+        self.copier = copier
         self.reason = ENDED
         """Why the stream ends, unless the present piece is cut before."""
         self.goes_on = False
@@ -295,6 +305,7 @@ class _Pieces:
         width, height = displayed_size(frame, aspect)
         fps, _ = stated_rate(container, stream, None)
         self.begun = PieceBegun(time.time(), fps, width, height)
+        self.copier.begin(frame, fps)
         return Converter(*frame_size(width, height, self._options.short_side), UPRIGHT)
 
     def _timed(self, container: InputContainer, stream: VideoStream) -> Iterator[_Decoded]:
@@ -324,7 +335,9 @@ class _Pieces:
                 raise
             except av.error.FFmpegError:
                 self.num_errors += 1
-                continue
+                frames = []
+            if packet is not None:
+                self.copier.take(packet)
             for frame in frames:
                 self.num_errors += frame.is_corrupt
                 num_hidden += 1
@@ -336,16 +349,20 @@ class _Pieces:
         self, container: InputContainer, stream: VideoStream
     ) -> "Iterator[Packet[VideoStream] | None]":
         """Yield packets until the stream ends, and at last an empty one; or None if it breaks."""
-        packets = container.demux(stream)
+        packets = container.demux(*self.copier.listen(container, stream))
         while True:
             try:
-                yield next(packets)
+                packet = next(packets)
             except (StopIteration, IndexError):  # as `streams.demux` explains
                 return
             except av.error.FFmpegError as error:
                 self.reason = why_broken(error)
                 yield None
                 return
+            if packet.stream_index == stream.index:
+                yield packet
+            else:
+                self.copier.take(packet)
 
 
 def why_broken(error: av.error.FFmpegError) -> str:

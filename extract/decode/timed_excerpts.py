@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vigil.extract.decode.excerpt_request import Excerpt, Written, add_sheet, ends_early
+from vigil.extract.decode.excerpt_request import Excerpt, Source, Written, add_sheet, ends_early
 from vigil.extract.decode.excerpt_tracks import (
     CopiedPictures,
     CopiedSound,
@@ -47,6 +47,7 @@ class TimedPart:
         self,
         container: InputContainer,
         video: VideoStream,
+        source: Source,
         excerpt: Excerpt,
         beat: Callable[[], None],
     ) -> None:
@@ -55,6 +56,7 @@ class TimedPart:
         Args:
             container: the open file.
             video: its stream of pictures.
+            source: what is known of it.
             excerpt: which part of it.
             beat: called for every packet that is read.
 
@@ -69,9 +71,17 @@ class TimedPart:
         first = next(all_frames(container, video, beat), None)
         if first is None:
             raise VideoError("no frame of it can be decoded")
-        self._first, self._origin = first, time_of(first, self._unit)
+        self._first = first
+        begin = time_of(first, self._unit)
+        self._origin = begin if source.begins_at is None else source.begins_at
         start, stop = excerpt.seconds
-        self._start, self._stop = self._origin + start, self._origin + stop
+        if source.begins_at is not None:
+            stop = min(stop, source.duration_seconds)
+        self._start, self._stop = max(self._origin + start, begin), self._origin + stop
+        # Packets of a stream were chosen so that they begin with the best keyframe.
+        early = math.inf if source.begins_at is not None else MAX_EARLY_SECONDS
+        self._earliest = max(self._start - early, begin)
+        self._is_described = source.may_copy
         self._place, self._keyframe = self._seek()
 
     @property
@@ -79,9 +89,8 @@ class TimedPart:
         """Whether browsers play the stream as it is, and it can begin close to the start."""
         codec, keyframe = self._video.codec_context, self._keyframe
         is_known = codec.name == "h264" and codec.pix_fmt in COPIED_FORMATS
-        earliest = max(self._start - MAX_EARLY_SECONDS, self._origin)
-        is_near = keyframe is not None and earliest <= keyframe <= self._start
-        return is_known and is_near and bool(codec.extradata)
+        is_near = keyframe is not None and self._earliest <= keyframe <= self._start
+        return is_known and is_near and bool(codec.extradata) and self._is_described
 
     def _seek(self) -> tuple[float | None, float | None]:
         """Find a place in the file and the last keyframe by the start, in its own seconds.

@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from vigil.extract.decode.decoder_table import AUTO, check_decoder, load_decoders
 from vigil.extract.decode.live import LiveClip, LiveSource, PieceBegun, PieceEnded, read_stream
+from vigil.extract.decode.live_copy import LiveCopy
+from vigil.extract.decode.packet_ring import PacketRing
 from vigil.extract.decode.parts import Part
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import (
@@ -95,10 +97,10 @@ class ClipReady:
 
 @dataclass(frozen=True)
 class StreamNews:
-    """A piece of a stream has begun or has ended, the last one with the task; or a sheet of it."""
+    """A piece of a stream has begun or has ended, the last one with the task; or what it shows."""
 
     task: int
-    news: PieceBegun | LiveSheet | PieceEnded
+    news: PieceBegun | LiveSheet | LiveCopy | PieceEnded
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def worker_process(
     pulse: Pulse,
     memory_bytes: int,
     niceness: int,
+    packets: PacketRing | None = None,
 ) -> NoReturn:
     """Run a worker in a spawned process, and exit without waiting for decoder threads.
 
@@ -170,7 +173,7 @@ def worker_process(
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(niceness)
-    run_worker(connection, ring, options, pulse)
+    run_worker(connection, ring, options, pulse, packets)
     os._exit(0)
 
 
@@ -181,10 +184,17 @@ def _private_bytes() -> int:
 
 
 def run_worker(
-    connection: Connection, ring: ClipRing, options: ReadingOptions, pulse: Pulse
+    connection: Connection,
+    ring: ClipRing,
+    options: ReadingOptions,
+    pulse: Pulse,
+    packets: PacketRing | None = None,
 ) -> None:
-    """Do the tasks that arrive over a connection, until its other end is closed."""
-    line = _Line(connection, ring, pulse)
+    """Do the tasks that arrive over a connection, until its other end is closed.
+
+    The newest packets of streams are kept in ``packets``.
+    """
+    line = _Line(connection, ring, pulse, packets)
     try:
         while True:
             task = line.next_task()
@@ -251,7 +261,7 @@ def _live_messages(
 ) -> Iterator[ClipReady | StreamNews]:
     started = time.perf_counter()
     clip_index = 0
-    for read in read_stream(task.source, options, line.new_clip, line.pulse):
+    for read in read_stream(task.source, options, line.new_clip, line.pulse, line.packets):
         if not isinstance(read, LiveClip):
             if isinstance(read, PieceBegun):
                 clip_index = 0
@@ -284,8 +294,10 @@ def _read(
 class _Line:
     """The worker's end of the connection, and its ring: the worker may have to wait for both."""
 
-    def __init__(self, connection: Connection, ring: ClipRing, pulse: Pulse) -> None:
-        self.ring, self.pulse = ring, pulse
+    def __init__(
+        self, connection: Connection, ring: ClipRing, pulse: Pulse, packets: PacketRing | None
+    ) -> None:
+        self.ring, self.pulse, self.packets = ring, pulse, packets
         self._connection = connection
         self._tasks: deque[Task | StreamTask] = deque()
         self._waited_seconds = 0.0

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
+from vigil.extract.decode.live_copy import LiveCopy
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.ring import LIVE_SLOTS, ClipRing
 from vigil.extract.decode.thumbnails import LiveSheet
@@ -61,8 +62,8 @@ class SeenClip:
 
 Piece: TypeAlias = tuple[str, int]
 """A camera, and the number of the piece, from 0 on."""
-News: TypeAlias = PieceBegun | SeenClip | LiveSheet | PieceEnded
-"""Of a piece. A sheet comes after the clips whose frames it shows, be they dropped or not."""
+News: TypeAlias = PieceBegun | SeenClip | LiveSheet | LiveCopy | PieceEnded
+"""Of a piece. Sheets and packets come after the clips whose frames they show, dropped or not."""
 Hear = Callable[[Piece, News], None]
 """Called with the news of cameras, those of each camera in order."""
 
@@ -101,10 +102,13 @@ class _Pending:
 class LiveStreams:
     """Follows cameras until it is closed, or until all of them have ended for good."""
 
-    def __init__(self, sources: Sequence[LiveSource], hear: Hear) -> None:
-        """Name the cameras; `start` connects to them."""
+    def __init__(self, sources: Sequence[LiveSource], hear: Hear, packet_bytes: int = 0) -> None:
+        """Name the cameras; `start` connects to them.
+
+        The newest packets of each are kept, so many bytes of them.
+        """
         self._cameras = {one.name: _Camera(one, Absence(one.name)) for one in sources}
-        self._hear = hear
+        self._hear, self._packet_bytes = hear, packet_bytes
         self._numbers, self._turns = itertools.count(), itertools.count(1)
         self._tasks: dict[int, _Camera] = {}
         self._lent: Counter[int] = Counter()
@@ -125,7 +129,13 @@ class LiveStreams:
         # FFmpeg's own time limits come first; this one is for a decoder that hangs.
         count = len(self._cameras)
         self._pool = WorkerPool(
-            options, count, limits, num_wanted=count, niceness=0, min_slots=LIVE_SLOTS
+            options,
+            count,
+            limits,
+            num_wanted=count,
+            niceness=0,
+            min_slots=LIVE_SLOTS,
+            packet_bytes=self._packet_bytes,
         )
         self._first, self._dtype = first_worker, dtype
 
@@ -181,6 +191,9 @@ class LiveStreams:
                 camera.pending.append(_Pending(camera.piece, begun))
             case StreamNews(news=LiveSheet() as sheet):
                 camera.pending.append(_Pending(camera.piece, sheet))
+            case StreamNews(news=LiveCopy() as copy):
+                copied = replace(copy, ring=self._pool.packets(worker))
+                camera.pending.append(_Pending(camera.piece, copied))
             case StreamNews(news=PieceEnded(goes_on=True) as ended):
                 camera.pending.append(_Pending(camera.piece, ended))
                 camera.began, camera.num_vain = None, 0

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.process import BaseProcess
 
 from vigil.extract.decode.live import PieceEnded
+from vigil.extract.decode.packet_ring import PacketRing
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.decode.ring import MIN_SLOTS, ClipRing
@@ -70,6 +71,7 @@ class WorkerLimits:
 class _Worker:
     ring: ClipRing
     pulse: Pulse
+    packets: PacketRing | None
     connection: Connection | None = None
     runner: threading.Thread | BaseProcess | None = None
     task: int | None = None
@@ -100,13 +102,17 @@ class WorkerPool:
     niceness: int = NICENESS
     min_slots: int = MIN_SLOTS
     """Of each ring."""
+    packet_bytes: int = 0
+    """How much each worker keeps of the packets of its stream."""
     _workers: list[_Worker] = field(default_factory=list)
     _watched_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Create the rings; their memory is allocated when it is first used."""
-        rings = [ClipRing(min_slots=self.min_slots) for _ in range(self.limit)]
-        self._workers = [_Worker(ring, Pulse()) for ring in rings]
+        for _ in range(self.limit):
+            ring = ClipRing(min_slots=self.min_slots)
+            packets = PacketRing(self.packet_bytes) if self.packet_bytes else None
+            self._workers.append(_Worker(ring, Pulse(), packets))
 
     def close(self) -> None:
         """Stop the workers, even in the middle of a task, and free the rings."""
@@ -119,6 +125,10 @@ class WorkerPool:
     def rings(self) -> Sequence[ClipRing]:
         """The workers' rings, by worker index."""
         return tuple(worker.ring for worker in self._workers)
+
+    def packets(self, index: int) -> PacketRing | None:
+        """The packets that a worker keeps; they outlive it, and the pool."""
+        return self._workers[index].packets
 
     @property
     def connections(self) -> list[Connection]:
@@ -164,13 +174,13 @@ class WorkerPool:
 
             def run() -> None:
                 with theirs:
-                    run_worker(theirs, worker.ring, self.options, worker.pulse)
+                    run_worker(theirs, worker.ring, self.options, worker.pulse, worker.packets)
 
             worker.runner = threading.Thread(target=run, name="vigil-worker", daemon=True)
             worker.runner.start()
             return
         limits = self.limits.memory_bytes, self.niceness
-        arguments = theirs, worker.ring, self.options, worker.pulse, *limits
+        arguments = theirs, worker.ring, self.options, worker.pulse, *limits, worker.packets
         worker.runner = spawn(worker_process, arguments, "vigil-worker")
         theirs.close()
 

@@ -50,7 +50,7 @@ class EventClip:
     sheet: str
     """Of a JPEG with frames of the event."""
     start_seconds: float
-    """When it starts, from the first frame of the video on."""
+    """When it starts, from the first frame of the video on; that of a stream may start before."""
     annotated: str | None = None
     """The same as ``path`` with class, score and time under the picture; None if not asked for."""
 

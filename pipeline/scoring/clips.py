@@ -25,6 +25,8 @@ MISSING = "Without a clip: "
 ANNOTATED = "-annotated"
 """At the end of the name of a clip with a caption."""
 
+NOT_RECORDED = "nothing of a stream is left but the clips that vigil watch --clips cut"
+
 _OURS = re.compile(rf"\d+(({ANNOTATED})?\.mp4|\.jpg)")
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ def add_clips(
 ) -> list[VideoResult]:
     """Write the clips of all events, and the JSON files of their videos, which name them.
 
-    Why a clip could not be written is logged, and is a warning of its video.
+    Why a clip could not be written is logged, and is a warning of its video. Those of streams were
+    cut while these ran, and stay.
 
     Args:
         folder: RESULTS.
@@ -53,18 +56,40 @@ def add_clips(
         OSError: the disk is full or the folder cannot be written.
     """
     for result in results:
-        remove_clips(folder, result.video)
+        if not is_of_stream(result):
+            remove_clips(folder, result.video)
     cuts = [cut for one in results for cut in _cuts(folder, one, margin_seconds, annotate)]
     if cuts:
-        make_folder(folder / CLIPS_FOLDER)
-        (folder / CLIPS_FOLDER / EXCERPTS_MARK).touch()
+        clips_folder(folder)
     found: dict[Path, EventClip | str] = {}
     with show_clips(len(cuts)) as show:
         for cut, written in write_excerpts(cuts):
             path = cut.excerpt.path
-            found[path] = written if isinstance(written, str) else _named(folder, cut, written)
+            found[path] = written if isinstance(written, str) else named(folder, cut, written)
             show(len(found))
-    return [_with_clips(folder, result, found) for result in results]
+    changed = [
+        # Of a stream, the reasons that were noted while it ran stay.
+        one
+        if lacks_clips(one) and is_of_stream(one)
+        else with_clips(one, _found(folder, one, found))
+        for one in results
+    ]
+    for before, after in zip(results, changed, strict=True):
+        if after != before:
+            write_result(folder, after)
+    return changed
+
+
+def is_of_stream(result: VideoResult) -> bool:
+    """Whether a result is of a stream, of which nothing but clips is left."""
+    return result.recorded_at_source == "stream"
+
+
+def clips_folder(folder: Path) -> Path:
+    """The folder of clips in RESULTS, made if it is missing, and marked as no footage."""
+    make_folder(folder / CLIPS_FOLDER)
+    (folder / CLIPS_FOLDER / EXCERPTS_MARK).touch()
+    return folder / CLIPS_FOLDER
 
 
 def remove_clips(folder: Path, video: str) -> None:
@@ -91,7 +116,7 @@ def lacks_clips(result: VideoResult) -> bool:
     return any(warning.startswith(MISSING) for warning in result.warnings)
 
 
-def _named(folder: Path, cut: Cut, written: Written) -> EventClip:
+def named(folder: Path, cut: Cut, written: Written) -> EventClip:
     """What the results say of a clip that was written."""
     path, sheet = (
         one.relative_to(folder).as_posix() for one in (cut.excerpt.path, cut.excerpt.sheet)
@@ -109,23 +134,38 @@ def _cuts(
     for number, event in enumerate(result.events, start=1):
         seconds, frames = _seconds_and_frames(event)
         path = clip_path(folder, result.video, number)
-        caption = _caption(path, result, event) if annotate else None
+        caption = _caption_of(path, result, event) if annotate else None
         yield Cut(source, Excerpt(path, seconds, frames, margin_seconds), caption)
 
 
-def _caption(clip: Path, result: VideoResult, event: Event) -> Caption:
-    """What stands under the picture of an event's clip; times of day only if the event has one."""
-    import matplotlib as mpl  # has a font with most of the letters there are; takes a moment
-
+def _caption_of(clip: Path, result: VideoResult, event: Event) -> Caption:
+    """The caption of an event's clip; it has times of day only if the event has one."""
     is_known = event.start_clock is not None and result.recorded_at is not None
     segments = result.held_segments
+    seconds = [(one.start_seconds, one.stop_seconds) for one in segments]
+    scores = [one.score for one in segments]
+    recorded_at = datetime.fromisoformat(str(result.recorded_at)) if is_known else None
+    return caption(clip, event.class_name, seconds, scores, result.threshold, recorded_at)
+
+
+def caption(
+    clip: Path,
+    class_name: str,
+    seconds: Sequence[tuple[float, float]],
+    scores: Sequence[float],
+    threshold: float,
+    recorded_at: datetime | None,
+) -> Caption:
+    """What stands under the picture of an event's clip; arguments as of `Caption`."""
+    import matplotlib as mpl  # has a font with most of the letters there are; takes a moment
+
     return Caption(
         path=clip.with_stem(f"{clip.stem}{ANNOTATED}"),
-        title=printable(event.class_name),
-        seconds=tuple((one.start_seconds, one.stop_seconds) for one in segments),
-        scores=tuple(one.score for one in segments),
-        threshold=result.threshold,
-        recorded_at=datetime.fromisoformat(str(result.recorded_at)) if is_known else None,
+        title=printable(class_name),
+        seconds=tuple(seconds),
+        scores=tuple(scores),
+        threshold=threshold,
+        recorded_at=recorded_at,
         font=str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")),
     )
 
@@ -134,14 +174,21 @@ def _seconds_and_frames(event: Event) -> tuple[tuple[float, float], tuple[int, i
     return (event.start_seconds, event.stop_seconds), (event.start_frame, event.stop_frame)
 
 
-def _with_clips(
+def _found(
     folder: Path, result: VideoResult, found: dict[Path, EventClip | str]
-) -> VideoResult:
-    """The result with its clips, also in its JSON file."""
+) -> list[EventClip | str]:
+    """The clip of each event, or why it has none."""
+    if is_of_stream(result):
+        return [event.clip or NOT_RECORDED for event in result.events]
+    unknown = "its file is not recorded in the results"
+    paths = [clip_path(folder, result.video, number + 1) for number in range(result.num_events)]
+    return [found.get(path, unknown) for path in paths]
+
+
+def with_clips(result: VideoResult, clips: Sequence[EventClip | str]) -> VideoResult:
+    """The result with the clip of each event; of an event without one, the reason is a warning."""
     events, reasons = [], dict[str, int]()
-    for number, event in enumerate(result.events, start=1):
-        unknown = "its file is not recorded in the results"
-        clip = found.get(clip_path(folder, result.video, number), unknown)
+    for event, clip in zip(result.events, clips, strict=True):
         if isinstance(clip, str):
             reasons[clip] = reasons.get(clip, 0) + 1
         events.append(replace(event, clip=clip if isinstance(clip, EventClip) else None))
@@ -149,7 +196,4 @@ def _with_clips(
     for reason, number in reasons.items():
         log.error("%s: %s without a clip: %s", result.video, counted(number, "event"), reason)
         warnings.append(f"{MISSING}{counted(number, 'event')}, since {reason}.")
-    changed = replace(result, events=tuple(events), warnings=tuple(warnings))
-    if changed != result:
-        write_result(folder, changed)
-    return changed
+    return replace(result, events=tuple(events), warnings=tuple(warnings))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vigil.extract.files import make_folder, sync
 from vigil.pipeline.failures import FAILURES_NAME, write_failures
 from vigil.pipeline.result_formats import DEFAULT_FORMATS
-from vigil.pipeline.scoring.clips import clips_of, remove_clips
+from vigil.pipeline.scoring.clips import clips_of, is_of_stream, remove_clips
 from vigil.pipeline.scoring.csv_tables import write_events, write_summary
 from vigil.pipeline.scoring.formats.chapters import write_chapters
 from vigil.pipeline.scoring.formats.coco import write_coco
@@ -79,7 +79,8 @@ VIDEO_WRITERS = {
 def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> None:
     """Write the JSON file of a video, its files of these formats and the strips of its events.
 
-    Others and clips are removed: they are of an earlier run, and may say something else.
+    Others and clips are removed: they are of an earlier run, and may say something else. The clips
+    of a stream stay; they were cut while it ran.
 
     Raises:
         ResultsError: the video's name cannot be used for its files.
@@ -89,7 +90,8 @@ def write_video(folder: Path, result: VideoResult, formats: Collection[str]) -> 
         path = video_path(folder, result.video, suffix)
         if writer.format not in formats and os.path.isfile(path):  # noqa: PTH113  (is_file raises)
             path.unlink()
-    remove_clips(folder, result.video)
+    if not is_of_stream(result):
+        remove_clips(folder, result.video)
     _check_name(folder, result.video, formats)
     write_result(folder, result)
     write_beside(folder, result, formats)

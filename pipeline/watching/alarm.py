@@ -52,6 +52,8 @@ class Alarm:
     """UTC, ISO 8601."""
     lag_seconds: float | None
     """From the end of what was seen to the alarm, if known."""
+    clip: str | None = None
+    """Path in RESULTS of the clip of a stream's event, with forward slashes, once it is there."""
 
     def __post_init__(self) -> None:
         """Refuse what no sink could send."""
@@ -113,7 +115,7 @@ def alarm_text(alarm: Alarm) -> str:
 def read_alarm(text: str) -> Alarm:
     """The alarm of a message; the inverse of `alarm_text`."""
     content: dict[str, Any] = json.loads(text)
-    return Alarm(**{one.name: content[one.name] for one in fields(Alarm)})
+    return Alarm(**{one.name: content[one.name] for one in fields(Alarm) if one.name in content})
 
 
 @cache
@@ -123,4 +125,6 @@ def _version() -> str:
 
 def _content(alarm: Alarm) -> dict[str, Any]:
     content = {one.name: getattr(alarm, one.name) for one in fields(alarm)}
+    if alarm.clip is None:
+        del content["clip"]
     return content | {"class_shares": dict(alarm.class_shares)}

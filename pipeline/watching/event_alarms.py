@@ -62,7 +62,7 @@ def alarms_of(
 
 def closing(alarm: Alarm, now: datetime) -> Alarm:
     """The message that an event is over, given its last one."""
-    return replace(alarm, is_open=False, detected_at=_text(now), lag_seconds=None)
+    return replace(alarm, is_open=False, detected_at=_text(now), lag_seconds=None, clip=None)
 
 
 def _alarm(

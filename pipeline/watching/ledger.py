@@ -142,6 +142,13 @@ class Ledger:
         )
         return [read_alarm(row[0]) for row in rows]
 
+    def last_message(self, event: str) -> Alarm | None:
+        """The last message of an event; None if none is on the disk."""
+        rows = self._file.rows(
+            "SELECT message FROM alarms WHERE event = ? ORDER BY sequence DESC LIMIT 1", event
+        )
+        return read_alarm(rows[0][0]) if rows else None
+
     def cameras_with_open_events(self) -> list[str]:
         """The cameras that have events which go on."""
         rows = self._file.rows("SELECT DISTINCT camera FROM open_events")

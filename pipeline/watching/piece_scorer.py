@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from vigil.pipeline.checkpoint import Checkpoint
 from vigil.pipeline.recorder_names import RecordingTime
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.rolling import RollingTimeline, Update
+from vigil.pipeline.scores.spans import Timeline
 from vigil.pipeline.scoring.recording_times import with_times_of_day
 from vigil.pipeline.scoring.results import VideoResult
 from vigil.pipeline.scoring.score_store import video_result
 from vigil.pipeline.watching.alarm import Alarm
 from vigil.pipeline.watching.stream_album import StreamAlbum
+from vigil.pipeline.watching.stream_clips import StreamClips, Stretch
 from vigil.pipeline.watching.stream_events import StreamEvents
 
 STRETCH_SECONDS = 600.0
@@ -47,6 +50,7 @@ class PieceScorer:
         timeline: RollingTimeline,
         events: StreamEvents,
         album: StreamAlbum,
+        clips: StreamClips,
         rule: EventRule,
         threshold_rule: str,
         keep: KeepStretch,
@@ -54,6 +58,7 @@ class PieceScorer:
         """Begin a piece; ``kind`` is features like its own, without arrays."""
         self._checkpoint, self._camera, self._kind = checkpoint, camera, kind
         self._timeline, self.events, self.album = timeline, events, album
+        self.clips = clips
         self._rule, self._threshold_rule, self._keep = rule, threshold_rule, keep
         self._clock, self._shown = math.inf, 0.0
         """When the first frame was shown, by the clock that never jumps, and the last frame."""
@@ -62,6 +67,10 @@ class PieceScorer:
         """Seconds of the piece that are in results."""
         self._is_refused = False
         """Whether the last stretch could not be written."""
+        self._name = ""
+        """Of the present stretch, once clips of it have one."""
+        self._num_ready = 0
+        """Cells of the present stretch, once only clips are missing."""
         self._unseen: list[tuple[float, float]] = []
         """Of the others, those that were dropped."""
 
@@ -87,11 +96,20 @@ class PieceScorer:
         """Take the next clip, and return messages."""
         if clip.features is None:
             self._unseen.append((float(clip.seconds[0]), float(clip.seconds[-1])))
-        return self._take(self._timeline.add(clip.seconds, clip.features))
+        alarms = self._take(self._timeline.add(clip.seconds, clip.features))
+        self.clips.follow(self.events.told)
+        # An event that begins later may be of the next stretch, in whose folder its clip is then.
+        self.clips.write(self._kept_until + STRETCH_SECONDS, self._stretch)
+        return alarms
 
     def finish(self) -> list[Alarm]:
         """Take the end of the piece, and return messages."""
-        return self._take(self._timeline.finish())
+        try:
+            return self._take(self._timeline.finish())
+        finally:
+            end = self._shown + 0.5 / self._kind.fps
+            self.clips.follow(self.events.told, end)
+            self.clips.write(math.inf, self._stretch, at_once=True, end_seconds=end)
 
     def _take(self, update: Update | None) -> list[Alarm]:
         if update is None:
@@ -101,13 +119,27 @@ class PieceScorer:
         return [*alarms, *self.events.close_inherited(told_until.timestamp())]
 
     def keep_what_is_quiet(self) -> None:
-        """Make the result of a stretch, if one is long enough and ends in a quiet place."""
+        """Make the result of a stretch, if one is long enough and ends in a quiet place.
+
+        It waits for the clips of its events.
+        """
         kept = self.events.timeline
         if kept is None or not len(kept.frames):
             return
         lasts = float(kept.seconds[-1, 1]) - self._kept_until
         if lasts < STRETCH_SECONDS:
             return
+        self._num_ready = self._num_ready or self._quiet_cells(kept, lasts)
+        if not self._num_ready:
+            return
+        border = float(kept.seconds[self._num_ready - 1, 1])
+        self.clips.write(border, self._stretch, at_once=lasts >= LONGEST_STRETCH_SECONDS)
+        if self.clips.are_known(border):
+            self._try_to_write(self._num_ready)
+            self._num_ready = 0
+
+    def _quiet_cells(self, kept: Timeline, lasts: float) -> int:
+        """Number of cells that make a stretch; 0: there is no place to end it yet."""
         # What the end of the piece may revise is kept back: a span.
         stop = kept.frames[-1, 1] - 2 * (kept.span_frames or 0)
         old = float(kept.seconds[max(0, int(np.searchsorted(kept.frames[:, 1], stop))), 0])
@@ -115,8 +147,11 @@ class PieceScorer:
         num_cells = self.events.quiet_cells(old, is_urgent=lasts >= LONG_STRETCH_SECONDS)
         if lasts >= LONGEST_STRETCH_SECONDS:
             num_cells = int(np.searchsorted(kept.seconds[:, 1], old))
-        if num_cells and kept.seconds[num_cells - 1, 1] - self._kept_until >= STRETCH_SECONDS / 2:
-            self._try_to_write(num_cells)
+        if not num_cells:
+            return 0
+        border = float(kept.seconds[num_cells - 1, 1])
+        is_long = border - self._kept_until >= STRETCH_SECONDS / 2
+        return num_cells if is_long and self.clips.end_by(border) else 0
 
     def keep_rest(self) -> None:
         """Make the result of what is left at the end of the piece."""
@@ -133,7 +168,17 @@ class PieceScorer:
             self._is_refused = True
         else:
             self.events.drop(num_cells)
+            self.clips.begin_stretch(self._kept_until)
+            self._name = ""
             self._is_refused = False
+
+    def _stretch(self) -> Stretch:
+        """The present stretch; from now on its name is fixed."""
+        kept = self.events.timeline
+        assert kept is not None  # since it has an event
+        began = self.events.time_at(float(kept.seconds[0, 0]))
+        self._name = self._name or name_of(self._camera, began)
+        return Stretch(self._name, began, kept, self._rule.threshold)
 
     def _write(self, num_cells: int) -> None:
         """Make the result of the oldest cells."""
@@ -149,8 +194,7 @@ class PieceScorer:
             segment_seconds=own.seconds,
         )
         began = self.events.time_at(start)
-        moment = f"{began:%H-%M-%S}-{began.microsecond // 1000:03}"
-        name = f"{self._camera}/{began:%Y-%m-%d}/{moment}"
+        name = self._name or name_of(self._camera, began)
         result = video_result(self._checkpoint, name, kind, own, self._rule)
         unseen = sum(max(0.0, min(b, stop) - max(a, start)) for a, b in self._unseen)
         self._unseen = [one for one in self._unseen if one[1] > stop]
@@ -162,8 +206,14 @@ class PieceScorer:
             )
         result = replace(result, threshold_rule=self._threshold_rule, warnings=warnings)
         result = with_times_of_day(result, RecordingTime(began, "stream"))
+        result = self.clips.named_in(result, start)
         self._keep(result, lambda: self.album.write(name, start, stop))
         self._kept_until = stop
+
+
+def name_of(camera: str, began: datetime) -> str:
+    """The name of the result of a stretch."""
+    return f"{camera}/{began:%Y-%m-%d}/{began:%H-%M-%S}-{began.microsecond // 1000:03}"
 
 
 def wall_offset() -> float:

@@ -105,10 +105,20 @@ class Records:
         self._note_stretch(camera, result)
         self.overview.add(result, time.time())
 
+    def note_clips(self, camera: str, video: str) -> None:
+        """Put a stretch of a stream into the index that has clips, and no result yet.
+
+        So `Retention` knows of them, also after a kill.
+        """
+        self._note_files(camera, video, num_events=1)
+
     def _note_stretch(self, camera: str, result: VideoResult) -> None:
         """Put the result of a stretch into the index, with the size of its files so far."""
-        num_bytes = result_bytes(self.options.out, self.store, result.video)
-        file = SeenFile(result.video, camera, "", 0, 0, SCORED, "", result.num_events, num_bytes)
+        self._note_files(camera, result.video, result.num_events)
+
+    def _note_files(self, camera: str, video: str, num_events: int) -> None:
+        num_bytes = max(1, result_bytes(self.options.out, self.store, video))
+        file = SeenFile(video, camera, "", 0, 0, SCORED, "", num_events, num_bytes)
         self.seen.record(file, time.time())
 
     def failed(self, recording: Recording, failed: FailedVideo) -> None:

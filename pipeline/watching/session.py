@@ -15,6 +15,7 @@ from vigil.extract.locks import locked
 from vigil.pipeline.calibration import FOLDER, camera_of
 from vigil.pipeline.camera_addresses import filled_in
 from vigil.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.option_values import read_span, read_threshold
 from vigil.pipeline.options import WatchOptions
 from vigil.pipeline.recorder_names import CREATION, NONE
@@ -41,6 +42,7 @@ from vigil.pipeline.watching.scoring_loop import GIVEN_FOR_CAMERA, ScoringLoop
 from vigil.pipeline.watching.seen_files import SEEN_NAME, SeenFiles
 from vigil.pipeline.watching.sinks.sink import Sink
 from vigil.pipeline.watching.stream_album import AlbumSettings
+from vigil.pipeline.watching.stream_clips import ClipSettings
 from vigil.pipeline.watching.streams import StreamFollower, StreamSettings
 
 STREAM_MINUTES = 2.0
@@ -74,6 +76,7 @@ def watch(options: WatchOptions, cameras: Cameras, sinks: Sequence[Sink]) -> int
         loop = _start(options, cameras, sinks, checkpoint, engine, stack)
         try:
             code = loop.run()
+            loop.streams.finish(None)
         except KeyboardInterrupt as stop:
             loop.streams.finish()
             why = str(stop) or "interrupted"
@@ -212,7 +215,11 @@ def _streams(
 
     root = engine.thumbnails
     albums = None if root is None else AlbumSettings(root, free_space.check)
-    settings = StreamSettings(rule_of, read_span(options.span), albums)
+    clips = None
+    if sources and wants_clips(options) and options.clip_memory_mib:
+        how_clips = options.clip_margin, options.clip_memory_mib, options.annotate
+        clips = ClipSettings(options.out, *how_clips, free_space.check, records.note_clips)
+    settings = StreamSettings(rule_of, read_span(options.span), albums, clips)
     how = settings, records.ledger, records.stretch, records.gauges
     return StreamFollower(checkpoint, engine, sources, *how)
 

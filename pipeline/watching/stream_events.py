@@ -118,6 +118,11 @@ class StreamEvents:
         return [closing(one, utc_now()) for one in over]
 
     @property
+    def told(self) -> list[tuple[Event, Alarm]]:
+        """The events of which there was a message, each with its last one."""
+        return [(one.event, one.alarm) for one in self._told]
+
+    @property
     def left(self) -> list[Alarm]:
         """Messages about the events that are open now, which the next piece inherits."""
         is_open = [one for one in self._told if one.alarm.is_open]

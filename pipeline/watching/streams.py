@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from vigil.extract.decode.live import LiveSource, PieceBegun, PieceEnded
+from vigil.extract.decode.live_copy import LiveCopy
 from vigil.extract.decode.thumbnails import LiveSheet
 from vigil.extract.engine.dispatch import Engine
 from vigil.extract.engine.live import LiveStreams, News, Piece, SeenClip
@@ -28,7 +29,11 @@ from vigil.pipeline.watching.ledger import Ledger
 from vigil.pipeline.watching.metrics import Gauges
 from vigil.pipeline.watching.piece_scorer import PieceScorer
 from vigil.pipeline.watching.stream_album import AlbumSettings, StreamAlbum
+from vigil.pipeline.watching.stream_clips import ClipSettings, StreamClips
 from vigil.pipeline.watching.stream_events import LONGER_BY, StreamEvents
+
+CLIPS_SECONDS = 10.0
+"""For which the end of a run waits for clips of streams."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,8 @@ class StreamSettings:
     span: Span = "auto"
     thumbnails: AlbumSettings | None = None
     """None: the engine takes none."""
+    clips: ClipSettings | None = None
+    """None: events have no clips."""
 
 
 class StreamFollower:
@@ -74,6 +81,8 @@ class StreamFollower:
         self._checkpoint, self._engine, self._settings = checkpoint, engine, settings
         self._ledger, self._keep, self._gauges = ledger, keep, gauges
         self._pieces: dict[str, PieceScorer] = {}
+        self._ended: list[PieceScorer] = []
+        """Those that have ended, and wait for clips."""
         self._sources = tuple(sources)
         self._orphans = {source.name: ledger.open_events(source.name) for source in sources}
         """Events that were open when their camera was last seen."""
@@ -111,15 +120,52 @@ class StreamFollower:
     def connect(self) -> LiveStreams:
         """The cameras anew, for the engine to follow."""
         self.finish()
-        return LiveStreams(self._sources, self._hear)
+        clips = self._settings.clips
+        packet_bytes = 0 if clips is None else clips.memory_mib << 20
+        return LiveStreams(self._sources, self._hear, packet_bytes)
 
-    def finish(self) -> None:
-        """End all pieces where they are; events that go on stay open, for the next run."""
+    def finish(self, patience_seconds: float | None = CLIPS_SECONDS) -> None:
+        """End all pieces where they are; events that go on stay open, for the next run.
+
+        Clips that are being written have some time, or as long as they need.
+        """
         for camera in [*self._pieces]:
             self._end(camera)
+        until = None if patience_seconds is None else time.monotonic() + patience_seconds
+        for scorer in self._ended:
+            scorer.clips.wait(until)
+        self._keep_ended(is_last=True)
+
+    def _keep_ended(self, is_last: bool = False) -> None:
+        """Make the last results of pieces that have ended, if no clip is missing any more."""
+        waiting, self._ended = self._ended, []
+        for scorer in waiting:
+            self._tell_clips(scorer)
+            if is_last:
+                scorer.clips.close()
+            if not scorer.clips.are_known():
+                self._ended.append(scorer)
+                continue
+            with contextlib.closing(scorer.album):
+                scorer.keep_rest()
+
+    def _tell_clips(self, scorer: PieceScorer) -> None:
+        """Send messages about clips that are there."""
+        for event, path in scorer.clips.take_written():
+            if alarm := self._ledger.last_message(event):
+                told = replace(
+                    alarm, clip=path, detected_at=utc_now().isoformat(), lag_seconds=None
+                )
+                self._ledger.record_alarms([told])
 
     def check(self) -> None:
-        """Close events of cameras that have not come back; to be called every few seconds."""
+        """Close events of cameras that have not come back, and go on with clips.
+
+        To be called every few seconds.
+        """
+        for scorer in self._pieces.values():
+            self._tell_clips(scorer)
+        self._keep_ended()
         now = time.time()
         for camera, alarms in self._orphans.items():
             if alarms and camera not in self._pieces:
@@ -139,6 +185,9 @@ class StreamFollower:
             case LiveSheet():
                 if scorer := self._pieces.get(camera):
                     scorer.album.add(news)
+            case LiveCopy():
+                if scorer := self._pieces.get(camera):
+                    scorer.clips.add(news)
             case PieceEnded():
                 damaged = (
                     f"; {counted(news.num_errors, 'packet')} could not be decoded, or not well"
@@ -153,15 +202,15 @@ class StreamFollower:
         scorer = self._pieces.pop(camera, None)
         if scorer is None:
             return
-        with contextlib.closing(scorer.album):
-            self._ledger.record_alarms(self._guarded(camera, scorer.finish))
-            left = scorer.events.left
-            if self._is_played(camera):
-                left = [closing(one, utc_now()) for one in left]
-            else:
-                self._orphans[camera] = left
-            self._ledger.record_alarms(left)
-            scorer.keep_rest()
+        self._ended.append(scorer)
+        self._ledger.record_alarms(self._guarded(camera, scorer.finish))
+        left = scorer.events.left
+        if self._is_played(camera):
+            left = [closing(one, utc_now()) for one in left]
+        else:
+            self._orphans[camera] = left
+        self._ledger.record_alarms(left)
+        self._keep_ended()
 
     def _is_played(self, camera: str) -> bool:
         """Whether a camera is a file, which ends for good, and has no clock."""
@@ -191,6 +240,7 @@ class StreamFollower:
             log.error("%s: %s", camera, error)
             if given_up := self._pieces.pop(camera, None):
                 given_up.album.close()
+                given_up.clips.close()
                 self._orphans[camera] = given_up.events.left
             return []
 
@@ -207,8 +257,9 @@ class StreamFollower:
         known = begun.began_at, inherited, patience
         events = StreamEvents(self._checkpoint, rule, camera, *known)
         album = StreamAlbum(self._settings.thumbnails, camera)
+        clips = StreamClips(self._settings.clips, camera, begun.fps)
         keep = partial(self._keep, camera)
-        how = timeline, events, album, rule, why, keep
+        how = timeline, events, album, clips, rule, why, keep
         return PieceScorer(self._checkpoint, camera, kind, *how)
 
     def _span_frames(self, kind: VideoFeatures) -> int | None:

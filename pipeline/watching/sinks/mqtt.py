@@ -18,9 +18,10 @@ from vigil.pipeline.watching.sinks.sink import NotDelivered
 
 LIMIT_SECONDS = 10.0
 KEEPALIVE_SECONDS = 30
-EVENT_TYPES = ["opened", "updated", "closed"]
+EVENT_TYPES = ["opened", "updated", "closed", "clip"]
 _TEMPLATE = (
-    "{{ dict(value_json, event_type='closed' if not value_json.is_open else "
+    "{{ dict(value_json, event_type='clip' if value_json.clip is defined else "
+    "'closed' if not value_json.is_open else "
     "'opened' if value_json.sequence == 1 else 'updated') | to_json }}"
 )
 """Adds what Home Assistant's event entities require."""
