@@ -137,9 +137,12 @@ def with_sound(path, codec, layout="mono"):
     return path
 
 
-@pytest.mark.parametrize("codec", ["aac", "pcm_alaw", "pcm_mulaw"])
-def test_sound_is_kept(tmp_path, codec):
-    path = with_sound(tmp_path / "a.mov", codec)
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mov", "aac"), ("a.mov", "pcm_alaw"), ("a.mov", "pcm_mulaw"), ("a.ts", "aac")],
+)
+def test_sound_is_kept(tmp_path, name, codec):
+    path = with_sound(tmp_path / name, codec)
     _, ((_, content),) = read(file_source(path))
     copy = written(tmp_path, content)
     assert_same_frames(copy, frames_of(path))

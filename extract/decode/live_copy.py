@@ -31,6 +31,9 @@ OPTIONS = {
 }
 """Whole clusters come out, without an index; sound waits for pictures a second at most."""
 G711, PCM = ("pcm_alaw", "pcm_mulaw"), "pcm_s16le"
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+CANNOT = (av.error.FFmpegError, ValueError, ArithmeticError)
+"""What PyAV raises for packets and times that a file cannot have."""
 MAX_UNTIMED = 16
 """Pictures without times in a row, of a stream in which their order is not that of its packets."""
 MAX_HELD = 32
@@ -151,13 +154,25 @@ class _PieceCopy:
         self._file = _Written()
         self._outs: dict[int, Any] = {}
         with self._noting_problems():
-            self._output, self._outs = _open(self._file, streams)
+            try:
+                self._output, self._outs = _open(self._file, streams)
+            except CANNOT:  # because of its sound, perhaps
+                self._file = _Written()
+                self._output, self._outs = _open(self._file, streams[:1])
 
     def write(self, held: _Held) -> None:
-        """Write a packet."""
-        if held.index in self._outs and not self._problem:
+        """Write a packet; sound that cannot be written is left out."""
+        if held.index not in self._outs or self._problem:
+            return
+        unit = self._streams[held.index].time_base or Fraction(1)
+        if held.index == self._video:
             with self._noting_problems():
-                self._write(held, self._streams[held.index].time_base or Fraction(1))
+                self._write(held, unit)
+            return
+        try:
+            self._write(held, unit)
+        except CANNOT:
+            del self._outs[held.index]
 
     def _write(self, held: _Held, unit: Fraction) -> None:
         shift, last = round(self._origin / unit), self._last[held.index]
@@ -172,9 +187,7 @@ class _PieceCopy:
         self._last[held.index] = dts = (
             last if held.dts is None else min(max(held.dts - shift, last), pts)
         )
-        packet = held.packet
-        if self._streams[held.index].codec_context.name in G711:
-            packet = Packet(b"".join(bytes(one.planes[0]) for one in packet.decode()))
+        packet = _stored(held.packet, self._streams[held.index].codec_context)
         packet.time_base, packet.pts, packet.dts, packet.duration = unit, pts, dts, 0
         packet.stream = self._outs[held.index]
         self._output.mux(packet)
@@ -207,7 +220,7 @@ class _PieceCopy:
         """Run a block that copies: what it cannot do must not end the piece."""
         try:
             yield
-        except (av.error.FFmpegError, ValueError) as error:
+        except CANNOT as error:
             self._problem = getattr(error, "strerror", None) or str(error)
 
 
@@ -241,14 +254,48 @@ def _open(file: _Written, streams: tuple[Any, ...]) -> tuple[OutputContainer, di
     output = av.open(file, "w", "matroska", options=OPTIONS)
     outs: dict[int, Any] = {}
     for stream in streams:
-        codec = stream.codec_context
-        if codec.name in G711:
-            outs[stream.index] = output.add_stream(PCM, codec.sample_rate, layout=codec.layout.name)
-            continue
         with suppress(ValueError) if outs else nullcontext():  # sound that it cannot hold
-            outs[stream.index] = output.add_stream_from_template(stream, opaque=True)
+            outs[stream.index] = _added(output, stream)
     output.start_encoding()
     return output, outs
+
+
+def _added(output: OutputContainer, stream: Any) -> Any:
+    codec = stream.codec_context
+    if codec.name in G711:
+        return output.add_stream(PCM, codec.sample_rate, layout=codec.layout.name)
+    config = _aac_config(codec) if _is_adts(codec) else None
+    out: Any = output.add_stream_from_template(stream, opaque=True)
+    if config is not None:
+        out.codec_context.extradata = config
+    return out
+
+
+def _is_adts(codec: Any) -> bool:
+    """Whether sound is AAC whose packets have headers of their own, as in transport streams."""
+    return codec.name == "aac" and not codec.extradata
+
+
+def _aac_config(codec: Any) -> bytes:
+    """What Matroska has instead of such headers (ISO 14496-3, AudioSpecificConfig).
+
+    Raises:
+        ValueError: it is another AAC than the usual one.
+    """
+    if codec.profile != "LC":
+        raise ValueError(f"AAC {codec.profile} without a description")
+    rate, channels = AAC_RATES.index(codec.sample_rate), int(codec.layout.nb_channels)
+    return (2 << 11 | rate << 7 | channels << 3).to_bytes(2)
+
+
+def _stored(packet: "Packet[Any]", codec: Any) -> "Packet[Any]":
+    """A packet as Matroska has it."""
+    if codec.name in G711:
+        return Packet(b"".join(bytes(one.planes[0]) for one in packet.decode()))
+    if _is_adts(codec):
+        content = bytes(packet)
+        return Packet(content[7 if content[1] & 1 else 9 :])  # without a checksum, or with one
+    return packet
 
 
 def _number(content: bytes | bytearray, at: int) -> tuple[int, int]:
