@@ -254,7 +254,7 @@ def test_what_cannot_be_copied_is_said_and_scored_all_the_same(tmp_path, monkeyp
     def refuse(*_):
         raise ValueError("no such codec")
 
-    monkeypatch.setattr(live_copy, "_open", refuse)
+    monkeypatch.setattr(live_copy, "open_like", refuse)
     path = encode(tmp_path / "a.mp4", draw_frames(30, 64, 48))
     news, ((copies, _),) = read(file_source(path))
     assert {one.problem for one in copies} == {"no such codec"}
