@@ -137,9 +137,12 @@ def with_sound(path, codec, layout="mono"):
     return path
 
 
-@pytest.mark.parametrize("codec", ["aac", "pcm_alaw", "pcm_mulaw"])
-def test_sound_is_kept(tmp_path, codec):
-    path = with_sound(tmp_path / "a.mov", codec)
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mov", "aac"), ("a.mov", "pcm_alaw"), ("a.mov", "pcm_mulaw"), ("a.ts", "aac")],
+)
+def test_sound_is_kept(tmp_path, name, codec):
+    path = with_sound(tmp_path / name, codec)
     _, ((_, content),) = read(file_source(path))
     copy = written(tmp_path, content)
     assert_same_frames(copy, frames_of(path))
@@ -251,7 +254,7 @@ def test_what_cannot_be_copied_is_said_and_scored_all_the_same(tmp_path, monkeyp
     def refuse(*_):
         raise ValueError("no such codec")
 
-    monkeypatch.setattr(live_copy, "_open", refuse)
+    monkeypatch.setattr(live_copy, "open_like", refuse)
     path = encode(tmp_path / "a.mp4", draw_frames(30, 64, 48))
     news, ((copies, _),) = read(file_source(path))
     assert {one.problem for one in copies} == {"no such codec"}

@@ -22,13 +22,15 @@ from watch_builders import make_alarm
 from watched import EVENTFUL, sent_alarms
 
 from vigil.extract.clips import ClipGrid
+from vigil.extract.decode.captions import write_captioned
 from vigil.extract.decode.excerpt_request import Written
+from vigil.extract.decode.excerpts import write_excerpt
 from vigil.extract.decode.live import PieceEnded, read_stream
 from vigil.extract.decode.live_copy import Cluster, LiveCopy
 from vigil.extract.decode.packet_ring import PacketRing
 from vigil.extract.decode.reader import ReadingOptions
 from vigil.extract.engine.live import SeenClip
-from vigil.extract.errors import UserError
+from vigil.extract.errors import UserError, VideoError
 from vigil.extract.files import LEFTOVERS, remove_leftovers
 from vigil.pipeline.checkpoint import TrainingLengths, load_checkpoint
 from vigil.pipeline.cli import main
@@ -45,9 +47,27 @@ from vigil.pipeline.watching.clip_writer import ClipJob
 from vigil.pipeline.watching.retention import remove_results, result_bytes
 from vigil.pipeline.watching.stream_clips import ClipSettings, StreamClips, Stretch
 
+WRITE_EXCERPTS = clip_writer.write_excerpts
 NUM_SECONDS = 20
 LENGTHS = TrainingLengths(100, 512, 900, FPS)
 NAME = "front/2026-11-30/10-15-00-250"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Write clips without a process of their own, which takes a second to start."""
+
+    def write_here(cuts):
+        for cut in cuts:
+            try:
+                written = write_excerpt(cut.source, cut.excerpt)
+                if cut.caption is not None:
+                    write_captioned(cut.excerpt.path, written.start_seconds, cut.caption)
+                yield cut, written
+            except VideoError as error:
+                yield cut, error.reason
+
+    monkeypatch.setattr(clip_writer, "write_excerpts", write_here)
 
 
 def draw(path, codec="libx264", **how):
@@ -440,7 +460,9 @@ def test_the_index_knows_of_clips_before_they_are_there(tmp_path, monkeypatch):
     assert "Without a clip: 1 event, since no." in result.warnings
 
 
+@pytest.mark.slow
 def test_a_watched_stream_has_clips_and_the_same_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_writer, "write_excerpts", WRITE_EXCERPTS)
     folders = tmp_path / "with", tmp_path / "without"
     how = {"clips": True, "clip_margin": 0.5}
     (result,) = watch_stream(folders[0], monkeypatch, 5, EVENTFUL, **how)

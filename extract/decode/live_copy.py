@@ -1,43 +1,35 @@
 """Keeps the newest packets of a stream as they are, so that clips can be cut of what was shown.
 
-They become Matroska, which holds whatever cameras send, in clusters of two seconds at most. The
-header of a piece and some of its clusters in order are a file, whose times are seconds of the
-piece. Nothing is encoded for it, or decoded but telephone sound (G.711), which PyAV refuses.
+They become Matroska, which holds whatever cameras send, in clusters of two seconds at most, whose
+times are seconds of the piece. Nothing is encoded for it, and no picture is decoded.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import av
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vigil.extract.decode.matroska import (
+    CANNOT,
+    ClusterFile,
+    as_stored,
+    cluster_times,
+    open_like,
+)
 from vigil.extract.decode.packet_ring import PacketRing
 
-OPTIONS = {
-    "live": "1",
-    "flush_packets": "1",
-    "write_crc32": "0",
-    "cluster_time_limit": "2000",
-    "cluster_size_limit": str(4 << 20),
-    "max_interleave_delta": "1000000",
-}
-"""Whole clusters come out, without an index; sound waits for pictures a second at most."""
-G711, PCM = ("pcm_alaw", "pcm_mulaw"), "pcm_s16le"
 MAX_UNTIMED = 16
 """Pictures without times in a row, of a stream in which their order is not that of its packets."""
 MAX_HELD = 32
 """Packets that a decoder may have taken before the first frame of them comes out."""
-CLUSTER = b"\x1f\x43\xb6\x75"
-TIMESTAMP, SIMPLE_BLOCK, FIRST_TRACK, IS_KEY = 0xE7, 0xA3, 0x81, 0x80
-"""Of Matroska (RFC 9559): what a cluster begins with, and what a block says of its packet."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +140,28 @@ class _PieceCopy:
         """When the last picture is shown, in seconds; and how many in a row have no time."""
         self._last = dict.fromkeys(self._streams, 0)
         """Decoding times of the last packets, in ticks of their streams."""
-        self._file = _Written()
+        self._file = ClusterFile()
         self._outs: dict[int, Any] = {}
         with self._noting_problems():
-            self._output, self._outs = _open(self._file, streams)
+            try:
+                self._output, self._outs = open_like(self._file, streams)
+            except CANNOT:  # because of its sound, perhaps
+                self._file = ClusterFile()
+                self._output, self._outs = open_like(self._file, streams[:1])
 
     def write(self, held: _Held) -> None:
-        """Write a packet."""
-        if held.index in self._outs and not self._problem:
+        """Write a packet; sound that cannot be written is left out."""
+        if held.index not in self._outs or self._problem:
+            return
+        unit = self._streams[held.index].time_base or Fraction(1)
+        if held.index == self._video:
             with self._noting_problems():
-                self._write(held, self._streams[held.index].time_base or Fraction(1))
+                self._write(held, unit)
+            return
+        try:
+            self._write(held, unit)
+        except CANNOT:
+            del self._outs[held.index]
 
     def _write(self, held: _Held, unit: Fraction) -> None:
         shift, last = round(self._origin / unit), self._last[held.index]
@@ -172,9 +176,7 @@ class _PieceCopy:
         self._last[held.index] = dts = (
             last if held.dts is None else min(max(held.dts - shift, last), pts)
         )
-        packet = held.packet
-        if self._streams[held.index].codec_context.name in G711:
-            packet = Packet(b"".join(bytes(one.planes[0]) for one in packet.decode()))
+        packet = as_stored(held.packet, self._streams[held.index].codec_context)
         packet.time_base, packet.pts, packet.dts, packet.duration = unit, pts, dts, 0
         packet.stream = self._outs[held.index]
         self._output.mux(packet)
@@ -196,7 +198,7 @@ class _PieceCopy:
             with self._noting_problems():
                 self._output.close()
         clusters = tuple(
-            Cluster(self._ring.append(one), len(one), *_times(one))
+            Cluster(self._ring.append(one), len(one), *cluster_times(one))
             for one in self._file.take_clusters()
         )
         if clusters or self._problem:
@@ -207,67 +209,5 @@ class _PieceCopy:
         """Run a block that copies: what it cannot do must not end the piece."""
         try:
             yield
-        except (av.error.FFmpegError, ValueError) as error:
+        except CANNOT as error:
             self._problem = getattr(error, "strerror", None) or str(error)
-
-
-class _Written:
-    """What PyAV writes a file to: its header, and clusters as they become complete."""
-
-    def __init__(self) -> None:
-        self.header = b""
-        self._rest = bytearray()
-
-    def write(self, content: Any) -> int:
-        """Take what comes next."""
-        self._rest += content
-        return len(content)
-
-    def take_clusters(self) -> Iterator[bytes]:
-        """Yield the clusters that are complete."""
-        if not self.header and (start := self._rest.find(CLUSTER)) > 0:
-            self.header = bytes(self._rest[:start])
-            del self._rest[:start]
-        while self._rest.startswith(CLUSTER) and len(self._rest) > 2 * len(CLUSTER) + 4:
-            size, start = _number(self._rest, len(CLUSTER))
-            if len(self._rest) < start + size:
-                return
-            yield bytes(self._rest[: start + size])
-            del self._rest[: start + size]
-
-
-def _open(file: _Written, streams: tuple[Any, ...]) -> tuple[OutputContainer, dict[int, Any]]:
-    """Open a Matroska file with streams like these, or with the pictures only if it must be."""
-    output = av.open(file, "w", "matroska", options=OPTIONS)
-    outs: dict[int, Any] = {}
-    for stream in streams:
-        codec = stream.codec_context
-        if codec.name in G711:
-            outs[stream.index] = output.add_stream(PCM, codec.sample_rate, layout=codec.layout.name)
-            continue
-        with suppress(ValueError) if outs else nullcontext():  # sound that it cannot hold
-            outs[stream.index] = output.add_stream_from_template(stream, opaque=True)
-    output.start_encoding()
-    return output, outs
-
-
-def _number(content: bytes | bytearray, at: int) -> tuple[int, int]:
-    """A number of EBML (RFC 8794, section 4), and where it ends: its first 1 counts its bytes."""
-    length = 9 - content[at].bit_length()
-    value = int.from_bytes(content[at : at + length])
-    return value - (1 << 7 * length), at + length
-
-
-def _times(cluster: bytes) -> tuple[float, float | None]:
-    """When a cluster begins, in seconds, and its first key frame of the pictures if it has one."""
-    _, at = _number(cluster, len(CLUSTER))
-    begin = 0
-    while at < len(cluster):
-        kind, (size, start) = cluster[at], _number(cluster, at + 1)
-        if kind == TIMESTAMP:
-            begin = int.from_bytes(cluster[start : start + size])
-        elif kind == SIMPLE_BLOCK and cluster[start] == FIRST_TRACK and cluster[start + 3] & IS_KEY:
-            after = int.from_bytes(cluster[start + 1 : start + 3], signed=True)
-            return begin / 1000, (begin + after) / 1000
-        at = start + size
-    return begin / 1000, None
