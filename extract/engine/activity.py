@@ -18,9 +18,12 @@ class Activity:
 
     num_devices: int = 1
     num_frames: int = 0
-    """Frames of the clips that have been through a device; a video's last clip counts as full."""
+    """Frames of the clips that have been through a device, or need not; a video's last clip counts as
+    full."""
     num_clips: int = 0
     """Clips, all their views, that have been through a device."""
+    num_clips_static: int = 0
+    """Clips that need not go through a device, since they are static."""
     num_clips_kept: int = 0
     """Those of them whose features are used: not if the video failed later, or is read again. Also
     those that an earlier run had computed."""
@@ -55,7 +58,8 @@ class Activity:
         if self.num_clips < MIN_CLIPS:
             return 1
         decode = self.decode_seconds / self.num_clips_decoded
-        compute = self.busy_seconds / self.num_clips / self.num_devices
+        num_done = self.num_clips + self.num_clips_static
+        compute = self.busy_seconds / num_done / self.num_devices
         return math.ceil(SPARE * decode / compute)
 
     def since(self, earlier: "Activity") -> "Activity":

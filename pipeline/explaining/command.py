@@ -25,7 +25,8 @@ def run_explain(options: ExplainOptions) -> int:
     Raises:
         UserError: there is no such video, moment or class, or the model cannot be explained.
     """
-    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    trained = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    checkpoint = trained.with_static("compute")  # what a clip shows explains its own feature only
     class_index = _class_index(checkpoint.config, options.class_name)
     found = find_requested([options.video], options.compute)
     if len(found.videos) != 1:
