@@ -142,8 +142,8 @@ class ExtractOptions:
     """native: clips take every frame once; or frames per second, such as 25: they take the frames
     nearest to that clock, whatever the rate of the video. Times stay those of the video."""
     static: Static = "compute"
-    """skip: clips of a fixed camera in which nothing moves are not computed, and take the feature of
-    the last computed clip, which looks the same; compute: all clips are computed."""
+    """skip: clips of a fixed camera in which nothing moves are not computed, and take the feature
+    of the last computed clip, which looks the same; compute: all clips are computed."""
     keep_clips: bool = False
     """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False

@@ -9,8 +9,9 @@ with another one.
 The frames are made small: the mean grey of 32 rows of square blocks, so that somebody far away
 still fills a good part of one. Of a frame's differences from the reference, the median over all
 blocks is the noise between these two pictures, whatever its cause: a light that dims, or a keyframe
-that changes all blocks a little, raises it, and lets no block stand out. Few blocks that differ by
-far more than the rest are motion, and so is a difference of most blocks that is too large for noise.
+that changes all blocks a little, raises it, and lets no block stand out. A few blocks that differ
+by far more than the rest are motion; so is a difference of most blocks, if it is too large for
+noise.
 
 Every `RESTART_CLIPS` clips one is computed whatever it shows, so that a result depends only on the
 clips since then: the same for a video in one piece, in parts that begin there, and for a stream.

@@ -18,8 +18,8 @@ class Activity:
 
     num_devices: int = 1
     num_frames: int = 0
-    """Frames of the clips that have been through a device, or need not; a video's last clip counts as
-    full."""
+    """Frames of the clips that have been through a device, or need not; a video's last clip counts
+    as full."""
     num_clips: int = 0
     """Clips, all their views, that have been through a device."""
     num_clips_static: int = 0
