@@ -108,7 +108,9 @@ def assert_equal_stores(left, right):
 def test_static_clips_are_skipped_if_asked_and_kinds_are_not_mixed(tmp_path, store, extract):
     videos = tmp_path / "still"
     encode(videos / "a.mp4", draw_frames(1) * 200)
-    assert extract(videos, "--static", "skip")[0] == 0
+    code, said = extract(videos, "--static", "skip")
+    assert code == 0
+    assert "1 extracted (1 with decord), 75% of their clips static, 0 already" in said
     video = verify_features(feature_path(store, "a.mp4"))
     assert video.clip_computed.tolist() == [True, False, False, False]
     code, said = extract(videos)

@@ -39,6 +39,11 @@ class Activity:
     """Time that all stages waited for features to be written to feature or temporary files."""
 
     @property
+    def num_clips_done(self) -> int:
+        """Clips that have been through a device, or need not."""
+        return self.num_clips + self.num_clips_static
+
+    @property
     def device_share(self) -> float:
         """Share of its time, 0..1, that a device spends on clips."""
         total = self.busy_seconds + self.waited_seconds
@@ -55,11 +60,10 @@ class Activity:
     @property
     def workers_needed(self) -> int:
         """Workers that decode as fast as the devices compute, with some to spare."""
-        if self.num_clips < MIN_CLIPS:
+        if not self.num_clips or self.num_clips_done < MIN_CLIPS:
             return 1
         decode = self.decode_seconds / self.num_clips_decoded
-        num_done = self.num_clips + self.num_clips_static
-        compute = self.busy_seconds / num_done / self.num_devices
+        compute = self.busy_seconds / self.num_clips_done / self.num_devices
         return math.ceil(SPARE * decode / compute)
 
     def since(self, earlier: "Activity") -> "Activity":
