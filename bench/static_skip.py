@@ -34,7 +34,8 @@ NOISE, CONTRAST = 4.0, 25
 FIGURE = 24, 8
 """Height and width of a passer-by in pixels."""
 EVERY_SECONDS, WALK_SECONDS, STAND_SECONDS = 180, 10, 10
-MIN_VISIBLE_FRAMES = 4
+MIN_WALKING_FRAMES = 4
+"""A clip with fewer frames in which somebody walks does not count."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def tell_missed(computed: npt.NDArray[np.bool_], minutes: float) -> None:
     """Print how many clips that show somebody walking were skipped."""
     walking = np.array([figure_left(index) is not None for index in range(num_frames(minutes))])
     moving = walking & ~np.array([is_standing(index) for index in range(len(walking))])
-    seen = np.add.reduceat(moving, np.arange(0, len(moving), 64)) >= MIN_VISIBLE_FRAMES
+    seen = np.add.reduceat(moving, np.arange(0, len(moving), 64)) >= MIN_WALKING_FRAMES
     missed = (seen & ~computed).sum()
     print(f"of {seen.sum()} clips in which somebody walks, {missed} skipped")
 

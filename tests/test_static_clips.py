@@ -227,17 +227,20 @@ def test_static_clips_have_the_features_of_the_last_computed_one(night, tmp_path
     assert every.static_share is None
 
 
+def stop_after(num_clips, engine, video, store):
+    def stop(activity):
+        if activity.num_clips_done >= num_clips:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(engine, video, store, stop)
+
+
 @pytest.mark.usefixtures("_restarts")
 def test_a_run_that_was_stopped_goes_on_with_static_clips(night, tmp_path):
     expected = extract(skipping_engine(), night, tmp_path / "undisturbed")
     for most in (4, 9):
-
-        def stop(activity, most=most):
-            if activity.num_clips + activity.num_clips_static >= most:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            extract(skipping_engine(journal_clips=2), night, tmp_path / "killed", stop)
+        stop_after(most, skipping_engine(journal_clips=2), night, tmp_path / "killed")
     computed = []
     found = extract(
         skipping_engine(journal_clips=2),
@@ -250,7 +253,7 @@ def test_a_run_that_was_stopped_goes_on_with_static_clips(night, tmp_path):
 
 
 @pytest.mark.slow
-def test_features_do_not_depend_on_workers_or_parts(tmp_path):
+def test_features_do_not_depend_on_workers_parts_or_interruptions(tmp_path):
     path = encode(tmp_path / "night.mp4", draw_night(600), codec_options={"g": "25", "bf": "2"})
     video = SourceVideo(path, "night.mp4")
     views = ("center", "bottom_right")
@@ -258,8 +261,14 @@ def test_features_do_not_depend_on_workers_or_parts(tmp_path):
     assert 0.2 < expected.static_share < 0.8
     for number, batch_size in ((1, 3), (2, 1), (3, 2)):
         engine = skipping_engine(
-            views=views, num_workers=number, clips_per_part=32, batch_size=batch_size
+            views=views,
+            num_workers=number,
+            clips_per_part=32,
+            batch_size=batch_size,
+            journal_clips=2,
         )
+        for num_clips in (20, 45):
+            stop_after(num_clips, engine, video, tmp_path / str(number))
         assert_alike(extract(engine, video, tmp_path / str(number)), expected)
 
 
