@@ -296,7 +296,7 @@ def _borders(
     clips_per_part: int,
     frames_per_part: float,
     keyframes: npt.NDArray[np.intp],
-    step: int,
+    step: int = 1,
 ) -> Iterator[int]:
     """Yield the first clips of parts: clips that start soon after a keyframe, multiples of a step.
 

@@ -35,11 +35,11 @@ block of 8x8 is then 20 / 4 / sqrt(12) / sqrt(4) = 0.7 off, and a difference sqr
 MOST_NOISE = 2.0
 """Grey levels: in blocks of 8x8, that of pixels with a noise of 16 each. More is motion."""
 MAX_LIGHT = 0.1
-"""By which share of it the light may differ: an eighth of a stop, less than cameras correct it."""
+"""Share by which the light may differ: an eighth of a stop, where exposures are set in thirds."""
 
 NORMAL = NormalDist()
 MEDIAN_DEVIATION = NORMAL.inv_cdf(0.75)
-"""Median of the absolute values of normally distributed noise with the standard deviation 1."""
+"""Median of the absolute value of normally distributed noise whose standard deviation is 1."""
 
 Blocks = npt.NDArray[np.float64]
 """(..., R, C) mean grey levels, 0..255, of the blocks of frames."""
@@ -86,8 +86,7 @@ def block_means(clip: npt.NDArray[np.uint8]) -> Blocks:
 
 def is_same(frames: Blocks, reference: Blocks) -> bool:
     """Whether frames (T, R, C) show what a reference (R, C) shows, but for light and noise."""
-    num_frames, num_blocks = len(frames), reference.size
-    flat = frames.reshape(num_frames, num_blocks)
+    flat = frames.reshape(len(frames), -1)
     # Light multiplies grey levels, and still does after gamma. The 1 spares black from division.
     light = np.median((flat + 1) / (reference.ravel() + 1), axis=1, keepdims=True)
     if (np.abs(light - 1) > MAX_LIGHT).any():
@@ -96,7 +95,7 @@ def is_same(frames: Blocks, reference: Blocks) -> bool:
     noise = np.median(differences, axis=1) / MEDIAN_DEVIATION
     if (noise > MOST_NOISE).any():
         return False
-    # Bonferroni: each of so many differences exceeds the limit with this probability, either way.
-    tail = FALSE_ALARM_RATE / (2 * num_frames * num_blocks)
+    # Bonferroni: the probability with which each of so many differences exceeds its limit one way.
+    tail = FALSE_ALARM_RATE / (2 * differences.size)
     limits = -NORMAL.inv_cdf(tail) * np.maximum(noise, LEAST_NOISE)
     return bool((differences.max(axis=1) <= limits).all())

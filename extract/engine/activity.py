@@ -22,11 +22,11 @@ class Activity:
     as full."""
     num_clips: int = 0
     """Clips, all their views, that have been through a device."""
-    num_clips_static: int = 0
-    """Clips that need not go through a device, since they are static."""
     num_clips_kept: int = 0
     """Those of them whose features are used: not if the video failed later, or is read again. Also
     those that an earlier run had computed."""
+    num_clips_static: int = 0
+    """Clips that need not go through a device, since nothing moves in them."""
     num_clips_decoded: int = 0
     num_workers: int = 0
     decode_seconds: float = 0.0
