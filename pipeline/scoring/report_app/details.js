@@ -107,7 +107,7 @@ vigil.details = (() => {
         details.truth.classes.join(" + ") + (details.truth.intervals ? "" : ", frames unknown"),
       ],
       ["Scored", details.span_frames ? `in spans of ${details.span_frames} frames` : "as a whole"],
-      details.static_share !== null && [
+      typeof details.static_share === "number" && [
         "Static",
         `${percent(details.static_share)} of the clips: not computed, since nothing moved`,
       ],
