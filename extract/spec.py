@@ -42,6 +42,9 @@ class FeatureSpec:
     frame_rate: float | None = None
     """Frames per second of which clips are made: for each tick of a clock the nearest frame of the
     video, which may repeat some and leave out others. None: every frame once."""
+    static: str = "compute"
+    """compute: every clip; skip: a static clip has the feature of the last computed clip before it,
+    as `decode.static_clips` describes."""
     origin: str | None = None
     """Kind of foreign file the features were imported from; None: extracted by this program.
     In an imported spec only the backbone's name, the grid and the segments have a meaning."""
@@ -62,6 +65,8 @@ class FeatureSpec:
                 f"frame rate {self.frame_rate:g} is not above 0 and at most {MAX_FRAME_RATE}: use "
                 "25, or native for the frames as they are"
             )
+        if self.static not in ("compute", "skip"):
+            raise UserError(f"static clips {self.static!r} is unknown: use compute or skip")
         if self.num_segments < 1:
             raise UserError(f"{self.num_segments} segments are too few: use 1 or more, such as 32")
         if self.short_side is not None and self.short_side < VIEW_SIZE:
@@ -86,8 +91,8 @@ class FeatureSpec:
         Those that older files lack are left out at their defaults, so that digests do not change.
         """
         settings = asdict(self)
-        for name, default in (("origin", None), ("deinterlace", "auto"), ("frame_rate", None)):
-            if settings[name] == default:
+        for name in ("origin", "deinterlace", "frame_rate", "static"):
+            if settings[name] == getattr(FeatureSpec, name):
                 del settings[name]
         return json.dumps(settings, sort_keys=True)
 

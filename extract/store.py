@@ -2,8 +2,9 @@
 
 h5py alone can read it: ``/segments/features`` (V, S, D), ``/segments/frames`` (S, 2),
 ``/segments/seconds`` (S, 2); if clips are kept, ``/clips/features`` (N_clips, V, D),
-``/clips/frames`` and ``/frames/seconds`` (N + 1,); for damaged videos, ``/damage/frames`` (n, 2)
-and ``/damage/seconds`` (n, 2). Everything else is in the attributes of the root group.
+``/clips/frames`` and ``/frames/seconds`` (N + 1,); if static clips are skipped,
+``/clips/computed`` (N_clips,); for damaged videos, ``/damage/frames`` (n, 2) and
+``/damage/seconds`` (n, 2). Everything else is in the attributes of the root group.
 `extract.sealed` describes how its bytes are protected.
 Legend: V views, S segments, D = time positions x channels, time-major.
 """
@@ -44,6 +45,7 @@ DATASETS = {
     "segment_seconds": "segments/seconds",
     "clip_features": "clips/features",
     "clip_frames": "clips/frames",
+    "clip_computed": "clips/computed",
     "frame_seconds": COMPRESSED,
     "damage_frames": "damage/frames",
     "damage_seconds": "damage/seconds",
@@ -80,6 +82,9 @@ class VideoFeatures:
     """(N_clips, V, D), only if clips are kept; an array, or what loads the slices asked for."""
     clip_frames: npt.NDArray[np.int64] | None = None
     """(N_clips, 2) half-open ranges of decoded frames, only if clips are kept."""
+    clip_computed: npt.NDArray[np.bool_] | None = None
+    """(N_clips,) whether each clip was computed; if not, it is static and has the feature of the
+    last one before it that was. Only if the spec lets static clips be skipped."""
     frame_seconds: npt.NDArray[np.float64] | None = None
     """(N + 1,) seconds at which each frame starts and the last one ends, only if clips are kept;
     None in older and imported files."""
@@ -136,6 +141,11 @@ class VideoFeatures:
     def damaged_share(self) -> float:
         """Share of the expected frames that are lost or damaged, 0..1."""
         return damaged_share(self.num_frames_damaged, self.num_frames_lost, self.num_frames_decoded)
+
+    @property
+    def static_share(self) -> float | None:
+        """Share of the clips that were not computed, 0..1; None if the spec skips none."""
+        return None if self.clip_computed is None else float(1 - self.clip_computed.mean())
 
     @property
     def num_frames_seen(self) -> int:
@@ -363,6 +373,12 @@ def _check_fit(video: VideoFeatures) -> None:
             raise ValueError("clips do not match the decoded frames")
     elif video.clip_features is not None or video.clip_frames is not None:
         raise ValueError("it holds clip features without frames, or the reverse")
+    if (video.clip_computed is not None) != (video.spec.static == "skip"):
+        raise ValueError("what it says of static clips does not fit its spec")
+    if video.clip_computed is not None:
+        is_known = video.clip_computed.shape == (len(video.clip_lengths),)
+        if not is_known or not video.clip_computed[0]:
+            raise ValueError("the clips that were computed do not match the decoded frames")
     if video.frame_seconds is not None:
         _check_frame_seconds(video, video.frame_seconds)
     if (video.num_frames_sampled > 0) != (video.spec.frame_rate is not None):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +128,11 @@ class Checkpoint(NamedTuple):
     folder: Path
     model_digest: str
     """sha256 of `model.safetensors`."""
+
+    def with_static(self, static: str | None) -> "Checkpoint":
+        """The same model for features that treat static clips in this way; None: as in training."""
+        spec = replace(self.config.spec, static=static or self.config.spec.static)
+        return self._replace(config=replace(self.config, spec=spec))
 
 
 class ResumeState(NamedTuple):

@@ -262,6 +262,7 @@ def requested_spec(
         short_side=_short_side(chosen.short_side),
         deinterlace=chosen.deinterlace,
         frame_rate=_frame_rate(chosen.frame_rate),
+        static=chosen.static,
     )
 
 

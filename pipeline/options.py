@@ -42,6 +42,7 @@ Videos: TypeAlias = Annotated[OneOrMore, arg(metavar="VIDEOS...")]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 Which = Literal["best", "last"]
 WhenLate = Literal["drop-oldest", "sparser", "keep-all"]
+Static = Literal["compute", "skip"]
 CropOrder = Literal["rtfm", "oversample", "deepmil", "vigil", "unnamed"]
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ class ExtractOptions:
     frame_rate: str = "native"
     """native: clips take every frame once; or frames per second, such as 25: they take the frames
     nearest to that clock, whatever the rate of the video. Times stay those of the video."""
+    static: Static = "compute"
+    """skip: clips of a fixed camera in which nothing moves are not computed, and take the feature
+    of the last computed clip, which looks the same; compute: all clips are computed."""
     keep_clips: bool = False
     """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False
@@ -345,6 +349,9 @@ class ScoreOptions:
     --clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    static: Static | None = None
+    """skip: do not compute clips in which nothing moves, as for vigil extract; compute: all clips.
+    By default as the checkpoint was trained."""
     thumbnails: bool = True
     """Take a thumbnail of every second of the videos while their features are extracted, for the
     report; without them, also remove those of an earlier run."""
@@ -432,6 +439,8 @@ class WatchOptions:
     Mbit/s, 64 hold 2 minutes. 0: streams have no clips."""
     clip_margin: float = 5.0
     """Seconds before and after an event that belong to its clip."""
+    static: Static | None = None
+    """skip: do not compute clips in which nothing moves, as for vigil score."""
     thumbnails: bool = True
     """Take a thumbnail of every second of the recordings and streams, for the report."""
     which: Which = "best"

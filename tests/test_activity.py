@@ -27,6 +27,12 @@ def test_enough_workers_keep_the_devices_busy_with_25_percent_to_spare():
     assert replace(STEADY, busy_seconds=100.0).workers_needed == 1
 
 
+def test_static_clips_need_workers_and_no_device():
+    """Every second clip keeps the device half as long."""
+    assert replace(STEADY, num_clips_static=100).workers_needed == 10
+    assert replace(STEADY, num_clips=1, num_clips_static=199).workers_needed == 10
+
+
 def test_the_first_rates_are_ignored():
     first = replace(STEADY, num_clips=MIN_CLIPS - 1, busy_seconds=1e-6)
     assert first.workers_needed == 1

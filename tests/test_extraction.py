@@ -105,6 +105,21 @@ def assert_equal_stores(left, right):
             assert a.attrs["spec_digest"] == b.attrs["spec_digest"]
 
 
+def test_static_clips_are_skipped_if_asked_and_kinds_are_not_mixed(tmp_path, store, extract):
+    videos = tmp_path / "still"
+    encode(videos / "a.mp4", draw_frames(1) * 200)
+    code, said = extract(videos, "--static", "skip")
+    assert code == 0
+    assert "1 extracted (1 with decord), 75% of their clips static, 0 already" in said
+    video = verify_features(feature_path(store, "a.mp4"))
+    assert video.clip_computed.tolist() == [True, False, False, False]
+    code, said = extract(videos)
+    assert code == 2
+    assert "static: skip != compute" in said
+    assert extract(videos, "--overwrite")[0] == 0
+    assert verify_features(feature_path(store, "a.mp4")).clip_computed is None
+
+
 class TestFrameRate:
     def test_clips_and_times_are_those_of_the_slow_video(self, tmp_path, store, extract):
         videos = tmp_path / "slow"

@@ -1,5 +1,7 @@
 """`vigil features`: verify and show."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import SPEC, make_features, write_store
@@ -52,6 +54,13 @@ def test_kept_clips_are_counted(tmp_path, capsys):
     clips = {"clip_features": np.zeros((2, 2, 6)), "clip_frames": np.array([[0, 64], [64, 80]])}
     store = write_store(tmp_path, make_features("a.mp4", **clips))
     assert "\nclips 2\n" in run(capsys, "show", store / "a.mp4.h5")[1]
+
+
+def test_static_clips_are_counted(tmp_path, capsys):
+    skipped = {"spec": replace(SPEC, static="skip"), "clip_computed": np.array([True, False])}
+    store = write_store(tmp_path, make_features("a.mp4", **skipped))
+    shown = run(capsys, "show", store / "a.mp4.h5")[1]
+    assert "\nclips_computed 1 of 2, the others are static\n" in shown
 
 
 def test_a_store_is_shown_as_a_table_and_its_settings(store, capsys):

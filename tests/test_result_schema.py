@@ -70,6 +70,7 @@ KINDS = {
         "damage": (DamagedFrames(10, 12, 0.4, 0.48), DamagedFrames(50, 50, 2.0, 2.0)),
     },
     "spans": {"span_frames": 250},
+    "static clips": {"static_share": 0.75},
     "calibrated": {"threshold_rule": "calibrated on camera 'cam' for 1 alarm a day"},
 }
 

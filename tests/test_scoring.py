@@ -172,6 +172,40 @@ def test_features_of_other_settings_are_refused_by_name(checkpoint):
         score_video(checkpoint, "b.mp4", other)
 
 
+def test_static_clips_are_scored_if_asked_for_and_told(tmp_path, checkpoint):
+    """The model sees features of another kind than in training, so nobody gets them unasked."""
+    skipped = make_features(
+        spec=replace(SPEC, static="skip"), clip_computed=np.array([True, False])
+    )
+    with pytest.raises(ScoringError, match="static: skip != compute"):
+        score_video(checkpoint, "a.mp4", skipped)
+    assert checkpoint.with_static(None) == checkpoint
+    skipping = checkpoint.with_static("skip")
+    store = write_store(tmp_path / "features", skipped)
+    (result,) = score_store(skipping, list_features(store), tmp_path, 0.5).results
+    content = json.loads(result_path(tmp_path, "a.mp4").read_text())
+    assert content["static_share"] == result.static_share == 0.5
+    assert read_result(result_path(tmp_path, "a.mp4")) == result
+    with pytest.raises(ScoringError, match="static: compute != skip"):
+        score_video(skipping, "a.mp4", make_features())
+    (computed,) = score_store(
+        checkpoint, list_features(write_store(tmp_path / "plain", make_features())), tmp_path, 0.5
+    ).results
+    assert computed.static_share is None
+    assert "static_share" not in json.loads(result_path(tmp_path, "a.mp4").read_text())
+
+
+@pytest.mark.parametrize("static", [None, "compute", "skip"])
+def test_the_engine_treats_static_clips_as_asked(tmp_path, monkeypatch, static):
+    run = write_checkpoint(tmp_path / "run")
+    specs = []
+    monkeypatch.setattr(scoring, "scoring_engine", lambda config, _: specs.append(config.spec))
+    (tmp_path / "a.mp4").touch()
+    options = ScoreOptions((str(tmp_path / "a.mp4"),), tmp_path / "out", run, static=static)
+    scoring.request_of(options)
+    assert [spec.static for spec in specs] == [static or "compute"]
+
+
 def test_a_model_without_a_finite_answer_is_refused(checkpoint):
     with torch.no_grad():
         next(iter(checkpoint.model.detection.parameters())).fill_(float("nan"))

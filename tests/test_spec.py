@@ -24,6 +24,7 @@ CHANGES = {
     "apply_rotation": False,
     "deinterlace": "off",
     "frame_rate": 25.0,
+    "static": "skip",
     "origin": "imported from snippets",
 }
 
@@ -41,7 +42,7 @@ def test_every_setting_changes_the_digest_and_is_named():
 
 def test_the_digest_is_the_sha256_of_the_canonical_json():
     settings = asdict(SPEC)
-    for name in ("origin", "deinterlace", "frame_rate"):
+    for name in ("origin", "deinterlace", "frame_rate", "static"):
         del settings[name]  # older files have none and keep their digest
     text = json.dumps(settings, sort_keys=True)
     assert SPEC.to_json() == text

@@ -52,8 +52,9 @@ def an_engine(**changes):
     weights = Weights("none", SPEC.weights_digest, True)
     shape = make_features().features.shape
     part = FeaturePart("i3d", 0, 2, shape[2] // 2)
-    made = Provenance(SPEC, weights, ("center",), (part,), np.float32, True, 1)
-    return SimpleNamespace(spec=replace(SPEC, **changes), provenance=made, precision="fp32")
+    spec = replace(SPEC, **changes)
+    made = Provenance(spec, weights, ("center",), (part,), np.float32, True, 1)
+    return SimpleNamespace(spec=spec, provenance=made, precision="fp32")
 
 
 def a_video(num_frames, seed=0):
@@ -93,7 +94,7 @@ class Scene:
         """(name, camera) -> value."""
         return {(one.name, *dict(one.labels).values()): one.value for one in self.gauges.samples()}
 
-    def play(self, video, camera="front", piece=0, begun=BEGUN, dropped=(), ended=True):
+    def play(self, video, camera="front", piece=0, begun=BEGUN, dropped=(), static=(), ended=True):
         hear = self.follower._hear
         hear((camera, piece), begun)
         num_known = 0
@@ -101,7 +102,8 @@ class Scene:
             features = None if index in dropped else video.clip_features[index]
             seconds = video.frame_seconds[num_known:stop]
             arrived = begun.began_at + seconds[-1]
-            hear((camera, piece), SeenClip(index, seconds, features, arrived))
+            clip = SeenClip(index, seconds, features, arrived, index in static)
+            hear((camera, piece), clip)
             num_known = stop
         if ended:
             reason = PieceEnded("the stream ended", video.num_frames_decoded)
@@ -180,6 +182,16 @@ def test_dropped_clips_are_counted_and_said(scene):
     figures = scene.figures
     assert figures["vigil_clips_dropped_total", "front"] == 10
     assert figures["vigil_clips_total", "front"] == 63
+
+
+def test_static_clips_are_counted_and_told_of_each_stretch(scene, monkeypatch):
+    monkeypatch.setattr(piece_scorer, "STRETCH_SECONDS", 40.0)
+    scene.follower._engine = an_engine(static="skip")
+    scene.play(a_video(10_000), static=set(range(1, 157, 2)))
+    results = [result for _, result in scene.results]
+    assert len(results) > 3
+    assert [one.static_share for one in results] == [pytest.approx(0.5, abs=0.1) for _ in results]
+    assert scene.figures["vigil_clips_static_total", "front"] == 78
 
 
 def test_whether_a_camera_is_up_and_its_errors_are_figures_from_the_start(scene, caplog):

@@ -39,6 +39,7 @@ from vigil.extract.decode.orientation import UPRIGHT
 from vigil.extract.decode.packet_ring import PacketRing
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.reader import NewClip, Pixels, ReadingOptions
+from vigil.extract.decode.static_clips import StaticClips
 from vigil.extract.decode.thumbnails import LivePhotographer, LiveSheet
 from vigil.extract.errors import VideoError
 
@@ -116,6 +117,8 @@ class LiveClip:
     """(T, H, W, 3) RGB."""
     seconds: npt.NDArray[np.float64]
     """(n,) since the first frame of the piece."""
+    is_static: bool = False
+    """As in `Clip`."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,11 @@ def _read_piece(
     for first in frames:  # and the rest of them below
         yield pieces.begun
         seconds: list[float] = []
+        static = StaticClips() if options.finds_static else None
         noted = _noting(photographer.watch(chain([first], frames)), seconds)
         for pixels in options.grid.cut(noted, new_clip):
-            yield LiveClip(pixels, np.array(seconds))
+            is_static = static is not None and static.is_static(pixels)
+            yield LiveClip(pixels, np.array(seconds), is_static)
             seconds.clear()
             yield from photographer.sheets()
             yield from pieces.copier.news()

@@ -184,11 +184,12 @@ def split(
     clips_per_part: int,
     beat: Callable[[], None] = lambda: None,
     frame_rate: float | None = None,
+    step: int = 1,
 ) -> tuple[Part, ...]:
     """Return the parts of a video in order, two or more, or none if it should not be split.
 
     ``beat`` is called for every packet read from the file. With a frame rate, clips are made of the
-    frames nearest to its ticks.
+    frames nearest to its ticks. The first clip of every part is a multiple of ``step``.
     """
     shortest = 2 * clips_per_part
     stated = expected_samples(info.num_frames_container, info.fps, frame_rate)
@@ -205,7 +206,8 @@ def split(
         return ()
     starts = samples[grid.frame_ranges(len(samples))[:, 0]]
     frames_per_part = clips_per_part * grid.stride * (num_frames / len(samples))
-    borders = [0, *_borders(starts, clips_per_part, frames_per_part, keyframes), num_clips]
+    between = _borders(starts, clips_per_part, frames_per_part, keyframes, step)
+    borders = [0, *between, num_clips]
     parts = []
     for first_clip, stop_clip in pairwise(borders if len(borders) > 2 else ()):
         is_last, first = stop_clip == num_clips, starts[first_clip]
@@ -294,8 +296,9 @@ def _borders(
     clips_per_part: int,
     frames_per_part: float,
     keyframes: npt.NDArray[np.intp],
+    step: int = 1,
 ) -> Iterator[int]:
-    """Yield the first clips of parts: clips that start soon after a keyframe.
+    """Yield the first clips of parts: clips that start soon after a keyframe, multiples of a step.
 
     ``starts`` has the first frame of every clip.
     """
@@ -306,6 +309,9 @@ def _borders(
     for number in range(1, num_parts):
         even = number * num_clips // num_parts
         clips = np.arange(even - reach, even + reach + 1)
+        clips = clips[clips % step == 0]
+        if not len(clips):
+            continue
         found = _keyframes_before(starts[clips], keyframes)
         leads = starts[clips] - found
         best = np.lexsort([np.abs(clips - even), leads])[0]

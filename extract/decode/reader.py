@@ -22,6 +22,7 @@ from vigil.extract.decode.parts import Part, PartDecoder, split
 from vigil.extract.decode.pulse import Pulse
 from vigil.extract.decode.ring import MIN_SLOTS
 from vigil.extract.decode.sampling import nearest_frames
+from vigil.extract.decode.static_clips import RESTART_CLIPS, StaticClips
 from vigil.extract.decode.thumbnails import Photographer, Sheet, thumbnail_step
 from vigil.extract.errors import VideoError
 from vigil.extract.source import SourceVideo, VideoIdentity, identify, require_unchanged
@@ -33,6 +34,8 @@ class Clip:
 
     pixels: npt.NDArray[np.uint8]
     """(64, H, W, 3) RGB."""
+    is_static: bool = False
+    """Whether it may have the feature of the last clip before it that is not static."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class ReadingOptions:
     """Frames per second of which clips are made, as in `FeatureSpec`; None: every frame once."""
     thumbnails: bool = False
     """Whether to yield sheets of thumbnails, too."""
+    finds_static: bool = False
+    """Whether to tell which clips are static."""
 
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -135,7 +140,8 @@ def read_video(
         if may_split and row.splits:
             grid, length = options.grid, options.clips_per_part
             rate = options.frame_rate
-            if parts := split(video.path, info, identity, grid, length, pulse.beat, rate):
+            step = RESTART_CLIPS if options.finds_static else 1
+            if parts := split(video.path, info, identity, grid, length, pulse.beat, rate, step):
                 yield SplitVideo(parts)
                 return
         opened = row.open(video.path, info, *size, options.deinterlace)
@@ -245,10 +251,11 @@ def _read(
     elif options.frame_rate is not None:
         frames = _sampled(decoder, frames, options.frame_rate, samples)
     photographer = _photographer(decoder.info, options, part)
+    static = StaticClips() if options.finds_static else None
     try:
         for pixels in options.grid.cut(photographer.watch(frames), new_clip):
             pulse.beat()  # with a frame rate, one frame may fill many clips
-            yield Clip(pixels)
+            yield Clip(pixels, static is not None and static.is_static(pixels))
             yield from photographer.sheets()
         timestamps = decoder.timestamps()[: part.num_own_frames if part else None]
         if len(timestamps) == 0:

@@ -93,6 +93,8 @@ class ClipReady:
     decoder: str
     seconds: npt.NDArray[np.float64] | None = None
     """As in `LiveClip`, for the clip of a stream."""
+    is_static: bool = False
+    """As in `Clip`."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ def _messages(
             case Clip():
                 seconds = time.perf_counter() - started - line.take_waited_seconds()
                 slot, decoder = line.ring.take(), line.pulse.decoder
-                yield ClipReady(task.number, clip_index, slot, seconds, decoder)
+                what = slot, seconds, decoder, None, read.is_static
+                yield ClipReady(task.number, clip_index, *what)
                 clip_index += 1
                 started = time.perf_counter()
             case Sheet():
@@ -269,7 +272,8 @@ def _live_messages(
             continue
         spent = time.perf_counter() - started - line.take_waited_seconds()
         slot, decoder = line.ring.take(), line.pulse.decoder
-        yield ClipReady(task.number, clip_index, slot, spent, decoder, read.seconds)
+        what = slot, spent, decoder, read.seconds, read.is_static
+        yield ClipReady(task.number, clip_index, *what)
         clip_index += 1
         started = time.perf_counter()
 

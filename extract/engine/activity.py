@@ -18,12 +18,15 @@ class Activity:
 
     num_devices: int = 1
     num_frames: int = 0
-    """Frames of the clips that have been through a device; a video's last clip counts as full."""
+    """Frames of the clips that have been through a device, or need not; a video's last clip counts
+    as full."""
     num_clips: int = 0
     """Clips, all their views, that have been through a device."""
     num_clips_kept: int = 0
     """Those of them whose features are used: not if the video failed later, or is read again. Also
     those that an earlier run had computed."""
+    num_clips_static: int = 0
+    """Clips that need not go through a device, since nothing moves in them."""
     num_clips_decoded: int = 0
     num_workers: int = 0
     decode_seconds: float = 0.0
@@ -34,6 +37,11 @@ class Activity:
     """Time that devices had no clip, after their first one."""
     disk_seconds: float = 0.0
     """Time that all stages waited for features to be written to feature or temporary files."""
+
+    @property
+    def num_clips_done(self) -> int:
+        """Clips that have been through a device, or need not."""
+        return self.num_clips + self.num_clips_static
 
     @property
     def device_share(self) -> float:
@@ -52,10 +60,10 @@ class Activity:
     @property
     def workers_needed(self) -> int:
         """Workers that decode as fast as the devices compute, with some to spare."""
-        if self.num_clips < MIN_CLIPS:
+        if not self.num_clips or self.num_clips_done < MIN_CLIPS:
             return 1
         decode = self.decode_seconds / self.num_clips_decoded
-        compute = self.busy_seconds / self.num_clips / self.num_devices
+        compute = self.busy_seconds / self.num_clips_done / self.num_devices
         return math.ceil(SPARE * decode / compute)
 
     def since(self, earlier: "Activity") -> "Activity":

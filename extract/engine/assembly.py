@@ -5,7 +5,7 @@ it. Legend: V views, S segments, D = time positions x channels.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -107,7 +107,8 @@ class OpenVideo:
         if self.reading is not None:
             return
         self.reading = reading
-        if num_there := len(self.journal.clips_of(reading)):
+        computed, static = self._known_clips
+        if num_there := len(computed) + len(static):
             of_all = "" if num_clips is None else f" of {num_clips}"
             log.info("continuing %s: %d%s clips are there", self.source.name, num_there, of_all)
 
@@ -122,11 +123,17 @@ class OpenVideo:
         self._back.clear()
         self._parts.clear()
 
+    @property
+    def _known_clips(self) -> tuple[Collection[int], Collection[int]]:
+        """The clips of the reading that are computed, and those that are static."""
+        reading = self.reading or ""
+        return self.journal.clips_of(reading), self.journal.static_clips_of(reading)
+
     def take(self, first: int, stop: int) -> bool:
         """Use the features of a range of clips that an earlier run has stored, if all are there."""
-        there = self.journal.clips_of(self.reading or "")
+        computed, static = self._known_clips
         clips = range(first, stop)
-        is_there = all(clip in there for clip in clips)
+        is_there = all(clip in computed or clip in static for clip in clips)
         if is_there:
             self._back.update(clips)
             self.has_earlier_clips = True
@@ -152,14 +159,19 @@ class OpenVideo:
             self.journal.put(self.reading or "", clip_index, features)
         self._back.add(clip_index)
 
+    def skip(self, clip_index: int) -> None:
+        """Let a static clip have the features of the last computed clip before it."""
+        self.journal.put_static(self.reading or "", clip_index)
+        self._back.add(clip_index)
+
     @property
     def num_clips_back(self) -> int:
-        """Number of clips whose features are stored."""
+        """Number of clips whose features are stored, or that are static."""
         return len(self._back)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the video has ended and all its clips have been returned."""
+        """Whether the video has ended and all its clips are back."""
         if self.finished is None:
             return False
         return len(self._back) == self.provenance.spec.grid.num_clips(self.finished.num_samples)
@@ -187,6 +199,7 @@ class OpenVideo:
         timeline = make_timeline(finished.timestamps, finished.info)
         edges, jumps = timeline.edges, timeline.jumps
         time_positions, channels = made.feature_layout
+        is_computed = np.isin(np.arange(len(clip_frames)), list(self._known_clips[0]))
         return VideoFeatures(
             features=np.ascontiguousarray(segments_SVD.transpose(1, 0, 2)),
             segment_frames=segment_frames,
@@ -194,6 +207,7 @@ class OpenVideo:
             clip_features=clip_features if made.keep_clips else None,
             clip_frames=clip_frames if made.keep_clips else None,
             frame_seconds=edges if made.keep_clips else None,
+            clip_computed=is_computed if made.spec.static == "skip" else None,
             views=made.views,
             spec=made.spec,
             time_positions=time_positions,

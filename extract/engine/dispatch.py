@@ -142,6 +142,7 @@ class Engine:
             short_side,
             deinterlace=self.spec.deinterlace,
             frame_rate=self.spec.frame_rate,
+            finds_static=self.spec.static == "skip",
             max_damage=self.max_damage,
             max_clips_bytes=self.limits.memory_bytes,
             thumbnails=self.thumbnails is not None,
@@ -299,7 +300,7 @@ class _Run:
                 yield from self._conclude(news)
 
     def _forward(self, worker: int, clip: ClipReady) -> None:
-        """Send a clip to a device, unless its task has been abandoned."""
+        """Send a clip to a device, unless it is static, or its task has been abandoned."""
         if clip.task not in self._tasks:
             self._pool.release(worker, clip.slot.index)
             return
@@ -308,7 +309,14 @@ class _Run:
         task = self._tasks[clip.task]
         video = self._videos[task.video.name]
         video.begin(clip.decoder if task.part is None else IN_PARTS)
-        if video.take(clip.clip_index, clip.clip_index + 1):
+        if clip.is_static:
+            started = time.perf_counter()
+            video.skip(clip.clip_index)
+            self._keep_journal(video)
+            self._spill_seconds += time.perf_counter() - started
+            self._activity.num_clips_static += 1
+            self._activity.num_frames += self._engine.spec.clip_stride
+        if clip.is_static or video.take(clip.clip_index, clip.clip_index + 1):
             self._pool.release(worker, clip.slot.index)
             self._activity.num_clips_kept += 1
             self._watch(self._activity)

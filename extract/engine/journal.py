@@ -3,7 +3,8 @@
 A short video's file has no name. A long one's is a journal: the next run of the same command takes
 over its records. A record is whole or not there: it has a checksum, and is dropped if that is
 wrong. A journal begins with everything that a feature depends on; if anything differs, none of it
-is used. Legend: V views, D values of a feature.
+is used. A static clip has a record that holds nothing: its features are those of the last clip
+before it that has some. Legend: V views, D values of a feature.
 """
 
 import hashlib
@@ -37,6 +38,8 @@ JOURNAL_CLIPS = 256
 HEAD = struct.Struct("<III")
 """Of a record: CRC-32 of what follows, CRC-32 of the reading's name, clip index."""
 NO_RECORD = b"\xff" * HEAD.size
+STATIC = " static"
+"""Behind the name of a reading, it makes the one under which its static clips are recorded."""
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +139,21 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
     def clips_of(self, reading: str) -> dict[int, int]:
-        """The clips of a reading, and the number of each one's record."""
+        """The computed clips of a reading, and the number of each one's record."""
         return self._records.setdefault(zlib.crc32(reading.encode()), {})
+
+    def static_clips_of(self, reading: str) -> dict[int, int]:
+        """The static clips of a reading, and the number of each one's record."""
+        return self.clips_of(reading + STATIC)
+
+    def put_static(self, reading: str, clip_index: int) -> None:
+        """Store that a clip is static.
+
+        Raises:
+            OSError: the disk is full, for example.
+        """
+        if clip_index not in self.static_clips_of(reading):
+            self.put(reading + STATIC, clip_index, np.zeros(self._shape, self._dtype))
 
     def put(self, reading: str, clip_index: int, features: npt.NDArray[np.floating]) -> None:
         """Store a clip's features (V, D).
@@ -158,8 +174,10 @@ class Journal:
 
     def forget(self, reading: str) -> None:
         """Make the records of a reading void, for this run and for later ones."""
-        numbers = list(self.clips_of(reading).values())
-        self.clips_of(reading).clear()
+        computed, static = self.clips_of(reading), self.static_clips_of(reading)
+        numbers = [*computed.values(), *static.values()]
+        computed.clear()
+        static.clear()
         with self._says_what():
             for number in numbers:
                 if self._file is not None:
@@ -168,9 +186,10 @@ class Journal:
 
     def features(self, reading: str) -> ClipFeatures:
         """The clip features of a complete reading."""
-        clips = self.clips_of(reading)
-        numbers = tuple(clips[index] for index in range(len(clips)))
-        return _Clips(self, numbers, (len(numbers), *self._shape), self._dtype)
+        computed, numbers = self.clips_of(reading), list[int]()
+        for index in range(len(computed) + len(self.static_clips_of(reading))):
+            numbers.append(computed[index] if index in computed else numbers[-1])
+        return _Clips(self, tuple(numbers), (len(numbers), *self._shape), self._dtype)
 
     def load(self, number: int) -> npt.NDArray[np.floating]:
         """The features (V, D) in a record."""

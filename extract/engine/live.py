@@ -58,6 +58,8 @@ class SeenClip:
     """(V, D); None: there was no time for it, and it was dropped."""
     arrived_at: float
     """When its last frame had been read, by `time.monotonic`."""
+    is_static: bool = False
+    """Whether its features are those of the last computed clip before it."""
 
 
 Piece: TypeAlias = tuple[str, int]
@@ -87,6 +89,10 @@ class _Camera:
     num_calm: int = 0
     turn: int = 0
     """When a device got its last clip, in clips of all cameras."""
+    reference: int | None = None
+    """Index of the last clip of the piece that was not static and has not been dropped."""
+    reference_features: npt.NDArray[np.floating] | None = None
+    """None: they are not back."""
     waiting: deque[ClipWork] = field(default_factory=deque)
     pending: deque["_Pending"] = field(default_factory=deque)
     """News that cannot be told yet, because a clip before them is not back."""
@@ -96,7 +102,8 @@ class _Camera:
 class _Pending:
     piece: int
     news: News
-    is_known: bool = True
+    awaits: int | None = None
+    """Index of the clip whose features it needs; None: it can be told."""
 
 
 class LiveStreams:
@@ -188,6 +195,7 @@ class LiveStreams:
                 camera.piece += 1
                 camera.began, camera.is_connected = time.monotonic(), True
                 camera.absence.ends()
+                camera.reference = None
                 camera.pending.append(_Pending(camera.piece, begun))
             case StreamNews(news=LiveSheet() as sheet):
                 camera.pending.append(_Pending(camera.piece, sheet))
@@ -204,11 +212,18 @@ class LiveStreams:
         self._tell(name, camera)
 
     def _take(self, camera: _Camera, worker: int, clip: ClipReady) -> None:
-        """Queue a clip for the devices, or drop one if they are late."""
+        """Queue a clip for the devices, unless it is static; or drop one if they are late."""
         assert clip.seconds is not None  # every clip of a stream has them
         key = camera.source.name, -1 - camera.piece, clip.clip_index
         seen = SeenClip(clip.clip_index, clip.seconds, None, time.monotonic())
-        camera.pending.append(_Pending(camera.piece, seen, is_known=False))
+        if clip.is_static and camera.reference is not None:
+            self._pool.release(worker, clip.slot.index)
+            seen = replace(seen, is_static=True, features=camera.reference_features)
+            awaits = camera.reference if seen.features is None else None
+            camera.pending.append(_Pending(camera.piece, seen, awaits))
+            return
+        camera.reference, camera.reference_features = clip.clip_index, None
+        camera.pending.append(_Pending(camera.piece, seen, clip.clip_index))
         camera.waiting.append(ClipWork(key, self._first + worker, clip.slot))
         if self._may_wait(camera):
             return
@@ -240,11 +255,17 @@ class LiveStreams:
         index: int,
         features: npt.NDArray[np.floating] | None,
     ) -> None:
+        clip = -1 - attempt, index
         for pending in camera.pending:
-            news = pending.news
-            if isinstance(news, SeenClip) and (pending.piece, news.index) == (-1 - attempt, index):
-                pending.news = replace(news, features=features)
-                pending.is_known = True
+            seen = pending.news
+            if isinstance(seen, SeenClip) and (pending.piece, pending.awaits) == clip:
+                is_static = seen.is_static and features is not None
+                pending.news = replace(seen, features=features, is_static=is_static)
+                pending.awaits = None
+        if (camera.piece, camera.reference) == clip:
+            # After a drop, the next clip is computed even if it is static.
+            camera.reference_features = features
+            camera.reference = None if features is None else index
 
     def _end(self, camera: _Camera, ended: PieceEnded) -> None:
         """Note the end of a task, and when to connect again."""
@@ -308,6 +329,6 @@ class LiveStreams:
 
     def _tell(self, name: str, camera: _Camera) -> None:
         """Tell what is known, in order."""
-        while camera.pending and camera.pending[0].is_known:
+        while camera.pending and camera.pending[0].awaits is None:
             told = camera.pending.popleft()
             self._hear((name, told.piece), told.news)

@@ -50,7 +50,8 @@ def explain_video(options: ExplainOptions, with_page: bool = True) -> Explanatio
         UserError: there is no such video, moment or class, or the model cannot be explained.
         OSError: the folder cannot be written.
     """
-    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    trained = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    checkpoint = trained.with_static("compute")  # what a clip shows explains its own feature only
     class_index = _class_index(checkpoint.config, options.class_name)
     found = find_requested([options.video], options.compute)
     if len(found.videos) != 1:

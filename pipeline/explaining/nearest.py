@@ -5,7 +5,7 @@ Legend: V views, S segments, F features that enter the layers of a model.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,8 @@ def find_nearest(
         features = read_features(path)
         if features.video.digest == bag.features.video.digest:
             continue
-        if differences := difference(features.spec, checkpoint.config.spec):
+        trained = replace(checkpoint.config.spec, static=features.spec.static)
+        if differences := difference(features.spec, trained):
             raise UserError(
                 f"{path} does not hold features as the model was trained on "
                 f"({'; '.join(differences)}): give --features the folder of the training"

@@ -7,6 +7,8 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from vigil.extract.decode.videos import FoundVideos, find_videos
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.dispatch import Engine
@@ -298,10 +300,14 @@ def _run(
 def _summarise(report: ExtractionReport, store: Path) -> None:
     decoders = Counter(video.features.decoder for video in report.extracted)
     by_decoder = ", ".join(f"{number} with {name}" for name, number in sorted(decoders.items()))
+    computed = [one.features.clip_computed for one in report.extracted]
+    known = [one for one in computed if one is not None]
+    static = f", {1 - np.concatenate(known).mean():.0%} of their clips static" if known else ""
     log.info(
-        "%d extracted%s, %d already extracted, %d failed%s",
+        "%d extracted%s%s, %d already extracted, %d failed%s",
         len(report.extracted),
         f" ({by_decoder})" if by_decoder else "",
+        static,
         len(report.present),
         len(report.failures),
         f": see {store / 'failures.csv'}" if report.failures else "",

@@ -75,6 +75,9 @@ def _describe(video: VideoFeatures) -> Iterator[str]:
         yield f"part {part.offset}:{part.stop} {part.name} {part.time_positions} x {part.channels}"
     yield f"views {', '.join(video.views)}"
     yield f"clips {'not kept' if video.clip_frames is None else len(video.clip_frames)}"
+    if video.clip_computed is not None:
+        num_clips = len(video.clip_computed)
+        yield f"clips_computed {video.clip_computed.sum()} of {num_clips}, the others are static"
     for name in SHOWN:
         yield f"{name} {getattr(video, name)}"
     ranges = ", ".join(f"{start}-{stop}" for start, stop in video.damage_frames)

@@ -100,7 +100,7 @@ class Workload:
 
         To be called whenever a clip comes back.
         """
-        self._pace.note(time.monotonic(), activity.num_clips)
+        self._pace.note(time.monotonic(), activity.num_clips_done)
         self._read()
         left = self._clips_left(activity.num_clips_kept)
         if left is None:

@@ -85,7 +85,8 @@ def request_of(options: ScoreOptions) -> Request:
     Raises:
         UserError: as in `run_score`.
     """
-    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    trained = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    checkpoint = trained.with_static(options.static)
     if is_starter(checkpoint.model_digest):
         log.info("%s", describe_starter(checkpoint.config.class_names))
     threshold = read_threshold(options.threshold)

@@ -94,6 +94,8 @@ class VideoResult:
     """Length of the spans in which a long video was scored; None: it was scored as a whole."""
     threshold_rule: str | None = None
     """How the threshold was chosen; None in results of earlier versions."""
+    static_share: float | None = None
+    """Share of the clips that were not computed, since nothing moved; None: all were to be."""
 
     def __post_init__(self) -> None:
         """Reject results that cannot be shown.
@@ -236,6 +238,8 @@ def write_result(folder: Path, result: VideoResult) -> None:
 def result_content(result: VideoResult) -> dict[str, Any]:
     """The content of the JSON file of one video, as its published schema has it."""
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result)}
+    if result.static_share is None:
+        del content["static_share"]
     for event in (*content["events"], *content["left_out"]):
         if event["clip"] is None:
             del event["clip"]

@@ -166,6 +166,7 @@ def video_result(
             else dict(zip(names, map(tuple, of_segments.T.tolist()), strict=True))
         ),
         spec_digest=features.spec.digest,
+        static_share=features.static_share,
         warnings=warnings,
     )
 

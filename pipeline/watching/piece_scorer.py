@@ -73,6 +73,8 @@ class PieceScorer:
         """Cells of the present stretch, once only clips are missing."""
         self._unseen: list[tuple[float, float]] = []
         """Of the others, those that were dropped."""
+        self._clips: list[tuple[float, bool]] = []
+        """Of the others, when each clip begins, and whether it was static."""
 
     def lag(self, clip: SeenClip, has_clock: bool) -> float:
         """Seconds from when the last frame of a clip was shown until now.
@@ -96,6 +98,7 @@ class PieceScorer:
         """Take the next clip, and return messages."""
         if clip.features is None:
             self._unseen.append((float(clip.seconds[0]), float(clip.seconds[-1])))
+        self._clips.append((float(clip.seconds[0]), clip.is_static))
         alarms = self._take(self._timeline.add(clip.seconds, clip.features))
         self.clips.follow(self.events.told)
         # An event that begins later may be of the next stretch, in whose folder its clip is then.
@@ -205,10 +208,14 @@ class PieceScorer:
                 "late: scores there are those of what is nearest, or 0 where nothing is near.",
             )
         result = replace(result, threshold_rule=self._threshold_rule, warnings=warnings)
+        are_static = [is_static for start, is_static in self._clips if start < stop]
+        if self._kind.spec.static == "skip":
+            result = replace(result, static_share=sum(are_static) / max(len(are_static), 1))
         result = with_times_of_day(result, RecordingTime(began, "stream"))
         result = self.clips.named_in(result, start)
         self._keep(result, lambda: self.album.write(name, start, stop))
         self._kept_until = stop
+        del self._clips[: len(are_static)]
 
 
 def name_of(camera: str, began: datetime) -> str:

@@ -62,7 +62,8 @@ def watch(options: WatchOptions, cameras: Cameras, sinks: Sequence[Sink]) -> int
     Raises:
         UserError: the checkpoint is unusable, or RESULTS are of something else.
     """
-    checkpoint = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    trained = load_checkpoint(checkpoint_folder(options.checkpoint), options.which)
+    checkpoint = trained.with_static(options.static)
     if is_starter(checkpoint.model_digest):
         log.info("%s", describe_starter(checkpoint.config.class_names))
     engine = scoring_engine(checkpoint.config, options)

@@ -223,6 +223,7 @@ class StreamFollower:
             clip = replace(clip, features=None)
         self._gauges.add("vigil_clips_total", 1, camera=camera)
         self._gauges.add("vigil_clips_dropped_total", clip.features is None, camera=camera)
+        self._gauges.add("vigil_clips_static_total", clip.is_static, camera=camera)
         if scorer is None:
             return
         self._ledger.record_alarms(self._guarded(camera, lambda: scorer.add(clip)))

@@ -38,6 +38,7 @@ def details_of(result: VideoResult, folder: Path, truth: Annotation | None) -> d
         "num_lost": result.num_frames_lost,
         "views": result.views,
         "span_frames": result.span_frames,
+        "static_share": result.static_share,
         "recorded_at": result.recorded_at,
         "recorded_at_source": result.recorded_at_source,
         "threshold": result.threshold,

@@ -107,6 +107,10 @@ vigil.details = (() => {
         details.truth.classes.join(" + ") + (details.truth.intervals ? "" : ", frames unknown"),
       ],
       ["Scored", details.span_frames ? `in spans of ${details.span_frames} frames` : "as a whole"],
+      typeof details.static_share === "number" && [
+        "Static",
+        `${percent(details.static_share)} of the clips: not computed, since nothing moved`,
+      ],
       ["File", details.source ?? "unknown"],
     ];
     return h(
