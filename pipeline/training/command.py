@@ -20,7 +20,7 @@ from vigil.pipeline.run_folder import (
 )
 from vigil.pipeline.training.learner import require_ranks, require_span_choice
 from vigil.pipeline.training.loop import train_model
-from vigil.pipeline.training.ranks import connected, find_ranks
+from vigil.pipeline.training.ranks import Ranks, connected, find_ranks
 from vigil.pipeline.training.training_data import (
     load_labelled_features,
     split_training,
@@ -51,9 +51,8 @@ def train_run(options: TrainOptions) -> CheckpointConfig:
     """
     ranks = find_ranks()
     device = ranks.device(options.device)
-    require_ranks(options.recipe, ranks)
     with connected(ranks, device, options.out):
-        ranks.of_first(lambda: _check_run(options))
+        ranks.of_first(lambda: _check_run(options, ranks))
         recipe = options.recipe
         views = view_names(options.views, unnamed=True)
         storage = Storage(options.out, options.memory_gib, ranks.local_number)
@@ -63,14 +62,15 @@ def train_run(options: TrainOptions) -> CheckpointConfig:
         data = split_training(labelled, recipe, options.seed)
         with ExitStack() as lock:
             ranks.of_first(lambda: lock.enter_context(locked(options.out)))
-            ranks.of_first(lambda: _check_run(options))  # another run may have finished since
+            ranks.of_first(lambda: _check_run(options, ranks))  # another run may have ended since
             return train_model(
                 data, recipe, options.out, options.seed, device, options.resume, ranks
             )
 
 
-def _check_run(options: TrainOptions) -> None:
+def _check_run(options: TrainOptions, ranks: Ranks) -> None:
     require_span_choice(options.recipe)
+    require_ranks(options.recipe, ranks)
     out = options.out
     has_run = any(existing_checkpoint(out / which) for which in (BEST, LAST))
     if has_run and not options.resume and not options.overwrite:

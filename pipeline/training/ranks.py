@@ -5,6 +5,7 @@ decides how training goes on is computed from what all of them know, so that the
 step that one takes and another does not would block both.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,8 @@ noticed at once."""
 SECONDS_TO_SPEAK = 1.0
 """How long the other ranks wait after an error of all. torchrun ends all once the first has ended,
 and the first rank is the one that reports the error."""
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -186,10 +189,11 @@ def connected(ranks: Ranks, device: torch.device, out: Path) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
+        log.debug("%s", error)
         raise UserError(
-            f"rank {ranks.index} of 0 to {ranks.number - 1} cannot reach another one, which ended "
-            f"or is cut off ({str(error).splitlines()[0]}): see that one's own message, and start "
-            f"the same command with --resume to continue from the last checkpoint in {out}"
+            f"rank {ranks.index} lost its connection to another one of the {ranks.number} "
+            "processes, which ended or is cut off: see the messages of that one, then start the "
+            f"same command with --resume to continue from the last checkpoint in {out}"
         ) from error
     except SharedError:
         if ranks.is_first:
