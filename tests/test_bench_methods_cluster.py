@@ -223,13 +223,18 @@ def test_without_ray_the_extra_is_named(options: BenchMethodsOptions) -> None:
 def test_a_real_cluster_makes_the_same_table_though_its_driver_is_killed(
     options: BenchMethodsOptions,
     trained: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     pytest.importorskip("ray")
     command = [sys.executable, "-m", "vigil.pipeline.cli", "bench-methods", str(options.features)]
     command += ["--config", str(options.config), "--out", str(options.out), "--device", "cpu"]
     command += ["--annotations", str(options.annotations[0]), "--test-share", "0.4"]
     command += ["--bootstrap", "20", "--cluster", "auto"]
+    own = tmp_path_factory.mktemp("ray")
+    short = own.parent.parent / f"ray{os.getpid()}"  # sockets may have names of 107 bytes
+    short.symlink_to(own)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment["RAY_TMPDIR"] = str(short)
     given: dict[str, Any] = {"env": environment, "cwd": ROOT, "text": True}
     driver = subprocess.Popen(command, **given)
     while not (done := list(options.out.rglob("judged/last/scores.json"))):

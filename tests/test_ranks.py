@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from vigil.model.losses import class_weights_of
 from vigil.model.methods import METHODS, find_method
 from vigil.pipeline.training import ranks as ranks_module
 from vigil.pipeline.training.global_batch import BagsOfAllRanks, GlobalBatch
-from vigil.pipeline.training.learner import Bags, new_learner, require_ranks, train_epoch
+from vigil.pipeline.training.learner import Bags, _used_bags, new_learner, train_epoch
 from vigil.pipeline.training.ranks import ALONE, Ranks, SharedError, find_ranks
+from vigil.pipeline.training.refusals import require_ranks
 from vigil.pipeline.training.training_data import load_labelled_features, select
 
 BY_EPOCHS = [name for name in METHODS if find_method(name).detector.has_epochs]
@@ -55,7 +57,7 @@ gradient is rounding error, which Adam scales to whole steps; no output depends 
 class Threads(Ranks):
     """Ranks that are threads of this process, which can do all but draw random numbers."""
 
-    sums: list[Tensor] = field(default_factory=list)
+    sums: list[Any] = field(default_factory=list)
     barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))
 
     @classmethod
@@ -83,6 +85,13 @@ class Threads(Ranks):
         tensor.copy_(torch.stack(self.sums).sum(dim=0))
         self.barrier.wait()
         return tensor
+
+    def of_all(self, compute: Callable[[], Any]) -> list[Any]:
+        self.sums[self.index] = compute()
+        self.barrier.wait()
+        results = list(self.sums)
+        self.barrier.wait()
+        return results
 
 
 def dealt(bags: Bags, ranks: Ranks) -> Bags:
@@ -162,6 +171,27 @@ def test_bags_are_read_from_whoever_has_them() -> None:
 
     for read_here in Threads.run(3, read):
         assert torch.equal(read_here, bags.features[[5, 0, 11]])
+
+
+def test_the_same_spans_are_chosen() -> None:
+    """Six videos of one to five spans, each with two views and in one place."""
+    num_spans = np.array([1, 3, 1, 5, 2, 4])
+    bounds = np.concatenate([[0], np.cumsum(num_spans)])
+    features = torch.randn(2 * bounds[-1], 8, 12, generator=torch.Generator().manual_seed(1))
+    classes = torch.arange(6).repeat_interleave(torch.from_numpy(2 * num_spans)) % 2
+    whole = Bags(features, classes, bounds=bounds, num_views=2)
+    model = new_learner(recipe_of_method("sultani"), replace(SHAPE, num_classes=2), 0, CPU).model
+
+    def chosen(ranks: Ranks) -> Tensor:
+        videos = torch.arange(6).repeat_interleave(torch.from_numpy(2 * num_spans))
+        own = videos % ranks.number == ranks.index
+        held = torch.where(own, own.cumsum(0) - 1, -1)
+        bags = whole if ranks.is_alone else whole._replace(features=features[own], held=held)
+        return _used_bags(deepcopy(model), bags, np.random.default_rng(0), ranks)
+
+    expected = chosen(ALONE)
+    assert len(expected) == 12
+    assert all(torch.equal(found, expected) for found in Threads.run(4, chosen))
 
 
 def load(folder: Path, videos: dict[str, Any]) -> BagSet:

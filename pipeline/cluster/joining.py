@@ -3,8 +3,9 @@
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from vigil.extract.errors import UserError
@@ -50,7 +51,8 @@ def joined(address: str) -> Iterator[Any]:
                 "--address=HOST:PORT' on this machine, with the same Ray and Python as there"
             ) from error
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # Ray prints there that a node is lost
+            yield ray
     finally:
         ray.shutdown()
 

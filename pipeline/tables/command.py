@@ -51,7 +51,8 @@ from vigil.pipeline.tables.runs import (
 )
 from vigil.pipeline.tables.table_page import write_table_page
 from vigil.pipeline.text_files import write_json, write_text
-from vigil.pipeline.training.learner import DivergedError, require_span_choice
+from vigil.pipeline.training.learner import DivergedError
+from vigil.pipeline.training.refusals import require_span_choice
 from vigil.pipeline.training.training_data import LabelledFeatures
 
 TABLE_NAME, JSON_NAME = "table.md", "table.json"

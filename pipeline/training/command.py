@@ -18,9 +18,9 @@ from vigil.pipeline.run_folder import (
     SPLITS_NAME,
     TENSORBOARD_NAME,
 )
-from vigil.pipeline.training.learner import require_ranks, require_span_choice
 from vigil.pipeline.training.loop import train_model
 from vigil.pipeline.training.ranks import Ranks, connected, find_ranks
+from vigil.pipeline.training.refusals import require_ranks, require_span_choice
 from vigil.pipeline.training.training_data import (
     load_labelled_features,
     split_training,

@@ -134,12 +134,12 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, ranks: Ranks) -> Tensor:
         context.ranks = ranks
-        return ranks.add(values.clone())
+        return ranks.add(values.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         ranks: Ranks = context.ranks
-        return ranks.add(gradient.clone()), None
+        return ranks.add(gradient.clone(memory_format=torch.contiguous_format)), None
 
 
 class BagsOfAllRanks:

@@ -20,13 +20,13 @@ from vigil.extract.errors import UserError
 from vigil.model.detector import Detector, Output
 from vigil.model.front import StoredBags
 from vigil.model.losses import class_weights_of
-from vigil.model.methods import METHODS, find_method
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.feeding import fetch, gather
 from vigil.pipeline.training.global_batch import BagsOfAllRanks, GlobalBatch
 from vigil.pipeline.training.ranks import ALONE, Ranks
+from vigil.pipeline.training.refusals import require_compiler, require_ranks, require_span_choice
 from vigil.pipeline.training.span_choice import choose_spans
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,9 @@ class Bags(NamedTuple):
 
     def stored(self, ranks: Ranks) -> StoredBags:
         """The features of all bags."""
-        return (
-            self.features if self.held is None else BagsOfAllRanks(self.features, self.held, ranks)
-        )
+        if self.held is None:
+            return self.features
+        return BagsOfAllRanks(self.features, self.held, ranks)
 
     def own(self, rows: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Of batches (J, B) of bags: the rows of ``features`` here, and their places in the batch.
@@ -153,66 +153,11 @@ def new_learner(
         log.warning("amp needs CUDA: training in float32 on %s", device)
     scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
     if not ranks.is_alone:
-        averaging = DistributedDataParallel(model)
-        return Learner(model, optimizer, scaler, averaging, ranks)
+        return Learner(model, optimizer, scaler, DistributedDataParallel(model), ranks)
     if optimizer is None or not training.compile:
         return Learner(model, optimizer, scaler, model)
-    _require_compiler(device)
+    require_compiler(device)
     return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
-
-
-def require_span_choice(recipe: Recipe) -> None:
-    """Refuse spans for a method that is not trained by epochs, and so has no model to choose with.
-
-    Raises:
-        UserError: names the method and those that allow spans.
-    """
-    if recipe.features.span_frames and not find_method(recipe.method).detector.has_epochs:
-        others = [name for name in METHODS if find_method(name).detector.has_epochs]
-        raise UserError(
-            f"method {recipe.method!r} does not support span_frames = "
-            f"{recipe.features.span_frames}: it is not trained by epochs, each of which "
-            f"chooses spans; use span_frames = 0 or one of {', '.join(others)}"
-        )
-
-
-def require_ranks(recipe: Recipe, ranks: Ranks) -> None:
-    """Refuse several ranks where they could not share the work.
-
-    Raises:
-        UserError: names the setting, and what several ranks can train.
-    """
-    if ranks.is_alone:
-        return
-    alone = "or train in one process, without torchrun"
-    if not find_method(recipe.method).detector.has_epochs:
-        others = [name for name in METHODS if find_method(name).detector.has_epochs]
-        raise UserError(
-            f"method {recipe.method!r} is not trained by epochs, which is what the "
-            f"{ranks.number} processes of torchrun share: use one of {', '.join(others)}, {alone}"
-        )
-    if recipe.training.compile:
-        raise UserError(
-            f"compile = true does not work in {ranks.number} processes, which draw dropout and "
-            f"normalize for the whole batch: remove it, {alone}"
-        )
-    bags = recipe.training.num_anomalous + recipe.training.num_normal
-    if ranks.number > bags:
-        raise UserError(
-            f"{ranks.number} processes cannot share batches of {bags} videos: start at most "
-            f"{bags}, or raise num_anomalous and num_normal, {alone}"
-        )
-
-
-def _require_compiler(device: torch.device) -> None:
-    try:
-        torch.compile(torch.sin)(torch.zeros(2, device=device))
-    except Exception as error:  # any type, because compilers and drivers differ
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"compile = true does not work here ({reason}): on a CPU, install a C++ compiler such "
-            "as g++, or remove the setting"
-        ) from error
 
 
 def train_epoch(
@@ -255,11 +200,11 @@ def train_epoch(
     with closing(batches):
         for features, own, class_indices in zip(batches, places, classes, strict=True):
             with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-                output = (
-                    forward(features)
-                    if ranks.is_alone
-                    else GlobalBatch(ranks, own, len(class_indices)).output(forward, features)
-                )
+                if ranks.is_alone:
+                    output = forward(features)
+                else:
+                    batch = GlobalBatch(ranks, own.to(device), len(class_indices))
+                    output = batch.output(forward, features)
             parts = model.losses(output, class_indices, class_weights)
             optimizer.zero_grad()
             scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]

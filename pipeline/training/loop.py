@@ -104,6 +104,7 @@ def train_model(
     if resumed := ranks.of_first(lambda: _begin_run(out, begun, data, resume)):
         restore(learner, resumed.model, resumed.state)
         config, best = resumed.config, resumed.best
+        del resumed  # a second copy of all weights
     else:
         learner.model.fit(bags.stored(ranks), bags.class_indices)
         ranks.of_first(lambda: _write_fit(out, learner.model))
