@@ -219,6 +219,15 @@ def test_without_ray_the_extra_is_named(options: BenchMethodsOptions) -> None:
         check_options(options)
 
 
+def test_an_address_where_nobody_listens_is_refused_at_once(options: BenchMethodsOptions) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(
+        UserError, match=rf"--cluster 127.0.0.1:{port} does not answer \(.*: give the"
+    ):
+        run_bench_methods(replace(options, cluster=f"127.0.0.1:{port}"))
+
+
 @pytest.mark.slow
 def test_a_real_cluster_makes_the_same_table_though_its_driver_is_killed(
     options: BenchMethodsOptions,

@@ -247,7 +247,7 @@ def test_what_several_processes_cannot_train_is_refused(monkeypatch: pytest.Monk
         two.device("cuda:1")
     monkeypatch.setattr(ranks_module, "select_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match="2 processes on a machine with 1 GPU: use --nproc-per-n"):
+    with pytest.raises(UserError, match="2 processes on a machine with 1 GPU: start one for"):
         two.device("auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert two.device("auto") == torch.device("cuda", 1)

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -12,7 +13,9 @@ from vigil.extract.errors import UserError
 
 AUTO = "auto"
 _NAMESPACE = "vigil"
+_ANSWER_SECONDS = 10.0
 _QUIET = {
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
@@ -33,6 +36,8 @@ def joined(address: str) -> Iterator[Any]:
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if address != AUTO:
+        _require_listener(address)
     with _signals_kept():
         import ray
 
@@ -47,14 +52,26 @@ def joined(address: str) -> Iterator[Any]:
         except Exception as error:  # of any type, depending on what is wrong
             reason = " ".join(str(error).split())
             raise UserError(
-                f"--cluster {address} cannot be joined ({reason}): run 'ray start "
-                "--address=HOST:PORT' on this machine, with the same Ray and Python as there"
+                f"--cluster {address} cannot be joined ({reason}): make this machine one of "
+                "its nodes with 'ray start', and use the same Ray and Python as there"
             ) from error
     try:
         with redirect_stdout(sys.stderr):  # Ray prints there that a node is lost
             yield ray
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address where nobody listens; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--cluster {address} does not answer ({error}): give the address that Ray printed "
+            "when its head was started, or auto"
+        ) from error
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Ranks:
         if self.local_number > (num_gpus := torch.cuda.device_count()):
             raise UserError(
                 f"torchrun started {self.local_number} processes on a machine with "
-                f"{counted(num_gpus, 'GPU')}: use --nproc-per-node {num_gpus}, or --device cpu"
+                f"{counted(num_gpus, 'GPU')}: start one for each GPU, or use --device cpu"
             )
         return torch.device("cuda", self.local_index)
 
