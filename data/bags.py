@@ -33,7 +33,7 @@ class BagSet:
 
     features: npt.NDArray[np.floating]
     """(R, V, S, D) float16, or float32 if any file holds float32; an `np.memmap` if it does not
-    fit in memory."""
+    fit in memory. Only the rows in ``held``, if that is not None."""
     segment_frames: npt.NDArray[np.int64]
     """(R, S, 2) half-open ranges of the video's frames; a segment may be empty."""
     class_indices: npt.NDArray[np.int64]
@@ -58,6 +58,8 @@ class BagSet:
     """Precision of the backbone; several are joined by a plus sign."""
     storage: Storage = field(default_factory=Storage)
     """Where copies of the features are allocated."""
+    held: npt.NDArray[np.int64] | None = None
+    """(R,) row of ``features`` of each bag, -1 if another process has it; None: all are here."""
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -67,6 +69,10 @@ class BagSet:
     def bounds(self) -> npt.NDArray[np.int64]:
         """(N + 1,); the bags of video i are those from bounds[i] up to bounds[i + 1]."""
         return np.concatenate([[0], np.cumsum(self.num_spans)])
+
+    def places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The rows of ``features`` of some bags; -1 for those that another process has."""
+        return rows if self.held is None else self.held[rows]
 
 
 def load_bags(
@@ -110,7 +116,7 @@ def load_bags(
     precisions, weights_trained = set(), True
     contents = chain([first], (read_features(files[video]) for video in videos[1:]))
     for row, (start, content) in enumerate(_pieces(contents, spans)):
-        _check_same_kind(first, content)
+        check_same_kind(first, content, first.video.path, content.video.path)
         bag = segment_features(content, views, pooling).values
         features = storage.widened(features, row, bag.dtype)
         features[row] = bag
@@ -152,11 +158,18 @@ def _pieces(
             yield start, content if len(ranges) == 1 else cut(content, start, stop)
 
 
-def _check_same_kind(first: VideoFeatures, other: VideoFeatures) -> None:
+def check_same_kind(
+    first: VideoFeatures | BagSet, other: VideoFeatures | BagSet, name: str, other_name: str
+) -> None:
+    """Reject features of two videos that cannot be used together.
+
+    Raises:
+        BagError: they were extracted with different settings; names both.
+    """
     differences = difference(first.spec, other.spec)
     differences += difference(first, other, ("time_positions", "channels"))
     if differences:
         raise BagError(
-            f"features of {first.video.path} and {other.video.path} have different settings "
+            f"features of {name} and {other_name} have different settings "
             f"({'; '.join(differences)}): extract both with the same settings"
         )

@@ -49,13 +49,19 @@ CGROUPS = {  # by the name of the controllers in /proc/self/cgroup: versions 2 a
 class Storage:
     """Allocates arrays in memory while there is enough of it, else in files."""
 
-    def __init__(self, folder: Path | None = None, memory_gib: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        memory_gib: float | None = None,
+        num_sharing: int = 1,
+    ) -> None:
         """Set the folder and the memory limit.
 
         Args:
             folder: folder of the files; None: the system's folder for temporary files.
             memory_gib: limit for all arrays in memory together; None: each may use a share of
                 what is free when it is created.
+            num_sharing: processes that divide this share, because they do the same at once.
 
         Raises:
             UserError: the memory limit is out of range.
@@ -64,6 +70,7 @@ class Storage:
             raise UserError(f"--memory-gib {memory_gib:g} is not in 0..2^20")
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._max_bytes = None if memory_gib is None else int(memory_gib * 2**30)
+        self._share_of_free = SHARE_OF_FREE / num_sharing
         self._held_bytes = 0
         self._has_logged = False
 
@@ -104,7 +111,7 @@ class Storage:
 
     def _free_bytes(self) -> float:
         if self._max_bytes is None:
-            return SHARE_OF_FREE * free_memory_bytes()
+            return self._share_of_free * free_memory_bytes()
         return self._max_bytes - self._held_bytes
 
     def _release(self, num_bytes: int) -> None:

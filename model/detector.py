@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vigil.model.front import FrontEnd
+from vigil.model.front import FrontEnd, StoredBags
 from vigil.model.settings import InputShape
 
 
@@ -23,7 +23,8 @@ from vigil.model.settings import InputShape
 class Output:
     """A model's output for a batch of bags; all float32, even under autocast.
 
-    Methods extend it with whatever else their losses need.
+    Methods extend it with whatever else their losses need. The first dimension of every tensor is
+    that of the bags, because several processes may each compute some of a batch.
     """
 
     scores: Tensor
@@ -90,14 +91,14 @@ class Detector(nn.Module, ABC):
         """The device that holds the weights."""
         return next(chain(self.parameters(), self.buffers())).device
 
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Learn everything that does not come from gradients; called before the first epoch.
 
         The default measures the mean and deviation of the training bags if the settings require
         them. Random numbers come from torch's generator.
 
         Args:
-            stored: (N, S, D) all training bags, of any float type, on any device.
+            stored: (N, S, D) all training bags, on any device.
             class_indices: (N,) int64 true classes.
         """
         self.front.fit(stored)
@@ -106,7 +107,7 @@ class Detector(nn.Module, ABC):
         """Return the findings of `fit`, directly after it; None if there are none."""
         return None
 
-    def begin_epoch(self, epoch: int, stored: Tensor, class_indices: Tensor) -> None:
+    def begin_epoch(self, epoch: int, stored: StoredBags, class_indices: Tensor) -> None:
         """Prepare for an epoch, counted from 1, with the arguments of `fit`; by default nothing."""
 
     @abstractmethod

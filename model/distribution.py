@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.detector import Detector, FitReport, Output
-from vigil.model.front import FIT_BAGS
+from vigil.model.front import FIT_BAGS, StoredBags
 from vigil.model.losses import magnitude_loss
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, Settings, require
@@ -129,7 +129,7 @@ class DistributionModel(Detector):
         self.detection.apply(_initialize)
         self._report: FitReport | None = None
 
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Fit statistics and densities; all segments of anomalous bags count as anomalous."""
         self.front.fit(stored)
         normal, anomalous = (
@@ -144,7 +144,7 @@ class DistributionModel(Detector):
         """Return the statistics, the compared families, and the chosen densities."""
         return self._report
 
-    def _some_features(self, stored: Tensor, of_kind: Tensor) -> Tensor:
+    def _some_features(self, stored: StoredBags, of_kind: Tensor) -> Tensor:
         """Features (N, S, F) of random bags of a kind, drawn by torch's generator."""
         bags = of_kind.nonzero().squeeze(1).cpu()
         drawn = bags[torch.randperm(len(bags))[: self.config.num_fit_bags]].to(stored.device)

@@ -4,7 +4,8 @@ Legend: N training bags, B bags, S segments, D stored features of a segment (tim
 channels, time-major), F features of a segment that enter the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,24 @@ from vigil.model.stages import Standardize, TimePool
 FIT_BAGS = 64
 
 
-def chosen_bags(stored: Tensor, chosen: Tensor) -> Iterator[Tensor]:
+class StoredBags(Protocol):
+    """Training bags (N, S, D) of any float type, some of which are read at a time.
+
+    A tensor is one; features that several processes share are another.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where bags are read to."""
+
+    def __len__(self) -> int:
+        """The number of bags, N."""
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor:
+        """The bags with these numbers, int64 on the device."""
+
+
+def chosen_bags(stored: StoredBags, chosen: Tensor) -> Iterator[Tensor]:
     """Yield the chosen (N,) bags of all (N, S, D) in batches, because all may not fit in memory."""
     for rows in torch.split(chosen.nonzero().squeeze(1).to(stored.device), FIT_BAGS):
         yield stored[rows]
@@ -35,18 +53,25 @@ class FrontEnd(nn.Module):
         self.scene_share = config.scene_share
         self.standardize = Standardize(self.size) if config.standardize else nn.Identity()
 
-    def fit(self, stored: Tensor, chosen: Tensor | None = None) -> None:
+    def fit(
+        self,
+        stored: StoredBags,
+        chosen: Tensor | None = None,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Measure mean and deviation of training bags (N, S, D), if the settings require it.
 
         Args:
             stored: the bags.
             chosen: (N,) bool, the bags to measure; None: all.
+            change: applied to the bags first, as before `forward`.
         """
         if isinstance(self.standardize, Standardize):
-            batches = (
-                torch.split(stored, FIT_BAGS) if chosen is None else chosen_bags(stored, chosen)
-            )
-            self.standardize.fit(self._without_scene(features) for features in batches)
+            if chosen is None:
+                chosen = torch.ones(len(stored), dtype=torch.bool)
+            batches = chosen_bags(stored, chosen)
+            changed = batches if change is None else map(change, batches)
+            self.standardize.fit(map(self._without_scene, changed))
 
     def forward(self, stored: Tensor) -> Tensor:
         """(B, S, D) of any float type -> (B, S, F) float32."""

@@ -31,8 +31,9 @@ class TimePool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, S, T * C) -> (B, S, C)."""
-        num_bags, num_segments, _ = features.shape
-        return features.reshape(num_bags, num_segments, self.time_positions, -1).mean(dim=2)
+        num_bags, num_segments, size = features.shape
+        positions = self.time_positions, size // self.time_positions
+        return features.reshape(num_bags, num_segments, *positions).mean(dim=2)
 
 
 class Standardize(nn.Module):

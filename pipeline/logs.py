@@ -109,6 +109,14 @@ def set_up_logging(options: LogOptions) -> None:
     logger.handlers[:] = handlers
 
 
+def show_errors_only() -> None:
+    """Leave all other messages to another process that does the same work, and progress, too."""
+    logger = logging.getLogger(PACKAGE)
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        handler.setLevel(logging.ERROR)
+
+
 @dataclass
 class RunningCount:
     """The progress of a long command: updated by the caller, shown by `show_progress`."""

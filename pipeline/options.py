@@ -175,7 +175,7 @@ class TrainOptions:
     views: str = "center"
     """Views to train on; the paper trains on center."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; under torchrun, auto: each process has the GPU of its number."""
     resume: bool = False
     """Continue the run in --out from where it stopped."""
     overwrite: bool = False
@@ -258,8 +258,11 @@ class BenchMethodsOptions:
     """Views to average the scores over; by default all views in the feature files."""
     only: tuple[str, ...] = ()
     """Names of the rows to train; others appear in the table if they were trained before."""
+    cluster: str | None = None
+    """Train on the nodes of a Ray cluster, each run by itself: HOST:PORT of its head, or auto: the
+    cluster that this machine is part of, else this machine alone."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; with --cluster, auto, cpu or cuda."""
     bootstrap: int = 1000
     """Number of resamples of videos and seeds for the 95 % intervals."""
     overwrite: bool = False

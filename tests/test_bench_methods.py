@@ -128,7 +128,7 @@ def test_other_measures_are_shown_without_a_new_training(done: BenchMethodsOptio
     shown = 'measures = ["frame_ap", "frame_auc"]\nreference'
     table = TABLE.replace("reference", shown).replace("0.8212}", "0.8212, frame_ap = 0.7781}")
     done.config.write_text(table)
-    with patch("vigil.pipeline.tables.command.train_model", side_effect=AssertionError):
+    with patch("vigil.pipeline.tables.runs.train_model", side_effect=AssertionError):
         run_bench_methods(done)
     after = (done.out / "table.md").read_text().splitlines()
     heads, _, row, other = (line.split(" | ") for line in after[2:])
@@ -158,7 +158,7 @@ def test_alarms_are_shown_and_counted_in_scores_of_an_earlier_version(
         path.write_text(json.dumps(content))
     shown = 'measures = ["false_alarms_per_hour", "event_recall", "frame_auc"]\nreference'
     done.config.write_text(TABLE.replace("reference", shown))
-    with patch("vigil.pipeline.tables.command.train_model", side_effect=AssertionError):
+    with patch("vigil.pipeline.tables.runs.train_model", side_effect=AssertionError):
         run_bench_methods(done)
     assert all("alarms" in video for path in paths for video in read(path))
     heads, _, *rows = (

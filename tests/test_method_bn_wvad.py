@@ -140,8 +140,8 @@ def test_scores_rank_as_the_programs_product_does() -> None:
     torch.manual_seed(0)
     model = BnWvad(SMALL, BnWvadLoss(), SHAPE)
     output = model(toy_bags(0)[0])
-    product = output.distances.sum(dim=0) * output.classified
-    assert output.distances.shape == (2, 24, 16)
+    product = output.distances.sum(dim=1) * output.classified
+    assert output.distances.shape == (24, 2, 16)
     assert (output.scores.flatten()[product.flatten().argsort()].diff() >= 0).all()
     torch.testing.assert_close(output.scores / (1 - output.scores), product / (32**0.5 + 4))
 

@@ -76,7 +76,8 @@ def test_measures_are_of_whole_videos() -> None:
     ]
     frames = np.array([segment_ranges(num_frames, 8) for num_frames in (80, 5, 80, 9, 3, 1)])
     bounds = np.arange(len(classes) + 1)
-    bags = Mock(features=None, segment_frames=frames, class_indices=classes, bounds=bounds)
+    bags = Mock(segment_frames=frames, class_indices=classes, bounds=bounds, places=lambda row: row)
+    bags.__len__ = lambda _: len(classes)
     with patch("vigil.pipeline.training.validation.score_videos", return_value=scores):
         result = validate(Mock(shape=InputShape(8, 1, 3, 4)), bags, torch.empty(0))
     held = frames[:, :, 1] > frames[:, :, 0]

@@ -74,7 +74,7 @@ class BnWvadOutput(Output):
     classified: Tensor
     """(B, S), 0..1, the classifier's own scores."""
     distances: Tensor
-    """(L, B, S), from 0 up, of each segment from the running mean, in running deviations."""
+    """(B, L, S), from 0 up, of each segment from the running mean, in running deviations."""
 
 
 class BnWvad(Detector):
@@ -100,10 +100,10 @@ class BnWvad(Detector):
             features = functional.relu(norm(latent))
             distances.append(distance_from_mean(latent.float(), norm))  # after the mean's update
         classified = torch.sigmoid(self.out(features).float()).view(stored.shape[:2])
-        stacked = torch.stack(distances).view(-1, *stored.shape[:2])
+        stacked = torch.stack(distances).view(len(distances), *stored.shape[:2])
         product = stacked.sum(dim=0) * classified
         scores = product / (product + self.usual_distance)
-        return BnWvadOutput(scores=scores, classified=classified, distances=stacked)
+        return BnWvadOutput(scores=scores, classified=classified, distances=stacked.transpose(0, 1))
 
     def losses(
         self, output: Output, class_indices: Tensor, class_weights: Tensor
@@ -114,7 +114,7 @@ class BnWvad(Detector):
         anomalous = class_indices > 0
         normal = normal_loss(output.classified, ~anomalous)
         first, second = (
-            separation_loss(distances, anomalous, loss) for distances in output.distances
+            separation_loss(distances, anomalous, loss) for distances in output.distances.unbind(1)
         )
         total = (
             loss.normal_weight * normal + loss.first_weight * first + loss.second_weight * second

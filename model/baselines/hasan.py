@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from vigil.model.detector import Detector, Output
-from vigil.model.front import chosen_bags
+from vigil.model.front import StoredBags, chosen_bags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, Settings
 from vigil.model.stages import Standardize
@@ -71,7 +71,7 @@ class Hasan(Detector):
         self.register_buffer("variance", torch.ones(()))
 
     @torch.no_grad()
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Measure the variance of normal features, after standardizing them if required.
 
         It is the error of the best reconstruction that is the same for all segments.

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vigil.model.detector import Detector, Output
+from vigil.model.front import StoredBags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
@@ -62,14 +63,14 @@ class Knn(Detector):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Store the training videos, or a random sample if there are too many."""
         self.front.fit(stored)
         rows = torch.arange(len(stored))
         if len(stored) > self.config.num_stored:
             rows = torch.randperm(len(stored))[: self.config.num_stored]
-        for place, row in enumerate(rows.tolist()):
-            self.videos[place] = self.front(stored[row, None].to(self.device)).mean(dim=(0, 1))
+        for place, row in enumerate(torch.split(rows.to(stored.device), 1)):
+            self.videos[place] = self.front(stored[row].to(self.device)).mean(dim=(0, 1))
         self.classes[: len(rows)] = class_indices[rows.to(class_indices.device)]
         self.count.fill_(len(rows))
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vigil.model.detector import Detector, Output
-from vigil.model.front import chosen_bags
+from vigil.model.front import StoredBags, chosen_bags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
@@ -77,7 +77,7 @@ class Lu(Detector):
         self.register_buffer("filled", torch.zeros(config.num_combinations, dtype=torch.bool))
 
     @torch.no_grad()
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Find the axes and combinations of normal bags."""
         from sklearn.decomposition import PCA
 

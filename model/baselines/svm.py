@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vigil.model.detector import Detector, Output
+from vigil.model.front import StoredBags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, NoLoss, require
 
@@ -60,12 +61,13 @@ class Svm(Detector):
         self.register_buffer("bias", torch.zeros(shape.num_classes))
 
     @torch.no_grad()
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Train all machines; their optimum is unique, and so does not depend on a seed."""
         from sklearn.svm import LinearSVC
 
         self.front.fit(stored)
-        videos = torch.cat([self._pool(self.front(bag[None].to(self.device))) for bag in stored])
+        rows = torch.split(torch.arange(len(stored), device=stored.device), 1)
+        videos = torch.cat([self._pool(self.front(stored[row].to(self.device))) for row in rows])
         features, classes = videos.cpu().numpy(), class_indices.cpu().numpy()
         for index in range(self.shape.num_classes):
             inside = classes == index

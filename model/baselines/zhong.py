@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.detector import Detector, Output
+from vigil.model.front import StoredBags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, Settings, require
 
@@ -184,7 +185,7 @@ class Zhong(Detector):
         self.cleaner.eval()
         return self
 
-    def begin_epoch(self, epoch: int, stored: Tensor, class_indices: Tensor) -> None:
+    def begin_epoch(self, epoch: int, stored: StoredBags, class_indices: Tensor) -> None:
         """Train the cleaner when a round starts, except the first, which uses noisy labels."""
         self.has_cleaned = epoch > self.config.round_epochs
         if self.has_cleaned and (epoch - 1) % self.config.round_epochs == 0:
@@ -210,7 +211,7 @@ class Zhong(Detector):
         labels = output.soft_labels * (class_indices > 0).float().unsqueeze(1)
         return {"total": functional.binary_cross_entropy_with_logits(output.score_logits, labels)}
 
-    def _train_cleaner(self, stored: Tensor, anomalous: Tensor) -> None:
+    def _train_cleaner(self, stored: StoredBags, anomalous: Tensor) -> None:
         """Train the cleaner on predictions for bags (N, S, D); (N,) is 1 for anomalous ones."""
         config, loss = self.config, self.loss
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vigil.model.detector import Detector, Output
+from vigil.model.front import StoredBags
 from vigil.model.methods import Method
 from vigil.model.settings import FrontConfig, InputShape, Settings
 
@@ -80,9 +81,9 @@ class Zhu(Detector):
             nn.Linear(config.second_attention_size, 1),
         )
 
-    def fit(self, stored: Tensor, class_indices: Tensor) -> None:
+    def fit(self, stored: StoredBags, class_indices: Tensor) -> None:
         """Measure mean and deviation of the training bags, if the settings require it."""
-        self.front.fit(self._moving(stored))
+        self.front.fit(stored, change=self._moving)
 
     def forward(self, stored: Tensor) -> Output:
         """Scores and attention of stored features (B, S, D)."""

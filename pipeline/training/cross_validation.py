@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from vigil.extract.files import make_folder, replace_file
 from vigil.model.settings import InputShape
 from vigil.pipeline.recipe import Recipe
 from vigil.pipeline.training.learner import bags_on_device, new_learner, train_epoch, where_it_fits
+from vigil.pipeline.training.ranks import ALONE, Ranks
 from vigil.pipeline.training.training_data import TrainingData, splits_of
 from vigil.pipeline.training.validation import HeldOutAnswers, Validation, answer, validate_answers
 
@@ -38,6 +40,7 @@ def cross_validate(
     seed: int,
     device: torch.device,
     folder: Path,
+    ranks: Ranks = ALONE,
 ) -> list[Validation]:
     """The measures of every epoch; each video is evaluated by the model trained without it.
 
@@ -49,6 +52,7 @@ def cross_validate(
         device: the device to train on.
         folder: stores each fold's predictions; a stored fold of the same training is not trained
             again.
+        ranks: those that share the training; the first one reads and writes the folder.
 
     Raises:
         DivergedError: a loss or a score is not finite.
@@ -59,20 +63,22 @@ def cross_validate(
     class_of = dict(zip(data.train.videos, data.train.class_indices, strict=True))
     for number, fold in enumerate(data.folds, start=1):
         path = folder / f"{number}.safetensors"
-        answers = _read(path, made_of)
+        answers = ranks.of_first(partial(_read, path, made_of))
         if len(answers) < recipe.training.epochs:
             logger.info("fold %d of %d, %d videos", number, len(data.folds), len(fold))
-            answers = _answers(data, fold, recipe, shape, seed, device)
-            _write(path, answers, made_of)
+            answers = _answers(data, fold, recipe, shape, seed, device, ranks)
+            ranks.of_first(partial(_write, path, answers, made_of))
         else:
             logger.info("fold %d of %d is already done", number, len(data.folds))
         of_folds.append(answers[: recipe.training.epochs])
         of_videos += [class_of[video] for video in fold]
     class_indices = np.array(of_videos)
-    return [
-        validate_answers(_joined(answers), class_indices, shape.num_classes)
-        for answers in zip(*of_folds, strict=True)
-    ]
+    return ranks.of_first(
+        lambda: [
+            validate_answers(_joined(answers), class_indices, shape.num_classes)
+            for answers in zip(*of_folds, strict=True)
+        ]
+    )
 
 
 def _answers(
@@ -82,17 +88,18 @@ def _answers(
     shape: InputShape,
     seed: int,
     device: torch.device,
+    ranks: Ranks,
 ) -> list[HeldOutAnswers]:
     """Train without the videos of a fold, and return the predictions for them after each epoch."""
     train, held_out = data.without(fold)
     bags = bags_on_device(train, device)
     features = where_it_fits(held_out.features, device)
-    learner = new_learner(recipe, shape, seed, device)
-    learner.model.fit(bags.features, bags.class_indices)
+    learner = new_learner(recipe, shape, seed, device, ranks)
+    learner.model.fit(bags.stored(ranks), bags.class_indices)
     answers = []
     for epoch in range(1, recipe.training.epochs + 1):
         train_epoch(learner, bags, recipe, seed, epoch)
-        answers.append(answer(learner.model, held_out, features))
+        answers.append(answer(learner.model, held_out, features, ranks))
     return answers
 
 

@@ -1,30 +1,34 @@
 """Bring batches of features to the device.
 
-Legend: N bags, J batches, B bags of a batch, S segments, D features of a segment.
+Legend: N bags, J batches, B bags of a batch (in a training of several processes, those that this
+one has, so their number varies), S segments, D features of a segment.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 
-def gather(features: Tensor, rows: Tensor) -> Generator[Tensor, None, None]:
+def gather(features: Tensor, rows: Tensor | Sequence[Tensor]) -> Generator[Tensor, None, None]:
     """Yield batches (B, S, D) of features on the device; each is valid until the next is requested.
 
     Args:
         features: (N, S, D).
-        rows: (J, B) int64 bags of the batches, on any device.
+        rows: (J, B), or J times (B,), int64 bags of the batches, on any device.
     """
-    shape = (rows.shape[1], *features.shape[1:])
+    shape = (max(map(len, rows)), *features.shape[1:])
     # Reused: mapping a new one into memory page by page would take longer than the copy.
     batch = torch.empty(shape, dtype=features.dtype, device=features.device)
-    for rows_of_batch in rows.to(features.device):
-        yield torch.index_select(features, 0, rows_of_batch, out=batch)
+    for rows_of_batch in [rows_of_batch.to(features.device) for rows_of_batch in rows]:
+        out = batch[: len(rows_of_batch)]
+        yield torch.index_select(features, 0, rows_of_batch, out=out)
 
 
-def fetch(features: Tensor, rows: Tensor, device: torch.device) -> Generator[Tensor, None, None]:
+def fetch(
+    features: Tensor, rows: Tensor | Sequence[Tensor], device: torch.device
+) -> Generator[Tensor, None, None]:
     """Like `gather`, but copy each batch to the device while the previous one is processed.
 
     A thread does the copying. It ends with the generator, so close the generator if it is not
@@ -32,10 +36,10 @@ def fetch(features: Tensor, rows: Tensor, device: torch.device) -> Generator[Ten
 
     Args:
         features: (N, S, D) in memory, possibly mapped from a file.
-        rows: (J, B) int64 bags of the batches, in memory.
+        rows: (J, B), or J times (B,), int64 bags of the batches, in memory.
         device: the device to copy batches to.
     """
-    shape = (rows.shape[1], *features.shape[1:])
+    shape = (max(map(len, rows)), *features.shape[1:])
     on_gpu = device.type == "cuda"
     buffers = [] if on_gpu else [torch.empty(shape, dtype=features.dtype) for _ in range(2)]
     source = features.numpy()
@@ -45,6 +49,7 @@ def fetch(features: Tensor, rows: Tensor, device: torch.device) -> Generator[Ten
             buffer = torch.empty(shape, dtype=features.dtype, pin_memory=True)
         else:
             buffer = buffers[batch % 2]
+        buffer = buffer[: len(rows[batch])]
         target = buffer.numpy()
         # With NumPy: a second thread in PyTorch's own loops would take cores from the model.
         for place, row in enumerate(rows[batch].tolist()):

@@ -1,10 +1,10 @@
 """The state that training changes: the model, its optimizer and the gradient scaler.
 
-Legend: N bags, B bags of a batch, S segments, D features of a segment.
+Legend: N bags, J batches, B bags of a batch, S segments, D features of a segment.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -12,17 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vigil.data.bags import BagSet
 from vigil.data.batches import balanced_batches
 from vigil.extract.errors import UserError
 from vigil.model.detector import Detector, Output
+from vigil.model.front import StoredBags
 from vigil.model.losses import class_weights_of
-from vigil.model.methods import METHODS, find_method
 from vigil.model.settings import InputShape
 from vigil.pipeline.checkpoint import CheckpointError, ResumeState
 from vigil.pipeline.recipe import Recipe, TrainingConfig
 from vigil.pipeline.training.feeding import fetch, gather
+from vigil.pipeline.training.global_batch import BagsOfAllRanks, GlobalBatch
+from vigil.pipeline.training.ranks import ALONE, Ranks
+from vigil.pipeline.training.refusals import require_compiler, require_ranks, require_span_choice
 from vigil.pipeline.training.span_choice import choose_spans
 
 log = logging.getLogger(__name__)
@@ -32,7 +36,8 @@ class Bags(NamedTuple):
     """The training split as tensors: one bag for each view of each video, or of each span."""
 
     features: Tensor
-    """(N, S, D), on the model's device if they fit there, else in memory or in a file."""
+    """(N, S, D), on the model's device if they fit there, else in memory or in a file. Only the
+    rows in ``held``, if that is not None."""
     class_indices: Tensor
     """(N,) int64, on the model's device."""
     is_resident: bool = True
@@ -43,6 +48,27 @@ class Bags(NamedTuple):
     is cut."""
     num_views: int = 1
     """Bags of each span."""
+    held: Tensor | None = None
+    """(N,) int64 row of ``features`` of each bag, -1 if another rank has it; None: all are here."""
+
+    def stored(self, ranks: Ranks) -> StoredBags:
+        """The features of all bags."""
+        if self.held is None:
+            return self.features
+        return BagsOfAllRanks(self.features, self.held, ranks)
+
+    def own(self, rows: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Of batches (J, B) of bags: the rows of ``features`` here, and their places in the batch.
+
+        Returns:
+            Two sequences of J tensors, each as long as the batch has bags here.
+        """
+        places = rows if self.held is None else self.held[rows]
+        is_here = places >= 0
+        return (
+            [batch[here] for batch, here in zip(places, is_here, strict=True)],
+            [here.nonzero().squeeze(1) for here in is_here],
+        )
 
 
 class DivergedError(UserError):
@@ -65,7 +91,9 @@ class Learner(NamedTuple):
     scaler: torch.amp.GradScaler
     """Keeps small half-precision gradients from vanishing; disabled without half precision."""
     forward: Callable[[Tensor], Output]
-    """The model as trained: compiled if the settings request it."""
+    """The model as trained: compiled if the settings request it; with several ranks, one that
+    averages gradients over them."""
+    ranks: Ranks = ALONE
 
     def num_epochs(self, training: TrainingConfig) -> int:
         """The number of epochs to train; a method without parameters needs only one."""
@@ -81,7 +109,12 @@ def bags_on_device(bags: BagSet, device: torch.device) -> Bags:
     in_file = isinstance(bags.features, np.memmap)
     is_resident = features.device == classes.device and (features.is_cuda or not in_file)
     bounds = bags.bounds if (bags.num_spans > 1).any() else None
-    return Bags(features.flatten(0, 1), classes, is_resident, bounds, num_views)
+    held = None
+    if bags.held is not None:
+        spans = torch.from_numpy(bags.held).unsqueeze(1)
+        of_views = spans * num_views + torch.arange(num_views)
+        held = torch.where(spans < 0, -1, of_views).flatten()
+    return Bags(features.flatten(0, 1), classes, is_resident, bounds, num_views, held)
 
 
 def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> Tensor:
@@ -92,14 +125,18 @@ def where_it_fits(features: npt.NDArray[np.floating], device: torch.device) -> T
     return tensor.to(device)
 
 
-def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.device) -> Learner:
+def new_learner(
+    recipe: Recipe, shape: InputShape, seed: int, device: torch.device, ranks: Ranks = ALONE
+) -> Learner:
     """A learner with fresh weights, which depend only on the seed.
 
     Raises:
-        UserError: compilation is requested but does not work on this machine, or the recipe cuts
-            videos into spans but the method cannot choose among them.
+        UserError: compilation is requested but does not work on this machine, the recipe cuts
+            videos into spans but the method cannot choose among them, or several ranks cannot
+            train it.
     """
     require_span_choice(recipe)
+    require_ranks(recipe, ranks)
     _seed_torch(np.random.default_rng([seed, 0]))
     model = recipe.build(shape).to(device)
     parameters = list(model.parameters())
@@ -115,36 +152,12 @@ def new_learner(recipe: Recipe, shape: InputShape, seed: int, device: torch.devi
     if training.amp and not half_precision:
         log.warning("amp needs CUDA: training in float32 on %s", device)
     scaler = torch.amp.GradScaler(device.type, enabled=half_precision)
+    if not ranks.is_alone:
+        return Learner(model, optimizer, scaler, DistributedDataParallel(model), ranks)
     if optimizer is None or not training.compile:
         return Learner(model, optimizer, scaler, model)
-    _require_compiler(device)
+    require_compiler(device)
     return Learner(model, optimizer, scaler, torch.compile(model, dynamic=False))
-
-
-def require_span_choice(recipe: Recipe) -> None:
-    """Refuse spans for a method that is not trained by epochs, and so has no model to choose with.
-
-    Raises:
-        UserError: names the method and those that allow spans.
-    """
-    if recipe.features.span_frames and not find_method(recipe.method).detector.has_epochs:
-        others = [name for name in METHODS if find_method(name).detector.has_epochs]
-        raise UserError(
-            f"method {recipe.method!r} does not support span_frames = "
-            f"{recipe.features.span_frames}: it is not trained by epochs, each of which "
-            f"chooses spans; use span_frames = 0 or one of {', '.join(others)}"
-        )
-
-
-def _require_compiler(device: torch.device) -> None:
-    try:
-        torch.compile(torch.sin)(torch.zeros(2, device=device))
-    except Exception as error:  # any type, because compilers and drivers differ
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"compile = true does not work here ({reason}): on a CPU, install a C++ compiler such "
-            "as g++, or remove the setting"
-        ) from error
 
 
 def train_epoch(
@@ -160,13 +173,13 @@ def train_epoch(
     Raises:
         DivergedError: a loss is not finite, or a weight is not finite at the end.
     """
-    model, optimizer, scaler, forward = learner
+    model, optimizer, scaler, forward, ranks = learner
     if optimizer is None:
         return {}
     device, training = model.device, recipe.training
     generator = np.random.default_rng([seed, epoch])
     _seed_torch(generator)
-    used = _used_bags(model, bags, np.random.default_rng([seed, epoch, 1]))  # (U,)
+    used = _used_bags(model, bags, np.random.default_rng([seed, epoch, 1]), ranks)  # (U,)
     known = bags.class_indices[used.to(device)]  # (U,)
     sampled = balanced_batches(
         known.cpu().numpy(), training.num_anomalous, training.num_normal, generator
@@ -174,16 +187,24 @@ def train_epoch(
     class_weights = class_weights_of(known, model.shape.num_classes)
     rows = used[torch.from_numpy(sampled)]  # (J, B)
     classes = bags.class_indices[rows.to(device)]  # (J, B)
-    model.begin_epoch(epoch, bags.features, bags.class_indices)
+    model.begin_epoch(epoch, bags.stored(ranks), bags.class_indices)
+    ranks.align(model)
     model.train()
     losses: list[Tensor] = []
     names: tuple[str, ...] = ()
+    own_rows, places = bags.own(rows)
     resident = bags.is_resident
-    batches = gather(bags.features, rows) if resident else fetch(bags.features, rows, device)
+    batches = (
+        gather(bags.features, own_rows) if resident else fetch(bags.features, own_rows, device)
+    )
     with closing(batches):
-        for features, class_indices in zip(batches, classes, strict=True):  # (B, S, D), (B,)
+        for features, own, class_indices in zip(batches, places, classes, strict=True):
             with torch.autocast(device.type, torch.float16, enabled=scaler.is_enabled()):
-                output = forward(features)
+                if ranks.is_alone:
+                    output = forward(features)
+                else:
+                    batch = GlobalBatch(ranks, own.to(device), len(class_indices))
+                    output = batch.output(forward, features)
             parts = model.losses(output, class_indices, class_weights)
             optimizer.zero_grad()
             scaler.scale(parts["total"]).backward()  # type: ignore[no-untyped-call]
@@ -197,21 +218,28 @@ def train_epoch(
     is_finite = torch.stack([weights.isfinite().all() for weights in model.parameters()]).all()
     means = torch.stack(losses).double().mean(dim=0)
     *of_names, finite = torch.cat([means, is_finite.double().reshape(1)]).tolist()
-    if not np.isfinite(of_names).all():
-        raise DivergedError(f"the loss of epoch {epoch} is {of_names[0]}")
-    if not finite:
-        raise DivergedError(f"the weights after epoch {epoch} are not finite")
+    ranks.of_all(lambda: _require_finite(of_names, finite, epoch))
     return dict(zip(names, of_names, strict=True))
 
 
-def _used_bags(model: Detector, bags: Bags, generator: np.random.Generator) -> Tensor:
+def _require_finite(losses: Sequence[float], weights_are_finite: float, epoch: int) -> None:
+    if not np.isfinite(losses).all():
+        raise DivergedError(f"the loss of epoch {epoch} is {losses[0]}")
+    if not weights_are_finite:
+        raise DivergedError(f"the weights after epoch {epoch} are not finite")
+
+
+def _used_bags(model: Detector, bags: Bags, generator: np.random.Generator, ranks: Ranks) -> Tensor:
     """(U,) int64 bags that an epoch uses: all, or all views of one span of each video."""
     if bags.bounds is None:
-        return torch.arange(len(bags.features))
+        return torch.arange(len(bags.class_indices))
     views = torch.arange(bags.num_views)
-    spans = bags.features.reshape(-1, bags.num_views, *bags.features.shape[1:])
-    chosen = choose_spans(model, spans, bags.bounds, generator)
-    return (torch.from_numpy(chosen).unsqueeze(1) * bags.num_views + views).flatten()
+    num_spans = len(bags.features) // bags.num_views
+    spans = bags.features.reshape(num_spans, bags.num_views, *bags.features.shape[1:])
+    held = None if bags.held is None else bags.held[:: bags.num_views].numpy() // bags.num_views
+    chosen = choose_spans(model, spans, bags.bounds, generator, held)
+    of_all = np.max(ranks.of_all(lambda: chosen), axis=0)
+    return (torch.from_numpy(of_all).unsqueeze(1) * bags.num_views + views).flatten()
 
 
 def resume_state(learner: Learner) -> ResumeState:

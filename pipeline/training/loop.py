@@ -8,6 +8,7 @@ folds, `folds` holds the predictions of each fold's model.
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +23,6 @@ from vigil.pipeline.checkpoint import (
     CheckpointConfig,
     TrainingLengths,
     existing_checkpoint,
-    load_config,
     remove_checkpoint,
     save_checkpoint,
     settle_checkpoint,
@@ -47,11 +47,13 @@ from vigil.pipeline.training.learner import (
     Learner,
     bags_on_device,
     new_learner,
+    restore,
     resume_state,
     train_epoch,
     where_it_fits,
 )
-from vigil.pipeline.training.resume import resume_run
+from vigil.pipeline.training.ranks import ALONE, Ranks
+from vigil.pipeline.training.resume import Resumed, resume_run
 from vigil.pipeline.training.training_data import (
     TrainingData,
     splits_of,
@@ -75,6 +77,7 @@ def train_model(
     seed: int,
     device: torch.device,
     resume: bool = False,
+    ranks: Ranks = ALONE,
 ) -> CheckpointConfig:
     """Train a model and return the checkpoint configuration of its best epoch.
 
@@ -85,33 +88,32 @@ def train_model(
         seed: determines weights, batches and dropout; on a CPU, equal seeds give equal runs.
         device: the device to train on.
         resume: continue from the last checkpoint, if there is one.
+        ranks: those that share the training; the first one reads and writes the run folder.
 
     Raises:
         UserError: the loss is not finite, or the run to resume used other data or settings.
     """
     bags = bags_on_device(data.train, device)
     config = _config_of(data, recipe, seed)
-    learner = new_learner(recipe, config.shape, seed, device)
+    learner = new_learner(recipe, config.shape, seed, device, ranks)
     training = replace(recipe.training, epochs=learner.num_epochs(recipe.training))
     recipe = replace(recipe, training=training)
     best: CheckpointConfig | None = None
     best_model: Detector | None = None  # until it is written
-    for which in (BEST, LAST):
-        settle_checkpoint(out / which)
-    if resume and (last := existing_checkpoint(out / LAST)):
-        config = resume_run(learner, config, data, last)
-        best = load_config(existing_checkpoint(out / BEST) or out / BEST)
+    begun = config
+    if resumed := ranks.of_first(lambda: _begin_run(out, begun, data, resume)):
+        restore(learner, resumed.model, resumed.state)
+        config, best = resumed.config, resumed.best
+        del resumed  # a second copy of all weights
     else:
-        if resume:
-            logger.warning("%s holds no run to resume: starting from scratch", out)
-        _start_run(out, data, resume)
-        learner.model.fit(bags.features, bags.class_indices)
-        _write_fit(out, learner.model)
+        learner.model.fit(bags.stored(ranks), bags.class_indices)
+        ranks.of_first(lambda: _write_fit(out, learner.model))
 
     if best is not None and _is_over(config.epoch, best.epoch, training):
         return best
     validate_epoch = _validator(out, learner, data, recipe, seed)
-    with TrainingLog(out, config.epoch, training.epochs) as log:
+    writes = ranks.is_first
+    with TrainingLog(out, config.epoch, training.epochs) if writes else nullcontext() as log:
         while best is None or not _is_over(config.epoch, best.epoch, training):
             epoch = config.epoch + 1
             losses = train_epoch(learner, bags, recipe, seed, epoch)
@@ -127,6 +129,8 @@ def train_model(
                 best, best_model = config, learner.model
                 if training.selection != "last":  # "last" always saves the current model
                     best_model = deepcopy(best_model)
+            if log is None:
+                continue
             log.epoch(epoch, _log_values(losses, config))
             if epoch % training.save_epochs == 0 or _is_over(epoch, best.epoch, training):
                 if best_model is not None:
@@ -144,11 +148,12 @@ def _validator(
     Without folds, it validates the current model. With folds, every epoch is validated here, before
     the first one; a resumed run reads the finished folds from its folder.
     """
-    model = learner.model
+    model, ranks = learner.model, learner.ranks
     if not data.folds:
         features = where_it_fits(data.validation.features, model.device)
-        return lambda epoch: validate(model, data.validation, features)
-    known = cross_validate(data, recipe, model.shape, seed, model.device, out / FOLDS_FOLDER)
+        return lambda epoch: validate(model, data.validation, features, ranks)
+    folder = out / FOLDS_FOLDER
+    known = cross_validate(data, recipe, model.shape, seed, model.device, folder, ranks)
     return lambda epoch: known[epoch - 1]
 
 
@@ -180,6 +185,20 @@ def _config_of(data: TrainingData, recipe: Recipe, seed: int) -> CheckpointConfi
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training_lengths=TrainingLengths.of(bags.num_frames, bags.fps),
     )
+
+
+def _begin_run(
+    out: Path, config: CheckpointConfig, data: TrainingData, resume: bool
+) -> Resumed | None:
+    """Load where the run in the folder goes on, or begin a new one; it is fresh if None."""
+    for which in (BEST, LAST):
+        settle_checkpoint(out / which)
+    if resume and (last := existing_checkpoint(out / LAST)):
+        return resume_run(config, data, last)
+    if resume:
+        logger.warning("%s holds no run to resume: starting from scratch", out)
+    _start_run(out, data, resume)
+    return None
 
 
 def _start_run(out: Path, data: TrainingData, keep_folds: bool) -> None:

@@ -4,22 +4,20 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vigil.extract.errors import UserError
+from vigil.model.detector import Detector
 from vigil.pipeline.checkpoint import (
     CheckpointConfig,
+    ResumeState,
+    existing_checkpoint,
     load_checkpoint,
+    load_config,
     load_resume_state,
 )
-from vigil.pipeline.run_folder import (
-    SPLITS_NAME,
-)
+from vigil.pipeline.run_folder import BEST, SPLITS_NAME
 from vigil.pipeline.text_files import read_json
-from vigil.pipeline.training.learner import (
-    Learner,
-    restore,
-)
 from vigil.pipeline.training.training_data import (
     TrainingData,
     splits_of,
@@ -31,10 +29,19 @@ DURATION_SETTINGS = ("epochs", "early_stopping_epochs", "save_epochs")
 logger = logging.getLogger(__name__)
 
 
-def resume_run(
-    learner: Learner, expected: CheckpointConfig, data: TrainingData, last: Path
-) -> CheckpointConfig:
-    """Restore the learner to the last saved epoch, and return that epoch's configuration.
+class Resumed(NamedTuple):
+    """Where a run goes on."""
+
+    config: CheckpointConfig
+    """Of the last saved epoch."""
+    model: Detector
+    state: ResumeState
+    best: CheckpointConfig
+    """Of the best epoch until then."""
+
+
+def resume_run(expected: CheckpointConfig, data: TrainingData, last: Path) -> Resumed:
+    """Load the last saved epoch of a run.
 
     Raises:
         UserError: the run used other settings, features, videos or labels; lists the differences.
@@ -58,9 +65,11 @@ def resume_run(
             f"{last.parent} cannot be resumed, because this differs: {'; '.join(changes)}: "
             "use the settings and data of that run, or start over with --overwrite"
         )
-    restore(learner, checkpoint.model, load_resume_state(last))
+    state = load_resume_state(last)
+    best = existing_checkpoint(last.parent / BEST) or last.parent / BEST
     logger.info("resuming after epoch %d", checkpoint.config.epoch)
-    return replace(checkpoint.config, recipe=expected.recipe)
+    config = replace(checkpoint.config, recipe=expected.recipe)
+    return Resumed(config, checkpoint.model, state, load_config(best))
 
 
 def _places(splits: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

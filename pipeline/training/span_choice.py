@@ -24,20 +24,31 @@ IntArray = npt.NDArray[np.int64]
 
 
 def choose_spans(
-    model: Detector, features: Tensor, bounds: IntArray, generator: np.random.Generator
+    model: Detector,
+    features: Tensor,
+    bounds: IntArray,
+    generator: np.random.Generator,
+    held: IntArray | None = None,
 ) -> IntArray:
     """Return (N,), the chosen span of each video; of equal peaks, the first.
+
+    A video whose spans are not here gets -1, if it has several.
 
     Args:
         model: scores the candidates, as the mean over views, without gradients.
         features: (R, V, S, D) on any device.
         bounds: (N + 1,); the spans of video i are those from bounds[i] up to bounds[i + 1].
         generator: draws the candidates: half of a video's spans, rounded up.
+        held: (R,) row of ``features`` of each span, below 0 if it is not here; None: all are here.
     """
     chosen = bounds[:-1].copy()
     for video in (np.diff(bounds) > 1).nonzero()[0]:
         spans = np.arange(*bounds[video : video + 2])
         drawn = np.sort(generator.choice(spans, -(-len(spans) // 2), replace=False))
-        scored = score_videos(model, features[torch.from_numpy(drawn).to(features.device)])
+        rows = drawn if held is None else held[drawn]
+        if rows[0] < 0:  # all spans of a video are in one place
+            chosen[video] = -1
+            continue
+        scored = score_videos(model, features[torch.from_numpy(rows).to(features.device)])
         chosen[video] = drawn[np.argmax([one.scores.max() for one in scored])]
     return chosen

@@ -1,7 +1,7 @@
 """Turn feature files and annotations into training and held-out bags, and report mismatches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from vigil.data.bags import STORED, BagSet, load_bags
 from vigil.data.classes import class_index
 from vigil.data.matching import match_videos
 from vigil.data.pooling import PoolingConfig
+from vigil.data.shares import deal, join_shares, without_features
 from vigil.data.spans import WHOLE_SPANS
 from vigil.data.splits import Split, deal_folds, hold_out
 from vigil.data.storage import Storage
-from vigil.extract.errors import UserError
+from vigil.extract.errors import UserError, counted
 from vigil.extract.store import list_features
 from vigil.pipeline.checkpoint import MAX_FACTOR
 from vigil.pipeline.recipe import Recipe
+from vigil.pipeline.training.ranks import ALONE, Ranks, SharedError
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ def load_labelled_features(
     views: Sequence[str],
     pooling: PoolingConfig = STORED,
     storage: Storage | None = None,
+    ranks: Ranks = ALONE,
 ) -> LabelledFeatures:
     """Load the labelled videos of a feature folder.
 
@@ -84,6 +87,7 @@ def load_labelled_features(
         views: names of the views to read.
         pooling: how a segment's feature is computed, and long videos cut.
         storage: where the features are kept, as for `load_bags`.
+        ranks: each loads its own share of the features.
 
     Raises:
         UserError: features or labels are damaged or do not match; names them.
@@ -94,7 +98,16 @@ def load_labelled_features(
     for problem in matching.problems:
         logger.warning("%s", problem)
     class_names = class_names_of(matching.annotations.values())
-    bags = load_bags(files, matching.annotations, class_names, views, pooling, storage)
+    _require_same_videos(matching.annotations, ranks)
+    mine = deal(matching.annotations, ranks.index, ranks.number)
+    own: list[BagSet] = []
+
+    def load() -> BagSet:
+        own.append(load_bags(files, mine, class_names, views, pooling, storage))
+        return own[0] if ranks.is_alone else without_features(own[0])
+
+    known = ranks.of_all(load)
+    bags = own[0] if ranks.is_alone else join_shares(known, ranks.index, own[0])
     _warn_of_features(bags)
     _tell_lengths(bags, pooling.span_frames)
     return LabelledFeatures(
@@ -158,6 +171,23 @@ def splits_of(data: TrainingData) -> dict[str, Any]:
     }
 
 
+def _require_same_videos(annotations: Mapping[str, Annotation], ranks: Ranks) -> None:
+    """Refuse ranks that see different folders or labels, and more ranks than videos."""
+    classes = sorted((video, one.class_name) for video, one in annotations.items())
+    of_ranks = ranks.of_all(lambda: classes)
+    for rank, other in enumerate(of_ranks):
+        if differing := sorted(set(other) ^ set(of_ranks[0])):
+            raise SharedError(
+                f"rank {rank} sees other labelled videos than rank 0, such as {differing[0][0]}: "
+                "all machines need the same features and labels, for example in a shared folder"
+            )
+    if len(classes) < ranks.number:
+        raise SharedError(
+            f"{ranks.number} processes cannot share {counted(len(classes), 'video')}: start at "
+            f"most {len(classes)}"
+        )
+
+
 def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
     """The bags of some of the videos."""
     if tuple(videos) == bags.videos:
@@ -166,9 +196,12 @@ def select(bags: BagSet, videos: Sequence[str]) -> BagSet:
     indices = [index_of[video] for video in videos]
     bounds = bags.bounds.tolist()
     rows = [row for index in indices for row in range(bounds[index], bounds[index + 1])]
+    places = bags.places(np.array(rows, np.int64))
+    is_here = places >= 0
     return replace(
         bags,
-        features=bags.storage.take(bags.features, rows),
+        features=bags.storage.take(bags.features, places[is_here].tolist()),
+        held=None if bags.held is None else np.where(is_here, is_here.cumsum() - 1, -1),
         segment_frames=bags.segment_frames[rows],
         class_indices=bags.class_indices[indices],
         num_frames=bags.num_frames[rows],

@@ -30,6 +30,7 @@ from vigil.pipeline.scores.metrics import (
 )
 from vigil.pipeline.scores.spans import blend_spans
 from vigil.pipeline.training.learner import DivergedError
+from vigil.pipeline.training.ranks import ALONE, Ranks
 
 FALLBACK_THRESHOLD = 0.5
 THRESHOLD_RULE = (
@@ -81,37 +82,52 @@ class HeldOutAnswers(NamedTuple):
     """(N,) predicted classes; None for methods that only distinguish anomalous from normal."""
 
 
-def validate(model: Detector, bags: BagSet, features: Tensor) -> Validation:
+def validate(model: Detector, bags: BagSet, features: Tensor, ranks: Ranks = ALONE) -> Validation:
     """Evaluate a model on held-out bags, some anomalous and some normal.
 
     Args:
         model: of any method.
         bags: the held-out videos.
         features: their features (R, V, S, D), preferably on the model's device.
+        ranks: those that share the videos.
 
     Raises:
         DivergedError: the model's scores are not finite.
     """
-    answers = answer(model, bags, features)
-    return validate_answers(answers, bags.class_indices, model.shape.num_classes)
+    answers = answer(model, bags, features, ranks)
+    num_classes = model.shape.num_classes
+    return ranks.of_first(lambda: validate_answers(answers, bags.class_indices, num_classes))
 
 
-def answer(model: Detector, bags: BagSet, features: Tensor) -> HeldOutAnswers:
+def answer(model: Detector, bags: BagSet, features: Tensor, ranks: Ranks = ALONE) -> HeldOutAnswers:
     """The predictions of a model for bags; the arguments are those of `validate`.
 
+    Each rank predicts the videos that it has.
+
     Raises:
         DivergedError: the model's scores are not finite.
     """
+    found: dict[int, tuple[float, int]] = {}
+    for part in ranks.of_all(lambda: _own_answers(model, bags, features)):
+        found |= part
+    peaks, named = zip(*(found[video] for video in range(len(bags))), strict=True)
+    return HeldOutAnswers(np.array(peaks), np.array(named) if model.classifies else None)
+
+
+def _own_answers(model: Detector, bags: BagSet, features: Tensor) -> dict[int, tuple[float, int]]:
+    """Number of each video whose features are here -> its peak score and class."""
     scored = score_videos(model, features)
     if not all(one.is_finite for one in scored):
         raise DivergedError("the scores of the held-out videos are not finite")
-    whole = [
-        blend_spans(bags.segment_frames[first:stop], scored[first:stop])
-        for first, stop in pairwise(bags.bounds.tolist())
-    ]
-    peaks = np.array([peak_score(video.scores, frames) for video, frames in whole])
-    named = np.array([video.class_probabilities.argmax() for video, _ in whole])
-    return HeldOutAnswers(peaks, named if model.classifies else None)
+    answers = {}
+    for video, (first, stop) in enumerate(pairwise(bags.bounds.tolist())):
+        places = bags.places(np.arange(first, stop))
+        if places[0] >= 0:  # all spans of a video are in one place
+            own = scored[places[0] : places[-1] + 1]
+            whole, frames = blend_spans(bags.segment_frames[first:stop], own)
+            named = int(whole.class_probabilities.argmax())
+            answers[video] = peak_score(whole.scores, frames), named
+    return answers
 
 
 def validate_answers(
