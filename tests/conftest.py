@@ -1,10 +1,11 @@
 """Fixtures shared by all tests: development data, the GPU, signals and logging."""
 
+import gc
 import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ FLAGS = ("--no-sandbox", "--disable-gpu")
 # On a busy machine an example may take any time, so no test has a deadline.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while modules are imported, nor look through them again in any test."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +76,14 @@ def chromium():
 def _interruptible() -> None:
     """Restore Ctrl-C, which a shell's background processes ignore and their children inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Sync nothing in this process: no file of a test needs to survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which also refuses a descriptor that is not open
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The clip and the seeded weights from which I3D's reference figures were computed."""
 
 import zlib
+from functools import cache
 from itertools import islice
 from math import prod
 
@@ -28,9 +29,11 @@ def reference_clip(shared_data, video: str = VIDEO) -> torch.Tensor:
     return torch.from_numpy(frames.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1)
 
 
+@cache
 def seeded_state() -> dict[str, torch.Tensor]:
     """Return the whole state dict, including `logits`, by the rule of the reference figures."""
-    shapes = {name: tensor.shape for name, tensor in I3D().state_dict().items()}
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in I3D().state_dict().items()}
     shapes["logits.conv3d.weight"], shapes["logits.conv3d.bias"] = (400, 1024, 1, 1, 1), (400,)
     return {name: torch.from_numpy(_seeded(name, tuple(shape))) for name, shape in shapes.items()}
 

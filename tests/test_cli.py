@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from builders import make_features, write_store
 from commands import ROOT, run_python
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vigil.extract import versions
@@ -308,6 +308,7 @@ OPTIONS = st.one_of(
 
 
 class TestArguments:
+    @settings(max_examples=50)  # each builds the whole parser
     @given(OPTIONS)
     def test_are_parsed_back(self, chosen):
         assert parse(arguments_of(chosen)) == chosen

@@ -717,6 +717,7 @@ def test_a_stopped_run_leaves_no_process_behind(tmp_path, signal_number):
     video = encode(tmp_path / "a.mp4", draw_frames(700))
     command = [sys.executable, "-m", "vigil.pipeline.cli", "extract", str(video)]
     command += ["--out", str(tmp_path / "store"), "--weights", "random", "--workers", "2"]
+    command += ["--endpoint", "MaxPool3d_2a_3x3"]
     run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True)
     group = os.getpgid(run.pid)
     wait_until(lambda: (tmp_path / "store" / LOCK_NAME).exists())

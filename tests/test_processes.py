@@ -147,7 +147,7 @@ def test_many_short_runs_leave_nothing_behind(tmp_path):
     for number in range(3):  # some files are opened once and stay open
         run(number)
     before = num_open_files(), set(Path("/dev/shm").iterdir())
-    for number in range(12):
+    for number in range(6):
         run(number)
     assert (num_open_files(), set(Path("/dev/shm").iterdir())) == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vigil")]

@@ -71,9 +71,15 @@ RECIPE = Recipe(
 )
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_store(tmp_path_factory.mktemp("written"), NUM_VIDEOS)
+
+
 @pytest.fixture
-def features(tmp_path: Path) -> Path:
-    return write_toy_store(tmp_path / "features", NUM_VIDEOS)
+def features(written: Path, tmp_path: Path) -> Path:
+    """A store of its own, which a test may change."""
+    return Path(shutil.copytree(written, tmp_path / "features"))
 
 
 @pytest.fixture

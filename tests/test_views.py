@@ -96,8 +96,8 @@ def weights(num_pixels):
 def squeezed_in_numpy(clip):
     """The definition in float64."""
     rows, columns = weights(clip.shape[1]), weights(clip.shape[2])
-    narrow = np.floor(np.einsum("xw,thwc->thxc", columns, clip) + 0.5)
-    return np.floor(np.einsum("yh,thxc->tyxc", rows, narrow) + 0.5).astype(int)
+    narrow = np.floor(np.einsum("xw,thwc->thxc", columns, clip, optimize=True) + 0.5)
+    return np.floor(np.einsum("yh,thxc->tyxc", rows, narrow, optimize=True) + 0.5).astype(int)
 
 
 SIZES = [(256, 341), (256, 455), (455, 256), (225, 301), (1080, 1920)]

@@ -9,7 +9,6 @@ import numpy as np
 
 from vigil.extract.files import LOCK_NAME
 from vigil.extract.store import SUFFIX
-from vigil.pipeline.checkpoint import CONFIG_NAME
 from vigil.pipeline.run_folder import TENSORBOARD_NAME
 from vigil.pipeline.scoring.report.page import REPORT_NAME
 from vigil.pipeline.scoring.results import MANIFEST_NAME
@@ -40,6 +39,8 @@ def training_content(run: Path) -> dict[str, Any]:
 
     Curves for TensorBoard are left out, because every start writes a new file of them.
     """
+    from vigil.pipeline.checkpoint import CONFIG_NAME  # it loads torch
+
     content: dict[str, Any] = {}
     for path in run.rglob("*"):
         name = path.relative_to(run)

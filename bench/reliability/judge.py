@@ -1,6 +1,7 @@
 """`judge.py KIND FOLDER START`: print the outcome of reading damaged files, one line for each.
 
 It reads one file after another as vigil would, until one of them crashes it; `judge` notices that.
+Only checkpoints load torch.
 """
 
 import resource
@@ -12,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT
 from bench.reliability.compare import feature_content
 from vigil.data.annotations import load_annotations
 from vigil.extract.errors import UserError
 from vigil.extract.store import verify_features
-from vigil.pipeline.checkpoint import load_checkpoint, load_resume_state
 
+ROOT = Path(__file__).parents[2]
 REFUSED, SAME, OTHER, ACCEPTED = "refused", "as before", "read as something else", "accepted"
 HANG, CRASH = "hangs", "crashes"
 GOOD = frozenset({REFUSED, SAME, ACCEPTED})
@@ -93,6 +93,8 @@ def read_feature_file(path: Path) -> object:
 
 def read_run(path: Path) -> object:
     """The settings and tensors of a checkpoint, including those for resuming the training."""
+    from vigil.pipeline.checkpoint import load_checkpoint, load_resume_state
+
     checkpoint, resume = load_checkpoint(path), load_resume_state(path)
     tensors = {**checkpoint.model.state_dict(), **resume.optimizer}
     values = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}

@@ -7,6 +7,8 @@ Learning in a Random World, 2005). If the blocks are also independent and no two
 the share of alarms among all future blocks has the distribution Beta(k, n + 1 - k) (Angelopoulos,
 Bates: A Gentle Introduction to Conformal Prediction, 2021, section 3.2).
 
+scipy.stats is slow to import, and only calibration needs it: functions that use it import it.
+
 Legend: N segments of one recording, n blocks.
 """
 
@@ -16,8 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, betabinom
-from scipy.stats import t as student
 
 from vigil.pipeline.calibration import OrdinaryQuantile
 from vigil.pipeline.scores.metrics import FloatArray
@@ -98,6 +98,8 @@ def threshold_above(maxima: FloatArray, num_alarms: int) -> float:
 
 def share_interval(num_blocks: int, num_alarms: int) -> tuple[float, float]:
     """The central interval, with `CONFIDENCE`, of the share of future blocks with an alarm."""
+    from scipy.stats import beta
+
     tail = (1 - CONFIDENCE) / 2
     low, high = beta.ppf([tail, 1 - tail], num_alarms, num_blocks + 1 - num_alarms)
     return float(low), float(high)
@@ -122,6 +124,8 @@ def daily_share_interval(
     Returns:
         None if there are fewer than `MIN_DAYS`, or every block has an alarm.
     """
+    from scipy import stats
+
     num_blocks = len(maxima)
     is_alarm = np.zeros(num_blocks, bool)
     is_alarm[np.argsort(-maxima, kind="stable")[:num_alarms]] = True
@@ -129,12 +133,12 @@ def daily_share_interval(
     if len(daily) < MIN_DAYS or num_alarms == num_blocks:
         return None
     share, tail = num_alarms / num_blocks, (1 - CONFIDENCE) / 2
-    quantiles = student.ppf(tail, [num_blocks - 1, len(daily) - 1])
+    quantiles = stats.t.ppf(tail, [num_blocks - 1, len(daily) - 1])
     variance = max(float(np.var(daily, ddof=1)) / len(daily), share * (1 - share) / num_blocks)
     size = share * (1 - share) / variance * (quantiles[0] / quantiles[1]) ** 2
     alarms, others = size * share, size * (1 - share)
-    low = beta.ppf(tail, alarms, others + 1)
-    return float(low), float(beta.ppf(1 - tail, alarms + 1, others))
+    low = stats.beta.ppf(tail, alarms, others + 1)
+    return float(low), float(stats.beta.ppf(1 - tail, alarms + 1, others))
 
 
 def ordinary_quantiles(maxima: FloatArray, blocks_per_day: float) -> tuple[OrdinaryQuantile, ...]:
@@ -165,6 +169,8 @@ def find_drift(
         num_blocks: n, the number of those.
         blocks_per_day: to tell days.
     """
+    from scipy.stats import betabinom
+
     found = []
     for ordinary in quantiles:
         is_above = maxima > ordinary.value
@@ -192,6 +198,8 @@ def _daily_shares(flags: npt.NDArray[np.bool_], blocks_per_day: float) -> tuple[
 
 def _mean_difference(one: Sequence[float], other: Sequence[float]) -> float:
     """The p-value of Student's t-test, two-sided; 0 if two values say nothing about variation."""
+    from scipy.stats import t as student
+
     freedom = len(one) + len(other) - 2
     if not freedom:
         return 0.0
