@@ -31,6 +31,8 @@ MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2^31 elements
 MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
+_CLUSTER = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+_CLUSTER_DEVICES = ("auto", "all", "cpu", "cuda", "cuda,cpu")
 _OWN_VIEWS_ONLY = (
     options.ExtractOptions,
     options.ScoreOptions,
@@ -68,6 +70,8 @@ def check_options(chosen: Any) -> None:
         check_clips(chosen)
     if isinstance(chosen, options.ServeOptions):
         require_server()
+    if getattr(chosen, "cluster", None) is not None:
+        _check_cluster(chosen.cluster, chosen.compute)
 
 
 def _check_values(chosen: Any) -> None:
@@ -241,6 +245,24 @@ def require_server() -> None:
         raise UserError(
             f"vigil serve needs {' and '.join(missing)}, not installed here: run pip install "
             "'vigil-video[serve]'"
+        )
+
+
+def _check_cluster(address: str, compute: options.ComputeOptions) -> None:
+    """Refuse an address and devices that a cluster cannot have, and a cluster without Ray."""
+    if not _CLUSTER.fullmatch(address):
+        raise UserError(
+            f"--cluster {address!r} is not an address: give HOST:PORT of the head node, such as "
+            "10.0.0.1:6379, or auto"
+        )
+    if compute.device not in _CLUSTER_DEVICES:
+        raise UserError(
+            f"--device {compute.device} is of one machine: with --cluster, use one of "
+            f"{' '.join(_CLUSTER_DEVICES)}"
+        )
+    if find_spec("ray") is None:
+        raise UserError(
+            "--cluster needs ray, not installed here: run pip install 'vigil-video[cluster]'"
         )
 
 
