@@ -17,6 +17,7 @@ from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.files import LEFTOVERS
+from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.source import SourceVideo
 from vigil.extract.store import list_features
 from vigil.pipeline import option_checks
@@ -236,6 +237,11 @@ def test_an_engine_on_a_node_extracts_what_it_is_given_until_it_is_stopped(tmp_p
     assert names_of(outcomes) == [*list_features(tmp_path)] == ["a.mp4", "b.mp4"]
     assert names_of(outcomes, FailedVideo) == ["none"]
     assert news.activity.num_clips == 2
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_every_backbone_can_be_sent_to_a_node(backbone):
+    assert pickle.loads(pickle.dumps(backbone)).name == backbone.name
 
 
 def broken_engine_on(_device):

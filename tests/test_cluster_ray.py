@@ -1,4 +1,4 @@
-"""`vigil extract --cluster` on three nodes of Ray: nodes, drivers and videos that kill."""
+"""`--cluster` on three nodes of Ray: nodes and drivers that are killed, videos that kill."""
 
 import os
 import re
@@ -6,20 +6,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import write_checkpoint
 from commands import ROOT
+from fake_backbone import SPEC, MeanColour
 from test_extraction import assert_equal_stores, failures_in, snapshot
 from video_files import draw_frames, encode
 
 from vigil.extract.files import LOCK_NAME
+from vigil.extract.networks.weights import state_digest
 from vigil.extract.store import list_features
 from vigil.pipeline.cluster.video_queue import MAX_TRIES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SETTINGS = ["--backbone", "fake", "--weights", "random", "--precision", "fp32", "--device", "cpu"]
+SETTINGS = ["--backbone", "fake", "--weights", "random"]
+COMPUTE = ["--precision", "fp32", "--device", "cpu"]
 BLACK = "black.mp4"
 NUM_VIDEOS = 12
 
@@ -38,10 +44,10 @@ def environment():
     return os.environ | {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def start(sources, store, *arguments):
-    program = [sys.executable, ROOT / "tests" / "cluster_program.py", "extract", *sources]
+def start(sources, out, *arguments, command="extract", settings=SETTINGS):
+    program = [sys.executable, ROOT / "tests" / "cluster_program.py", command, *sources]
     return subprocess.Popen(
-        [*program, "--out", store, *SETTINGS, *arguments],
+        [*program, "--out", out, *settings, *COMPUTE, *arguments],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -125,4 +131,23 @@ def test_ctrl_c_ends_cleanly_and_a_video_that_kills_is_listed(videos, local, clu
     [[video, reason, *_]] = failures_in(store)
     assert video == BLACK
     assert f"{MAX_TRIES} processes of the cluster ended while they extracted it" in reason
-    assert said.count("WARNING: node ") == said.count(": its process died (") == MAX_TRIES, said
+    lost = [line for line in said.splitlines() if line.startswith("WARNING: node ")]
+    assert len(lost) == MAX_TRIES
+    assert all(": its process died (" in line for line in lost)
+
+
+def test_scores_are_those_of_one_machine(videos, cluster, tmp_path):
+    spec = replace(SPEC, weights_digest=state_digest(MeanColour()))
+    run = write_checkpoint(tmp_path / "run", spec=spec, weights_name="random:0")
+    score = {"command": "score", "settings": ["--checkpoint", run]}
+    alone, far = tmp_path / "alone", tmp_path / "far"
+    finish(start([videos / "a"], alone, **score))
+    finish(start([videos / "a"], far, "--cluster", cluster.address, **score))
+    assert_equal_stores(alone / "features", far / "features")
+    results = sorted(path.relative_to(alone) for path in alone.glob("*.json"))
+    assert len(results) == 1 + NUM_VIDEOS // 2
+    sheets = sorted(path.relative_to(alone) for path in alone.rglob("*.jpg"))
+    assert sheets
+    for path in [*results, *sheets, Path("summary.csv"), Path("events.csv")]:
+        if path.name != "manifest.json":
+            assert (alone / path).read_bytes() == (far / path).read_bytes(), path
