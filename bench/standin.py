@@ -5,6 +5,7 @@ backpressure clips would pile up as they would before a real network. `instant` 
 """
 
 import time
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -43,10 +44,15 @@ def _backbone(name: str, seconds_per_view: float) -> Backbone:
         frame_indices=tuple(range(0, 56, 8)),
         pixels=Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         layout={"colours": (TIME_POSITIONS, CHANNELS)},
-        build=lambda _endpoint: Standin(seconds_per_view),
+        build=partial(_build, seconds_per_view),
         sources=(
             OfficialWeights(
                 name="none", file_name="none.pt", licence="none", url="https://example.org/none.pt"
             ),
         ),
     )
+
+
+def _build(seconds_per_view: float, _endpoint: str) -> Standin:
+    """A function of this module, so that a backbone can be sent to other processes."""
+    return Standin(seconds_per_view)

@@ -6,7 +6,7 @@ commands find the rest.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,7 +32,8 @@ MAX_BATCH_SIZE = 83  # of I3D's clip-views: with more, a layer's output passes 2
 MAX_MARGIN_SECONDS = 3600
 _DEVICE = re.compile(r"auto|all|cpu|cuda(:\d{1,3})?")
 _CLUSTER = re.compile(r"auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
-_CLUSTER_DEVICES = ("auto", "cpu", "cuda")
+_TRAINING_NODES = ("auto", "cpu", "cuda")
+_EXTRACTING_NODES = ("auto", "all", "cpu", "cuda", "cuda,cpu")
 _OWN_VIEWS_ONLY = (
     options.ExtractOptions,
     options.ScoreOptions,
@@ -71,7 +72,10 @@ def check_options(chosen: Any) -> None:
     if isinstance(chosen, options.ServeOptions):
         require_server()
     if getattr(chosen, "cluster", None) is not None:
-        _check_cluster(chosen.cluster, chosen.device)
+        if hasattr(chosen, "compute"):
+            _check_cluster(chosen.cluster, chosen.compute.device, _EXTRACTING_NODES)
+        else:
+            _check_cluster(chosen.cluster, chosen.device, _TRAINING_NODES)
 
 
 def _check_values(chosen: Any) -> None:
@@ -248,17 +252,16 @@ def require_server() -> None:
         )
 
 
-def _check_cluster(address: str, device: str) -> None:
+def _check_cluster(address: str, device: str, allowed: Sequence[str]) -> None:
     """Refuse an address and devices that a cluster cannot have, and a cluster without Ray."""
     if not _CLUSTER.fullmatch(address):
         raise UserError(
             f"--cluster {address!r} is not an address: give HOST:PORT of the head node, such as "
             "10.0.0.1:6379, or auto"
         )
-    if device not in _CLUSTER_DEVICES:
+    if device not in allowed:
         raise UserError(
-            f"--device {device} is of one machine: with --cluster, use one of "
-            f"{' '.join(_CLUSTER_DEVICES)}"
+            f"--device {device} is of one machine: with --cluster, use one of {' '.join(allowed)}"
         )
     if find_spec("ray") is None:
         raise UserError(

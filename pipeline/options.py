@@ -149,6 +149,9 @@ class ExtractOptions:
     """Store the feature of every clip as well as those of the segments."""
     overwrite: bool = False
     """Replace features made with other settings or from another version of a video."""
+    cluster: str | None = None
+    """Extract on the nodes of a Ray cluster: HOST:PORT of its head, or auto: the cluster that this
+    machine is part of, else this machine alone."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
@@ -362,6 +365,9 @@ class ScoreOptions:
     """Replace features made with other settings or from another version of a video."""
     which: Which = "best"
     """Which checkpoint to use: the best one on validation, or the last one."""
+    cluster: str | None = None
+    """Extract on the nodes of a Ray cluster: HOST:PORT of its head, or auto: the cluster that this
+    machine is part of, else this machine alone."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)

@@ -119,7 +119,8 @@ def test_importing_has_no_side_effects(tmp_path):
         "import importlib, pkgutil, threading, vigil\n"
         "for module in pkgutil.walk_packages(vigil.__path__, 'vigil.'):\n"
         "    importlib.import_module(module.name)\n"
-        "import torch; assert not torch.cuda.is_initialized()\n"
+        "import sys, torch; assert not torch.cuda.is_initialized()\n"
+        "assert 'ray' not in sys.modules\n"
         "assert threading.active_count() == 1"
     )
     places = {"VIGIL_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}

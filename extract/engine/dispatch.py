@@ -79,6 +79,8 @@ class Engine:
     """Clip-views per batch."""
     num_workers: int | None = None
     """Decode workers; None: adapted to the devices; 0: one thread instead of processes."""
+    num_cores: int | None = None
+    """Cores to share with other engines; None: those that this process may use."""
     rungs: tuple[str, ...] = RUNGS
     """Forms of the network to try, best first."""
     clips_per_part: int | None = None
@@ -154,7 +156,7 @@ class Engine:
     def _pool(self) -> WorkerPool:
         options = self._reading
         if self.num_workers is None:
-            num_cores = len(os.sched_getaffinity(0))
+            num_cores = self.num_cores or len(os.sched_getaffinity(0))
             return WorkerPool(options, max(1, num_cores - len(self.devices)), self.limits)
         limit = max(1, self.num_workers)
         return WorkerPool(options, limit, self.limits, self.num_workers == 0, num_wanted=limit)

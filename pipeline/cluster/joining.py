@@ -4,9 +4,8 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from vigil.extract.errors import UserError
@@ -56,8 +55,7 @@ def joined(address: str) -> Iterator[Any]:
                 "its nodes with 'ray start', and use the same Ray and Python as there"
             ) from error
     try:
-        with redirect_stdout(sys.stderr):  # Ray prints there that a node is lost
-            yield ray
+        yield ray
     finally:
         ray.shutdown()
 

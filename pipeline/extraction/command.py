@@ -3,8 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from vigil.pipeline.failures import exit_code, write_failures
 from vigil.pipeline.logs import RunningCount, download_progress, printable, show_progress
 from vigil.pipeline.option_checks import check_compute, requested_spec, require_one_size
 from vigil.pipeline.option_values import read_max_damage
-from vigil.pipeline.options import ComputeOptions, ExtractOptions
+from vigil.pipeline.options import ComputeOptions, ExtractOptions, ScoreOptions
 from vigil.pipeline.scores.frame_warnings import frame_warnings
 
 GPU_BATCH_SIZE = 24
@@ -91,7 +92,7 @@ def extract_requested(options: ExtractOptions) -> ExtractionReport:
     Raises:
         UserError: no videos, unusable settings or weights, or a store of another spec.
     """
-    compute = options.compute
+    compute = here(options)
     _require_devices(compute)
     found = find_requested(options.videos, compute)
     with download_progress() as progress:
@@ -100,8 +101,44 @@ def extract_requested(options: ExtractOptions) -> ExtractionReport:
     spec = requested_spec(options, endpoint, joint_weights(networks).digest)
     views = view_names(options.views)
     engine = make_engine(networks, spec, views, compute, options.keep_clips)
-    with nullcontext() if options.dry_run else locked(options.out):
-        return extract_videos(found, options.out, engine, options.overwrite, options.dry_run)
+    if options.dry_run:
+        return extract_videos(found, options.out, engine, options.overwrite, dry_run=True)
+    with locked(options.out), where(options, engine, options.out, found) as there:
+        return extract_videos(found, options.out, there, options.overwrite)
+
+
+def here(options: ExtractOptions | ScoreOptions) -> ComputeOptions:
+    """How this machine computes: as asked, unless the nodes of a cluster do."""
+    if options.cluster is None:
+        return options.compute
+    return replace(options.compute, device="cpu", precision="auto", compile=False)
+
+
+def where(
+    options: ExtractOptions | ScoreOptions, engine: Engine, store: Path, found: FoundVideos
+) -> AbstractContextManager[Engine]:
+    """The engine, or one like it that works on the cluster that options name, in a block.
+
+    The caller holds the lock of the store.
+
+    Raises:
+        UserError: on entering, the cluster cannot be joined, or one of its nodes does not fit.
+    """
+    if options.cluster is None:
+        return nullcontext(engine)
+    from vigil.pipeline.cluster.cluster_engine import on_cluster
+
+    compute = options.compute
+    maker = partial(_engine_on, engine, compute)
+    return on_cluster(engine, options.cluster, maker, compute, store, found.videos)
+
+
+def _engine_on(engine: Engine, compute: ComputeOptions, device: str) -> Engine:
+    """An engine that extracts the same, with the options, on a device of the machine it is on."""
+    asked = replace(compute, device=device)
+    same = make_engine(engine.networks, engine.spec, engine.views, asked, engine.keep_clips)
+    thumbnails = None if engine.thumbnails is None else engine.thumbnails.absolute()
+    return replace(same, thumbnails=thumbnails)
 
 
 def _require_devices(compute: ComputeOptions) -> None:

@@ -17,7 +17,13 @@ from vigil.extract.networks.weights import Weights
 from vigil.extract.versions import installed_versions
 from vigil.extract.views import view_names
 from vigil.pipeline.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint
-from vigil.pipeline.extraction.command import extract_videos, find_requested, rebuild_engine
+from vigil.pipeline.extraction.command import (
+    extract_videos,
+    find_requested,
+    here,
+    rebuild_engine,
+    where,
+)
 from vigil.pipeline.failures import exit_code, read_failures
 from vigil.pipeline.option_checks import wants_clips
 from vigil.pipeline.option_values import Span, read_span, read_threshold
@@ -137,7 +143,8 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
 
         tell("scoring", 0, len(found.videos))
         try:
-            report = extract_videos(found, store, engine, options.overwrite, when_ready=score)
+            with where(options, engine, store, found) as there:
+                report = extract_videos(found, store, there, options.overwrite, when_ready=score)
         except KeyboardInterrupt:
             if scorer.num_done:
                 done, total = len(scorer.results), counted(len(found.videos), "video")
@@ -186,7 +193,8 @@ def scoring_engine(
     used = Weights(config.weights_name, config.spec.weights_digest, config.weights_trained)
     views = view_names(options.views)
     keep_clips = config.recipe.features.needs_clips or options.span != "whole"
-    engine = rebuild_engine(config.spec, used, options.weights, views, options.compute, keep_clips)
+    compute = here(options) if isinstance(options, ScoreOptions) else options.compute
+    engine = rebuild_engine(config.spec, used, options.weights, views, compute, keep_clips)
     if not isinstance(options, CalibrateOptions) and options.thumbnails:
         return replace(engine, thumbnails=options.out / THUMBNAILS_FOLDER)
     return engine

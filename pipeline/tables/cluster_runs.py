@@ -7,7 +7,9 @@ the command would have made.
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -55,7 +57,8 @@ def make_on_cluster(
     if not runs:
         return 0
     num_failed, num_cores = 0, torch.get_num_threads()
-    with joined(options.cluster) as ray:
+    # Ray prints that a node is lost; standard output is for the table.
+    with joined(options.cluster) as ray, redirect_stdout(sys.stderr):
         require_cores(ray, num_cores)
         on_gpu = options.device == "cuda" or (options.device == "auto" and has_gpus(ray))
         order = _Order(
