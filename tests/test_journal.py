@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from commands import run_forked
 from fake_backbone import SPEC
 from test_processes import VIEW_SETS, engine
 from video_files import draw_frames, encode
@@ -64,13 +64,7 @@ def extract(engine, video, store):
 
 def kill_after(num_clips, video, store, way):
     """Run until the device has returned so many clips, then ``kill -9``: the last one is lost."""
-    # A server of forks imports torch once for all of them.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    run = context.Process(target=run_until, args=(num_clips, video, store, way))
-    run.start()
-    run.join()
-    assert run.exitcode == -9
+    assert run_forked(run_until, num_clips, video, store, way) == -9
     return journal_path(store, video.name)
 
 

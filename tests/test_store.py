@@ -29,7 +29,7 @@ from vigil.extract.store import (
     verify_features,
     write_features,
 )
-from vigil.pipeline.cli import main, run
+from vigil.pipeline.cli import run
 from vigil.pipeline.options import FeaturesVerifyOptions
 
 CLIP_FRAMES = np.array([[0, 64], [64, 80]])
