@@ -65,6 +65,7 @@ class _NewFile(io.RawIOBase):
         self._place = 0
         self._error: OSError | None = None
         self._unwritten: list[tuple[int, bytes]] = []
+        self._unwritten_end = 0
 
     def check(self) -> None:
         """Raise the first error in writing."""
@@ -72,8 +73,7 @@ class _NewFile(io.RawIOBase):
             raise self._error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        size = os.fstat(self._file.fileno()).st_size
-        end = max([size, *(start + len(content) for start, content in self._unwritten)])
+        end = max(os.fstat(self._file.fileno()).st_size, self._unwritten_end)
         self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: end}[whence]
         return self._place
 
@@ -98,6 +98,7 @@ class _NewFile(io.RawIOBase):
         except OSError as error:
             self._error = error
             self._unwritten.append((self._place, bytes(content)))
+            self._unwritten_end = max(self._unwritten_end, self._place + len(content))
         self._place += len(content)
         return len(content)
 

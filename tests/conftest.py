@@ -72,6 +72,17 @@ def chromium():
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
+@pytest.fixture
+def rough_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures in few dots and without a layout, which takes most of their time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(
+        "vigil.pipeline.scores.plots.new_figure",
+        lambda width, height: Figure(figsize=(width, height), dpi=20),
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
     """Restore Ctrl-C, which a shell's background processes ignore and their children inherit."""

@@ -19,6 +19,8 @@ from vigil.pipeline.recipe import read_toml
 from vigil.pipeline.tables.command import run_bench_methods
 from vigil.pipeline.tables.method_table import load_table, recipe_of_row
 
+# The figures of `trained` are drawn in full, since it is made before a test's own fixtures.
+pytestmark = pytest.mark.usefixtures("rough_figures")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 RECIPE = """

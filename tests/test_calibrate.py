@@ -349,7 +349,7 @@ class TestEvaluation:
     NAMES = ("gate/0.mp4", "gate/1.mp4", "yard/0.mp4", "roof/0.mp4")
 
     @pytest.fixture
-    def evaluate(self, options, tmp_path):
+    def evaluate(self, options, tmp_path, rough_figures):
         """Return a function that evaluates a run on new videos of its cameras and another."""
         assert run_calibrate(replace(options, alarms_per_day=0.3 * 86400)) == 0
         write_footage(tmp_path / "new", {"gate": 2, "yard": 1, "roof": 1}, first_seed=1000)

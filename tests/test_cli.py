@@ -70,6 +70,8 @@ def test_every_command_has_help(path, capsys):
 
 
 WIDTH = 80
+HELP: dict[tuple[str, str], str] = {}
+"""What each command has said, with the flag that asked for it."""
 
 
 @pytest.fixture
@@ -77,12 +79,15 @@ def help_of(monkeypatch):
     """Return a function that returns the help of a command, in boxes `WIDTH` characters wide."""
 
     def call(command, flag="--help-all"):
+        if (command, flag) in HELP:
+            return HELP[command, flag]
         output = io.BytesIO()
         # tyro draws boxes only if the encoding is spelled like this.
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, "utf-8", write_through=True))
         monkeypatch.setenv("COLUMNS", str(WIDTH))
         assert exit_code_of([*command.split(), flag]) == 0
-        return output.getvalue().decode()
+        HELP[command, flag] = output.getvalue().decode()
+        return HELP[command, flag]
 
     return call
 

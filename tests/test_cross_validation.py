@@ -34,10 +34,11 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture
-def features(tmp_path: Path) -> Path:
-    """Features of three classes, with a single Arson video."""
-    return write_toy_store(tmp_path / "features", {"Normal": 10, "Arson": 1, "Fighting": 8})
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of three classes, with a single Arson video; no test changes them."""
+    folder = tmp_path_factory.mktemp("features")
+    return write_toy_store(folder, {"Normal": 10, "Arson": 1, "Fighting": 8})
 
 
 def load(features: Path, recipe: Recipe = RECIPE) -> TrainingData:

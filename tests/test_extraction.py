@@ -15,13 +15,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, run_python
+from commands import ROOT, run_forked
 from fake_backbone import BACKBONE, mean_colours
 from i3d_reference import VIDEO, relative_error, seeded_state
 from safetensors.torch import save_file
 from video_files import NUM_FRAMES, cut_packets, damage, draw_frames, encode, truncate
 
-from vigil.extract import sealed
+from vigil.extract import files, sealed
 from vigil.extract.decode import worker
 from vigil.extract.decode.decoder import frame_size, probe
 from vigil.extract.decode.decoder_av import AvDecoder
@@ -658,27 +658,22 @@ class TestTheDisk:
         assert "is a file, or one of its parents is: give a folder" in said
 
 
-# Runs the command with the fake backbone and sends itself a signal after writing part of the
-# second feature file.
-INTERRUPTED = """
-import os, sys, time
-sys.path[:0] = ["tests"]
-from fake_backbone import BACKBONE
-from vigil.extract import files
-from vigil.extract.networks.backbones import BACKBONES
-from vigil.pipeline.cli import main
-sync, num_files = files.sync, 0
-def interrupt(path):
-    global num_files
-    num_files += path.suffix == files.PARTIAL_SUFFIX
-    if num_files == 2 and path.suffix == files.PARTIAL_SUFFIX:
-        os.kill(os.getpid(), int(sys.argv[1]))
-        time.sleep(0.5)  # until the other thread has been interrupted
-    sync(path)
-files.sync = interrupt
-BACKBONES["fake"] = BACKBONE
-sys.exit(main(sys.argv[2:]))
-"""
+def run_and_interrupt(number, said, arguments):
+    """Run the command with the fake backbone; after part of the second file, send a signal."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    BACKBONES["fake"] = BACKBONE
+    sync, num_files = files.sync, 0
+
+    def interrupt(path):
+        nonlocal num_files
+        num_files += path.suffix == files.PARTIAL_SUFFIX
+        if num_files == 2 and path.suffix == files.PARTIAL_SUFFIX:
+            os.kill(os.getpid(), number)
+            time.sleep(0.5)  # until the other thread has been interrupted
+        sync(path)
+
+    files.sync = interrupt
+    sys.exit(main(arguments))
 
 
 @pytest.mark.parametrize(
@@ -689,17 +684,19 @@ def test_an_interrupted_run_resumes_and_equals_an_undisturbed_one(
     videos, store, extract, tmp_path, number, message
 ):
     settings = ["--backbone", "fake", *SETTINGS, "--keep-clips", "--views", "five"]
-    run = run_python("-c", INTERRUPTED, int(number), "extract", videos, "--out", store, *settings)
+    arguments = ["extract", str(videos), "--out", str(store), *settings]
+    code = run_forked(run_and_interrupt, number, tmp_path / "said", arguments)
+    interrupted = (tmp_path / "said").read_text()
     was_killed = number == signal.SIGKILL
-    assert run.returncode == (-9 if was_killed else 130), run.stderr
+    assert code == (-9 if was_killed else 130), interrupted
     # Unless it is killed, the file that is being written is finished.
     assert len(list_features(store)) == (1 if was_killed else 2)
     finished = snapshot(store)
     partial = [path for path in store.rglob(".*") if path.name != LOCK_NAME]
     assert len(partial) == was_killed
     if not was_killed:
-        assert f"{message}: finished work is kept; run the same command again" in run.stderr
-        assert "Traceback" not in run.stderr
+        assert f"{message}: finished work is kept; run the same command again" in interrupted
+        assert "Traceback" not in interrupted
 
     code, said = extract(videos, *settings[2:])
     assert code == 0

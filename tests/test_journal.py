@@ -4,13 +4,13 @@ import errno
 import logging
 import os
 import shutil
-import sys
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from commands import run_python
+from commands import run_forked
 from fake_backbone import SPEC
 from test_processes import VIEW_SETS, engine
 from video_files import draw_frames, encode
@@ -31,19 +31,6 @@ WAYS = {
     "parts": {"num_workers": 2, "clips_per_part": 4},
     "batches": {"num_workers": 1, "batch_size": 3},
 }
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from test_journal import WAYS, long_engine
-from vigil.extract.source import SourceVideo
-path, name, store, way, most = sys.argv[1:]
-
-def watch(activity):
-    if activity.num_clips >= int(most):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-list(long_engine(way).extract([SourceVideo(Path(path), name)], Path(store), watch))
-"""
 
 
 def long_engine(way: str, **changes) -> Engine:
@@ -77,12 +64,16 @@ def extract(engine, video, store):
 
 def kill_after(num_clips, video, store, way):
     """Run until the device has returned so many clips, then ``kill -9``: the last one is lost."""
-    run = run_python(
-        *("-c", KILLED, video.path, video.name, store, way, num_clips),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert run.returncode == -9, run.stderr
+    assert run_forked(run_until, num_clips, video, store, way) == -9
     return journal_path(store, video.name)
+
+
+def run_until(num_clips, video, store, way):
+    def watch(activity):
+        if activity.num_clips >= num_clips:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    list(long_engine(way).extract([video], store, watch))
 
 
 def assert_undisturbed(store, expected):

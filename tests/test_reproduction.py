@@ -76,7 +76,7 @@ def set_up(folder, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def lists(monkeypatch, tmp_path):
+def lists(monkeypatch, tmp_path, rough_figures):
     set_up(tmp_path, monkeypatch)
 
 

@@ -29,7 +29,8 @@ from vigil.extract.store import (
     verify_features,
     write_features,
 )
-from vigil.pipeline.cli import main
+from vigil.pipeline.cli import run
+from vigil.pipeline.options import FeaturesVerifyOptions
 
 CLIP_FRAMES = np.array([[0, 64], [64, 80]])
 CLIP_FEATURES = np.random.default_rng(1).standard_normal((2, 2, 6)).astype(np.float16)
@@ -376,7 +377,7 @@ def test_an_attribute_with_one_changed_byte_is_detected(any_path, name, capsys):
         assert not np.array_equal(file.attrs[name], before)
     with pytest.raises(FeatureFileError, match=r"a\.mp4\.h5"):
         verify_features(any_path)
-    assert main(["features", "verify", str(any_path)]) != 0
+    assert run(FeaturesVerifyOptions(any_path)) == 4
     assert "damaged 1" in capsys.readouterr().out
 
 
@@ -387,8 +388,7 @@ def test_a_dataset_with_one_changed_byte_is_detected(any_path, name):
     with h5py.File(path) as file:
         content = file[name][()]
     for position in range(0, content.nbytes, 7):
-        other = bytearray(content.tobytes())
-        other[position] ^= 1 << position % 8
+        other = flipped(content.tobytes(), position)
         path.write_bytes(whole)
         with h5py.File(path, "r+") as file:
             file[name][...] = np.frombuffer(bytes(other), content.dtype).reshape(content.shape)
@@ -396,14 +396,25 @@ def test_a_dataset_with_one_changed_byte_is_detected(any_path, name):
             verify_features(path)
 
 
+def flipped(content, position):
+    """The bytes with one bit of one of them changed."""
+    damaged = bytearray(content)
+    damaged[position] ^= 1 << position % 8
+    return damaged
+
+
+def write_over(path, content):
+    """Write a file's bytes without emptying it first, after which ext4 would wait for the disk."""
+    with path.open("r+b") as file:
+        file.write(content)
+
+
 @pytest.mark.parametrize("read", [read_features, read_identity, verify_features])
 def test_a_byte_flipped_on_disk_is_detected_before_hdf5_reads_it(path, monkeypatch, read):
     whole = path.read_bytes()
     monkeypatch.setattr(h5py, "File", None)
     for position in [*range(100), *range(100, len(whole), 13)]:
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << position % 8
-        path.write_bytes(damaged)
+        write_over(path, flipped(whole, position))
         with pytest.raises(FeatureFileError, match=r"is damaged|is not a feature file") as error:
             read(path)
         assert not isinstance(error.value, ForeignFileError)
@@ -498,9 +509,7 @@ def test_a_damaged_file_is_never_reported_as_unreadable(old_path):
     """Not even one that only HDF5 checks."""
     whole = old_path.read_bytes()
     for position in range(0, len(whole), 17):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1 << position % 8
-        old_path.write_bytes(damaged)
+        write_over(old_path, flipped(whole, position))
         try:
             read_identity(old_path)
         except UnreadableFileError:

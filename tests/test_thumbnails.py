@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_backbone import SPEC, make_engine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from video_files import encode
@@ -48,6 +48,7 @@ def cells(sheet):
     return grid[: len(sheet.samples)]
 
 
+@settings(max_examples=50)  # each draws and encodes hundreds of frames
 @given(st.integers(1, 9), st.integers(0, 30), st.integers(1, 700), st.data())
 def test_a_photographer_takes_every_so_many_frames_once_and_changes_none(step, first, num, data):
     stop = data.draw(st.none() | st.integers(first, first + num))
