@@ -369,6 +369,17 @@ def test_what_a_kill_leaves_is_removed_by_the_next_run(tmp_path, copies):
     assert clips._clips[0].outcome == "vigil was stopped"
 
 
+def test_a_stop_leaves_no_packets_of_clips_that_are_waiting(tmp_path, copies):
+    clips = some_clips(tmp_path, writer=Prompt(is_prompt=False))
+    for copy in copies:
+        clips.add(copy)
+        clips.follow(told(an_event(2.0, 4.0)))
+    clips.write(np.inf, a_stretch)
+    assert clips._clips[0].job
+    clips.close()
+    assert no_leftovers(tmp_path)
+
+
 class Prompt:
     """A writer of clips that writes none, and says it did, at once or when it is told to."""
 
