@@ -240,6 +240,19 @@ def test_a_memory_that_is_too_small_for_anything_holds_nothing_up(tmp_path, copi
     assert "raise --clip-memory-mib 64" in reason
 
 
+def test_packets_that_were_forgotten_unseen_are_missed(tmp_path, copies, third):
+    """Many may come between two looks, when a device was late."""
+    clips = some_clips(tmp_path)
+    for number, copy in enumerate(replayed(copies, third)):
+        clips.add(copy)
+        if number == 2 or number == len(copies) - 1:
+            clips.follow(told(an_event(1.0, 18.0)))
+    finish(clips)
+    (one,) = clips._clips
+    assert one.packets.has_gap
+    assert one.is_late
+
+
 def test_a_very_long_event_has_a_clip_of_its_beginning(tmp_path, copies, monkeypatch):
     monkeypatch.setattr(stream_clips, "MAX_SECONDS", 6.0)
     clips = some_clips(tmp_path)
@@ -310,6 +323,31 @@ def test_without_room_an_event_has_no_clip_and_nothing_is_left(tmp_path, copies,
     assert not list(tmp_path.rglob("*.mp4"))
 
 
+def test_nothing_ends_the_writer_of_clips(tmp_path, copies, monkeypatch, caplog):
+    """Results wait for it."""
+
+    def fail(cuts):
+        for cut in cuts:
+            cut.source.path.unlink()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_writer, "write_excerpts", fail)
+        broken = some_clips(tmp_path)
+        for copy in copies:
+            broken.add(copy)
+        broken.follow(told(an_event(2.0, 4.0)))
+        (reason,) = finish(broken)
+    assert reason == "it cannot be written (RuntimeError: can't start new thread)"
+    assert "Traceback" in caplog.text
+    again = some_clips(tmp_path, writer=broken._settings.writer)
+    for copy in copies:
+        again.add(copy)
+    again.follow(told(an_event(2.0, 4.0)))
+    (clip,) = finish(again)
+    assert (tmp_path / clip.path).exists()
+
+
 def test_packets_that_cannot_be_kept_are_said_once(tmp_path, caplog):
     clips = some_clips(tmp_path)
     for _ in range(3):
@@ -329,6 +367,17 @@ def test_what_a_kill_leaves_is_removed_by_the_next_run(tmp_path, copies):
     assert remove_leftovers(tmp_path) == [path]
     clips.close()
     assert clips._clips[0].outcome == "vigil was stopped"
+
+
+def test_a_stop_leaves_no_packets_of_clips_that_are_waiting(tmp_path, copies):
+    clips = some_clips(tmp_path, writer=Prompt(is_prompt=False))
+    for copy in copies:
+        clips.add(copy)
+        clips.follow(told(an_event(2.0, 4.0)))
+    clips.write(np.inf, a_stretch)
+    assert clips._clips[0].job
+    clips.close()
+    assert no_leftovers(tmp_path)
 
 
 class Prompt:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fake_backbone import make_engine
 from http_streams import http_server
+from test_live import follow_until
 from test_stream_clips import a_stretch, an_event, finish, greys, some_clips, told
 from test_stream_thumbnails import MAX_ERROR, grey_of
 from video_files import encode
@@ -96,7 +97,7 @@ def paced(video, target, *how):
 
 
 @pytest.mark.parametrize(("serve", "port"), [(rtsp, 18_761), (http, 0), (udp, 18_762)])
-def test_a_stream_of_a_server_has_clips(tmp_path, video, serve, port):
+def test_a_stream_of_a_server_has_clips(tmp_path, monkeypatch, video, serve, port):
     clips, seen = some_clips(tmp_path), []
 
     def hear(piece, news):
@@ -106,16 +107,13 @@ def test_a_stream_of_a_server_has_clips(tmp_path, video, serve, port):
                 clips.add(news)
                 clips.follow(told(an_event(6.0, 9.0)))
 
-    def more():
+    def is_enough():
         reached = max((one.seconds[-1] for one in seen if isinstance(one, SeenClip)), default=0)
-        if reached < 14 and not any(isinstance(one, PieceEnded) for one in seen):
-            return ()
-        live.stop()
-        return None
+        return reached >= 14 or any(isinstance(one, PieceEnded) for one in seen)
 
     with serve(video, port) as address:
         live = LiveStreams([LiveSource("front", address)], hear, packet_bytes=1 << 20)
-        assert list(make_engine().extract((), tmp_path, more=more, live=live)) == []
+        follow_until(is_enough, make_engine(), tmp_path, live, monkeypatch)
     assert isinstance(seen[0], PieceBegun)
     (clip,) = finish(clips, a_stretch(stop=14.0))
     shown = [(when + clip.start_seconds, grey) for when, grey in greys(tmp_path / clip.path)]

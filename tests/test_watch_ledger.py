@@ -271,6 +271,21 @@ class TestFullDisk:
         assert "is written again, and nothing is missing" in caplog.text
         assert sent(ledger) == [(make_alarm(number=k).event, 1) for k in range(count + 2)]
 
+    def test_the_last_message_of_an_event_may_be_in_memory(self, opened):
+        ledger = opened("hook")
+        opening = make_alarm(is_open=True)
+        ledger.record_alarms([opening])
+        assert ledger.last_message(opening.event) == opening.numbered(1)
+        set_pages(ledger, 1)
+        closed = replace(opening, is_open=False, stop_seconds=9.0)
+        while not ledger.num_unwritten:
+            closed = replace(closed, stop_seconds=closed.stop_seconds + 1)
+            ledger.record_alarms([closed])
+        assert ledger.last_message(opening.event) == closed
+        set_pages(ledger, 10**6)
+        ledger.record_alarms([replace(closed, clip="clips/1.mp4")])
+        assert ledger.open_events("front") == []
+
     def test_what_is_lost_in_the_end_is_said(self, opened, caplog):
         ledger = opened("hook")
         set_pages(ledger, 1)

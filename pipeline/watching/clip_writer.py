@@ -1,11 +1,15 @@
 """Writes the clips of streams beside everything else: in a thread, one after the other."""
 
+import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from vigil.extract.decode.cutting import Cut, write_excerpts
 from vigil.extract.decode.excerpt_request import Written
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -32,9 +36,13 @@ class ClipJob:
         try:
             ((_, self.outcome),) = write_excerpts([self.cut])
         except OSError as error:
-            self.outcome = f"it cannot be written ({error.strerror})"
+            self.outcome = f"it cannot be written ({error.strerror or error})"
+        except Exception as error:  # the thread must live: results wait for what it has to say
+            log.exception("%s cannot be written", self.cut.excerpt.path)
+            self.outcome = f"it cannot be written ({type(error).__name__}: {error})"
         finally:
-            self.cut.source.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.cut.source.path.unlink()
             self._over.set()
 
 

@@ -143,10 +143,15 @@ class Ledger:
         return [read_alarm(row[0]) for row in rows]
 
     def last_message(self, event: str) -> Alarm | None:
-        """The last message of an event; None if none is on the disk."""
-        rows = self._file.rows(
-            "SELECT message FROM alarms WHERE event = ? ORDER BY sequence DESC LIMIT 1", event
-        )
+        """The last message of an event; None if there is none."""
+        with self._file.lock:
+            unwritten = [one for _, alarms, _ in self._unwritten for one in alarms]
+            rows = self._file.rows(
+                "SELECT message FROM alarms WHERE event = ? ORDER BY sequence DESC LIMIT 1", event
+            )
+        for alarm in reversed(unwritten):
+            if alarm.event == event:
+                return alarm
         return read_alarm(rows[0][0]) if rows else None
 
     def cameras_with_open_events(self) -> list[str]:

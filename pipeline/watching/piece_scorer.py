@@ -102,7 +102,8 @@ class PieceScorer:
         alarms = self._take(self._timeline.add(clip.seconds, clip.features))
         self.clips.follow(self.events.told)
         # An event that begins later may be of the next stretch, in whose folder its clip is then.
-        self.clips.write(self._kept_until + STRETCH_SECONDS, self._stretch)
+        if not self._num_ready:  # else `keep_what_is_quiet` knows which are of the present one
+            self.clips.write(self._kept_until + STRETCH_SECONDS, self._stretch)
         return alarms
 
     def finish(self) -> list[Alarm]:

@@ -91,6 +91,8 @@ class SetAside:
             self._next = packets.place_before(start)
         for copy, cluster in packets.between(self._next or 0, stop):
             assert copy.ring is not None  # in this process
+            if self._next is not None and cluster.place > self._next:
+                self.has_gap = True  # those between are forgotten already
             self._next = cluster.place + cluster.num_bytes
             content = copy.ring.read(cluster.place, cluster.num_bytes)
             if content is None:

@@ -118,8 +118,7 @@ class _EventClip:
     def give_up(self, reason: str) -> None:
         """Have no clip."""
         self.outcome = reason
-        if self.job is None:
-            self.packets.remove()
+        self.packets.remove()
 
 
 class StreamClips:
