@@ -142,9 +142,12 @@ class Driver:
         """Give up when there is nothing to wait for."""
         if any(engine.is_working or engine.step == "begin" for engine in self._fleet):
             self._worked_at = time.monotonic()
-        elif self._error is not None:
+            return
+        is_over = time.monotonic() - self._worked_at > START_SECONDS
+        # Lost engines may come back; those that ended with an error do not.
+        if self._error is not None and (is_over or not any(self._fleet)):
             raise self._error
-        elif time.monotonic() - self._worked_at > START_SECONDS:
+        if is_over:
             raise UserError(
                 "the cluster has no nodes left that can compute: start some, then run the same "
                 "command again to continue"
@@ -209,6 +212,7 @@ class Driver:
         log.warning("node %s: %s", seat.host, reason)
         self._losses[seat.name] += 1
         self._fleet.remove(engine)
+        self._sought_at = -math.inf  # so that it is replaced at once
         has_videos = bool(self._queue.leases_of(seat.name))
         # The last seat goes on as long as videos may be to blame, whose tries are counted.
         if self._losses[seat.name] >= MAX_LOSSES and (self._fleet.working or not has_videos):
