@@ -143,9 +143,11 @@ class Driver:
         if any(engine.is_working or engine.step == "begin" for engine in self._fleet):
             self._worked_at = time.monotonic()
             return
-        is_over = time.monotonic() - self._worked_at > START_SECONDS
-        # Lost engines may come back; those that ended with an error do not.
-        if self._error is not None and (is_over or not any(self._fleet)):
+        idle_seconds = time.monotonic() - self._worked_at
+        # A lost engine has been replaced by then; one that ended with an error is not.
+        has_nobody = idle_seconds > SEEK_SECONDS and not any(self._fleet)
+        is_over = idle_seconds > START_SECONDS
+        if self._error is not None and (has_nobody or is_over):
             raise self._error
         if is_over:
             raise UserError(
@@ -212,7 +214,6 @@ class Driver:
         log.warning("node %s: %s", seat.host, reason)
         self._losses[seat.name] += 1
         self._fleet.remove(engine)
-        self._sought_at = -math.inf  # so that it is replaced at once
         has_videos = bool(self._queue.leases_of(seat.name))
         # The last seat goes on as long as videos may be to blame, whose tries are counted.
         if self._losses[seat.name] >= MAX_LOSSES and (self._fleet.working or not has_videos):
