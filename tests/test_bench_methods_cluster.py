@@ -64,7 +64,7 @@ class FakeRay:
 
         return Task
 
-    def wait(self, waiting: list[Any]) -> tuple[list[Any], list[Any]]:
+    def wait(self, waiting: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
         return waiting[-1:], waiting[:-1]
 
     def get(self, call: Callable[[], bytes]) -> Any:
@@ -176,6 +176,31 @@ def test_jobs_too_wide_for_every_node_are_refused(
     with pytest.raises(
         UserError, match=r"computes with 5 threads, .* more than 4 cores: set OMP_N"
     ):
+        run_bench_methods(options)
+
+
+def test_jobs_that_no_node_can_do_any_more_do_not_wait_forever(
+    ray: FakeRay, options: BenchMethodsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="no node of the cluster has a GPU: start one that has, or"):
+        run_bench_methods(replace(options, device="cuda"))
+    ray.cluster_resources = lambda: {"CPU": 6.0, "GPU": 1.0}  # type: ignore[method-assign]
+    small = {"Alive": True, "Resources": {"CPU": 1.0, "GPU": 1.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*FakeRay.nodes(ray), small])
+    with pytest.raises(UserError, match="no node of the cluster with a GPU has more than 1 core"):
+        run_bench_methods(replace(options, device="auto"))
+    monkeypatch.setattr(ray, "wait", lambda waiting, timeout: ([], waiting))
+    with pytest.raises(UserError, match=r"2 threads, .* with a GPU has more than 1 core"):
+        list(finished_jobs(ray, {"only": int}, 2, on_gpu=True))
+    assert len(ray.cancelled) == 1
+
+
+def test_a_full_disk_of_a_node_is_told_in_a_line(
+    ray: FakeRay, options: BenchMethodsOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(28, "No space left on device", "model.safetensors")
+    monkeypatch.setattr(cluster_runs, "_load_on_node", Mock(side_effect=full))
+    with pytest.raises(UserError, match=r"joint.*, seed 1, on .*No space left on device: 'mod"):
         run_bench_methods(options)
 
 

@@ -13,6 +13,7 @@ from builders import make_features
 from fake_backbone import SPEC, make_engine
 from video_files import encode
 
+from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError
@@ -22,12 +23,15 @@ from vigil.extract.source import SourceVideo
 from vigil.extract.store import list_features
 from vigil.pipeline import option_checks
 from vigil.pipeline.cli import main
+from vigil.pipeline.cluster import cluster_engine
 from vigil.pipeline.cluster import driver as driving
 from vigil.pipeline.cluster.admission import Admission
 from vigil.pipeline.cluster.driver import Driver
 from vigil.pipeline.cluster.node import Job, News, NodeEngine
 from vigil.pipeline.cluster.seats import Seat, SeatLost
 from vigil.pipeline.cluster.video_queue import MAX_TRIES
+from vigil.pipeline.extraction.command import where
+from vigil.pipeline.options import ExtractOptions
 
 SEATS = [Seat(name, f"host-{name}", name, "cpu", 2) for name in "abc"]
 FOREVER = 1e9
@@ -197,6 +201,35 @@ def test_an_engine_with_an_error_is_used_no_more_and_the_last_one_ends_the_run(r
     nodes.failing = {"a": OSError(28, "No space left on device"), "b": OSError(28, "No space")}
     with pytest.raises(OSError, match="No space"):
         run(nodes, 6)
+
+
+def test_a_lost_engine_is_replaced_though_another_one_ended_with_an_error(run, monkeypatch):
+    nodes = ScriptedNodes(SEATS[:2])
+    nodes.failing = {"a": UserError("no memory")}
+    exchange, lost = ScriptedEngine.exchange, []
+
+    def lose_once(engine, videos):
+        if engine.seat.name == "b" and len(nodes.leased) > 4 and not lost:
+            lost.append(engine)
+            raise SeatLost("its process died", is_certain=True)
+        return exchange(engine, videos)
+
+    monkeypatch.setattr(ScriptedEngine, "exchange", lose_once)
+    outcomes, _ = run(nodes, 6)
+    assert lost
+    assert names_of(outcomes) == [f"v{number}" for number in range(6)]
+
+
+def test_nodes_write_thumbnails_where_the_command_would(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(cluster_engine, "on_cluster", lambda *given: seen.append(given[2]))
+    monkeypatch.chdir(tmp_path)
+    engine = replace(make_engine(), thumbnails=Path("out/thumbnails"))
+    options = ExtractOptions(("videos",), Path("out"), cluster="auto")
+    where(options, engine, Path("out"), FoundVideos((), 0))
+    monkeypatch.chdir("/")
+    engine_there = pickle.loads(pickle.dumps(seen[0]))("cpu")
+    assert engine_there.thumbnails == tmp_path / "out/thumbnails"
 
 
 def test_a_node_that_comes_later_helps(run, monkeypatch):

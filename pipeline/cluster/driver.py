@@ -142,9 +142,14 @@ class Driver:
         """Give up when there is nothing to wait for."""
         if any(engine.is_working or engine.step == "begin" for engine in self._fleet):
             self._worked_at = time.monotonic()
-        elif self._error is not None:
+            return
+        idle_seconds = time.monotonic() - self._worked_at
+        # A lost engine has been replaced by then; one that ended with an error is not.
+        has_nobody = idle_seconds > SEEK_SECONDS and not any(self._fleet)
+        is_over = idle_seconds > START_SECONDS
+        if self._error is not None and (has_nobody or is_over):
             raise self._error
-        elif time.monotonic() - self._worked_at > START_SECONDS:
+        if is_over:
             raise UserError(
                 "the cluster has no nodes left that can compute: start some, then run the same "
                 "command again to continue"

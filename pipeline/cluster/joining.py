@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from vigil.extract.errors import UserError
@@ -20,6 +21,9 @@ _QUIET = {
     "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
 }
 """Nothing is sent to Ray's makers, and nothing said on the terminal."""
+_IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "1"}
+"""What listens, but is no head of a cluster, is asked for 40 seconds, and not 20 times so long. A
+head that we start may need more tries."""
 
 
 @contextmanager
@@ -36,6 +40,7 @@ def joined(address: str) -> Iterator[Any]:
     os.environ.update(_QUIET)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address != AUTO:
+        os.environ.update(_IMPATIENT)
         _require_listener(address)
     with _signals_kept():
         import ray
@@ -55,7 +60,9 @@ def joined(address: str) -> Iterator[Any]:
                 "its nodes with 'ray start', and use the same Ray and Python as there"
             ) from error
     try:
-        yield ray
+        # Ray prints that a node is lost; standard output is for results.
+        with redirect_stdout(sys.stderr):
+            yield ray
     finally:
         ray.shutdown()
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from vigil.extract.errors import UserError
+from vigil.extract.errors import UserError, counted
 
 MAX_RETRIES = 3
 """So often a job is given to another node when its own is lost."""
+LOOK_SECONDS = 60.0
+"""How often it is asked whether there is still a node with room for jobs."""
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -26,21 +28,26 @@ def has_gpus(ray: Any) -> bool:
     return bool(ray.cluster_resources().get("GPU"))
 
 
-def num_cores_of_nodes(ray: Any) -> int:
-    """The cores of the node that has most of them."""
-    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+def most_cores(ray: Any, on_gpu: bool) -> int:
+    """The cores of the node that has most of them; with a GPU, if one is needed."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [one for one in resources if one.get("GPU") or not on_gpu]
+    return max((int(one.get("CPU", 0)) for one in fitting), default=0)
 
 
-def require_cores(ray: Any, num_cores: int) -> None:
+def require_room(ray: Any, num_cores: int, on_gpu: bool) -> None:
     """Refuse jobs that no node has room for, which would wait forever.
 
     Raises:
-        UserError: names the cores needed and those there are.
+        UserError: names what is needed and what there is.
     """
-    if num_cores > (most := num_cores_of_nodes(ray)):
+    if on_gpu and not has_gpus(ray):
+        raise UserError("no node of the cluster has a GPU: start one that has, or use --device cpu")
+    if num_cores > (most := most_cores(ray, on_gpu)):
         raise UserError(
             f"each job computes with {num_cores} threads, as torch does here, but no node of the "
-            f"cluster has more than {most} cores: set OMP_NUM_THREADS={most}"
+            f"cluster {'with a GPU ' * on_gpu}has more than {counted(most, 'core')}: set "
+            f"OMP_NUM_THREADS={max(most, 1)}, or start one that has"
         )
 
 
@@ -54,12 +61,19 @@ def finished_jobs(
         jobs: key -> a function that can be pickled.
         num_cores: that a job needs.
         on_gpu: whether it needs a GPU, too.
+
+    Raises:
+        UserError: no node has room for a job any more.
     """
     task = ray.remote(num_cpus=num_cores, num_gpus=int(on_gpu), max_retries=MAX_RETRIES)(_call)
     waiting = {task.remote(job): key for key, job in jobs.items()}
     try:
         while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
+            finished, _ = ray.wait(list(waiting), timeout=LOOK_SECONDS)
+            if not finished:
+                require_room(ray, num_cores, on_gpu)
+                continue
+            [done] = finished
             key = waiting.pop(done)
             try:
                 yield key, ray.get(done)

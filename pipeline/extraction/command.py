@@ -128,8 +128,10 @@ def where(
         return nullcontext(engine)
     from vigil.pipeline.cluster.cluster_engine import on_cluster
 
-    compute = options.compute
-    maker = partial(_engine_on, engine, compute)
+    compute, album = options.compute, engine.thumbnails
+    # Absolute before it is sent: nodes work in other folders.
+    sent = replace(engine, thumbnails=None if album is None else album.absolute())
+    maker = partial(_engine_on, sent, compute)
     return on_cluster(engine, options.cluster, maker, compute, store, found.videos)
 
 
@@ -137,8 +139,7 @@ def _engine_on(engine: Engine, compute: ComputeOptions, device: str) -> Engine:
     """An engine that extracts the same, with the options, on a device of the machine it is on."""
     asked = replace(compute, device=device)
     same = make_engine(engine.networks, engine.spec, engine.views, asked, engine.keep_clips)
-    thumbnails = None if engine.thumbnails is None else engine.thumbnails.absolute()
-    return replace(same, thumbnails=thumbnails)
+    return replace(same, thumbnails=engine.thumbnails)
 
 
 def _require_devices(compute: ComputeOptions) -> None:

@@ -7,9 +7,7 @@ the command would have made.
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,8 +26,8 @@ from vigil.pipeline.cluster.tasks import (
     LostJobError,
     finished_jobs,
     has_gpus,
-    num_cores_of_nodes,
-    require_cores,
+    most_cores,
+    require_room,
 )
 from vigil.pipeline.logs import PACKAGE
 from vigil.pipeline.options import BenchMethodsOptions
@@ -57,15 +55,14 @@ def make_on_cluster(
     if not runs:
         return 0
     num_failed, num_cores = 0, torch.get_num_threads()
-    # Ray prints that a node is lost; standard output is for the table.
-    with joined(options.cluster) as ray, redirect_stdout(sys.stderr):
-        require_cores(ray, num_cores)
+    with joined(options.cluster) as ray:
         on_gpu = options.device == "cuda" or (options.device == "auto" and has_gpus(ray))
+        require_room(ray, num_cores, on_gpu)
         order = _Order(
             options,
             "cuda" if on_gpu else "cpu",
             num_cores,
-            num_cores_of_nodes(ray) // num_cores,
+            most_cores(ray, on_gpu) // num_cores,
             Path.cwd(),
             (options.out / LOCK_NAME).read_bytes(),
             installed_versions(),
@@ -135,6 +132,8 @@ def _make_on_node(run: TableRun, order: _Order) -> _Made:
     except DivergedError as error:
         return _Made(host, warnings=tuple(warnings.messages), divergence=str(error))
     except UserError as error:
+        return _Made(host, warnings=tuple(warnings.messages), problem=str(error))
+    except OSError as error:  # such as a full disk; Ray would make a traceback of it
         return _Made(host, warnings=tuple(warnings.messages), problem=str(error))
     finally:
         package.removeHandler(warnings)
