@@ -248,6 +248,7 @@ def test_no_shell_no_program_from_files():
         ("device.py", "pickle.load"),
         ("package_weights.py", "subprocess"),
         ("package_weights.py", "pickle.Unpickler"),
+        ("node.py", "pickle.load"),
         ("program.py", "subprocess"),
     ]
     assert "| safe" not in (ROOT / "pipeline/templates/report.html").read_text()
