@@ -391,7 +391,7 @@ class WatchOptions:
     """Where alarms go, besides events.jsonl: https://HOST/PATH, mqtt://HOST/PREFIX or 'exec:PROGRAM
     ARGUMENT ...'; may be repeated."""
     metrics: str | None = None
-    """HOST:PORT at which to serve /metrics (Prometheus) and /healthz."""
+    """HOST:PORT for /metrics (Prometheus) and /healthz."""
     once: bool = False
     """Score everything that is complete now, then exit."""
     from_now: bool = False
