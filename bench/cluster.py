@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,14 +33,16 @@ import torch
 import tyro
 
 from bench import machine, standin
-from bench.processes import ROOT, cheap_vigil, run_python, running
+from bench.processes import ROOT, Program, cheap_vigil, run_python, running
 from bench.table import Row, render
 from bench.videos import draw_video
 from vigil.extract.clips import CLIP_FRAMES, VIEW_SIZE, ClipGrid
 from vigil.extract.decode.reader import Clip, ReadingOptions, read_video
+from vigil.extract.decode.videos import find_videos
 from vigil.extract.errors import UserError
 from vigil.extract.source import SourceVideo
-from vigil.extract.store import list_features
+from vigil.extract.store import SUFFIX, list_features
+from vigil.pipeline.options import VIDEO_EXTENSIONS
 
 Part = Literal["overhead", "object-store", "losses"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -55,7 +58,10 @@ class Options:
     num_videos: int = 8
     """Videos of a minute."""
     num_short: int = 60
-    """Videos of five seconds, for losses."""
+    """Videos for losses."""
+    short: Path | None = None
+    """Folder of videos, of which the first ones are used for losses; by default they are drawn, of
+    five seconds."""
     repeats: int = 2
     """Turns, of which the shortest time counts."""
 
@@ -135,8 +141,7 @@ class Computing:
 
 def object_store(options: Options, folder: Path) -> Iterator[Row]:
     """Yield the seconds a video if clips go through the object store, against the engine's."""
-    import ray
-
+    ray: Any = import_module("ray")
     videos = draw_copies(folder / "videos", options.num_videos, 60)
     ray.init(
         "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=2
@@ -171,22 +176,27 @@ def losses(options: Options, folder: Path) -> Iterator[Row]:
     Raises:
         UserError: a feature differs from one machine's, or was computed twice after it was there.
     """
-    from ray.cluster_utils import Cluster
-
     videos, local, far = (folder / name for name in ("videos", "local", "far"))
-    draw_copies(videos, options.num_short, 5)
+    if options.short is None:
+        draw_copies(videos, options.num_short, 5)
+    else:
+        videos.mkdir()
+        found = find_videos([str(options.short)], VIDEO_EXTENSIONS).videos
+        for number, video in enumerate(found[: options.num_short]):
+            shutil.copy(video.path, videos / f"{number:03}{video.path.suffix}")
     alone = run_python(extract(videos, local))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    utils: Any = import_module("ray.cluster_utils")
+    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     arguments = extract(videos, far, "--cluster", cluster.address)
     begun = time.perf_counter()
     with running(arguments) as first:
-        _wait_for(far, options.num_short // 4)
+        _wait_for(far, options.num_short // 4, first)
         first.process.kill()
     before = _times(far)
     with running(arguments) as second:
         for share in (2, 3):
-            _wait_for(far, share * options.num_short // 4)
+            _wait_for(far, share * options.num_short // 4, second)
             cluster.remove_node(nodes.pop(), allow_graceful=False)
             nodes.insert(0, cluster.add_node(num_cpus=1))
         second.require_success()
@@ -201,9 +211,10 @@ def losses(options: Options, folder: Path) -> Iterator[Row]:
     yield Row("losses", "driver killed once, node twice", seconds, "s", seconds / alone, note)
 
 
-def _wait_for(store: Path, number: int) -> None:
-    while not store.is_dir() or len(list_features(store)) < number:
-        time.sleep(0.2)
+def _wait_for(store: Path, number: int, program: Program) -> None:
+    while len([*store.rglob(f"*{SUFFIX}")]) < number:
+        if program.wait(0.1) is not None:
+            raise UserError(f"it ended before {number} videos: {program.messages()}")
 
 
 def _times(store: Path) -> dict[str, int]:

@@ -56,6 +56,9 @@ class ScriptedEngine:
     def exchange(self, videos):
         self.videos += [video.name for video in videos]
         self.nodes.leased.append((self.seat.name, tuple(self.videos)))
+        if self.videos and self.nodes.num_ends:
+            self.nodes.num_ends -= 1
+            raise SeatLost("its process died", is_certain=True)
         if self.nodes.killers & set(self.videos):
             raise SeatLost("its process died", is_certain=True)
         if self.seat.name in self.nodes.failing:
@@ -79,7 +82,7 @@ class Call:
 
 class ScriptedNodes:
     def __init__(self, seats=SEATS):
-        self.there = list(seats)
+        self.there, self.num_ends = list(seats), 0
         self.engines, self.leased, self.stopped = {}, [], []
         self.killers, self.failing, self.unreachable, self.mute = set(), {}, set(), set()
 
@@ -172,6 +175,13 @@ def test_a_video_that_kills_is_a_failure_and_the_others_are_extracted(run, num_s
     assert f"{MAX_TRIES} processes of the cluster ended while they extracted it, the last" in reason
     assert "on node host-" in reason
     assert reason.endswith(": its process died")
+
+
+def test_videos_are_not_blamed_if_the_driver_has_not_asked_for_longer_than_a_lease(run):
+    nodes = ScriptedNodes(SEATS[:1])
+    nodes.num_ends = MAX_TRIES + 1
+    outcomes, _ = run(nodes, 2, lease_seconds=0)
+    assert names_of(outcomes) == ["v0", "v1"]
 
 
 def test_videos_of_a_node_out_of_reach_are_extracted_after_its_lease(run, monkeypatch):
