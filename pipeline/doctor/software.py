@@ -20,6 +20,7 @@ EXTRAS = {
     "watch": (("paho", "alarms over MQTT"), ("watchfiles", "new recordings noticed at once")),
     "serve": (("fastapi", "vigil serve"), ("uvicorn", "vigil serve")),
     "parquet": (("pyarrow", "results as Parquet"),),
+    "cluster": (("ray", "--cluster"),),
 }
 """Extra of the package -> its modules, and what each of them is good for."""
 MIN_FILES, GOOD_FILES = 256, 1024
