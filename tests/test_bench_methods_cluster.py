@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -117,9 +118,9 @@ def test_nodes_make_the_same_table(
     with caplog.at_level("INFO"):
         assert run_bench_methods(options) == 0
     assert ray.needs == {"num_cpus": 2, "num_gpus": 0, "max_retries": 3}
-    assert f"joint, seed 1: trained in 0 s, evaluated in 0 s on {socket.gethostname()}" in [
-        message.replace(" 1 s", " 0 s") for message in caplog.messages
-    ]
+    host = re.escape(socket.gethostname())
+    said = rf"joint, seed 1: trained in \d+ s, evaluated in \d+ s on {host}"
+    assert re.search(said, caplog.text)
     assert texts(options.out) == texts(trained / "out")
     with patch.object(cluster_runs, "joined", side_effect=AssertionError):  # all are recognised
         assert run_bench_methods(options) == 0
@@ -156,7 +157,7 @@ def test_a_node_that_does_not_fit_is_refused_before_it_trains(
         return str(made.problem)
 
     assert problem(versions={**order.versions, "torch": "1.0"}).startswith(
-        "this node has another version of torch than the machine of the command: install"
+        "this node has other versions (torch "
     )
     assert problem(lock=b"another").startswith(f"this node has another {options.out}: the folders")
     assert problem(replace(run, made_of="other")).startswith("this node has other features: the")

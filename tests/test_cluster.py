@@ -23,7 +23,7 @@ from vigil.extract.source import SourceVideo
 from vigil.extract.store import list_features
 from vigil.pipeline import option_checks
 from vigil.pipeline.cli import main
-from vigil.pipeline.cluster import cluster_engine
+from vigil.pipeline.cluster import cluster_engine, ray_nodes
 from vigil.pipeline.cluster import driver as driving
 from vigil.pipeline.cluster.admission import Admission
 from vigil.pipeline.cluster.driver import Driver
@@ -228,6 +228,16 @@ def test_a_lost_engine_is_replaced_though_another_one_ended_with_an_error(run, m
     outcomes, _ = run(nodes, 6)
     assert lost
     assert names_of(outcomes) == [f"v{number}" for number in range(6)]
+
+
+def test_a_node_without_vigil_is_told_of_by_the_last_line_of_its_error():
+    error = Exception(
+        "The actor died because of an error raised in its creation task, ray::x (pid=1)\n"
+        "RuntimeError: The actor failed to import on the worker.\n\nTraceback:\n"
+        "ModuleNotFoundError: No module named 'vigil'\n"
+    )
+    told = "does not start (ModuleNotFoundError: No module named 'vigil'): install the same vigil"
+    assert told in ray_nodes._reason(error)
 
 
 def test_nodes_write_thumbnails_where_the_command_would(monkeypatch, tmp_path):

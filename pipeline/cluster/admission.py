@@ -14,7 +14,8 @@ from pathlib import Path
 from vigil.extract.errors import UserError
 from vigil.extract.files import PARTIAL_SUFFIX
 from vigil.extract.source import SourceVideo, size_and_time
-from vigil.pipeline.cluster.node import Answers, Questions, own_versions
+from vigil.pipeline.cluster.node import Answers, Questions
+from vigil.pipeline.cluster.same_code import differences, own_versions
 from vigil.pipeline.cluster.seats import Seat
 
 MAX_PROBED = 100
@@ -83,19 +84,19 @@ class Admission:
             raise _refusal(seat, answers.problems[0])
         if wrote != self._token:
             raise _refusal(seat, f"writes to another folder {self._store}: mount this one there")
-        if differences := _differences(answers.versions, self._versions):
-            raise _refusal(seat, f"has other versions ({differences}): install the same there")
+        if others := differences(answers.versions, self._versions):
+            raise _refusal(seat, f"has other versions ({others}): install the same there")
         if self._first is None:
             self._first = seat, answers
-        first, others = self._first
-        if answers.precision != others.precision:
+        first, known = self._first
+        if answers.precision != known.precision:
             raise _refusal(
                 seat,
-                f"computes in {answers.precision}, and node {first.host} in {others.precision}: "
+                f"computes in {answers.precision}, and node {first.host} in {known.precision}: "
                 "choose one of these with --precision",
             )
         self._arithmetics.add(answers.arithmetic)
-        if answers.arithmetic != others.arithmetic and len(self._arithmetics) == 2:
+        if answers.arithmetic != known.arithmetic and len(self._arithmetics) == 2:
             log.warning(
                 "nodes compute on %s: their features agree up to rounding, not bit for bit",
                 " and ".join(sorted(self._arithmetics)),
@@ -112,12 +113,6 @@ class Admission:
 
 def _refusal(seat: Seat, problem: str) -> UserError:
     return UserError(f"node {seat.host} {problem}, or leave that node out of the cluster")
-
-
-def _differences(theirs: dict[str, str], ours: dict[str, str]) -> str:
-    names = sorted(theirs.keys() | ours.keys())
-    pairs = [(name, theirs.get(name, "none"), ours.get(name, "none")) for name in names]
-    return ", ".join(f"{name} {there}, here {here}" for name, there, here in pairs if there != here)
 
 
 def _one_of_each_folder(videos: Sequence[SourceVideo]) -> tuple[tuple[Path, int], ...]:

@@ -4,7 +4,6 @@ If it is not asked for `lease_seconds`, its driver is gone, or has given it up. 
 because another seat may get its videos, and two must not write the same files.
 """
 
-import hashlib
 import logging
 import os
 import pickle
@@ -20,7 +19,6 @@ from typing import TypeVar
 
 import torch
 
-from vigil.extract import versions
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.device import DeviceSaid, device_name
 from vigil.extract.engine.dispatch import Engine
@@ -28,6 +26,7 @@ from vigil.extract.engine.writer import Extracted
 from vigil.extract.errors import FailedVideo, UserError
 from vigil.extract.networks.hardware import choose_precision, select_devices
 from vigil.extract.source import SourceVideo, size_and_time
+from vigil.pipeline.cluster.same_code import own_versions
 
 Item = TypeVar("Item")
 
@@ -198,15 +197,6 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._said.put(DeviceSaid(record.name, record.levelno, record.getMessage()))
-
-
-def own_versions() -> dict[str, str]:
-    """The versions of what features depend on, and a digest of our own code."""
-    code = hashlib.sha256()
-    for path in sorted(Path(versions.__file__).parent.rglob("*.py")):
-        code.update(path.read_bytes())
-    known = versions.installed_versions() | {"vigil.extract": code.hexdigest()[:12]}
-    return {name: version for name, version in known.items() if name != "python"}
 
 
 def _problems_of_paths(asked: Questions) -> Sequence[str]:

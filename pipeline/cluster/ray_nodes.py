@@ -158,5 +158,8 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "running low on memory" in text:
         return "its process was ended because the node ran out of memory"
+    if "error raised in its creation task" in text:  # such as a module that is not there
+        last = str(error).strip().splitlines()[-1].strip()
+        return f"its process does not start ({last[:200]}): install the same vigil there"
     _, found, detail = text.partition("Worker exit detail: ")
     return f"its process died ({(detail if found else text).partition(' Some common')[0][:200]})"

@@ -19,8 +19,8 @@ from vigil.data.storage import Storage
 from vigil.extract.errors import UserError, counted
 from vigil.extract.files import LOCK_NAME
 from vigil.extract.networks.hardware import select_device
-from vigil.extract.versions import installed_versions
 from vigil.pipeline.cluster.joining import joined
+from vigil.pipeline.cluster.same_code import differences, own_versions
 from vigil.pipeline.cluster.tasks import (
     MAX_RETRIES,
     LostJobError,
@@ -65,7 +65,7 @@ def make_on_cluster(
             most_cores(ray, on_gpu) // num_cores,
             Path.cwd(),
             (options.out / LOCK_NAME).read_bytes(),
-            installed_versions(),
+            own_versions(),
         )
         jobs = {run: partial(_make_on_node, run, order) for run in runs}
         logger.info("%s to train on the cluster", counted(len(runs), "run"))
@@ -157,15 +157,8 @@ def _require_same_place(run: TableRun, order: _Order) -> None:
     Raises:
         UserError: names what differs, and the remedy.
     """
-    own = installed_versions()
-    differing = [
-        name for name in {**own, **order.versions} if own.get(name) != order.versions.get(name)
-    ]
-    if differing:
-        raise UserError(
-            f"this node has another version of {', '.join(sorted(differing))} than the machine of "
-            "the command: install the same ones"
-        )
+    if others := differences(own_versions(), order.versions):
+        raise UserError(f"this node has other versions ({others}): install the same there")
     try:
         os.chdir(order.folder)
         lock = (order.options.out / LOCK_NAME).read_bytes()
