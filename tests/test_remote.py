@@ -1,31 +1,38 @@
-"""Videos behind addresses: what is accepted, listed, fetched, recognised, and what is not stored."""
+"""Videos behind addresses: what is accepted, listed, fetched and recognised."""
 
 import csv
 import hashlib
 import http.server
 import os
 import threading
-import time
 from base64 import b64encode
-from pathlib import Path
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
+from builders import VIEWS, fake_extraction, make_features, write_checkpoint, write_store
 from fake_backbone import BACKBONE
 from video_files import draw_frames, encode
 
 from vigil.extract.decode.videos import find_videos
+from vigil.extract.engine import dispatch
 from vigil.extract.errors import UserError, VideoError
 from vigil.extract.networks.backbones import BACKBONES
 from vigil.extract.remote import addresses, stores
 from vigil.extract.remote.fetching import copy_path, fetch
 from vigil.extract.store import feature_path, read_features
 from vigil.pipeline.cli import main
+from vigil.pipeline.extraction.command import ExtractionReport
 from vigil.pipeline.extraction.fetched import COPIES_FOLDER
+from vigil.pipeline.options import ScoreOptions
+from vigil.pipeline.scoring import command as scoring
+from vigil.pipeline.scoring.results import read_results
 
 fsspec = pytest.importorskip("fsspec")
 
 LENGTHS = {"Fighting/a.mp4": 70, "Fighting/b.mp4": 20, "c.mp4": 130}
-SECRET = "hunter2hunter2"  # noqa: S105
+SECRET = "hunter2hunter2"
 SETTINGS = ["--weights", "random", "--precision", "fp32", "--device", "cpu", "--workers", "0"]
 
 
@@ -62,6 +69,7 @@ def store(tmp_path):
 def extract(monkeypatch, store, capsys):
     """Run the command with the fake backbone; return (exit code, its messages)."""
     monkeypatch.setitem(BACKBONES, "fake", BACKBONE)
+    monkeypatch.setattr(dispatch, "WATCH_SECONDS", 0.02)
 
     def run(*arguments, out=store):
         settings = ["--out", str(out), "--backbone", "fake", *SETTINGS]
@@ -283,6 +291,32 @@ class TestFinding:
         code, said = extract("memory://bucket/cctv", "--cluster", "auto")
         assert code == 2
         assert "--cluster does not fetch videos" in " ".join(said.split())
+
+
+class TestScore:
+    @pytest.fixture
+    def options(self, memory, monkeypatch, tmp_path):
+        """Options of a command that scores one remote video, whose features are there."""
+        engine = SimpleNamespace(views=VIEWS, devices=(torch.device("cpu"),))
+        report = ExtractionReport(present=["a.mp4"])
+        monkeypatch.setattr(scoring, "scoring_engine", lambda config, options: engine)
+        monkeypatch.setattr(scoring, "extract_videos", fake_extraction(report))
+        write_store(tmp_path / "results" / "features", make_features("a.mp4"))
+        run = write_checkpoint(tmp_path / "run", threshold=0.0)
+        return ScoreOptions(("memory://bucket/cctv/Fighting/a.mp4",), tmp_path / "results", run)
+
+    def test_results_name_the_address_and_clips_say_what_to_do(self, options):
+        assert scoring.run_score(options) == 0
+        (result,) = read_results(options.out).videos
+        assert result.source == "memory://bucket/cctv/Fighting/a.mp4"
+        assert main(["report", str(options.out), "--clips"]) == 3
+        (result,) = read_results(options.out).videos
+        assert "is not here: copy it, and score the copy with --clips" in result.warnings[-1]
+
+    @pytest.mark.parametrize("changes", [{"clips": True}, {"clock": "creation"}])
+    def test_what_needs_the_video_is_refused(self, options, changes):
+        with pytest.raises(UserError, match="score that folder into the same OUT"):
+            scoring.run_score(replace(options, **changes))
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

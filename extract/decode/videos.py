@@ -417,7 +417,8 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
 def _listed_remote(addresses: Sequence[str], search: _Search) -> Iterator[_Found]:
     """Yield the videos at the addresses of a list, named like its files elsewhere."""
     places = {one: PurePosixPath("/", decoded(one)) for one in addresses}
-    above = os.path.commonpath([one.parent.parent for one in places.values()] or ["/"])
+    folders = [str(place.parent.parent) for place in places.values()]
+    above = os.path.commonpath(folders or ["/"])
     for address, place in places.items():
         name = str(place.relative_to(above))
         try:

@@ -119,9 +119,7 @@ def _modified_ns(info: Mapping[str, Any], etag: str) -> int | None:
 
 def _seconds(time: object) -> float | None:
     if isinstance(time, str):
-        time = (
-            parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
-        )
+        time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time)
     if isinstance(time, datetime):
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     return float(time) if isinstance(time, (int, float)) else None
@@ -155,7 +153,7 @@ def patiently(call: Callable[[], _Result], address: str, stopped: Event | None =
                 raise VideoError(reason, may_pass=not isinstance(error, _NOT_FOUND)) from error
             if number == NUM_TRIES - 1:
                 raise VideoError(f"{reason} ({NUM_TRIES} tries)", may_pass=True) from error
-        pause = FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1)  # noqa: S311
+        pause = FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1)
         log.info("%s: %s; trying again in %.1f s", address, reason, pause)
         if stopped.wait(pause):
             raise StoppedError

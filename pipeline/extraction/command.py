@@ -364,9 +364,7 @@ def _run(
             progress.update()
 
         if fetching is not None and any(video.remote is not None for video in videos):
-            extracting: Generator[Outcome] = extract_fetched(
-                engine, videos, store, watch, fetching
-            )
+            extracting: Generator[Outcome] = extract_fetched(engine, videos, store, watch, fetching)
         else:
             extracting = engine.extract(videos, store, watch)
         with closing(extracting) as outcomes:

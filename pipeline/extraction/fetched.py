@@ -156,8 +156,8 @@ class Copies:
         limit = self._fetching.max_bytes
         if size > limit:
             raise VideoError(
-                f"it has {size / 2**30:.3g} GiB, and copies may have {limit / 2**30:.3g} GiB: raise "
-                "fetch_gib"
+                f"it has {size / 2**30:.3g} GiB, and all copies together may have "
+                f"{limit / 2**30:.3g}: raise fetch_gib"
             )
         with self._changed:
             while sum(self._sizes.values()) + size > limit and not self._stopped.is_set():
