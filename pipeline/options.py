@@ -112,7 +112,7 @@ class ExtractOptions:
 
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
-    ?, or text files with one path per line; also s3://BUCKET/FOLDER and other addresses."""
+    ?, text files with one path per line, or s3:// addresses."""
     out: Path
     """Folder for the feature files, which keep the videos' relative paths."""
     backbone: str = "i3d"
@@ -323,7 +323,7 @@ class ScoreOptions:
 
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
-    ?, or text files with one path per line; also s3://BUCKET/FOLDER and other addresses."""
+    ?, text files with one path per line, or s3:// addresses."""
     out: Path
     """Folder for the results; the features are kept in its subfolder features."""
     checkpoint: Path | None = None

@@ -183,9 +183,7 @@ def _found(
         return [event.clip or NOT_RECORDED for event in result.events]
     unknown = "its file is not recorded in the results"
     if result.source is not None and is_remote(result.source):
-        unknown = (
-            f"{result.source} is not on this machine: copy it, and score the copy with --clips"
-        )
+        unknown = f"{result.source} is not here: copy it, and score the copy with --clips"
     paths = [clip_path(folder, result.video, number + 1) for number in range(result.num_events)]
     return [found.get(path, unknown) for path in paths]
 
