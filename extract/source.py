@@ -24,16 +24,41 @@ MASK = "_gt"
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """A file behind an address, as its store describes it."""
+
+    address: str
+    """Without secrets; it is stored and shown."""
+    key: str
+    """What the library of the store calls it."""
+    num_bytes: int
+    modified_ns: int | None
+    """Time of the last change, made different by other fingerprints; None: not known."""
+    etag: str = ""
+    """Fingerprint that the store gives each version; empty: none."""
+    md5: str = ""
+    """MD5 of the bytes, in base64; empty: not known."""
+
+
+@dataclass(frozen=True)
 class SourceVideo:
     """A video to extract: its path, and its name in every output."""
 
     path: Path
+    """Of a remote video there is nothing until it has been fetched."""
     name: str
     """Relative to the folder of videos, with forward slashes."""
     picture_fps: float = PICTURE_FPS
     """Frames per second, if it is a folder of pictures."""
     input_fps: float | None = None
     """Frames per second, if it is a raw stream whose headers state no rate; None: assume 25."""
+    remote: RemoteFile | None = None
+    """What has to be fetched before the video can be read; None: it is here."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from: its address, or its path."""
+        return str(self.path.absolute()) if self.remote is None else self.remote.address
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def score(
     """Score videos: their labels, events and scores, and which of them failed.
 
     Args:
-        videos: folders, video files, patterns or lists of them, one or several.
+        videos: folders, video files, patterns, lists of them or addresses, one or several.
         checkpoint: folder of a run or of one of its checkpoints; None for the detector that ships
             with vigil.
         out: folder for results, report and features, as vigil score writes them, from which an
@@ -147,7 +147,7 @@ def extract(
     """Extract the features of videos into a folder of feature files: which are there, which failed.
 
     Args:
-        videos: folders, video files, patterns or lists of them, one or several.
+        videos: folders, video files, patterns, lists of them or addresses, one or several.
         out: folder for the feature files, from which an interrupted call continues.
         progress: called with a `Progress` now and then.
         **options: the flags of vigil extract, such as ``endpoint="Mixed_4d"``.

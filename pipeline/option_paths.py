@@ -17,6 +17,8 @@ _MAY_USE_STARTER = (
     options.CalibrateOptions,
     options.DoctorOptions,
 )
+_MAY_FETCH = (options.ExtractOptions, options.ScoreOptions)
+"""Commands whose videos may be addresses."""
 
 
 def check_paths(chosen: Any) -> None:
@@ -27,7 +29,7 @@ def check_paths(chosen: Any) -> None:
     """
     videos = getattr(chosen, "videos", None)
     for argument in videos if isinstance(videos, tuple) else ():
-        check_argument(argument)
+        check_argument(argument, isinstance(chosen, _MAY_FETCH))
     if isinstance(chosen, options.ExplainOptions):
         check_argument(chosen.video)
     for name in ("annotations", "test_annotations"):

@@ -26,6 +26,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "settle_seconds": _IS_LENGTH,
     "keep_days": _IS_ABOVE_0,
     "keep_gib": _IS_ABOVE_0,
+    "fetch_gib": _IS_ABOVE_0,
     "min_free_gib": (lambda value: 0 <= value < math.inf, "is not a size: use 0 or more"),
     "report_videos": (lambda value: value >= 1, "is not a number of videos: use 1 or more"),
     "give_up_hours": _IS_ABOVE_0,

@@ -112,7 +112,7 @@ class ExtractOptions:
 
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
-    ?, or text files with one path per line."""
+    ?, text files with one path per line, or s3:// addresses."""
     out: Path
     """Folder for the feature files, which keep the videos' relative paths."""
     backbone: str = "i3d"
@@ -152,6 +152,9 @@ class ExtractOptions:
     cluster: str | None = None
     """Extract on the nodes of a Ray cluster: HOST:PORT of its head, or auto: the cluster that this
     machine is part of, else this machine alone."""
+    fetch_gib: float = 20.0
+    """Disk space for copies of videos from s3:// and other addresses, in OUT, in GiB. A copy is
+    removed as soon as its video has features."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)
@@ -320,7 +323,7 @@ class ScoreOptions:
 
     videos: Videos
     """Folders (searched with all subfolders), video files, folders of pictures, patterns with * or
-    ?, or text files with one path per line."""
+    ?, text files with one path per line, or s3:// addresses."""
     out: Path
     """Folder for the results; the features are kept in its subfolder features."""
     checkpoint: Path | None = None
@@ -368,6 +371,9 @@ class ScoreOptions:
     cluster: str | None = None
     """Extract on the nodes of a Ray cluster: HOST:PORT of its head, or auto: the cluster that this
     machine is part of, else this machine alone."""
+    fetch_gib: float = 20.0
+    """Disk space for copies of videos from s3:// and other addresses, in OUT, in GiB. A copy is
+    removed as soon as its video has features."""
     dry_run: bool = False
     """Report what would be done, without doing it."""
     compute: OmitArgPrefixes[ComputeOptions] = field(default_factory=ComputeOptions)

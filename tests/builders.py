@@ -127,7 +127,7 @@ def score_store(checkpoint, files, folder, threshold=None, **settings):
 def fake_extraction(report):
     """A stand-in for `extract_videos`, with the outcome that a report says."""
 
-    def extract_videos(found, store, *arguments, when_ready=None):
+    def extract_videos(found, store, *arguments, when_ready=None, **settings):
         for name in [*report.present, *(one.video for one in report.extracted)]:
             if when_ready is not None:
                 when_ready(name, feature_path(store, name))

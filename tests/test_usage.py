@@ -174,8 +174,8 @@ EARLY = [
         "rtsp://cam/1?a=2 is an address, and ",
     ),
     (
-        "score https://x.org/a.mp4 --checkpoint {root} --out R",
-        "https://x.org/a.mp4 is an address, and vigi",
+        "score ftp://x.org/a.mp4 --checkpoint {root} --out R",
+        "ftp://x.org/a.mp4 is an address, and vigi",
     ),
     (
         "extract file:///a.mp4 --out R",

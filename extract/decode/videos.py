@@ -13,10 +13,19 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vigil.extract.errors import FailedVideo, UserError, counted
-from vigil.extract.source import PICTURE_ENDINGS, PICTURE_FPS, SourceVideo, composed, list_pictures
+from vigil.extract.errors import FailedVideo, UserError, VideoError, counted
+from vigil.extract.remote.addresses import check_address, is_remote
+from vigil.extract.remote.stores import decoded, list_below, look_up
+from vigil.extract.source import (
+    PICTURE_ENDINGS,
+    PICTURE_FPS,
+    RemoteFile,
+    SourceVideo,
+    composed,
+    list_pictures,
+)
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -65,6 +74,12 @@ class _Found:
     path: Path
     searched: Path | None = None
     """The folder in which it was found; None if the user named it directly."""
+    remote: RemoteFile | None = None
+
+    @property
+    def place(self) -> str:
+        """Its path or address."""
+        return str(self.path) if self.remote is None else self.remote.address
 
 
 @dataclass
@@ -74,9 +89,12 @@ class _Search:
     extensions: set[str]
     with_pictures: bool
     """Whether folders of pictures are videos."""
+    may_fetch: bool = False
+    """Whether arguments may be addresses to fetch from."""
     other_files: set[Path] = field(default_factory=set)
     linked_folders: set[Path] = field(default_factory=set)
     unreadable: list[OSError] = field(default_factory=list)
+    failures: list[FailedVideo] = field(default_factory=list)
 
     def in_folder(self, folder: Path, names: Sequence[str], root: Path) -> Iterator[_Found]:
         """Yield the videos among the files of a folder, or the folder if it is a video."""
@@ -123,6 +141,7 @@ def find_videos(
     follow_links: bool = False,
     picture_fps: float | None = None,
     input_fps: float | None = None,
+    may_fetch: bool = False,
 ) -> FoundVideos:
     """Find the videos in folders, named directly, matching patterns, or listed in text files.
 
@@ -137,17 +156,21 @@ def find_videos(
         follow_links: whether links in folders may lead to videos outside of them.
         picture_fps: frames per second of folders of pictures; None: those are not videos.
         input_fps: frames per second of raw streams whose headers state no rate; None: assume 25.
+        may_fetch: whether arguments may be addresses, whose videos are only looked up here.
 
     Raises:
         UserError: an argument does not exist, there are no videos, two videos have the same name,
             or an option is invalid.
     """
     check_search(extensions, picture_fps, input_fps)
-    search = _Search(parse_extensions(extensions), picture_fps is not None)
+    search = _Search(parse_extensions(extensions), picture_fps is not None, may_fetch)
     found = _by_name(one for argument in arguments for one in _expand(argument, search))
-    failures = [_unreadable(error) for error in search.unreadable]
+    failures = [*search.failures, *(_unreadable(error) for error in search.unreadable)]
     videos = []
     for one in found:
+        if one.remote is not None:
+            videos.append(SourceVideo(one.path, one.name, PICTURE_FPS, input_fps, one.remote))
+            continue
         check = _why_no_pictures if one.path.is_dir() else why_not
         if reason := check(one.path, None if follow_links else one.searched):
             failures.append(FailedVideo(one.name, reason))
@@ -191,7 +214,7 @@ def _by_name(found: Iterable[_Found]) -> list[_Found]:
         known = by_name.setdefault(new.name, new)
         if known.path.absolute() != new.path.absolute():
             raise UserError(
-                f"two videos have the name {new.name!r} ({known.path} and {new.path}): name a "
+                f"two videos have the name {new.name!r} ({known.place} and {new.place}): name a "
                 "folder above both, so that their paths differ"
             )
         if new.searched is None:
@@ -240,12 +263,22 @@ def _unreadable(error: OSError) -> FailedVideo:
     return FailedVideo(str(error.filename), f"the folder cannot be read ({error.strerror})")
 
 
-def check_argument(argument: str) -> None:
+def check_argument(argument: str, may_fetch: bool = False) -> None:
     """Refuse an argument that names nothing: no file, no folder and no pattern.
 
+    An address that may be fetched from is checked, but not looked up.
+
     Raises:
-        UserError: it does not exist, or is the address of a stream or a page.
+        UserError: it does not exist, or is an address that must not be fetched from.
     """
+    if is_remote(argument):
+        check_address(argument)
+        if not may_fetch:
+            raise UserError(
+                f"{argument} is an address, and only vigil extract and vigil score fetch videos: "
+                "copy it to this machine, and name the copy"
+            )
+        return
     path = _as_stored(Path(argument))
     if path.exists():
         return
@@ -260,6 +293,10 @@ def check_argument(argument: str) -> None:
 
 def _expand(argument: str, search: _Search) -> Iterator[_Found]:
     """Yield the videos that an argument names."""
+    if is_remote(argument):
+        check_argument(argument, search.may_fetch)
+        yield from _remote(argument, search)
+        return
     path = _as_stored(Path(argument))
     if path.is_dir():
         yield from _files_below(path, path, search)
@@ -271,6 +308,37 @@ def _expand(argument: str, search: _Search) -> Iterator[_Found]:
         yield from _matching(argument, search)
     else:
         check_argument(argument)
+
+
+def _remote(address: str, search: _Search) -> Iterator[_Found]:
+    """Yield the video at an address, or every video below it, hidden ones excepted."""
+    try:
+        if file := look_up(address):
+            yield from _fetchable(decoded(address).rpartition("/")[2], file, search)
+            return
+        below = dict(list_below(address))
+    except VideoError as error:
+        raise UserError(f"{address}: {error.reason}") from error
+    excerpts = {PurePosixPath(one).parent for one in below if one.endswith(f"/{EXCERPTS_MARK}")}
+    for name, file in below.items():
+        path = PurePosixPath(name)
+        is_hidden = any(part.startswith(".") and part != ".." for part in path.parts)
+        if is_hidden or not excerpts.isdisjoint(path.parents):
+            continue
+        if path.suffix.lower() in search.extensions:
+            yield from _fetchable(name, file, search)
+        else:
+            search.other_files.add(Path(file.address))
+
+
+def _fetchable(name: str, file: RemoteFile, search: _Search) -> Iterator[_Found]:
+    """Yield a remote video, unless its name cannot be that of a file below a folder."""
+    parts = name.split("/")
+    if "\0" in name or any(part in ("", ".", "..") for part in parts):
+        reason = f"{file.address} has an empty part, . or .. in its path: rename it"
+        search.failures.append(FailedVideo(name, reason))
+    else:
+        yield _Found(name, Path(file.address), None, file)
 
 
 def _files_below(folder: Path, root: Path, search: _Search) -> Iterator[_Found]:
@@ -319,8 +387,13 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     folder = Path(os.path.abspath(path.parent))  # noqa: PTH100
     outside: list[tuple[Path, Path]] = []
+    addresses: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
+            continue
+        if is_remote(line):
+            check_argument(line.strip(), search.may_fetch)
+            addresses.append(line.strip())
             continue
         file = _as_stored(path.parent / line.strip())
         # Path's own methods raise if a name is too long.
@@ -338,6 +411,23 @@ def _listed(path: Path, search: _Search) -> Iterator[_Found]:
     above = [place.parent.parent for place, _ in outside]
     for place, file in outside:
         yield _Found(_relative(place, Path(os.path.commonpath(above))), file)
+    yield from _listed_remote(addresses, search)
+
+
+def _listed_remote(addresses: Sequence[str], search: _Search) -> Iterator[_Found]:
+    """Yield the videos at the addresses of a list, named like its files elsewhere."""
+    places = {one: PurePosixPath("/", decoded(one)) for one in addresses}
+    folders = [str(place.parent.parent) for place in places.values()]
+    above = os.path.commonpath(folders or ["/"])
+    for address, place in places.items():
+        name = str(place.relative_to(above))
+        try:
+            if (file := look_up(address)) is None:
+                raise VideoError(f"{address} is a folder: a list names videos")
+        except VideoError as error:
+            search.failures.append(FailedVideo(name, error.reason, may_pass=error.may_pass))
+        else:
+            yield from _fetchable(name, file, search)
 
 
 def _as_stored(path: Path) -> Path:

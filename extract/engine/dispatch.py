@@ -472,6 +472,8 @@ class _Run:
 
 def num_bytes(video: SourceVideo) -> int:
     """Size of a video, 0 if it does not exist; the largest take longest, so they start first."""
+    if video.remote is not None:
+        return video.remote.num_bytes
     try:
         return size_and_time(video.path)[0]
     except OSError:

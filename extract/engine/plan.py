@@ -31,6 +31,8 @@ class Plan:
     present: tuple[SourceVideo, ...]
     failed: tuple[FailedVideo, ...]
     """Videos that are too damaged, or that changed after extraction and may not be overwritten."""
+    doubtful: tuple[SourceVideo, ...] = ()
+    """Remote videos with features, perhaps of another version: they must be fetched to know."""
 
 
 def plan_extraction(
@@ -47,6 +49,7 @@ def plan_extraction(
             difference and the remedy.
     """
     missing, present, failed, num_other_precision = [], [], [], 0
+    doubtful: list[SourceVideo] = []
     lacking: list[list[str]] = []
     for video in videos:
         path = feature_path(store, video.name)
@@ -65,7 +68,9 @@ def plan_extraction(
         except VideoError as error:
             failed.append(FailedVideo(video.name, error.reason, may_pass=error.may_pass))
             continue
-        if not is_same and not overwrite:
+        if is_same is None:
+            doubtful.append(video)
+        elif not is_same and not overwrite:
             failed.append(_changed(video, path))
         elif not (is_same and suffices):
             missing.append(video)
@@ -89,7 +94,7 @@ def plan_extraction(
             counted(num_other_precision, "existing feature file"),
             engine.precision,
         )
-    return Plan(tuple(missing), tuple(present), tuple(failed))
+    return Plan(tuple(missing), tuple(present), tuple(failed), tuple(doubtful))
 
 
 def _read_existing(path: Path) -> VideoFeatures | None:
@@ -137,14 +142,16 @@ def _require_compatible(path: Path, existing: VideoFeatures, engine: Engine) -> 
         )
 
 
-def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
+def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool | None:
     """Whether features are of the video as it is now; its bytes are read only if in doubt.
+
+    None: in doubt about a remote video, whose bytes are not here.
 
     Raises:
         VideoError: the video does not exist any more, or cannot be read.
     """
     try:
-        num_bytes, modified_ns = size_and_time(video.path)
+        num_bytes, modified_ns = _size_and_time(video)
     except OSError as error:
         reason = f"the file cannot be read ({error.strerror})"
         raise VideoError(reason, may_pass=True) from error
@@ -155,12 +162,19 @@ def is_same_video(there: VideoFeatures, video: SourceVideo) -> bool:
         return False
     if modified_ns == there.video.modified_ns:
         return True
-    return identify(video).digest == there.video.digest
+    return None if video.remote else identify(video).digest == there.video.digest
+
+
+def _size_and_time(video: SourceVideo) -> tuple[int, int | None]:
+    if video.remote is not None:
+        return video.remote.num_bytes, video.remote.modified_ns
+    return size_and_time(video.path)
 
 
 def _changed(video: SourceVideo, path: Path) -> FailedVideo:
+    place = video.path if video.remote is None else video.origin
     return FailedVideo(
         video.name,
-        f"{video.path} differs from the video that {path} was extracted from: set "
+        f"{place} differs from the video that {path} was extracted from: set "
         "overwrite to extract it again, or choose another output folder",
     )

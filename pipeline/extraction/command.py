@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +28,13 @@ from vigil.extract.source import SourceVideo
 from vigil.extract.spec import FeatureSpec
 from vigil.extract.store import feature_path
 from vigil.extract.views import WHOLE, view_names
+from vigil.pipeline.extraction.fetched import (
+    DEFAULT_GIB,
+    AlreadyThere,
+    Fetching,
+    Outcome,
+    extract_fetched,
+)
 from vigil.pipeline.extraction.same_weights import load_same_networks
 from vigil.pipeline.extraction.workload import Workload
 from vigil.pipeline.failures import exit_code, write_failures
@@ -61,8 +68,15 @@ class ExtractionReport:
         return exit_code(len(self.failures), len(self.extracted) + len(self.present))
 
 
-def find_requested(arguments: Sequence[str], options: ComputeOptions) -> FoundVideos:
+def find_requested(
+    arguments: Sequence[str], options: ComputeOptions, may_fetch: bool = False
+) -> FoundVideos:
     """Find the videos that a command names, with the options that say what counts as one.
+
+    Args:
+        arguments: of the command.
+        options: of the command.
+        may_fetch: whether the arguments may be addresses.
 
     Raises:
         UserError: an argument does not exist, there are no videos, two have the same name, or an
@@ -74,6 +88,7 @@ def find_requested(arguments: Sequence[str], options: ComputeOptions) -> FoundVi
         options.follow_links,
         options.picture_fps,
         options.input_fps,
+        may_fetch,
     )
 
 
@@ -94,7 +109,8 @@ def extract_requested(options: ExtractOptions) -> ExtractionReport:
     """
     compute = here(options)
     _require_devices(compute)
-    found = find_requested(options.videos, compute)
+    found = find_requested(options.videos, compute, may_fetch=True)
+    refuse_cluster(options.cluster, found)
     with download_progress() as progress:
         networks = load_networks(options.backbone, options.endpoint, options.weights, progress)
     endpoint = JOINT.join(network.endpoint for network in networks)
@@ -104,7 +120,23 @@ def extract_requested(options: ExtractOptions) -> ExtractionReport:
     if options.dry_run:
         return extract_videos(found, options.out, engine, options.overwrite, dry_run=True)
     with locked(options.out), where(options, engine, options.out, found) as there:
-        return extract_videos(found, options.out, there, options.overwrite)
+        return extract_videos(
+            found, options.out, there, options.overwrite, fetch_gib=options.fetch_gib
+        )
+
+
+def refuse_cluster(cluster: str | None, found: FoundVideos) -> None:
+    """Refuse remote videos on a cluster, whose nodes read videos from a folder they all see.
+
+    Raises:
+        UserError: names a video, and says what to do.
+    """
+    remote = next((one.origin for one in found.videos if one.remote is not None), None)
+    if cluster is not None and remote is not None:
+        raise UserError(
+            f"--cluster does not fetch videos, such as {remote}: mount the bucket on all nodes, "
+            "or copy the videos to a folder that they share"
+        )
 
 
 def here(options: ExtractOptions | ScoreOptions) -> ComputeOptions:
@@ -225,6 +257,7 @@ def extract_videos(
     overwrite: bool = False,
     dry_run: bool = False,
     when_ready: WhenReady | None = None,
+    fetch_gib: float = DEFAULT_GIB,
 ) -> ExtractionReport:
     """Write the missing feature files, each of them completely or not at all.
 
@@ -237,6 +270,7 @@ def extract_videos(
         overwrite: replace features of other settings or of another version of a video.
         dry_run: print what would be extracted instead.
         when_ready: called with each video and its feature file, those already there first.
+        fetch_gib: disk space for copies of remote videos.
 
     Raises:
         UserError: the store holds features of another spec.
@@ -252,10 +286,11 @@ def extract_videos(
         )
     plan = plan_extraction(found.videos, store, engine, overwrite)
     log.info(
-        "%s: %d to extract, %d already extracted",
+        "%s: %d to extract, %d already extracted%s",
         counted(len(found.videos), "video"),
         len(plan.missing),
         len(plan.present),
+        f", {len(plan.doubtful)} to fetch and compare" if plan.doubtful else "",
     )
     report = ExtractionReport(present=[video.name for video in plan.present])
     report.failures.extend((*found.failures, *plan.failed))
@@ -264,12 +299,20 @@ def extract_videos(
     if dry_run:
         for video in plan.missing:
             print(f"extract {printable(video.name)}")
+        for video in plan.doubtful:
+            print(f"compare {printable(video.name)}")
     else:
         remove_journals(store, [video.name for video in plan.present])
         if when_ready is not None:
             for name in report.present:
                 when_ready(name, feature_path(store, name))
-        extract_missing(plan.missing, store, engine, report, when_ready)
+        fetching = Fetching(
+            int(fetch_gib * 2**30),
+            lambda video: plan_extraction([video], store, engine, overwrite),
+            frozenset(video.name for video in plan.doubtful),
+        )
+        videos = (*plan.missing, *plan.doubtful)
+        extract_missing(videos, store, engine, report, when_ready, fetching)
     return report
 
 
@@ -279,8 +322,11 @@ def extract_missing(
     engine: Engine,
     report: ExtractionReport,
     when_ready: WhenReady | None = None,
+    fetching: Fetching | None = None,
 ) -> None:
     """Write feature files, replacing existing ones, and add the outcomes to the report.
+
+    ``fetching`` says how remote videos are fetched, if there may be any.
 
     Raises:
         OSError: the store cannot be written; finished files are kept.
@@ -292,7 +338,7 @@ def extract_missing(
         )
     try:
         if videos:
-            _run(videos, store, engine, report, when_ready)
+            _run(videos, store, engine, report, when_ready, fetching)
     finally:
         report.failures.sort(key=lambda failed: failed.video)
         failures = [*report.failures, *report.earlier]
@@ -306,6 +352,7 @@ def _run(
     engine: Engine,
     report: ExtractionReport,
     when_ready: WhenReady | None,
+    fetching: Fetching | None,
 ) -> None:
     count = RunningCount(len(videos), len(engine.views))
     spec = engine.spec
@@ -317,7 +364,11 @@ def _run(
             count.share_done, count.seconds_left = workload.forecast(activity)
             progress.update()
 
-        with closing(engine.extract(videos, store, watch)) as outcomes:
+        if fetching is not None and any(video.remote is not None for video in videos):
+            extracting: Generator[Outcome] = extract_fetched(engine, videos, store, watch, fetching)
+        else:
+            extracting = engine.extract(videos, store, watch)
+        with closing(extracting) as outcomes:
             for outcome in outcomes:
                 count.done += 1
                 workload.conclude(outcome)
@@ -325,6 +376,10 @@ def _run(
                 if isinstance(outcome, FailedVideo):
                     log.error("%s: %s", outcome.video, outcome.reason)
                     report.failures.append(outcome)
+                elif isinstance(outcome, AlreadyThere):
+                    report.present.append(outcome.video)
+                    if when_ready is not None:
+                        when_ready(outcome.video, feature_path(store, outcome.video))
                 else:
                     for warning in frame_warnings(outcome.features):
                         log.warning("%s: %s", outcome.video, warning)

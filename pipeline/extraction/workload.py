@@ -9,8 +9,8 @@ from vigil.extract.decode.promises import Promises
 from vigil.extract.engine.activity import Activity
 from vigil.extract.engine.dispatch import num_bytes
 from vigil.extract.engine.writer import Extracted
-from vigil.extract.errors import FailedVideo
 from vigil.extract.source import SourceVideo
+from vigil.pipeline.extraction.fetched import Outcome
 
 READ_AFTER_SECONDS = 5.0
 """A shorter run needs no forecast."""
@@ -80,7 +80,7 @@ class Workload:
         if self._promises is not None:
             self._promises.close()
 
-    def conclude(self, outcome: Extracted | FailedVideo) -> None:
+    def conclude(self, outcome: Outcome) -> None:
         """Note that a video is done."""
         name = outcome.video
         promise = self._open.pop(name)

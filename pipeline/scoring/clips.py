@@ -14,6 +14,7 @@ from vigil.extract.decode.excerpt_request import Excerpt, Source, Written
 from vigil.extract.decode.videos import EXCERPTS_MARK
 from vigil.extract.errors import counted
 from vigil.extract.files import make_folder, path_below
+from vigil.extract.remote.addresses import is_remote
 from vigil.pipeline.logs import printable, show_clips
 from vigil.pipeline.scores.events import Event, EventClip
 from vigil.pipeline.scoring.results import VideoResult, write_result
@@ -128,7 +129,7 @@ def named(folder: Path, cut: Cut, written: Written) -> EventClip:
 def _cuts(
     folder: Path, result: VideoResult, margin_seconds: float, annotate: bool
 ) -> Iterator[Cut]:
-    if result.source is None:
+    if result.source is None or is_remote(result.source):
         return
     source = Source(Path(result.source), result.fps, result.duration_seconds)
     for number, event in enumerate(result.events, start=1):
@@ -181,6 +182,8 @@ def _found(
     if is_of_stream(result):
         return [event.clip or NOT_RECORDED for event in result.events]
     unknown = "its file is not recorded in the results"
+    if result.source is not None and is_remote(result.source):
+        unknown = f"{result.source} is not here: copy it, and score the copy with --clips"
     paths = [clip_path(folder, result.video, number + 1) for number in range(result.num_events)]
     return [found.get(path, unknown) for path in paths]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vigil.extract.decode.videos import FoundVideos
 from vigil.extract.engine.album import album_folder, remove_album
 from vigil.extract.engine.dispatch import Engine
-from vigil.extract.errors import FailedVideo, counted
+from vigil.extract.errors import FailedVideo, UserError, counted
 from vigil.extract.locks import locked
 from vigil.extract.networks.weights import Weights
 from vigil.extract.versions import installed_versions
@@ -22,6 +22,7 @@ from vigil.pipeline.extraction.command import (
     find_requested,
     here,
     rebuild_engine,
+    refuse_cluster,
     where,
 )
 from vigil.pipeline.failures import exit_code, read_failures
@@ -30,6 +31,7 @@ from vigil.pipeline.option_values import Span, read_span, read_threshold
 from vigil.pipeline.options import CalibrateOptions, ScoreOptions, WatchOptions
 from vigil.pipeline.progress import tell
 from vigil.pipeline.provenance import as_json, describe_checkpoint
+from vigil.pipeline.recorder_names import CREATION
 from vigil.pipeline.result_formats import read_formats
 from vigil.pipeline.scores.events import EventRule
 from vigil.pipeline.scores.video_scoring import UNTRAINED_WARNING
@@ -102,9 +104,29 @@ def request_of(options: ScoreOptions) -> Request:
         min_seconds=options.min_seconds,
     )
     formats = read_formats(options.format)
-    found = find_requested(options.videos, options.compute)
+    found = find_requested(options.videos, options.compute, may_fetch=True)
+    refuse_cluster(options.cluster, found)
+    _refuse_remote(options, found)
     engine = scoring_engine(checkpoint.config, options)
     return Request(checkpoint, threshold, rule, read_span(options.span), found, engine, formats)
+
+
+def _refuse_remote(options: ScoreOptions, found: FoundVideos) -> None:
+    """Refuse remote videos with options that need more than their features.
+
+    Raises:
+        UserError: names the option, and says what to do.
+    """
+    remote = next((one.origin for one in found.videos if one.remote is not None), None)
+    needs = {"--clips": wants_clips(options), "--clock creation": options.clock == CREATION}
+    for option, is_set in needs.items():
+        if remote is not None and is_set:
+            raise UserError(
+                f"{option} reads the videos themselves, and remote ones, such as {remote}, are "
+                "here only while features are extracted: score without it, copy the videos with "
+                "events to a folder with the same names, and score that folder into the same OUT; "
+                "its features are used again"
+            )
 
 
 def score_videos(options: ScoreOptions, request: Request) -> Results:
@@ -118,11 +140,12 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
     """
     checkpoint, threshold, rule, span, found, engine, formats = request
     store = options.out / FEATURES_FOLDER
-    sources = {video.name: video.path for video in found.videos}
+    sources = {video.name: video.origin for video in found.videos}
+    paths = {video.name: video.path for video in found.videos}
     with locked(options.out, store):
         begun = time.monotonic()
         checkpoint.model.to(engine.devices[0])
-        times = recording_times(options.clock, sources, sources)
+        times = recording_times(options.clock, paths, paths)
         scorer = Scorer(
             checkpoint, options.out, threshold, engine.views, sources, times, span, rule, formats
         )
@@ -144,7 +167,14 @@ def score_videos(options: ScoreOptions, request: Request) -> Results:
         tell("scoring", 0, len(found.videos))
         try:
             with where(options, engine, store, found) as there:
-                report = extract_videos(found, store, there, options.overwrite, when_ready=score)
+                report = extract_videos(
+                    found,
+                    store,
+                    there,
+                    options.overwrite,
+                    when_ready=score,
+                    fetch_gib=options.fetch_gib,
+                )
         except KeyboardInterrupt:
             if scorer.num_done:
                 done, total = len(scorer.results), counted(len(found.videos), "video")

@@ -53,8 +53,8 @@ class Scorer:
     """Score that opens an event; None for the checkpoint's, which may depend on the camera."""
     views: Sequence[str] | None = None
     """Views to average over; None for all views of a file."""
-    sources: Mapping[str, Path] = field(default_factory=dict)
-    """Video -> video file, if known, for the links of the report."""
+    sources: Mapping[str, Path | str] = field(default_factory=dict)
+    """Video -> video file or address, if known, for the links of the report."""
     times: Mapping[str, RecordingTime] = field(default_factory=dict)
     """Video -> when its recording starts, if known."""
     span: Span = "auto"
@@ -120,7 +120,7 @@ def video_result(
     timeline: Timeline,
     rule: EventRule,
     views: Sequence[str] | None = None,
-    source: Path | None = None,
+    source: Path | str | None = None,
 ) -> VideoResult:
     """The result of one video: label, events, and the score and time range of each segment."""
     names, scores = checkpoint.config.class_names, timeline.scores
@@ -138,7 +138,7 @@ def video_result(
     )
     return VideoResult(
         video=video,
-        source=None if source is None else str(source.absolute()),
+        source=str(source.absolute()) if isinstance(source, Path) else source,
         label=label_of(events, names[0]),
         class_probabilities=probabilities,
         peak_score=peak_score(scores.scores, frames),

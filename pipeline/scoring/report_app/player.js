@@ -80,6 +80,7 @@ vigil.player = (() => {
     }
 
     if (details.link) play(details.link, 0);
+    else if (/^\w+:\/\//.test(details.source ?? "")) cannot("The video is not on this machine.");
     else if (details.source) cannot("The video is not where it was when it was scored.");
     else if (details.recorded_at_source === "stream") cannot("This was a stream.");
     else cannot("The results do not say where the video is.");

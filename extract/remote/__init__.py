@@ -1,0 +1,1 @@
+"""Videos behind addresses: what is allowed, listed, and fetched to local disk."""
