@@ -21,6 +21,7 @@ EXTRAS = {
     "serve": (("fastapi", "vigil serve"), ("uvicorn", "vigil serve")),
     "parquet": (("pyarrow", "results as Parquet"),),
     "cluster": (("ray", "--cluster"),),
+    "remote": (("fsspec", "videos behind addresses"), ("s3fs", "s3://"), ("aiohttp", "http://")),
 }
 """Extra of the package -> its modules, and what each of them is good for."""
 MIN_FILES, GOOD_FILES = 256, 1024
