@@ -383,7 +383,7 @@ def test_an_interrupted_run_reports_what_is_done(tmp_path, extraction, monkeypat
         (folder / name).write_text("of an earlier run")
     failure = FailedVideo("gone.mp4", "it is empty", "decord", 0)
 
-    def extract_one(found, store, *arguments, when_ready):
+    def extract_one(found, store, *arguments, when_ready, **settings):
         when_ready("a.mp4", feature_path(store, "a.mp4"))
         # While later videos are extracted; nothing of the earlier run is left.
         assert [path.name for path in folder.glob("[!.]*.*")] == ["a.mp4.json"]
@@ -413,7 +413,7 @@ def test_a_run_that_scores_nothing_leaves_the_results_of_an_earlier_one(
     assert run_score(options) == 0
     earlier = {path: path.read_bytes() for path in folder.glob("[!.]*.*")}
 
-    def extract_none(*arguments, when_ready):
+    def extract_none(*arguments, when_ready, **settings):
         raise stop
 
     monkeypatch.setattr(scoring, "extract_videos", extract_none)
