@@ -781,6 +781,7 @@ def test_the_command_reproduces_the_7168_values_of_the_reference(
     assert video.weights_trained
 
 
+@pytest.mark.slow  # test_i3d has these weights, and the test above has the command
 def test_the_command_reproduces_mixed_4d_of_the_real_weights(
     golden, shared_data, reference_video, store
 ):

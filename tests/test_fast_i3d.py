@@ -125,6 +125,7 @@ def test_the_layout_is_that_of_the_table_on_other_devices_too(endpoint):
     assert features.dtype == torch.float32
 
 
+@pytest.mark.slow  # it equals the plain network, which test_i3d compares with the reference
 def test_the_whole_network_matches_the_reference(state, golden, clip):
     expected = np.load(golden / "i3d_seeded_full.npz")["features"]
     with torch.inference_mode():

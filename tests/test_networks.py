@@ -19,7 +19,7 @@ from vigil.extract.networks.placement import place
 from vigil.extract.networks.weights import load_weights
 
 CPU = torch.device("cpu")
-LIGHT = ("r3d_18", "x3d_s", "x3d_m")
+LIGHT = ("r3d_18", "x3d_s")
 ENTRIES = [
     pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow) for name in BACKBONES
 ]

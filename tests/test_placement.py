@@ -180,7 +180,9 @@ def test_one_wrong_view_of_a_batch_is_a_disagreement():
     )
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize(
+    "precision", ["fp32", pytest.param("bf16", marks=[needs_bf16, pytest.mark.slow])]
+)
 def test_i3d_r50_is_placed_folded(views, precision):
     backbone = BACKBONES["i3d_r50"]
     network = backbone.build("AvgPool")

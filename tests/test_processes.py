@@ -22,7 +22,7 @@ from vigil.extract.store import feature_path, verify_features
 from vigil.extract.views import VIEW_SETS
 
 CPU = torch.device("cpu")
-LENGTHS = {"long.mp4": 840, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
+LENGTHS = {"long.mp4": 520, "b/short.mp4": 70, "c.mp4": 200, "one.mp4": 1}
 
 
 def patches() -> nn.Module:
