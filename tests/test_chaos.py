@@ -26,6 +26,7 @@ from bench.videos import draw_video, repeat_video
 from vigil.extract.store import feature_path
 
 SLEEP = ["-c", "import time; time.sleep(60)"]
+AWAKE = ["-c", "import sys, time; print('awake', file=sys.stderr, flush=True); time.sleep(60)"]
 VIDEOS = [make_features(f"{name}.mp4", seed=seed) for seed, name in enumerate("abc")]
 
 
@@ -113,8 +114,9 @@ class TestTally:
 class TestFaults:
     @pytest.mark.parametrize("kind", faults.SIGNALS)
     def test_signals_reach_the_program(self, kind):
-        with running(SLEEP) as program:
-            time.sleep(0.3)
+        with running(AWAKE) as program:
+            while not program.messages():
+                time.sleep(0.01)
             assert strike(kind, program, 0, Random(0))
             assert program.wait(10) == -faults.SIGNALS[kind]
 
